@@ -1,0 +1,64 @@
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "base/bytes.h"
+
+/// The primitives that the formats name, over OpenSSL 3. All are pure but
+/// random_bytes(). All may be called from many threads. A failure inside
+/// OpenSSL is Error{kBug}; bad input is said at each function.
+namespace isr {
+
+Sha256 sha256(ByteView data);
+Cid cid_of(ByteView object);
+Sha1 sha1(ByteView data);
+/// HMAC over the concatenation of parts.
+Key hmac_sha256(ByteView key, std::initializer_list<ByteView> parts);
+Key hkdf_sha256(ByteView secret, ByteView salt, std::string_view info);
+void random_bytes(MutableBytes out);
+Key random_key();
+bool equal_constant_time(ByteView a, ByteView b) noexcept;
+/// Overwrites secrets in a way that the compiler keeps.
+void wipe(MutableBytes bytes) noexcept;
+
+inline constexpr std::size_t kNonceSize = 12;
+inline constexpr std::size_t kTagSize = 16;
+using Nonce = FixedBytes<kNonceSize, struct NonceTag>;
+
+/// AES-256-GCM. out.size() == in.size(); in and out may be the same memory.
+/// `aad` parts are authenticated in order. Returns the tag.
+std::array<std::uint8_t, kTagSize> gcm_seal(const Key& key, const Nonce& nonce, std::initializer_list<ByteView> aad,
+                                            ByteView in, MutableBytes out);
+/// False (and out wiped) when the tag does not fit. out.size() == in.size().
+[[nodiscard]] bool gcm_open(const Key& key, const Nonce& nonce, std::initializer_list<ByteView> aad, ByteView in,
+                            ByteView tag, MutableBytes out);
+
+/// nonce | ciphertext | tag with a random 96-bit nonce: for the few small
+/// things sealed under a long-lived key (heads, keyboxes).
+Bytes seal_box(const Key& key, ByteView aad, ByteView plaintext);
+/// nullopt when the tag does not fit or the box is too short.
+std::optional<Bytes> open_box(const Key& key, ByteView aad, ByteView box);
+
+using PublicKey = FixedBytes<32, struct PublicKeyTag>;
+using Signature = FixedBytes<64, struct SignatureTag>;
+/// An Ed25519 pair; `seed` is the RFC 8032 private key.
+struct SigningKey {
+  Key seed;
+  PublicKey public_key;
+};
+SigningKey signing_key_from_seed(const Key& seed);
+Signature sign(const SigningKey& key, ByteView message);
+bool verify_signature(const PublicKey& key, ByteView message, ByteView signature) noexcept;
+
+struct ScryptParams {
+  std::uint64_t n = 1U << 17U;
+  std::uint32_t r = 8;
+  std::uint32_t p = 1;
+};
+/// Parameters from outside are checked first: Error{kCorrupt} when N is below
+/// 2^15 or no power of two, or the memory asked for is above 512 MiB.
+void check_scrypt_params(const ScryptParams& params);
+Key scrypt(ByteView password, ByteView salt, const ScryptParams& params);
+
+}  // namespace isr
