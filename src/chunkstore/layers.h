@@ -1,0 +1,45 @@
+#pragma once
+
+#include <atomic>
+
+#include "chunkstore/object_source.h"
+#include "chunkstore/pack_store.h"
+#include "repository/blob_store.h"
+
+namespace isr {
+
+/// Counts what each tier gave; shown by stat and stats.json. Lives as long as the stack.
+struct SourceStats {
+  std::atomic<std::uint64_t> cache_hits{0}, settled_hits{0}, repository_fetches{0}, repository_bytes{0},
+      corrupt_refused{0}, retries{0}, waiting{0};
+};
+
+/// objects/… of a store. Absent there is nullopt.
+SourcePtr make_repository_source(BlobStorePtr store);
+/// Refuses what does not hash to the cid: Error{kCorrupt} naming cid and source.
+SourcePtr make_verifying(SourcePtr inner, SourceStats& stats);
+/// Asks one after the other. A tier's failure is remembered and the next is
+/// asked; if none has it, the worst failure is thrown, or nullopt.
+SourcePtr make_tiered(std::vector<SourcePtr> tiers);
+/// Whatever `origin` brings goes into the cache; the cache is asked first.
+SourcePtr make_caching(std::shared_ptr<PackStore> cache, SourcePtr origin, SourceStats& stats);
+/// One fetch per cid however many ask. One caller's cancellation does not fail the others.
+SourcePtr make_coalescing(SourcePtr inner);
+
+/// What a read does while no source can be reached.
+enum class Unreachable {
+  kFail,  ///< after the retries: Error{kOffline}
+  kWait,  ///< go on asking until it is there or stop is requested; damage and absence still fail
+};
+
+/// Everything above, wired: settled (may be null), then cache, then repository
+/// (null when offline), verified and coalesced. The only place that knows every concrete tier.
+struct StackParts {
+  std::shared_ptr<PackStore> settled;
+  std::shared_ptr<PackStore> cache;
+  BlobStorePtr repository;
+  Unreachable unreachable = Unreachable::kFail;
+};
+SourcePtr open_stack(const StackParts& parts, SourceStats& stats);
+
+}  // namespace isr

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <memory>
+#include <stop_token>
+
+#include "chunkstore/object.h"
+
+namespace isr {
+
+/// On every link a guest read goes first, prefetch last.
+enum class Priority { kGuest, kReadahead, kUpload, kPrefetch };
+
+/// Where sealed objects come from: a cache, a lookaside medium, a peer, a
+/// repository, or a layer around another source.
+///
+/// Shape:   one call, one whole object, named by the SHA-256 of its bytes.
+/// Units:   stored (encrypted) bytes, 1..kMaxObjectSize. Never plaintext.
+/// Absence: std::nullopt, not an error; the caller asks the next tier.
+/// Errors:  Error{kTransient} retry may help; {kCorrupt} bytes do not hash to
+///          cid; {kDenied}; {kOffline}; {kCancelled} stop was requested.
+/// Threads: fetch() may run on many threads at once and may block.
+class ObjectSource {
+ public:
+  virtual ~ObjectSource() = default;
+  virtual std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) = 0;
+  virtual std::string describe() const = 0;  ///< for logs, without credentials
+};
+using SourcePtr = std::shared_ptr<ObjectSource>;
+
+}  // namespace isr

@@ -1,0 +1,120 @@
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/error.h"
+
+namespace isr {
+
+/// No blob of any kind is larger.
+inline constexpr std::size_t kMaxBlobSize = 1U << 20U;
+
+struct ByteRange {
+  std::uint64_t offset = 0;
+  std::uint64_t length = 0;  ///< a range past the end gives what there is
+};
+
+struct Blob {
+  Bytes bytes;
+  /// How long ago the blob was stored, by the store's own clock (HTTP: Date
+  /// minus Last-Modified). Absent when the store does not say.
+  std::optional<std::chrono::seconds> age;
+};
+
+enum class PutResult {
+  kCreated,  ///< durable in the store before this returns
+  kExists,   ///< a blob of this name was there; its bytes may differ
+};
+
+/// A place that keeps immutable named blobs: a directory, isr serve, a static
+/// web server. Nothing is ever overwritten.
+///
+/// Names:   'isr-repository' or components of [A-Za-z0-9._-] joined by '/',
+///          none of them '.' or '..' or beginning with '.'; Error{kUsage} otherwise.
+/// Absence: std::nullopt, not an error.
+/// Errors:  kTransient for what a retry may heal, kDenied, kIo, kCorrupt (a
+///          blob larger than kMaxBlobSize), kUnsupported for a write to a store
+///          that is not writable(), kCancelled when stop was requested.
+/// Threads: every call may run on many threads at once and may block, each with
+///          a deadline of its own.
+class BlobStore {
+ public:
+  virtual ~BlobStore() = default;
+
+  virtual std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range = {},
+                                  std::stop_token stop = {}) = 0;
+  /// The size in bytes, or nullopt when absent.
+  virtual std::optional<std::uint64_t> stat(std::string_view name) = 0;
+  /// Stores bytes under a name that must not exist. Many racers: exactly one is
+  /// told kCreated. An answer that was lost is resolved by make_resolving().
+  virtual PutResult put_new(std::string_view name, ByteView bytes) = 0;
+  /// Replaces a hint (a name that ends in "/latest"). Never trusted by readers.
+  virtual void put_hint(std::string_view name, ByteView bytes) = 0;
+  /// Names that begin with prefix (which ends in '/'), sorted; nullopt when the
+  /// store cannot list (a static web server).
+  virtual std::optional<std::vector<std::string>> list(std::string_view prefix) = 0;
+  /// Administrators only. False when there was nothing.
+  virtual bool remove(std::string_view name) = 0;
+
+  bool writable() const noexcept { return writable_; }
+  /// For messages and logs: a path or URL without credentials.
+  const std::string& describe() const noexcept { return description_; }
+
+ protected:
+  BlobStore(std::string description, bool writable) : description_(std::move(description)), writable_(writable) {}
+
+ private:
+  std::string description_;
+  bool writable_;
+};
+using BlobStorePtr = std::shared_ptr<BlobStore>;
+
+/// Throws Error{kUsage} unless name has the form that BlobStore documents.
+void check_blob_name(std::string_view name);
+/// "objects/ab/abcdef…" for a cid; the inverse gives nullopt for other names.
+std::string object_name(const Cid& cid);
+std::optional<Cid> cid_from_object_name(std::string_view name);
+
+struct StoreOptions {
+  std::chrono::milliseconds connect_timeout{10'000};
+  std::chrono::milliseconds stall_timeout{30'000};  ///< no byte for so long: kTransient
+  std::uint64_t bytes_per_second = 0;               ///< upload limit; 0 = none
+};
+
+/// A directory. Does not create it; get() of anything in an absent directory is
+/// Error{kNotFound} so that an unmounted disk is not taken for an empty store.
+BlobStorePtr make_directory_store(const std::string& path);
+/// http:// or https://. Writable exactly when the server says that it is isr
+/// serve ("Isr-Repository: writable" in its answers); asks it once, here.
+/// Throws Error{kTransient} when it cannot be reached.
+BlobStorePtr open_http_store(const std::string& url, const StoreOptions& options = {});
+/// Settles put_new() whose answer was lost (kTransient) by getting the name
+/// again: same bytes = kCreated, other bytes = kExists, absent = again; and
+/// retries kTransient of every call with jittered back-off.
+struct RetryOptions {
+  int attempts = 5;
+  std::chrono::milliseconds first_delay{100};
+  std::chrono::milliseconds max_delay{5'000};
+};
+BlobStorePtr make_resolving(BlobStorePtr inner, const RetryOptions& options = {});
+/// The pause before attempt `attempt` (1 = first retry): exponential, capped,
+/// with "full jitter" from `random` in [0,1); never below retry_after.
+std::chrono::milliseconds retry_delay(int attempt, std::optional<std::chrono::milliseconds> retry_after,
+                                      const RetryOptions& options, double random);
+
+/// Opens by URL or path: "/dir", "dir", "file:///dir", "http://…", "https://…".
+/// With make_resolving() around. Error{kUsage} for anything else, for user
+/// information in a URL (never echoing it) and for a bad port.
+BlobStorePtr open_store(const std::string& url, const StoreOptions& options = {});
+/// The canonical form that the configuration keeps: an absolute path or a URL
+/// without trailing slashes. Same errors as open_store(); touches nothing.
+std::string canonical_store_url(const std::string& url);
+
+}  // namespace isr

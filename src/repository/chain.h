@@ -1,0 +1,51 @@
+#pragma once
+
+#include "repository/blob_store.h"
+#include "repository/head.h"
+#include "repository/trust_store.h"
+
+namespace isr {
+
+struct StoredHead {
+  Head head;
+  Sha256 hash;
+  Bytes blob;
+};
+
+/// A chain of heads in a store: ID/heads/%016d, ID/latest, ID/forks/NAME/%016d,
+/// where ID is the chain id ("parcels/4f…", "users/alice/profile"). One way to
+/// write and one to check, for all that changes.
+class Chain {
+ public:
+  Chain(BlobStorePtr store, std::string id, PublicKey signer, std::shared_ptr<TrustStore> trust);
+
+  const std::string& id() const noexcept { return id_; }
+  /// The newest head: from what was seen, or from the hint, forward while there
+  /// is a next one. Every step is checked (signature, prev, trust) and the
+  /// result remembered. nullopt: no head at all, and none seen before.
+  /// Error{kHistory} when older than, or forked from, what was seen.
+  std::optional<StoredHead> newest();
+  /// Head n, checked by signature; that it belongs to the seen history is
+  /// checked by walking `prev` from the newest when verify_ancestry is called.
+  /// nullopt when absent.
+  std::optional<StoredHead> read(std::uint64_t n);
+  /// Publishes head.n = n of a new version. kExists: another host published n
+  /// first. On kCreated the head was read back, is remembered, and the hint set.
+  PutResult publish(std::uint64_t n, ByteView blob);
+  /// Keeps a head that lost the race, under forks/NAME/n; NAME is the host's name plus random digits.
+  std::string keep_fork(const std::string& host, std::uint64_t n, ByteView blob);
+  /// Names of forks, e.g. "desk-42-3f2a/41"; nullopt when the store cannot list.
+  std::optional<std::vector<std::string>> forks();
+  /// accept-older: makes version n (as the store has it) the newest trusted one.
+  StoredHead accept_older(std::uint64_t n, const std::string& reason);
+
+ private:
+  BlobStorePtr store_;
+  std::string id_;
+  PublicKey signer_;
+  std::shared_ptr<TrustStore> trust_;
+};
+
+std::string head_name(const std::string& chain, std::uint64_t n);
+
+}  // namespace isr

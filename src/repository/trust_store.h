@@ -1,0 +1,45 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "base/clock.h"
+#include "base/crypto.h"
+
+namespace isr {
+
+/// The newest state of a chain that this host has seen and checked.
+struct Seen {
+  std::uint64_t n = 0;
+  Sha256 hash;  ///< of the head's blob
+  std::uint32_t epoch = 0;
+  WallTime time;  ///< greatest signed time seen
+};
+
+/// What this host has seen of every chain, so that a repository cannot hand
+/// back yesterday as today. Its own SQLite file with synchronous=FULL; every row
+/// carries a MAC under the device key. Written only after all checks passed.
+/// Threads: any.
+class TrustStore {
+ public:
+  /// Error{kCorrupt} when the file is damaged; says that accept_older() is no
+  /// way out of that and which file to look at.
+  TrustStore(const std::filesystem::path& file, const Key& device_key);
+  ~TrustStore();
+
+  std::optional<Seen> seen(const std::string& chain);
+  /// Throws Error{kHistory} when n is below what was seen, or is the same n
+  /// with another hash. Changes nothing.
+  void check(const std::string& chain, const Seen& candidate);
+  /// check(), then remembers.
+  void accept(const std::string& chain, const Seen& seen);
+  /// The logged way out: remembers an older or forked head, with the reason.
+  void accept_older(const std::string& chain, const Seen& seen, const std::string& reason);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace isr
