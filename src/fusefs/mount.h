@@ -1,0 +1,56 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "image/image.h"
+
+namespace isr {
+
+/// A file in the mount: NAME.raw, with a fixed inode number (2 + position).
+struct MountedFile {
+  std::string name;  ///< with ".raw"
+  std::shared_ptr<Image> image;
+  /// Guest memory: an error would kill the guest, so a failing read is retried for ever.
+  bool retry_reads = false;
+};
+
+struct MountOptions {
+  unsigned threads = 16;               ///< reads wait for the network on them
+  bool immutable = false;              ///< versions: the kernel may keep pages across opens
+  std::string source_name = "isr";     ///< shown in /proc/mounts
+};
+
+/// One FUSE mount: a flat directory of image files and a read-only stats.json.
+/// Unprivileged, nosuid, nodev, default_permissions, no allow_other.
+///
+/// Errors of make: kUsage (mount point missing, no directory, not empty), kIo,
+///         kDaemon naming the cause (/dev/fuse absent, fusermount3 absent,
+///         no_new_privs). A dead FUSE mount on the directory is unmounted first.
+/// Threads: start() serves on threads of its own; the rest may be called from any.
+class Mount {
+ public:
+  virtual ~Mount() = default;  ///< unmounts (lazily when busy) and joins
+  /// Returns once the kernel has the file system.
+  virtual void start() = 0;
+  /// True once the file system is gone: unmounted by somebody else, or aborted.
+  virtual bool ended() const = 0;
+  /// Blocks until ended() or stop.
+  virtual void wait(std::stop_token stop) = 0;
+  /// Writes what the kernel still holds of a file, and its page cache is dropped.
+  /// For guest memory after QEMU has gone.
+  virtual void invalidate(const std::string& name) = 0;
+  virtual std::uint64_t open_handles() const = 0;
+};
+std::unique_ptr<Mount> make_mount(const std::filesystem::path& directory, std::vector<MountedFile> files,
+                                  std::function<std::string()> stats_json, const MountOptions& options);
+
+/// Unmounts a mount of ours, also a dead one. False when there is none.
+bool unmount(const std::filesystem::path& directory);
+/// A FUSE mount whose daemon is gone (ENOTCONN).
+bool is_dead_mount(const std::filesystem::path& directory);
+
+}  // namespace isr

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <memory>
+
+#include "chunkstore/layers.h"
+
+namespace isr {
+
+/// A decoded chunk, shared with whoever still reads it.
+using ChunkData = std::shared_ptr<const Bytes>;
+/// The 256 references of a decoded page.
+using PageData = std::shared_ptr<const std::vector<ChunkRef>>;
+
+struct ReaderOptions {
+  std::size_t decoded_bytes = 64U << 20U;  ///< decoded chunks kept
+  std::size_t decoded_pages = 2048;        ///< decoded pages kept, 31 KiB each
+  unsigned prefetch_threads = 16;          ///< they wait for the network, mostly
+};
+
+/// From references to plaintext: fetches, opens, checks, keeps what is decoded.
+/// An object that the cache gave and that does not open is dropped there and
+/// fetched again, once. Each chunk is decoded once however many ask.
+///
+/// Errors:  kCorrupt naming the object; kOffline; kCancelled. A referenced object
+///          that no source has is kCorrupt ("missing"). Never zeros for missing data.
+/// Threads: any.
+class ChunkReader {
+ public:
+  ChunkReader(SourcePtr source, const ReaderOptions& options);
+  ~ChunkReader();
+
+  /// ref must not be zero.
+  ChunkData read_chunk(const ChunkRef& ref, Priority priority = Priority::kGuest);
+  PageData read_page(const ChunkRef& ref, Priority priority = Priority::kGuest);
+  /// True when read_chunk() would not wait for a fetch.
+  bool is_decoded(const ChunkRef& ref);
+  /// Runs `task` on a prefetch thread; dropped when too many wait.
+  void prefetch(std::function<void()> task);
+  /// Ends waiting fetches with kCancelled, for shutting down.
+  void cancel();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace isr

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <functional>
+#include <map>
+
+#include "image/chunk_reader.h"
+
+namespace isr {
+
+/// The largest image: 16 TiB.
+inline constexpr std::uint64_t kMaxImageSize = 16ULL << 40U;
+
+constexpr std::uint64_t chunk_count(std::uint64_t size_bytes) { return (size_bytes + kChunkSize - 1) / kChunkSize; }
+/// Levels of pages above the chunks, at least 1: one page covers 32 MiB, two levels 8 GiB, three 2 TiB.
+unsigned tree_levels(std::uint64_t size_bytes);
+
+/// An immutable image: its size and the reference to its top page (zero: all zeros).
+struct TreeRoot {
+  std::uint64_t size = 0;
+  ChunkRef root;
+};
+
+/// The reference of chunk `index`; fetches the pages on the way.
+/// Error{kCorrupt} when the tree does not fit.
+ChunkRef find_chunk(ChunkReader& reader, const TreeRoot& tree, std::uint64_t index,
+                    Priority priority = Priority::kGuest);
+
+/// What a change of references makes of a tree: the pages above them, sealed
+/// anew, handed to `emit` (children before parents); the rest is shared.
+using EmitObject = std::function<void(const SealedObject&)>;
+TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<std::uint64_t, ChunkRef>& changes,
+                     const Key& domain_secret, const EmitObject& emit);
+
+/// Calls visit(index, ref) for every chunk that is not zero, in order.
+void for_each_chunk(ChunkReader& reader, const TreeRoot& tree,
+                    const std::function<void(std::uint64_t, const ChunkRef&)>& visit);
+
+}  // namespace isr
