@@ -11,6 +11,7 @@ using WallTime = std::chrono::sys_seconds;
 WallTime wall_now();
 /// RFC 3339 in UTC, e.g. 2026-11-23T04:06:20Z.
 std::string to_rfc3339(WallTime time);
+/// The inverse: exactly that form, nothing else.
 std::optional<WallTime> from_rfc3339(std::string_view text);
 /// CLOCK_BOOTTIME: goes on while the machine sleeps.
 std::chrono::seconds boot_time();

@@ -1,6 +1,8 @@
 #pragma once
 
-#include <memory>
+#include <array>
+#include <initializer_list>
+#include <optional>
 #include <string_view>
 
 #include "base/bytes.h"
@@ -56,9 +58,11 @@ struct ScryptParams {
   std::uint32_t r = 8;
   std::uint32_t p = 1;
 };
-/// Parameters from outside are checked first: Error{kCorrupt} when N is below
-/// 2^15 or no power of two, or the memory asked for is above 512 MiB.
+/// For parameters from outside, before scrypt(): Error{kCorrupt} when N is below
+/// 2^15, or for what scrypt() refuses.
 void check_scrypt_params(const ScryptParams& params);
+/// Error{kCorrupt} when N is no power of two, the memory asked for is above
+/// 512 MiB, or 128 N r p is above 2 GiB (some 10 s of work).
 Key scrypt(ByteView password, ByteView salt, const ScryptParams& params);
 
 }  // namespace isr

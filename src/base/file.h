@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/bytes.h"
 #include "base/handle.h"
@@ -27,12 +28,16 @@ void read_exact_at(int fd, MutableBytes out, std::uint64_t offset, const fs::pat
 std::size_t read_at(int fd, MutableBytes out, std::uint64_t offset, const fs::path& name_for_errors);
 void write_all_at(int fd, ByteView bytes, std::uint64_t offset, const fs::path& name_for_errors);
 void sync_file(int fd, const fs::path& name_for_errors);       ///< fdatasync
-void sync_directory(const fs::path& directory);
+void sync_directory(const fs::path& directory);                ///< follows a symlink
 std::uint64_t file_size(int fd, const fs::path& name_for_errors);
 
-/// The whole file; Error{kCorrupt} when larger than limit. nullopt when absent.
+/// The whole regular file; Error{kCorrupt} when larger than limit. nullopt when absent.
 std::optional<Bytes> read_file_if_exists(const fs::path& path, std::size_t limit);
 Bytes read_file(const fs::path& path, std::size_t limit);
+
+/// Temporary files begin so. A crash may leave one behind: listings skip them,
+/// and whoever owns the directory may remove old ones.
+inline constexpr std::string_view kTempFilePrefix = ".tmp-";
 
 /// Replaces path atomically and durably: temp, fsync, rename, fsync directory.
 void replace_file(const fs::path& path, ByteView bytes, mode_t mode = 0600);
@@ -49,7 +54,7 @@ void remove_if_exists(const fs::path& path);
 /// An exclusive flock held until destruction.
 class FileLock {
  public:
-  /// nullopt when another process holds it.
+  /// nullopt when another FileLock holds it, in this process or another.
   static std::optional<FileLock> try_acquire(const fs::path& path);
 
  private:

@@ -29,7 +29,9 @@ class Statement {
     Use& bind(std::int64_t value);
     Use& bind(ByteView value);          ///< copies
     Use& bind(std::string_view value);  ///< copies
-    bool next();  ///< true: a row is ready. Error{kCorrupt} for a damaged file, {kIo} for the rest
+    /// True: a row is ready. False at the end, and then always. Error{kCorrupt}
+    /// for a damaged file, {kBug} for bad SQL, {kIo} for the rest.
+    bool next();
     void run() {
       while (next()) {
       }
@@ -41,6 +43,7 @@ class Statement {
    private:
     sqlite3_stmt* stmt_;  // borrowed from Statement
     int bound_ = 0;
+    bool done_ = false;
   };
   Use use() { return Use(stmt_.get()); }
 

@@ -1,0 +1,59 @@
+// A frame from outside is judged by its header before anything is allocated:
+// what it says must be what the caller expects. Decoding straight into a buffer
+// of the final size needs no window, so a frame that asks for a huge one gets none.
+#include "base/zstd.h"
+
+#include <fmt/format.h>
+#include <zstd.h>
+
+#include <memory>
+#include <new>
+
+#include "base/error.h"
+#include "base/handle.h"
+
+namespace isr {
+namespace {
+
+constexpr int kLevel = 1;
+constexpr std::uint32_t kFrameMagic = 0xFD2FB528;  // not a skippable frame, not a format before 0.8
+
+using CompressCtx = std::unique_ptr<ZSTD_CCtx, FreeWith<ZSTD_freeCCtx>>;
+using DecompressCtx = std::unique_ptr<ZSTD_DCtx, FreeWith<ZSTD_freeDCtx>>;
+
+template <class T>
+T* allocated(T* context) {
+  if (context == nullptr) throw std::bad_alloc();
+  return context;
+}
+
+bool has_frame_magic(ByteView frame) {
+  return frame.size() >= 4 &&
+         (frame[0] | frame[1] << 8U | frame[2] << 16U | static_cast<std::uint32_t>(frame[3]) << 24U) == kFrameMagic;
+}
+
+}  // namespace
+
+Bytes zstd_compress(ByteView data) {
+  thread_local const CompressCtx ctx(allocated(ZSTD_createCCtx()));
+  Bytes out(ZSTD_compressBound(data.size()));
+  const std::size_t size = ZSTD_compressCCtx(ctx.get(), out.data(), out.size(), data.data(), data.size(), kLevel);
+  if (ZSTD_isError(size) != 0) {
+    throw Error(ErrorKind::kBug, fmt::format("zstd: {} bytes: {}", data.size(), ZSTD_getErrorName(size)));
+  }
+  out.resize(size);
+  return out;
+}
+
+std::optional<Bytes> zstd_decompress(ByteView frame, std::size_t size) {
+  if (!has_frame_magic(frame)) return std::nullopt;
+  if (ZSTD_getFrameContentSize(frame.data(), frame.size()) != size) return std::nullopt;
+  if (ZSTD_findFrameCompressedSize(frame.data(), frame.size()) != frame.size()) return std::nullopt;
+  if (ZSTD_getDictID_fromFrame(frame.data(), frame.size()) != 0) return std::nullopt;
+  thread_local const DecompressCtx ctx(allocated(ZSTD_createDCtx()));
+  Bytes out(size);
+  if (ZSTD_decompressDCtx(ctx.get(), out.data(), out.size(), frame.data(), frame.size()) != size) return std::nullopt;
+  return out;
+}
+
+}  // namespace isr
