@@ -1,0 +1,483 @@
+/*
+ * The workload inside the test guest: everything it holds can be checked
+ * after a suspend and resume, a crash, or a move to another host.
+ *
+ * Serial lines, one fact each:
+ *   BOOT seq=M bad=B     data partition scanned; M is the highest sector on it
+ *   MEM filled SUM       isr.fill MiB of memory hold their pattern
+ *   TICK n               once a second; n lives in memory only
+ *   MEM ok SUM           a whole pass over that memory found what was written
+ *   DISK n               a flush that covers sector n and all before returned
+ *   SECTORS ok           the sectors re-read in this tick were right
+ *   MEM BAD .. / SECTORS BAD n ..   what was wrong
+ *   GOT text             answer to a line typed on the console
+ *   POWEROFF             clean shutdown begins
+ *
+ * Kernel command line: isr.fill=MiB isr.churn=KiB isr.rate=sectors/s
+ * isr.data=device. Console commands: see run_command().
+ *
+ * A sector is 4096 bytes, little endian (scripts/check-guest-disk reads it):
+ *   0 magic  8 sequence  16 slot  24 highest flushed sequence when written
+ *   32 pattern from the sequence  4092 CRC-32 of bytes 0..4091
+ * Sequence n (from 1) lives in slot (n-1) mod slots. The last 16 sectors of
+ * the partition are not slots: they hold the text of the `fill` command.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/input.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/fs.h>
+
+enum {
+  kSector = 4096,
+  kCanarySectors = 16,
+  kMaxBatch = 64,      /* sectors per flush; check-guest-disk knows it */
+  kBlock = 64 * 1024,  /* unit of memory checking */
+  kTickMs = 1000,
+  kSlicesPerTick = 10,
+  kVerifyBlocksPerTick = 128, /* 8 MiB */
+  kRereadsPerTick = 8,
+  kMaxEvents = 8,
+};
+
+static const char kMagic[8] = {'I', 'S', 'R', 'S', 'E', 'C', 'T', '1'};
+
+struct region {
+  uint64_t* words;
+  uint64_t* sums; /* expected, one per block */
+  size_t blocks;
+  size_t cursor;
+};
+
+static int console_fd = 0;
+static int screen_fd = -1;
+static int data_fd = -1;
+static long fill_mb = 64, churn_kb = 1024, rate = 20;
+static char data_path[64] = "/dev/vda2";
+
+static struct region fill, churn;
+static uint64_t churn_generation, pass_sum;
+static int pass_bad;
+
+static uint64_t slots, next_seq = 1, flushed, reread_cursor;
+static unsigned char* sector; /* aligned for O_DIRECT */
+static unsigned char* batch;
+static char* canary;
+static uint64_t ticks;
+
+static void say(const char* format, ...) {
+  char line[512];
+  va_list args;
+  va_start(args, format);
+  int n = vsnprintf(line, sizeof line - 1, format, args);
+  va_end(args);
+  if (n > (int)sizeof line - 2) n = sizeof line - 2;
+  line[n++] = '\n';
+  for (int done = 0; done < n;) {
+    ssize_t w = write(console_fd, line + done, n - done);
+    if (w < 0 && errno == EAGAIN) {
+      struct pollfd p = {.fd = console_fd, .events = POLLOUT};
+      poll(&p, 1, 1000);
+    } else if (w < 0) {
+      break;
+    } else {
+      done += w;
+    }
+  }
+  if (screen_fd >= 0 && write(screen_fd, line, n) < 0) { /* picture only */
+  }
+}
+
+static uint64_t mix(uint64_t x) { /* splitmix64 */
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+static uint32_t crc32_of(const unsigned char* p, size_t n) {
+  static uint32_t table[256];
+  if (!table[1])
+    for (uint32_t i = 0; i < 256; i++) {
+      uint32_t c = i;
+      for (int k = 0; k < 8; k++) c = c & 1 ? 0xedb88320u ^ (c >> 1) : c >> 1;
+      table[i] = c;
+    }
+  uint32_t c = ~0u;
+  while (n--) c = table[(c ^ *p++) & 255] ^ (c >> 8);
+  return ~c;
+}
+
+/* ---- memory ---- */
+
+static uint64_t block_sum(const uint64_t* w) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < kBlock / 8; i++) sum = sum * 0x100000001b3u + w[i];
+  return sum;
+}
+
+static void write_block(struct region* r, size_t b, uint64_t seed) {
+  uint64_t* w = r->words + b * (kBlock / 8);
+  uint64_t x = mix(seed) | 1;
+  for (size_t i = 0; i < kBlock / 8; i++) {
+    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+    w[i] = x;
+  }
+  r->sums[b] = block_sum(w);
+}
+
+static void make_region(struct region* r, size_t bytes, uint64_t seed) {
+  r->blocks = bytes / kBlock;
+  if (!r->blocks) return;
+  r->words = mmap(NULL, r->blocks * kBlock, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  r->sums = calloc(r->blocks, sizeof *r->sums);
+  if (r->words == MAP_FAILED || !r->sums) {
+    say("MEM BAD cannot allocate %zu bytes", bytes);
+    r->blocks = 0;
+    return;
+  }
+  for (size_t b = 0; b < r->blocks; b++) write_block(r, b, seed + b);
+}
+
+static uint64_t expected_sum(const struct region* r) {
+  uint64_t sum = 0;
+  for (size_t b = 0; b < r->blocks; b++) sum = mix(sum ^ r->sums[b]);
+  return sum;
+}
+
+/* Verifies the next few blocks; one MEM line at the end of each whole pass. */
+static void verify_fill(void) {
+  for (int i = 0; i < kVerifyBlocksPerTick && fill.blocks; i++) {
+    uint64_t sum = block_sum(fill.words + fill.cursor * (kBlock / 8));
+    if (sum != fill.sums[fill.cursor]) {
+      say("MEM BAD block %zu is %016llx, was %016llx", fill.cursor, (unsigned long long)sum,
+          (unsigned long long)fill.sums[fill.cursor]);
+      pass_bad = 1;
+    }
+    pass_sum = mix(pass_sum ^ sum);
+    if (++fill.cursor < fill.blocks) continue;
+    if (!pass_bad) say("MEM ok %016llx", (unsigned long long)pass_sum);
+    fill.cursor = 0, pass_sum = 0, pass_bad = 0;
+    return;
+  }
+}
+
+/* Rewrites a quarter of the churn area, so that every suspend finds memory that changed. */
+static void churn_memory(void) {
+  for (size_t i = 0; i < churn.blocks / 4 + (churn.blocks != 0); i++) {
+    size_t b = churn.cursor;
+    churn.cursor = (b + 1) % churn.blocks;
+    if (block_sum(churn.words + b * (kBlock / 8)) != churn.sums[b]) say("MEM BAD churn block %zu", b);
+    write_block(&churn, b, mix(++churn_generation) + b);
+  }
+}
+
+/* ---- data partition ---- */
+
+static uint64_t field(const unsigned char* s, int offset) {
+  uint64_t v;
+  memcpy(&v, s + offset, 8);
+  return v;
+}
+
+static void make_sector(unsigned char* s, uint64_t seq) {
+  uint64_t slot = (seq - 1) % slots, x = mix(seq);
+  memcpy(s, kMagic, 8);
+  memcpy(s + 8, &seq, 8);
+  memcpy(s + 16, &slot, 8);
+  memcpy(s + 24, &flushed, 8);
+  for (int i = 32; i + 8 <= kSector; i += 8) {
+    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+    memcpy(s + i, &x, 8);
+  }
+  uint32_t crc = crc32_of(s, kSector - 4);
+  memcpy(s + kSector - 4, &crc, 4);
+}
+
+/* NULL if right, else what is wrong with it. */
+static const char* sector_fault(const unsigned char* s, uint64_t slot) {
+  uint32_t crc;
+  memcpy(&crc, s + kSector - 4, 4);
+  if (memcmp(s, kMagic, 8) != 0) return "magic";
+  if (crc != crc32_of(s, kSector - 4)) return "checksum";
+  if (field(s, 16) != slot || (field(s, 8) - 1) % slots != slot) return "position";
+  return NULL;
+}
+
+/* Goes on where an earlier boot stopped, so that a crash test can check the whole history. */
+static void open_data(void) {
+  uint64_t size = 0, highest = 0, bad = 0;
+  for (int i = 0; i < 50; i++) { /* the driver may still be probing */
+    data_fd = open(data_path, O_RDWR | O_DIRECT | O_CLOEXEC);
+    if (data_fd >= 0) break;
+    usleep(100000);
+  }
+  if (data_fd < 0 || ioctl(data_fd, BLKGETSIZE64, &size) < 0 || size < (kCanarySectors + 1) * kSector) {
+    say("SECTORS BAD 0 cannot open %s: %s", data_path, strerror(errno));
+    if (data_fd >= 0) close(data_fd);
+    data_fd = -1;
+    return;
+  }
+  slots = size / kSector - kCanarySectors;
+  for (uint64_t slot = 0; slot < slots;) {
+    uint64_t n = slots - slot < kMaxBatch ? slots - slot : kMaxBatch;
+    if (pread(data_fd, batch, n * kSector, slot * kSector) != (ssize_t)(n * kSector)) {
+      say("SECTORS BAD 0 cannot read slot %llu: %s", (unsigned long long)slot, strerror(errno));
+      bad++;
+      slot += n;
+      continue;
+    }
+    for (uint64_t i = 0; i < n; i++, slot++) {
+      const unsigned char* s = batch + i * kSector;
+      static const unsigned char blank[64];
+      if (memcmp(s, blank, sizeof blank) == 0) continue;
+      if (sector_fault(s, slot)) {
+        bad++;
+      } else if (field(s, 8) > highest) {
+        highest = field(s, 8);
+      }
+    }
+  }
+  /* What is on the disk may not have been flushed; a flush now makes it so. */
+  if (fdatasync(data_fd) == 0) flushed = highest;
+  next_seq = highest + 1;
+  reread_cursor = highest;
+  say("BOOT seq=%llu bad=%llu slots=%llu", (unsigned long long)highest, (unsigned long long)bad,
+      (unsigned long long)slots);
+}
+
+static int write_batch(uint64_t count) {
+  uint64_t first = next_seq, slot = (first - 1) % slots;
+  if (count > slots - slot) count = slots - slot; /* one write never wraps */
+  for (uint64_t i = 0; i < count; i++) make_sector(batch + i * kSector, first + i);
+  ssize_t n = pwrite(data_fd, batch, count * kSector, slot * kSector);
+  if (n != (ssize_t)(count * kSector) || fdatasync(data_fd) < 0) {
+    say("SECTORS BAD %llu cannot write: %s", (unsigned long long)first, strerror(errno));
+    return -1; /* the same numbers again next time */
+  }
+  next_seq = first + count;
+  flushed = next_seq - 1;
+  say("DISK %llu", (unsigned long long)flushed);
+  return 0;
+}
+
+/* Writes what is due in this slice of the second, remembering fractions. */
+static void write_due(void) {
+  static long owed; /* in sectors * slices */
+  if (data_fd < 0) return;
+  for (owed += rate; owed >= kSlicesPerTick;) {
+    uint64_t count = owed / kSlicesPerTick;
+    if (count > kMaxBatch) count = kMaxBatch;
+    uint64_t before = next_seq;
+    if (write_batch(count) < 0) {
+      owed = 0;
+      return;
+    }
+    owed -= (long)(next_seq - before) * kSlicesPerTick;
+  }
+}
+
+static void reread_sectors(void) {
+  if (data_fd < 0 || !flushed) return;
+  int bad = 0;
+  for (int i = 0; i < kRereadsPerTick; i++) {
+    uint64_t oldest = flushed > slots ? flushed - slots + 1 : 1;
+    /* From old to new by a stride, so that the whole partition is visited. */
+    if ((reread_cursor += 37) > flushed || reread_cursor < oldest)
+      reread_cursor = oldest + mix(ticks) % 37 % (flushed - oldest + 1);
+    uint64_t seq = reread_cursor, slot = (seq - 1) % slots;
+    const char* fault;
+    if (pread(data_fd, sector, kSector, slot * kSector) != kSector) {
+      fault = strerror(errno);
+    } else if (!(fault = sector_fault(sector, slot)) && field(sector, 8) != seq) {
+      fault = "sequence";
+    }
+    if (fault) {
+      say("SECTORS BAD %llu %s (slot %llu holds %llu)", (unsigned long long)seq, fault, (unsigned long long)slot,
+          (unsigned long long)field(sector, 8));
+      bad = 1;
+    }
+  }
+  if (!bad) say("SECTORS ok");
+}
+
+/* A text that a test can look for in every file that must be ciphertext. */
+static void fill_canary(const char* text) {
+  size_t size = kCanarySectors * kSector, n = strlen(text);
+  if (!n) return;
+  for (size_t i = 0; i < size; i++) canary[i] = i % (n + 1) == n ? '\n' : text[i % (n + 1)];
+  if (data_fd >= 0 &&
+      (pwrite(data_fd, canary, size, slots * kSector) != (ssize_t)size || fdatasync(data_fd) < 0)) {
+    say("SECTORS BAD 0 cannot write the canary: %s", strerror(errno));
+    return;
+  }
+  say("FILLED %s", text);
+}
+
+/* ---- machine ---- */
+
+static void write_text(const char* path, const char* text) {
+  int fd = open(path, O_WRONLY);
+  if (fd < 0 || write(fd, text, strlen(text)) < 0) say("cannot write %s: %s", path, strerror(errno));
+  if (fd >= 0) close(fd);
+}
+
+static void leave(int how) {
+  if (data_fd >= 0) fdatasync(data_fd);
+  sync();
+  say(how == RB_POWER_OFF ? "POWEROFF" : "REBOOT");
+  tcdrain(console_fd);
+  reboot(how);
+  say("cannot leave: %s", strerror(errno));
+}
+
+static void run_command(char* line) {
+  char* rest = strchr(line, ' ');
+  size_t word = rest ? (size_t)(rest - line) : strlen(line);
+  rest = rest ? rest + 1 : line + word;
+#define IS(name) (word == sizeof(name) - 1 && memcmp(line, name, word) == 0)
+  if (IS("echo")) {
+    say("GOT %s", rest);
+  } else if (IS("fill")) {
+    fill_canary(rest);
+  } else if (IS("rate")) {
+    rate = atol(rest);
+    say("GOT rate %ld", rate);
+  } else if (IS("date")) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    say("DATE %lld", (long long)now.tv_sec);
+  } else if (IS("status")) {
+    say("STATUS tick=%llu flushed=%llu mem=%016llx", (unsigned long long)ticks, (unsigned long long)flushed,
+        (unsigned long long)expected_sum(&fill));
+  } else if (IS("crash")) {
+    write_text("/proc/sys/kernel/sysrq", "1");
+    write_text("/proc/sysrq-trigger", "c");
+  } else if (IS("poweroff") || IS("halt")) {
+    leave(RB_POWER_OFF);
+  } else if (IS("reboot")) {
+    leave(RB_AUTOBOOT);
+  } else {
+    say("GOT %s", line);
+  }
+#undef IS
+}
+
+static void read_console(void) {
+  static char line[256];
+  static size_t used;
+  char c;
+  while (read(console_fd, &c, 1) == 1) {
+    if (c == '\n' || c == '\r') {
+      line[used] = 0;
+      if (used) run_command(line);
+      used = 0;
+    } else if (used < sizeof line - 1) {
+      line[used++] = c;
+    }
+  }
+}
+
+static int open_events(struct pollfd* fds) {
+  int n = 0;
+  for (int i = 0; i < kMaxEvents; i++) {
+    char path[32];
+    snprintf(path, sizeof path, "/dev/input/event%d", i);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0) fds[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
+  }
+  return n;
+}
+
+static void read_events(int fd) {
+  struct input_event e;
+  while (read(fd, &e, sizeof e) == sizeof e)
+    if (e.type == EV_KEY && e.code == KEY_POWER && e.value == 1) leave(RB_POWER_OFF);
+}
+
+static void read_options(void) {
+  char text[2048] = {0};
+  FILE* f = fopen("/proc/cmdline", "r");
+  if (!f) return;
+  if (!fgets(text, sizeof text, f)) text[0] = 0;
+  fclose(f);
+  for (char* word = strtok(text, " \n"); word; word = strtok(NULL, " \n")) {
+    sscanf(word, "isr.fill=%ld", &fill_mb);
+    sscanf(word, "isr.churn=%ld", &churn_kb);
+    sscanf(word, "isr.rate=%ld", &rate);
+    sscanf(word, "isr.data=%63s", data_path);
+  }
+}
+
+static void open_console(void) {
+  struct termios t;
+  int fd = open("/dev/ttyS0", O_RDWR | O_NOCTTY | O_NONBLOCK);
+  if (fd >= 0) console_fd = fd;
+  if (tcgetattr(console_fd, &t) == 0) {
+    t.c_lflag &= ~(ICANON | ECHO | ISIG); /* an echo would split our lines */
+    t.c_oflag |= OPOST | ONLCR;
+    tcsetattr(console_fd, TCSANOW, &t);
+  }
+  screen_fd = open("/dev/tty0", O_WRONLY | O_NOCTTY | O_NONBLOCK);
+}
+
+static int64_t now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+static void tick(void) {
+  say("TICK %llu", (unsigned long long)++ticks);
+  verify_fill();
+  churn_memory();
+  reread_sectors();
+}
+
+int main(void) {
+  struct pollfd fds[1 + kMaxEvents];
+  open_console();
+  say(""); /* the boot loader left escape codes on this line */
+  read_options();
+  reboot(RB_DISABLE_CAD);
+  if (posix_memalign((void**)&sector, kSector, kSector) || posix_memalign((void**)&batch, kSector, kMaxBatch * kSector) ||
+      posix_memalign((void**)&canary, kSector, kCanarySectors * kSector)) {
+    say("MEM BAD out of memory");
+    return 1;
+  }
+  fds[0] = (struct pollfd){.fd = console_fd, .events = POLLIN};
+  int count = 1 + open_events(fds + 1);
+  open_data();
+  make_region(&fill, (size_t)fill_mb << 20, 1);
+  make_region(&churn, (size_t)churn_kb << 10, 1u << 30);
+  say("MEM filled %016llx", (unsigned long long)expected_sum(&fill));
+
+  int64_t due = now_ms();
+  for (unsigned slice = 0;; slice++) {
+    if (slice % kSlicesPerTick == 0) tick();
+    write_due();
+    due += kTickMs / kSlicesPerTick;
+    /* A clock that jumped (resume, slow host) must not cause a burst. */
+    if (now_ms() - due > kTickMs) due = now_ms();
+    for (int64_t left; (left = due - now_ms()) > 0;) {
+      if (poll(fds, count, (int)left) <= 0) continue;
+      if (fds[0].revents) read_console();
+      for (int i = 1; i < count; i++)
+        if (fds[i].revents) read_events(fds[i].fd);
+    }
+  }
+}
