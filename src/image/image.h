@@ -13,11 +13,11 @@ struct ImageCounters {
 
 /// A byte array kept in chunks: a disk, guest memory. Reads any range and, with
 /// an overlay, writes any range; a partial write of a chunk that is not here
-/// fetches nothing. Sequential reads are read ahead.
+/// fetches nothing. Sequential reads are read ahead, when a shared_ptr owns it.
 ///
 /// Errors:  as ChunkReader and Overlay. Writing without an overlay is kDenied.
 /// Threads: any. Lock order: none is held across a fetch.
-class Image {
+class Image : public std::enable_shared_from_this<Image> {
  public:
   /// overlay may be null (read-only). reader outlives the image.
   Image(std::string name, TreeRoot base, std::shared_ptr<ChunkReader> reader, std::shared_ptr<Overlay> overlay);

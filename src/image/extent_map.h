@@ -1,0 +1,40 @@
+#pragma once
+
+#include <map>
+
+#include "image/journal.h"
+#include "image/overlay.h"
+
+namespace isr {
+
+/// What one run of bytes is made of: `length` bytes from `skip` on of a journal
+/// record, or zeros (is_zero; the place then only holds the segment).
+struct Piece {
+  std::uint32_t length = 0;
+  std::uint32_t skip = 0;
+  bool is_zero = false;
+  RecordPlace place;
+};
+struct PieceAt {
+  std::uint64_t offset = 0;
+  Piece piece;
+};
+
+/// Runs of bytes that do not overlap, by offset: a later one cuts what it
+/// covers. Byte-exact, so that a write of 512 bytes fetches nothing either.
+class ExtentMap {
+ public:
+  void insert(std::uint64_t offset, const Piece& piece);
+  void erase(std::uint64_t offset, std::uint64_t length);
+  /// Pieces in the range, cut to it, in order.
+  std::vector<PieceAt> find(std::uint64_t offset, std::uint64_t length) const;
+  bool empty() const noexcept { return pieces_.empty(); }
+  std::size_t size() const noexcept { return pieces_.size(); }
+  /// Every piece, in order.
+  const std::map<std::uint64_t, Piece>& all() const noexcept { return pieces_; }
+
+ private:
+  std::map<std::uint64_t, Piece> pieces_;
+};
+
+}  // namespace isr

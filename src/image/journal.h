@@ -1,0 +1,92 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/crypto.h"
+#include "base/handle.h"
+
+namespace isr {
+
+/// One append-only file of a journal; docs/formats/journal.md.
+class JournalSegment;
+/// Whoever holds one keeps the segment's file; what nobody holds is deleted by Journal::collect().
+using SegmentPtr = std::shared_ptr<const JournalSegment>;
+
+enum class RecordKind : std::uint8_t {
+  kData = 1,     ///< payload: bytes at offset
+  kZero = 2,     ///< payload: length u64 of zeros at offset
+  kReplace = 3,  ///< payload: the reference of the chunk at offset
+  kMark = 4,     ///< no payload: what stands before it was synced
+};
+
+/// Where a record lies.
+struct RecordPlace {
+  SegmentPtr segment;
+  std::uint64_t position = 0;  ///< of its header in the file
+  std::uint64_t number = 0;    ///< within the segment; its nonce
+  std::uint32_t length = 0;    ///< of its payload
+};
+
+/// A record as it is replayed; payload is valid during the call.
+struct ReplayedRecord {
+  RecordKind kind = RecordKind::kData;
+  std::uint16_t image = 0;
+  std::uint64_t offset = 0;
+  std::uint64_t sequence = 0;
+  ByteView payload;
+  RecordPlace place;
+};
+
+inline constexpr std::size_t kMaxRecordPayload = 131072;
+
+/// The encrypted log of a session's writes. Each segment's key is derived from the
+/// device key and the segment's own random id, a record's nonce is its number: a
+/// segment is never continued after a restart, so neither ever repeats.
+///
+/// Errors:  kIo: nothing of that append is in the journal (no space), or the journal
+///          has failed: after a failed sync every later call fails, since what the
+///          kernel still holds cannot be known. kCorrupt from reading.
+/// Threads: any.
+class Journal {
+ public:
+  /// Opens the segments of a directory (made when absent), replays every record
+  /// in order and begins a new segment. A torn end, which no sync can have
+  /// covered, is cut off; damage before it is Error{kCorrupt} naming the segment.
+  Journal(std::filesystem::path directory, const Key& device_key,
+          const std::function<void(const ReplayedRecord&)>& replay);
+  ~Journal();
+
+  struct Entry {
+    RecordKind kind = RecordKind::kData;
+    std::uint16_t image = 0;
+    std::uint64_t offset = 0;
+    ByteView payload;
+  };
+  /// Appends all or nothing, in order. They survive a crash of this process on return.
+  std::vector<RecordPlace> append(std::span<const Entry> entries);
+  /// Every record appended before survives a power cut on return.
+  void sync();
+  /// out.size() == place.length. Error{kCorrupt} when the record does not verify.
+  void read(const RecordPlace& place, MutableBytes out) const;
+  /// The sequence number that the next record will have.
+  std::uint64_t next_sequence() const;
+  /// Sequence numbers begin above this; call before the first append.
+  void raise_sequence(std::uint64_t at_least);
+  /// Deletes segments that nobody holds a place in (after a sync, so that what
+  /// supersedes them is durable first). Returns the bytes freed.
+  std::uint64_t collect();
+  std::uint64_t size_bytes() const;
+  /// The oldest segment that still has holders and is not being appended to.
+  SegmentPtr oldest() const;
+  /// Begins a new segment, so that the current one can be collected.
+  void roll();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace isr

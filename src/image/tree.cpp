@@ -1,0 +1,98 @@
+// A tree of pages of 256 references. Level 0 pages refer to chunks, level k
+// pages to pages of level k-1. The number of levels follows from the image's
+// size, so that no page says what it is: a page that stands in the wrong place
+// cannot be reached, since references carry the digest of what they refer to.
+
+#include "image/tree.h"
+
+#include <fmt/format.h>
+
+namespace isr {
+namespace {
+
+/// Chunks below one reference of a page at `level`.
+constexpr std::uint64_t reach(unsigned level) { return 1ULL << (8U * level); }
+
+class TreeUpdate {
+ public:
+  TreeUpdate(ChunkReader& reader, const std::map<std::uint64_t, ChunkRef>& changes, const Key& domain_secret,
+             const EmitObject& emit)
+      : reader_(reader), changes_(changes), domain_secret_(domain_secret), emit_(emit) {}
+
+  /// The page at `level` whose first chunk is `first`, with the changes below it.
+  ChunkRef rewrite(const ChunkRef& page, unsigned level, std::uint64_t first) {
+    const std::uint64_t end = first + reach(level + 1);
+    auto it = changes_.lower_bound(first);
+    if (it == changes_.end() || it->first >= end) return page;
+    std::vector<ChunkRef> refs(kReferencesPerPage);
+    if (!page.is_zero()) refs = *reader_.read_page(page);
+    const std::vector<ChunkRef> before = refs;
+    while (it != changes_.end() && it->first < end) {
+      const std::uint64_t slot = (it->first - first) / reach(level);
+      const std::uint64_t slot_first = first + slot * reach(level);
+      refs[slot] = level == 0 ? it->second : rewrite(refs[slot], level - 1, slot_first);
+      it = changes_.lower_bound(slot_first + reach(level));
+    }
+    if (refs == before) return page;
+    const SealedObject sealed = seal_page(refs, domain_secret_);
+    if (!sealed.ref.is_zero()) emit_(sealed);
+    return sealed.ref;
+  }
+
+ private:
+  ChunkReader& reader_;
+  const std::map<std::uint64_t, ChunkRef>& changes_;
+  const Key& domain_secret_;
+  const EmitObject& emit_;
+};
+
+void visit_page(ChunkReader& reader, const ChunkRef& page, unsigned level, std::uint64_t first, std::uint64_t count,
+                const std::function<void(std::uint64_t, const ChunkRef&)>& visit) {
+  const PageData refs = reader.read_page(page, Priority::kPrefetch);
+  for (std::size_t slot = 0; slot < refs->size(); ++slot) {
+    const ChunkRef& ref = (*refs)[slot];
+    const std::uint64_t chunk = first + slot * reach(level);
+    if (ref.is_zero()) continue;
+    if (chunk >= count) throw Error(ErrorKind::kCorrupt, "an image tree has chunks beyond the image's end");
+    if (level == 0) {
+      visit(chunk, ref);
+    } else {
+      visit_page(reader, ref, level - 1, chunk, count, visit);
+    }
+  }
+}
+
+}  // namespace
+
+unsigned tree_levels(std::uint64_t size_bytes) {
+  if (size_bytes > kMaxImageSize) throw Error(ErrorKind::kCorrupt, "an image larger than 16 TiB");
+  unsigned levels = 1;
+  while (reach(levels) < chunk_count(size_bytes)) ++levels;
+  return levels;
+}
+
+ChunkRef find_chunk(ChunkReader& reader, const TreeRoot& tree, std::uint64_t index, Priority priority) {
+  ChunkRef ref = tree.root;
+  for (unsigned level = tree_levels(tree.size); level-- > 0 && !ref.is_zero();) {
+    const PageData page = reader.read_page(ref, priority);
+    ref = (*page)[(index / reach(level)) % kReferencesPerPage];
+  }
+  return ref;
+}
+
+TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<std::uint64_t, ChunkRef>& changes,
+                     const Key& domain_secret, const EmitObject& emit) {
+  if (!changes.empty() && changes.rbegin()->first >= chunk_count(base.size)) {
+    throw Error(ErrorKind::kBug, "a changed chunk beyond the image's end");
+  }
+  TreeUpdate update(reader, changes, domain_secret, emit);
+  return {base.size, update.rewrite(base.root, tree_levels(base.size) - 1, 0)};
+}
+
+void for_each_chunk(ChunkReader& reader, const TreeRoot& tree,
+                    const std::function<void(std::uint64_t, const ChunkRef&)>& visit) {
+  if (tree.root.is_zero()) return;
+  visit_page(reader, tree.root, tree_levels(tree.size) - 1, 0, chunk_count(tree.size), visit);
+}
+
+}  // namespace isr

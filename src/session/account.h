@@ -1,0 +1,87 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "repository/chain.h"
+#include "repository/keybox.h"
+#include "repository/lock.h"
+#include "repository/repository_info.h"
+#include "session/config.h"
+
+namespace isr {
+
+/// What the profile says of one parcel: its secret names and keys.
+struct ParcelEntry {
+  std::string id;    ///< 32 hex digits, random
+  std::string name;
+  std::map<std::uint32_t, Key> epoch_keys;
+  std::string chain() const { return "parcels/" + id; }
+  std::uint32_t epoch() const { return epoch_keys.rbegin()->first; }
+};
+
+/// The profile chain's payload, JSON; docs/formats/profile.md.
+struct Profile {
+  std::vector<ParcelEntry> parcels;
+};
+
+/// A user's place in one repository, opened with their keys: what every command
+/// that touches a parcel starts from.
+///
+/// On this host (state/REPOSITORY-ID/USER/): keybox (the newest one seen, for
+/// logging in offline), device-key (sealed under a key that the keybox holds),
+/// host-id, trust.db, profile (the newest blob seen), parcels/ID/ (sessions).
+struct Account {
+  Paths paths;
+  RepositoryEntry entry;
+  RepositoryInfo info;
+  BlobStorePtr store;  ///< null when offline
+  UserKeys keys;
+  Key device_key;
+  LockIdentity host;
+  std::shared_ptr<TrustStore> trust;
+  fs::path state_directory;  ///< state/REPOSITORY-ID/USER
+
+  bool offline() const { return store == nullptr; }
+  /// Throws Error{kOffline} unless online; names what for.
+  BlobStore& online(const std::string& what) const;
+  Chain chain(const std::string& id) const;
+  ParcelLock lock(const ParcelEntry& parcel) const;
+  fs::path parcel_directory(const ParcelEntry& parcel) const { return state_directory / "parcels" / parcel.id; }
+};
+
+/// Gives the passphrase when it is needed, or throws Error{kDenied}.
+using PasswordSource = std::function<std::string()>;
+
+struct OpenOptions {
+  bool offline = false;  ///< do not touch the network
+};
+/// Keys come from the kernel keyring (isr login), else from `password` and the
+/// keybox: the repository's newest, or the local copy when it cannot be reached.
+/// A repository that does not answer makes the account offline, once, with a warning.
+Account open_account(const Paths& paths, const RepositoryEntry& entry, const PasswordSource& password,
+                     const OpenOptions& options);
+/// From keys that another process of ours handed over (the session daemon).
+Account open_account_with_keys(const Paths& paths, const RepositoryEntry& entry, const UserKeys& keys,
+                               const OpenOptions& options);
+/// repo init: keys, keybox, empty profile. Returns the recovery key.
+Key create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, const std::string& passphrase);
+
+/// The newest profile (offline: the newest seen here).
+Profile read_profile(Account& account);
+/// Reads, changes and publishes the profile; again when another host was first.
+void change_profile(Account& account, const std::function<void(Profile&)>& change);
+/// Error{kNotFound} with "did you mean".
+ParcelEntry find_parcel(const Profile& profile, const std::string& name);
+/// 1..64 of letters, digits, '.', '_', '-', beginning with a letter or digit; no
+/// trailing dot, no Windows device name. Error{kUsage}, the name escaped.
+void check_parcel_name(const std::string& name);
+
+/// Kernel keyring: `isr login`, `isr logout`. Errors are kFailed (no keyring here).
+void keyring_store(const std::string& label, ByteView secret, std::chrono::seconds ttl);
+std::optional<Bytes> keyring_find(const std::string& label);
+bool keyring_forget(const std::string& label);
+std::string keyring_label(const RepositoryInfo& info, const std::string& user);
+
+}  // namespace isr

@@ -1,0 +1,46 @@
+#pragma once
+
+#include "image/tree.h"
+#include "session/account.h"
+#include "vm/settings.h"
+
+namespace isr {
+
+enum class ImageRole { kSystem, kUser, kEphemeral, kMemory, kDevice };
+std::string_view to_name(ImageRole role) noexcept;
+
+struct VersionImage {
+  std::string name;  ///< "disk", "memory", "device": the file is NAME.raw
+  ImageRole role = ImageRole::kUser;
+  TreeRoot tree;
+};
+
+/// What one version of a parcel is: the payload of its head, JSON; docs/formats/version.md.
+struct ParcelVersion {
+  std::vector<VersionImage> images;  ///< disks in order, then memory and device when suspended
+  VmSettings vm;
+  std::optional<VmStamp> stamp;  ///< of the memory image
+  std::string message;
+  std::uint64_t added_bytes = 0;  ///< sealed bytes that this version added
+  std::string copy_of;            ///< "rollback to 3", else empty
+
+  const VersionImage* find(std::string_view name) const;
+  bool suspended() const { return find("memory") != nullptr; }
+};
+Bytes encode_version(const ParcelVersion& version);
+/// Error{kCorrupt}: names, sizes, roles and counts are checked; unknown VM settings are refused.
+ParcelVersion parse_version(ByteView payload);
+
+struct LoadedVersion {
+  StoredHead head;
+  ParcelVersion version;
+};
+/// nullopt n: the newest. Error{kNotFound} when there is no such version.
+LoadedVersion load_version(const Account& account, const ParcelEntry& parcel, std::optional<std::uint64_t> n = {});
+/// Opens the payload of a head that was checked already.
+ParcelVersion open_version(const ParcelEntry& parcel, const Head& head);
+/// The blob of a new head of this parcel.
+Bytes make_head(const Account& account, const ParcelEntry& parcel, std::uint64_t n, const Sha256& prev,
+                const ParcelVersion& version);
+
+}  // namespace isr
