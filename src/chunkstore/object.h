@@ -46,7 +46,8 @@ void open_chunk(const ChunkRef& ref, ByteView object, MutableBytes out);
 SealedObject seal_page(std::span<const ChunkRef> refs, const Key& domain_secret);
 /// Always kReferencesPerPage references, absent ones zero. Error{kCorrupt}.
 std::vector<ChunkRef> open_page(const ChunkRef& ref, ByteView object);
-/// What anybody can read of a page: its (cid, length) pairs. Error{kCorrupt}.
+/// What anybody can read of a page: its (cid, length) pairs in order, length 0
+/// for what is all zero. Not proved by anything but the cid. Error{kCorrupt}.
 struct ClearRef {
   Cid cid;
   std::uint32_t length;

@@ -24,6 +24,11 @@ class ObjectSource {
   virtual ~ObjectSource() = default;
   virtual std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) = 0;
   virtual std::string describe() const = 0;  ///< for logs, without credentials
+  /// The caller found that what fetch() gave does not open. A source that keeps
+  /// copies checks its own against the cid and forgets a damaged one, so that the
+  /// next fetch() asks further on; what is intact stays. Others ignore it.
+  /// Layers pass it on. Never throws for damage.
+  virtual void drop(const Cid& /*cid*/) {}
 };
 using SourcePtr = std::shared_ptr<ObjectSource>;
 
