@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 
 #include "chunkstore/object_source.h"
 #include "chunkstore/pack_store.h"
@@ -8,7 +9,8 @@
 
 namespace isr {
 
-/// Counts what each tier gave; shown by stat and stats.json. Lives as long as the stack.
+/// Counts what each tier gave; shown by stat and stats.json. Lives as long as the
+/// stack. `waiting` is how many fetches wait for the network now.
 struct SourceStats {
   std::atomic<std::uint64_t> cache_hits{0}, settled_hits{0}, repository_fetches{0}, repository_bytes{0},
       corrupt_refused{0}, retries{0}, waiting{0};
@@ -19,7 +21,8 @@ SourcePtr make_repository_source(BlobStorePtr store);
 /// Refuses what does not hash to the cid: Error{kCorrupt} naming cid and source.
 SourcePtr make_verifying(SourcePtr inner, SourceStats& stats);
 /// Asks one after the other. A tier's failure is remembered and the next is
-/// asked; if none has it, the worst failure is thrown, or nullopt.
+/// asked; if none has it, the worst failure is thrown, or nullopt. A damaged copy
+/// counts as none, except in the last tier, which is the authority.
 SourcePtr make_tiered(std::vector<SourcePtr> tiers);
 /// Whatever `origin` brings goes into the cache; the cache is asked first.
 SourcePtr make_caching(std::shared_ptr<PackStore> cache, SourcePtr origin, SourceStats& stats);
@@ -33,12 +36,15 @@ enum class Unreachable {
 };
 
 /// Everything above, wired: settled (may be null), then cache, then repository
-/// (null when offline), verified and coalesced. The only place that knows every concrete tier.
+/// (null when offline: what is not here fails at once with kOffline), verified
+/// and coalesced. An object that the repository does not have is nullopt. The only place that knows every concrete tier.
 struct StackParts {
   std::shared_ptr<PackStore> settled;
   std::shared_ptr<PackStore> cache;
   BlobStorePtr repository;
   Unreachable unreachable = Unreachable::kFail;
+  std::chrono::milliseconds first_wait{500};  ///< kWait: the pause before the first retry; it doubles
+  std::chrono::milliseconds max_wait{10'000};
 };
 SourcePtr open_stack(const StackParts& parts, SourceStats& stats);
 

@@ -1,0 +1,255 @@
+// Layers around sources. Each does one thing and knows nothing of the others;
+// stack.cpp puts them in order.
+#include "chunkstore/layers.h"
+
+#include <fmt/format.h>
+
+#include <unordered_map>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/sync.h"
+
+namespace isr {
+namespace {
+
+class RepositorySource : public ObjectSource {
+ public:
+  explicit RepositorySource(BlobStorePtr store) : store_(std::move(store)) {}
+
+  std::optional<Bytes> fetch(const Cid& cid, Priority /*priority*/, std::stop_token stop) override {
+    auto blob = store_->get(object_name(cid), {}, std::move(stop));
+    if (!blob) return std::nullopt;
+    if (blob->bytes.empty() || blob->bytes.size() > kMaxObjectSize) {
+      throw Error(ErrorKind::kCorrupt, fmt::format("object {} from {}: {} bytes", short_hex(cid.view()), describe(),
+                                                   blob->bytes.size()));
+    }
+    return std::move(blob->bytes);
+  }
+  std::string describe() const override { return store_->describe(); }
+
+ private:
+  BlobStorePtr store_;
+};
+
+class VerifyingSource : public ObjectSource {
+ public:
+  VerifyingSource(SourcePtr inner, SourceStats& stats) : inner_(std::move(inner)), stats_(stats) {}
+
+  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
+    auto object = inner_->fetch(cid, priority, std::move(stop));
+    if (object && cid_of(*object) != cid) {
+      stats_.corrupt_refused++;
+      throw Error(ErrorKind::kCorrupt,
+                  fmt::format("object {} from {} is damaged", short_hex(cid.view()), inner_->describe()));
+    }
+    return object;
+  }
+  std::string describe() const override { return inner_->describe(); }
+  void drop(const Cid& cid) override { inner_->drop(cid); }
+
+ private:
+  SourcePtr inner_;
+  SourceStats& stats_;
+};
+
+/// Which of several failures is told: first what time may heal, then what the
+/// user can change.
+int severity(ErrorKind kind) noexcept {
+  switch (kind) {
+    case ErrorKind::kTransient:
+      return 5;
+    case ErrorKind::kOffline:
+      return 4;
+    case ErrorKind::kDenied:
+      return 3;
+    case ErrorKind::kIo:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+bool ends_the_search(ErrorKind kind) noexcept { return kind == ErrorKind::kCancelled || kind == ErrorKind::kBug; }
+
+class TieredSource : public ObjectSource {
+ public:
+  explicit TieredSource(std::vector<SourcePtr> tiers) : tiers_(std::move(tiers)) {}
+
+  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
+    std::optional<Error> worst;
+    for (const SourcePtr& tier : tiers_) {
+      try {
+        if (auto object = tier->fetch(cid, priority, stop)) return object;
+      } catch (const Error& error) {
+        if (ends_the_search(error.kind())) throw;
+        const bool last = tier == tiers_.back();
+        // Of a lookaside medium a damaged copy is no better and no worse than none;
+        // what the last tier, the repository, says about it is what counts.
+        if (error.kind() == ErrorKind::kCorrupt && !last) {
+          log::warn("{}; asking the next source", error.what());
+        } else if (!worst || severity(error.kind()) > severity(worst->kind())) {
+          worst = error;
+        }
+      }
+    }
+    if (worst) throw *worst;
+    return std::nullopt;
+  }
+  std::string describe() const override {
+    std::string text;
+    for (const SourcePtr& tier : tiers_) text += (text.empty() ? "" : ", ") + tier->describe();
+    return text;
+  }
+  void drop(const Cid& cid) override {
+    for (const SourcePtr& tier : tiers_) tier->drop(cid);
+  }
+
+ private:
+  std::vector<SourcePtr> tiers_;
+};
+
+class CachingSource : public ObjectSource {
+ public:
+  CachingSource(std::shared_ptr<PackStore> cache, SourcePtr origin, SourceStats& stats)
+      : cache_(std::move(cache)), origin_(std::move(origin)), stats_(stats) {}
+
+  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
+    if (auto object = cache_->fetch(cid, priority, stop)) {
+      stats_.cache_hits++;
+      return object;
+    }
+    auto object = origin_->fetch(cid, priority, std::move(stop));
+    if (object) keep(cid, *object);
+    return object;
+  }
+  std::string describe() const override { return fmt::format("{} over {}", cache_->describe(), origin_->describe()); }
+  void drop(const Cid& cid) override {
+    cache_->drop(cid);
+    origin_->drop(cid);
+  }
+
+ private:
+  /// A cache that cannot be written costs time, not data.
+  void keep(const Cid& cid, ByteView object) {
+    try {
+      cache_->put(cid, object);
+      failing_ = false;
+    } catch (const Error& error) {
+      if (!failing_.exchange(true)) log::warn("going on without caching: {}", error.what());
+    }
+  }
+
+  std::shared_ptr<PackStore> cache_;
+  SourcePtr origin_;
+  SourceStats& stats_;
+  std::atomic<bool> failing_ = false;  // so that a full disk is logged once
+};
+
+/// One fetch that several callers wait for.
+///   running                 a leader, one of the callers, is inside inner_->fetch()
+///   !running, !done         the leader was cancelled; the next waiter to wake leads
+///   done                    object or failure is set and never changes again
+struct Flight {
+  bool running = true;
+  bool done = false;
+  int waiters = 0;  // besides the leader
+  std::shared_ptr<const std::optional<Bytes>> object;
+  std::optional<Error> failure;
+};
+
+class CoalescingSource : public ObjectSource {
+ public:
+  explicit CoalescingSource(SourcePtr inner) : inner_(std::move(inner)) {}
+
+  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
+    auto table = flights_.lock();
+    auto& entry = table->try_emplace(cid).first->second;
+    if (!entry) {
+      entry = std::make_shared<Flight>();
+      const auto flight = entry;
+      table.unlock();
+      return lead(cid, priority, std::move(stop), flight);
+    }
+    const auto flight = entry;
+    ++flight->waiters;
+    const bool ready = changed_.wait(table.mutex_lock(), stop, [&] { return flight->done || !flight->running; });
+    --flight->waiters;
+    if (!ready) throw Error(ErrorKind::kCancelled, fmt::format("object {}: cancelled", short_hex(cid.view())));
+    if (!flight->done) {
+      flight->running = true;
+      table.unlock();
+      return lead(cid, priority, std::move(stop), flight);
+    }
+    table.unlock();
+    // A copy of its own for each thread: an exception object is not shared well.
+    if (flight->failure) throw Error(flight->failure->kind(), flight->failure->what(), flight->failure->hints());
+    return *flight->object;
+  }
+  std::string describe() const override { return inner_->describe(); }
+  void drop(const Cid& cid) override { inner_->drop(cid); }
+
+ private:
+  using Table = std::unordered_map<Cid, std::shared_ptr<Flight>, FixedBytesHash>;
+
+  std::optional<Bytes> lead(const Cid& cid, Priority priority, std::stop_token stop,
+                            const std::shared_ptr<Flight>& flight) {
+    try {
+      return land(cid, flight, inner_->fetch(cid, priority, stop));
+    } catch (const Error& error) {
+      fail(cid, flight, error, stop.stop_requested());
+      throw;
+    } catch (const std::exception& error) {
+      fail(cid, flight, Error(ErrorKind::kFailed, error.what()), false);
+      throw;
+    }
+  }
+
+  std::optional<Bytes> land(const Cid& cid, const std::shared_ptr<Flight>& flight, std::optional<Bytes> object) {
+    auto table = flights_.lock();
+    if (flight->waiters == 0) {  // the usual case costs no copy
+      table->erase(cid);
+      return object;
+    }
+    flight->object = std::make_shared<const std::optional<Bytes>>(std::move(object));
+    finish(*table, cid, *flight);
+    table.unlock();
+    return *flight->object;
+  }
+
+  void fail(const Cid& cid, const std::shared_ptr<Flight>& flight, const Error& error, bool own_cancellation) {
+    auto table = flights_.lock();
+    if (error.kind() == ErrorKind::kCancelled && own_cancellation && flight->waiters > 0) {
+      flight->running = false;
+      changed_.notify_all();
+      return;
+    }
+    flight->failure = Error(error.kind(), error.what(), error.hints());
+    finish(*table, cid, *flight);
+  }
+
+  void finish(Table& table, const Cid& cid, Flight& flight) {
+    flight.running = false;
+    flight.done = true;
+    table.erase(cid);
+    changed_.notify_all();
+  }
+
+  SourcePtr inner_;
+  Sync<Table> flights_;  // guards the flights, too
+  std::condition_variable_any changed_;
+};
+
+}  // namespace
+
+SourcePtr make_repository_source(BlobStorePtr store) { return std::make_shared<RepositorySource>(std::move(store)); }
+SourcePtr make_verifying(SourcePtr inner, SourceStats& stats) {
+  return std::make_shared<VerifyingSource>(std::move(inner), stats);
+}
+SourcePtr make_tiered(std::vector<SourcePtr> tiers) { return std::make_shared<TieredSource>(std::move(tiers)); }
+SourcePtr make_caching(std::shared_ptr<PackStore> cache, SourcePtr origin, SourceStats& stats) {
+  return std::make_shared<CachingSource>(std::move(cache), std::move(origin), stats);
+}
+SourcePtr make_coalescing(SourcePtr inner) { return std::make_shared<CoalescingSource>(std::move(inner)); }
+
+}  // namespace isr
