@@ -33,11 +33,24 @@ enum class PutResult {
   kExists,   ///< a blob of this name was there; its bytes may differ
 };
 
+/// A kTransient failure for which the store named a pause (Retry-After);
+/// make_resolving() waits at least so long, up to a minute.
+class RetryLater : public Error {
+ public:
+  RetryLater(const std::string& what, std::chrono::milliseconds pause)
+      : Error(ErrorKind::kTransient, what), pause_(pause) {}
+  std::chrono::milliseconds pause() const noexcept { return pause_; }
+
+ private:
+  std::chrono::milliseconds pause_;
+};
+
 /// A place that keeps immutable named blobs: a directory, isr serve, a static
 /// web server. Nothing is ever overwritten.
 ///
-/// Names:   'isr-repository' or components of [A-Za-z0-9._-] joined by '/',
-///          none of them '.' or '..' or beginning with '.'; Error{kUsage} otherwise.
+/// Names:   'isr-repository' or two and more components of 1..200 of
+///          [A-Za-z0-9._-] joined by '/', none beginning with '.', 512 bytes at
+///          most; Error{kUsage} otherwise.
 /// Absence: std::nullopt, not an error.
 /// Errors:  kTransient for what a retry may heal, kDenied, kIo, kCorrupt (a
 ///          blob larger than kMaxBlobSize), kUnsupported for a write to a store
@@ -57,7 +70,7 @@ class BlobStore {
   virtual PutResult put_new(std::string_view name, ByteView bytes) = 0;
   /// Replaces a hint (a name that ends in "/latest"). Never trusted by readers.
   virtual void put_hint(std::string_view name, ByteView bytes) = 0;
-  /// Names that begin with prefix (which ends in '/'), sorted; nullopt when the
+  /// Names that begin with prefix (a name and '/'), sorted; nullopt when the
   /// store cannot list (a static web server).
   virtual std::optional<std::vector<std::string>> list(std::string_view prefix) = 0;
   /// Administrators only. False when there was nothing.
@@ -88,8 +101,9 @@ struct StoreOptions {
   std::uint64_t bytes_per_second = 0;               ///< upload limit; 0 = none
 };
 
-/// A directory. Does not create it; get() of anything in an absent directory is
+/// A directory. Does not create it; every call on an absent directory is
 /// Error{kNotFound} so that an unmounted disk is not taken for an empty store.
+/// What is made inside may be read by whoever may read the directory itself.
 BlobStorePtr make_directory_store(const std::string& path);
 /// http:// or https://. Writable exactly when the server says that it is isr
 /// serve ("Isr-Repository: writable" in its answers); asks it once, here.

@@ -1,0 +1,227 @@
+// A blob is a file of its name below the root. create_file() makes it appear
+// whole, durably and for one racer only. What is left to do here is the
+// directories: an object is not durable before the entries of its directories
+// are, so a directory that this process has not yet used is made when absent
+// and its parent is synced in any case (another process may have made it and
+// not come that far). Temporary files begin with a dot, as no blob name does.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <set>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/sync.h"
+#include "repository/blob_store.h"
+
+namespace isr {
+namespace {
+
+constexpr int kMaxDepth = 16;
+
+[[noreturn]] void fail(std::string_view action, const fs::path& path, int errno_value) {
+  const std::string what = fmt::format("{} {}", action, path.string());
+  if (errno_value == EACCES || errno_value == EPERM) {
+    throw Error(ErrorKind::kDenied, what + ": permission denied");
+  }
+  throw_errno(what, errno_value);
+}
+
+/// Not writable only when that is certain: an absent directory may be a disk
+/// that will be mounted.
+bool may_write(const std::string& path) {
+  return ::access(path.c_str(), W_OK) == 0 || (errno != EACCES && errno != EROFS && errno != EPERM);
+}
+
+class DirectoryStore : public BlobStore {
+ public:
+  explicit DirectoryStore(const std::string& path) : BlobStore(path, may_write(path)), root_(path) {}
+
+  std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override;
+  std::optional<std::uint64_t> stat(std::string_view name) override;
+  PutResult put_new(std::string_view name, ByteView bytes) override;
+  void put_hint(std::string_view name, ByteView bytes) override;
+  std::optional<std::vector<std::string>> list(std::string_view prefix) override;
+  bool remove(std::string_view name) override;
+
+ private:
+  fs::path path_of(std::string_view name) const {
+    check_blob_name(name);
+    return root_ / name;
+  }
+  struct stat root_status() const;
+  /// Called where something is absent: throws when that is because of the root.
+  void check_root() const { root_status(); }
+  void check_put(std::string_view name, ByteView bytes) const;
+  void prepare_parent(const fs::path& path);
+  void prepare_directory(const fs::path& directory, mode_t mode);
+  template <class Write>
+  auto write(const fs::path& path, Write body);
+  void collect(const fs::path& directory, const std::string& prefix, int depth, std::vector<std::string>& out) const;
+
+  fs::path root_;
+  Sync<std::set<fs::path>> prepared_;  ///< directories whose entries were synced
+};
+
+struct stat DirectoryStore::root_status() const {
+  struct stat status {};
+  if (::stat(root_.c_str(), &status) != 0) {
+    if (errno == ENOENT) {
+      throw Error(ErrorKind::kNotFound, fmt::format("{}: there is no such directory", describe()),
+                  {"if it is on a disk, check that the disk is mounted"});
+    }
+    fail("cannot reach", root_, errno);
+  }
+  if (!S_ISDIR(status.st_mode)) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{} is not a directory", describe()));
+  }
+  return status;
+}
+
+std::optional<Blob> DirectoryStore::get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) {
+  const fs::path path = path_of(name);
+  if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, fmt::format("reading {} was cancelled", name));
+  // A FIFO that someone left there must not make us wait.
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!fd) {
+    if (errno != ENOENT && errno != ENOTDIR) fail("cannot open", path, errno);
+    check_root();
+    return std::nullopt;
+  }
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0) fail("cannot examine", path, errno);
+  if (!S_ISREG(status.st_mode)) return std::nullopt;
+  const auto size = static_cast<std::uint64_t>(status.st_size);
+  if (size > kMaxBlobSize) {
+    throw Error(ErrorKind::kCorrupt, fmt::format("{} in {} is larger than any blob", name, describe()));
+  }
+  const ByteRange wanted = range.value_or(ByteRange{0, size});
+  const std::uint64_t offset = std::min(wanted.offset, size);
+  Blob blob;
+  blob.bytes.resize(std::min(wanted.length, size - offset));
+  read_exact_at(fd.get(), blob.bytes, offset, path);
+  const auto age = wall_now() - WallTime(std::chrono::seconds(status.st_mtim.tv_sec));
+  blob.age = std::max(age, std::chrono::seconds(0));  // a clock that was set back
+  return blob;
+}
+
+std::optional<std::uint64_t> DirectoryStore::stat(std::string_view name) {
+  const fs::path path = path_of(name);
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) != 0) {
+    if (errno != ENOENT && errno != ENOTDIR) fail("cannot examine", path, errno);
+    check_root();
+    return std::nullopt;
+  }
+  if (!S_ISREG(status.st_mode)) return std::nullopt;
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+void DirectoryStore::check_put(std::string_view name, ByteView bytes) const {
+  check_blob_name(name);
+  if (!writable()) throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only", describe()));
+  if (bytes.size() > kMaxBlobSize) {
+    throw Error(ErrorKind::kUsage, fmt::format("{}: {} bytes are more than a blob may have", name, bytes.size()));
+  }
+}
+
+void DirectoryStore::prepare_directory(const fs::path& directory, mode_t mode) {
+  if (directory == root_ || prepared_.lock()->contains(directory)) return;
+  prepare_directory(directory.parent_path(), mode);
+  if (::mkdir(directory.c_str(), 0700) == 0) {
+    if (::chmod(directory.c_str(), mode) != 0) fail("cannot set the mode of", directory, errno);
+  } else if (errno != EEXIST) {
+    fail("cannot create directory", directory, errno);
+  }
+  sync_directory(directory.parent_path());
+  prepared_.lock()->insert(directory);
+}
+
+void DirectoryStore::prepare_parent(const fs::path& path) {
+  const fs::path parent = path.parent_path();
+  if (prepared_.lock()->contains(parent)) return;
+  // Readers of the root may read what is in it; setgid goes on as on any directory.
+  const mode_t mode = (root_status().st_mode & 02777U) | 0700U;
+  prepare_directory(parent, mode);
+}
+
+/// Writes, and once more from the root down should a directory that we had
+/// prepared be gone (an emptied repository, another disk mounted there).
+template <class Write>
+auto DirectoryStore::write(const fs::path& path, Write body) {
+  prepare_parent(path);
+  const mode_t mode = (root_status().st_mode & 0444U) | 0600U;
+  try {
+    return body(mode);
+  } catch (const Error&) {
+    if (fs::exists(path.parent_path())) {
+      if (::access(path.parent_path().c_str(), W_OK) != 0) fail("cannot write to", path.parent_path(), errno);
+      throw;
+    }
+  }
+  prepared_.lock()->clear();
+  prepare_parent(path);
+  return body(mode);
+}
+
+PutResult DirectoryStore::put_new(std::string_view name, ByteView bytes) {
+  check_put(name, bytes);
+  const fs::path path = path_of(name);
+  const auto result = write(path, [&](mode_t mode) { return create_file(path, bytes, mode); });
+  return result == CreateResult::kCreated ? PutResult::kCreated : PutResult::kExists;
+}
+
+void DirectoryStore::put_hint(std::string_view name, ByteView bytes) {
+  check_put(name, bytes);
+  if (!name.ends_with("/latest")) throw Error(ErrorKind::kUsage, fmt::format("{} is no hint", name));
+  const fs::path path = path_of(name);
+  write(path, [&](mode_t mode) { replace_file(path, bytes, mode); });
+}
+
+void DirectoryStore::collect(const fs::path& directory, const std::string& prefix, int depth,
+                             std::vector<std::string>& out) const {
+  std::error_code error;
+  fs::directory_iterator entries(directory, error);
+  if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory) return;
+  if (error) fail("cannot list", directory, error.value());
+  for (; entries != fs::directory_iterator(); entries.increment(error)) {
+    const std::string name = entries->path().filename().string();
+    if (name.front() == '.') continue;
+    const auto status = entries->symlink_status(error);
+    if (status.type() == fs::file_type::directory && depth < kMaxDepth) {
+      collect(entries->path(), prefix + name + "/", depth + 1, out);
+    } else if (status.type() == fs::file_type::regular) {
+      out.push_back(prefix + name);
+    }
+  }
+  if (error) fail("cannot list", directory, error.value());
+}
+
+std::optional<std::vector<std::string>> DirectoryStore::list(std::string_view prefix) {
+  if (!prefix.ends_with('/')) throw Error(ErrorKind::kUsage, "the prefix of a list must end in '/'");
+  check_blob_name(std::string(prefix) + "x");
+  check_root();
+  std::vector<std::string> names;
+  collect(root_ / prefix.substr(0, prefix.size() - 1), std::string(prefix), 0, names);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+bool DirectoryStore::remove(std::string_view name) {
+  const fs::path path = path_of(name);
+  if (!writable()) throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only", describe()));
+  // Not synced: a blob that comes back after a power cut is removed again.
+  if (::unlink(path.c_str()) == 0) return true;
+  if (errno != ENOENT && errno != ENOTDIR && errno != EISDIR) fail("cannot remove", path, errno);
+  check_root();
+  return false;
+}
+
+}  // namespace
+
+BlobStorePtr make_directory_store(const std::string& path) { return std::make_shared<DirectoryStore>(path); }
+
+}  // namespace isr

@@ -1,0 +1,61 @@
+#include "repository/sequence.h"
+
+#include <fmt/format.h>
+
+namespace isr {
+namespace {
+
+constexpr std::size_t kDigits = 16;
+
+bool present(BlobStore& store, std::string_view prefix, std::uint64_t n) {
+  return store.stat(sequence_name(prefix, n)).has_value();
+}
+
+// Doubles until a number is absent, then bisects: 2 log2(n) questions.
+std::uint64_t probe(BlobStore& store, std::string_view prefix) {
+  std::uint64_t there = 0;
+  std::uint64_t absent = 1;
+  while (absent <= kMaxSequence / 2 && present(store, prefix, absent)) {
+    there = absent;
+    absent *= 2;
+  }
+  while (absent - there > 1) {
+    const std::uint64_t middle = there + (absent - there) / 2;
+    (present(store, prefix, middle) ? there : absent) = middle;
+  }
+  return there;
+}
+
+}  // namespace
+
+std::string sequence_name(std::string_view prefix, std::uint64_t n) {
+  if (n == 0 || n > kMaxSequence) throw Error(ErrorKind::kUsage, fmt::format("{} has no number {}", prefix, n));
+  return fmt::format("{}/{:016}", prefix, n);
+}
+
+std::optional<std::uint64_t> sequence_number(std::string_view prefix, std::string_view name) {
+  if (name.size() != prefix.size() + 1 + kDigits || !name.starts_with(prefix) || name[prefix.size()] != '/') {
+    return std::nullopt;
+  }
+  std::uint64_t n = 0;
+  for (const char c : name.substr(prefix.size() + 1)) {
+    if (c < '0' || c > '9') return std::nullopt;
+    n = n * 10 + static_cast<std::uint64_t>(c - '0');
+  }
+  if (n == 0) return std::nullopt;
+  return n;
+}
+
+std::uint64_t newest_in_sequence(BlobStore& store, std::string_view prefix) {
+  const auto names = store.list(std::string(prefix) + "/");
+  if (!names) return probe(store, prefix);
+  std::uint64_t newest = 0;
+  for (const auto& name : *names) {
+    newest = std::max(newest, sequence_number(prefix, name).value_or(0));
+  }
+  // A list may lag behind what the store already gives.
+  while (newest < kMaxSequence && present(store, prefix, newest + 1)) ++newest;
+  return newest;
+}
+
+}  // namespace isr

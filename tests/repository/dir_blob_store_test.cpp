@@ -1,0 +1,116 @@
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "base/crypto.h"
+#include "base/file.h"
+#include "repository/blob_store_suite.h"
+
+namespace isr {
+namespace {
+
+using test::kind_thrown_by;
+using test::text_bytes;
+
+TEST_CASE("a directory keeps the contract of a blob store", "[repository]") {
+  const TempDirectory directory;
+  test::run_blob_store_suite([&] { return make_directory_store(directory.path()); });
+}
+
+TEST_CASE("an absent directory is not taken for an empty store", "[repository]") {
+  const TempDirectory directory;
+  const auto store = make_directory_store(directory.path() / "disk");
+  CHECK(kind_thrown_by([&] { store->get("isr-repository"); }) == ErrorKind::kNotFound);
+  CHECK(kind_thrown_by([&] { store->stat("objects/ab/abc"); }) == ErrorKind::kNotFound);
+  CHECK(kind_thrown_by([&] { store->list("objects/"); }) == ErrorKind::kNotFound);
+  CHECK(kind_thrown_by([&] { store->put_new("a/b", text_bytes("x")); }) == ErrorKind::kNotFound);
+  CHECK(kind_thrown_by([&] { store->remove("a/b"); }) == ErrorKind::kNotFound);
+  CHECK_FALSE(fs::exists(directory.path() / "disk"));
+
+  SECTION("and works once it is mounted") {
+    fs::create_directory(directory.path() / "disk");
+    CHECK(store->put_new("a/b", text_bytes("x")) == PutResult::kCreated);
+  }
+}
+
+TEST_CASE("temporary and foreign files are invisible", "[repository]") {
+  const TempDirectory directory;
+  const auto store = make_directory_store(directory.path());
+  store->put_new("a/b", text_bytes("x"));
+  std::ofstream(directory.path() / "a" / ".tmp-0123") << "half";
+  fs::create_symlink("/etc/passwd", directory.path() / "a" / "link");
+  REQUIRE(::mkfifo((directory.path() / "a" / "fifo").c_str(), 0600) == 0);
+  fs::create_directory(directory.path() / "a" / "directory");
+  CHECK((store->list("a/") == std::vector<std::string>{"a/b"}));
+  CHECK_FALSE(store->get("a/fifo").has_value());
+  CHECK_FALSE(store->get("a/directory").has_value());
+  CHECK_FALSE(store->get("a/b/c").has_value());
+  CHECK_THROWS_AS(store->get("a/link"), Error);
+  CHECK_FALSE(store->stat("a/link").has_value());
+}
+
+TEST_CASE("a blob above the limit is damage, and is not read", "[repository]") {
+  const TempDirectory directory;
+  const auto store = make_directory_store(directory.path());
+  store->put_new("a/b", text_bytes("x"));
+  fs::resize_file(directory.path() / "a" / "b", std::uintmax_t{1} << 40U);
+  CHECK(kind_thrown_by([&] { store->get("a/b"); }) == ErrorKind::kCorrupt);
+  CHECK(kind_thrown_by([&] { store->put_new("a/c", Bytes(kMaxBlobSize + 1)); }) == ErrorKind::kUsage);
+}
+
+TEST_CASE("a store goes on when its directories were emptied behind its back", "[repository]") {
+  const TempDirectory directory;
+  const auto store = make_directory_store(directory.path());
+  store->put_new("objects/ab/abc", text_bytes("x"));
+  fs::remove_all(directory.path() / "objects");
+  CHECK(store->put_new("objects/ab/abc", text_bytes("y")) == PutResult::kCreated);
+}
+
+TEST_CASE("what is made inside may be read by whoever may read the directory", "[repository]") {
+  const TempDirectory directory;
+  const auto mode_of = [](const fs::path& path) {
+    struct stat status {};
+    REQUIRE(::stat(path.c_str(), &status) == 0);
+    return status.st_mode & 0777U;
+  };
+  SECTION("private stays private") {
+    REQUIRE(::chmod(directory.path().c_str(), 0700) == 0);
+    make_directory_store(directory.path())->put_new("a/b", text_bytes("x"));
+    CHECK(mode_of(directory.path() / "a") == 0700);
+    CHECK(mode_of(directory.path() / "a" / "b") == 0600);
+  }
+  SECTION("a directory that a web server may read") {
+    REQUIRE(::chmod(directory.path().c_str(), 0755) == 0);
+    make_directory_store(directory.path())->put_new("a/b", text_bytes("x"));
+    CHECK(mode_of(directory.path() / "a") == 0755);
+    CHECK(mode_of(directory.path() / "a" / "b") == 0644);
+  }
+}
+
+TEST_CASE("a directory that may not be written is a read-only store", "[repository]") {
+  if (::geteuid() == 0) return;  // root may write anywhere
+  const TempDirectory directory;
+  fs::permissions(directory.path(), fs::perms::owner_read | fs::perms::owner_exec);
+  const auto store = make_directory_store(directory.path());
+  CHECK_FALSE(store->writable());
+  CHECK(kind_thrown_by([&] { store->put_new("a/b", text_bytes("x")); }) == ErrorKind::kUnsupported);
+  fs::permissions(directory.path(), fs::perms::owner_all);
+}
+
+TEST_CASE("the name of an object gives its cid back, other names give none", "[repository]") {
+  const Cid cid = cid_of(text_bytes("x"));
+  const std::string name = object_name(cid);
+  CHECK(name.size() == 75);
+  CHECK(cid_from_object_name(name) == cid);
+  CHECK_FALSE(cid_from_object_name("").has_value());
+  CHECK_FALSE(cid_from_object_name(name + "0").has_value());
+  CHECK_FALSE(cid_from_object_name("objects/zz/" + name.substr(11)).has_value());
+  CHECK_FALSE(cid_from_object_name("Objects" + name.substr(7)).has_value());
+  std::string upper = name;
+  for (char& c : upper) c = static_cast<char>(::toupper(c));
+  CHECK_FALSE(cid_from_object_name(upper).has_value());
+}
+
+}  // namespace
+}  // namespace isr
