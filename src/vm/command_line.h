@@ -1,0 +1,44 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vm/settings.h"
+
+namespace isr {
+
+struct VmDisk {
+  std::filesystem::path file;  ///< raw; absolute
+  std::string serial;          ///< what the guest sees: 1..20 of [a-z0-9._-]
+  bool read_only = false;
+};
+
+/// What of this host a VM gets to see. Decided here, never by stored settings.
+struct VmFiles {
+  std::string name;                  ///< for ps: 1..64 of [a-z0-9._-]
+  std::filesystem::path memory;      ///< exactly settings.memory_bytes long; absolute; nobody else has it mapped
+  std::vector<VmDisk> disks;         ///< the guest's vda, vdb, …; booted in this order; at most kMaxDisks
+  std::optional<std::filesystem::path> cdrom;  ///< an ISO image, read-only; booted when no disk boots
+  bool isolate_network = false;      ///< as NetworkMode::kRestricted, whatever the settings say
+};
+
+enum class VmBegin {
+  kPaused,    ///< the devices are fresh: cont boots
+  kIncoming,  ///< the devices wait for their saved state
+};
+
+/// Descriptors that QEMU inherits, and the name in its working directory.
+inline constexpr int kQmpFd = 3;
+inline constexpr int kSerialFd = 4;
+inline constexpr const char* kVncSocketName = "vnc.sock";
+
+/// QEMU's arguments without the program's name. The same settings and number
+/// of disks give the same devices at the same addresses, so that device state
+/// fits (VmStamp::kDeviceLayout). Error{kUsage} when settings or files are out
+/// of bounds. Nothing is opened.
+std::vector<std::string> qemu_arguments(const VmSettings& settings, const VmFiles& files,
+                                        const std::string& accelerator, VmBegin begin);
+
+}  // namespace isr

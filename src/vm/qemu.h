@@ -1,0 +1,112 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+
+#include "base/bytes.h"
+#include "vm/accelerator.h"
+#include "vm/command_line.h"
+#include "vm/qmp_client.h"
+#include "vm/serial_console.h"
+#include "vm/settings.h"
+
+namespace isr {
+
+enum class VmEventKind {
+  kRunning,
+  kPaused,         ///< by stop(), or after kIoError
+  kIoError,        ///< a disk failed and the guest is held: cont() tries again
+  kReset,          ///< the guest restarts
+  kGuestPanicked,  ///< its kernel said so; what follows is the guest's choice
+  kExited,         ///< QEMU is gone; exit() says how
+};
+struct VmEvent {
+  VmEventKind kind;
+  std::string detail;
+};
+
+struct VmExit {
+  enum class Reason {
+    kGuestShutdown,  ///< switched off from inside, or after power_down()
+    kQuit,           ///< by quit()
+    kKilled,         ///< by kill()
+    kDied,           ///< anything else: memory is lost, what was flushed is not
+  };
+  Reason reason = Reason::kDied;
+  std::string detail;  ///< for a person; for kDied the signal or QEMU's last words
+};
+
+struct VmStatus {
+  std::string state;  ///< QEMU's word: "running", "paused", "io-error", "postmigrate", …
+  bool running = false;
+  bool io_error = false;        ///< held because of one, since the last cont()
+  bool guest_panicked = false;  ///< since the last reset
+};
+
+struct QemuOptions {
+  std::string program = "qemu-system-x86_64";
+  /// Private (0700) directory: QEMU's working directory, where vnc.sock appears.
+  std::filesystem::path run_directory;
+  Patience patience;                   ///< for each single answer
+  std::size_t console_bytes = 4U << 20U;  ///< of console text kept
+  /// Called on a thread of the Qemu; must not call it back, nor throw.
+  std::function<void(const VmEvent&)> on_event;
+};
+
+inline constexpr std::size_t kMaxDeviceState = 64U << 20U;
+
+/// One running QEMU, a child that dies with us. Its memory is a file that the
+/// caller keeps (docs/decisions/0005-memory-as-a-file.md).
+///
+///   state    how one gets there                    what holds
+///   paused   start_paused(), resume_paused(), stop()  nothing changes; save_device_state() is allowed
+///   running  cont()
+///   saved    save_device_state()                   quit(), or cont() to go on
+///   exited   quit(), kill(), the guest, an accident   every call but exit() is Error{kVm}
+///
+/// Errors:  kVm, with QEMU's last words on stderr when it died; kCancelled.
+/// Threads: every call from any thread; only one changes the state at a time.
+class Qemu {
+ public:
+  /// A machine that has not begun to boot.
+  static std::unique_ptr<Qemu> start_paused(const VmSettings& settings, const VmFiles& files,
+                                            const Accelerator& accelerator, const QemuOptions& options);
+  /// A machine as it was when device_state was saved. The memory file must be
+  /// the one of that moment.
+  static std::unique_ptr<Qemu> resume_paused(const VmSettings& settings, const VmFiles& files,
+                                             const Accelerator& accelerator, const QemuOptions& options,
+                                             ByteView device_state);
+  ~Qemu();  ///< kills QEMU if it still runs
+  Qemu(const Qemu&) = delete;
+  Qemu& operator=(const Qemu&) = delete;
+
+  void cont();
+  /// Pauses; on return the disks are flushed.
+  void stop();
+  /// Presses the power button every few seconds until the guest has switched
+  /// off; false when it has not in time (it may still do so later).
+  bool power_down(const Patience& patience);
+  /// The guest's whole state except memory and disks. The machine must be paused.
+  Bytes save_device_state();
+  /// Ends QEMU without asking the guest; returns when it is gone.
+  void quit();
+  void kill();
+
+  VmStatus status();
+  pid_t pid() const noexcept;
+  SerialConsole& console() noexcept;
+  std::filesystem::path vnc_socket() const;
+  const VmStamp& stamp() const noexcept;
+  /// How it ended; nullopt while it runs.
+  std::optional<VmExit> exit() const;
+  /// Waits for the end; nullopt on time-out. Error{kCancelled}.
+  std::optional<VmExit> wait_exit(const Patience& patience) const;
+
+ private:
+  struct Impl;
+  explicit Qemu(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace isr

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+/// What a virtual machine is, as stored in heads. Settings may come from a
+/// publisher that we trust with the guest but not with this host, so a setting
+/// exists only here: there is no field for a host path, a forwarded port, a
+/// passed-through device or more QEMU arguments. docs/formats/vm-settings.md.
+namespace isr {
+
+enum class NetworkMode {
+  kNone,        ///< no network card
+  kRestricted,  ///< a card and DHCP, but nothing outside can be reached
+  kUser,        ///< outgoing connections as this user, also to this host's own loopback services
+};
+std::string_view to_name(NetworkMode mode) noexcept;
+
+inline constexpr std::uint64_t kMiB = 1U << 20U;
+inline constexpr std::uint64_t kMinMemory = 16 * kMiB;
+inline constexpr std::uint64_t kMaxMemory = 1024 * 1024 * kMiB;
+inline constexpr unsigned kMaxCpus = 64;
+inline constexpr std::size_t kMaxDisks = 8;
+
+struct VmSettings {
+  std::uint64_t memory_bytes = 512 * kMiB;  ///< kMinMemory..kMaxMemory, whole MiB
+  unsigned cpus = 1;                        ///< 1..kMaxCpus
+  std::string machine = "pc-q35-7.2";       ///< pc-q35-X.Y or pc-i440fx-X.Y: never an unversioned alias
+  std::string cpu_model = "Westmere-v1";    ///< one of cpu_models(): never "host" or "max"
+  NetworkMode network = NetworkMode::kRestricted;
+
+  friend bool operator==(const VmSettings&, const VmSettings&) = default;
+};
+
+/// Error{kUsage} naming the field that is out of bounds: for what a person asked.
+void check_vm_settings(const VmSettings& settings);
+/// True for a CPU model that a parcel may name: versioned, and the same on every host.
+bool is_known_cpu_model(std::string_view name) noexcept;
+
+nlohmann::json vm_settings_to_json(const VmSettings& settings);
+/// Error{kCorrupt} for a missing or unknown field, another kind, or a value out of bounds.
+VmSettings vm_settings_from_json(const nlohmann::json& json);
+/// The same from text of at most 4 KiB.
+VmSettings parse_vm_settings(std::string_view text);
+
+/// What the devices in a saved memory image were made by. It is kept with the
+/// image and compared before a resume downloads anything.
+struct VmStamp {
+  /// The devices and their addresses that qemu_arguments() makes. Raised when a
+  /// change of it makes older device state unloadable.
+  static constexpr unsigned kDeviceLayout = 1;
+
+  unsigned device_layout = kDeviceLayout;
+  std::string qemu_version;   ///< "7.2.22"
+  std::string machine;        ///< empty in `here`: this QEMU does not have it
+  std::string cpu_model;
+  std::string accelerator;    ///< "kvm" or "tcg"
+  std::string cpu_vendor;     ///< of the host when the accelerator is kvm ("GenuineIntel"), else empty
+
+  friend bool operator==(const VmStamp&, const VmStamp&) = default;
+};
+
+nlohmann::json vm_stamp_to_json(const VmStamp& stamp);
+VmStamp vm_stamp_from_json(const nlohmann::json& json);  ///< Error{kCorrupt}
+VmStamp parse_vm_stamp(std::string_view text);           ///< the same from text of at most 4 KiB
+
+/// Why memory saved under `saved` cannot be loaded under `here`, as the end of
+/// "memory cannot be loaded here: …"; nullopt when it can.
+std::optional<std::string> why_incompatible(const VmStamp& saved, const VmStamp& here);
+
+}  // namespace isr
