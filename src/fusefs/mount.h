@@ -3,12 +3,17 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "image/image.h"
 
 namespace isr {
+
+/// Beside the images in every mount; read-only, what stats_json answered when it was opened.
+inline constexpr std::string_view kStatsName = "stats.json";
 
 /// A file in the mount: NAME.raw, with a fixed inode number (2 + position).
 struct MountedFile {
@@ -20,7 +25,7 @@ struct MountedFile {
 
 struct MountOptions {
   unsigned threads = 16;               ///< reads wait for the network on them
-  bool immutable = false;              ///< versions: the kernel may keep pages across opens
+  bool immutable = false;              ///< versions: every file is read-only, whatever its image allows
   std::string source_name = "isr";     ///< shown in /proc/mounts
 };
 

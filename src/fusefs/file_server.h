@@ -1,0 +1,79 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/sync.h"
+#include "fusefs/mount.h"
+
+struct fuse_conn_info;
+struct fuse_lowlevel_ops;
+struct stat;
+
+namespace isr {
+
+/// What a mount serves: image files and stats.json in one flat directory whose
+/// inode numbers are fixed (1 the directory, 2.. the files in order, then
+/// stats.json). Image handles carry no state, so another process could take
+/// over the kernel's open files.
+///
+/// Threads: any; libfuse calls the operations on its own.
+class FileServer {
+ public:
+  FileServer(std::vector<MountedFile> files, std::function<std::string()> stats_json, const MountOptions& options);
+
+  /// The operations for fuse_session_new(); their userdata is a FileServer.
+  static fuse_lowlevel_ops operations();
+
+  bool writable() const;  ///< any file is
+  std::uint64_t open_handles() const { return open_handles_; }
+  /// The inode number of a file; 0 when there is none.
+  std::uint64_t find(const std::string& name) const;
+  /// Ends the waiting of reads that are being retried; they answer EIO.
+  void stop();
+  /// The kernel's INIT was seen, or false after the time-out.
+  bool wait_initialised(std::chrono::milliseconds timeout);
+  void fail_initialising();
+
+ private:
+  friend struct Operations;
+  using Snapshot = std::shared_ptr<const std::string>;
+
+  const MountedFile* image_file(std::uint64_t inode) const;
+  bool is_stats(std::uint64_t inode) const { return inode == files_.size() + 2; }
+  bool writable(const MountedFile& file) const { return !immutable_ && file.image->writable(); }
+  bool fill_attributes(std::uint64_t inode, struct stat& out);
+  std::string label(std::uint64_t inode) const;  ///< for logs
+  void negotiate(fuse_conn_info& connection);
+
+  /// `given_up` says that whoever asked no longer waits.
+  std::size_t read_image(const MountedFile& file, std::uint64_t offset, MutableBytes out,
+                         const std::function<bool()>& given_up);
+  std::uint64_t open_stats();
+  Snapshot stats_of(std::uint64_t handle);
+  void close_stats(std::uint64_t handle);
+
+  enum class Phase { kNew, kInitialised, kFailed, kStopping };
+  struct Stats {
+    std::uint64_t next_handle = 1;
+    std::map<std::uint64_t, Snapshot> open;
+    Snapshot newest;  // its size is what stat() shows while handles are open
+  };
+
+  std::vector<MountedFile> files_;
+  std::function<std::string()> stats_json_;
+  unsigned threads_;
+  bool immutable_;
+  timespec started_{};
+  std::atomic<std::uint64_t> open_handles_{0};
+  Sync<Phase> phase_{Phase::kNew};
+  std::condition_variable phase_changed_;
+  Sync<Stats> stats_;
+};
+
+}  // namespace isr

@@ -1,0 +1,282 @@
+// libfuse could mount by itself. We do it so that a refusal carries its cause
+// instead of a line on stderr, and so that the descriptor is ours to keep: a
+// supervisor that outlives its workers has to hold it.
+
+#include "fusefs/mount_point.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <spawn.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <system_error>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "fusefs/mount.h"
+
+extern char** environ;
+
+namespace isr {
+namespace {
+
+constexpr std::string_view kType = "fuse.isr";
+constexpr const char* kHelper = "fusermount3";
+
+std::string message_of(int errno_value) { return std::generic_category().message(errno_value); }
+
+/// mountinfo writes space, tab, newline and backslash as \ooo.
+std::string unescape(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 3 < text.size()) {
+      out += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0'));
+      i += 3;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+std::optional<fs::path> find_helper() {
+  const char* path = std::getenv("PATH");  // NOLINT(concurrency-mt-unsafe): nothing here calls setenv
+  std::istringstream directories(fmt::format("{}:/usr/bin:/bin", path == nullptr ? "" : path));
+  for (std::string directory; std::getline(directories, directory, ':');) {
+    if (directory.empty() || directory[0] != '/') continue;
+    fs::path candidate = fs::path(directory) / kHelper;
+    if (::access(candidate.c_str(), X_OK) == 0) return candidate;
+  }
+  return std::nullopt;
+}
+
+struct HelperResult {
+  int status = -1;
+  std::string stderr_text;
+};
+
+/// Runs fusermount3; channel, if any, becomes its descriptor 3 and is named in _FUSE_COMMFD.
+HelperResult run_helper(std::vector<std::string> arguments, int channel) {
+  const auto helper = find_helper();
+  if (!helper) throw Error(ErrorKind::kDaemon, "fusermount3 is not installed (Debian package fuse3)");
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw_errno("pipe", errno);
+  const UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+
+  arguments.insert(arguments.begin(), kHelper);
+  std::vector<char*> argv;
+  for (auto& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  std::string commfd = "_FUSE_COMMFD=3";
+  std::vector<char*> environment;
+  for (char** entry = environ; *entry != nullptr; ++entry) environment.push_back(*entry);
+  if (channel >= 0) environment.push_back(commfd.data());
+  environment.push_back(nullptr);
+
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, writer.get(), STDERR_FILENO);
+  if (channel >= 0) posix_spawn_file_actions_adddup2(&actions, channel, 3);
+  pid_t pid = -1;
+  const int failure = posix_spawn(&pid, helper->c_str(), &actions, nullptr, argv.data(), environment.data());
+  posix_spawn_file_actions_destroy(&actions);
+  if (failure != 0) throw Error(ErrorKind::kDaemon, fmt::format("{}: {}", helper->string(), message_of(failure)));
+  writer.reset();
+
+  HelperResult result;
+  std::array<char, 512> chunk{};
+  for (;;) {
+    const ssize_t count = ::read(reader.get(), chunk.data(), chunk.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) break;
+    if (result.stderr_text.size() < 4096) result.stderr_text.append(chunk.data(), static_cast<std::size_t>(count));
+  }
+  while (::waitpid(pid, &result.status, 0) < 0 && errno == EINTR) {
+  }
+  while (!result.stderr_text.empty() && result.stderr_text.back() == '\n') result.stderr_text.pop_back();
+  return result;
+}
+
+UniqueFd receive_descriptor(int channel) {
+  char byte = 0;
+  iovec data{&byte, 1};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  if (::recvmsg(channel, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) <= 0) return {};
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header == nullptr || header->cmsg_type != SCM_RIGHTS) return {};
+  int fd = -1;
+  std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
+  return UniqueFd(fd);
+}
+
+/// fusermount3 splits its options at commas.
+std::string escape_option(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == ',' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out;
+}
+
+UniqueFd attach_by_helper(const fs::path& directory, const AttachOptions& options) {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) throw_errno("socketpair", errno);
+  const UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  if (theirs.get() == 3) {  // adddup2 onto itself would keep it close-on-exec
+    theirs = UniqueFd(::fcntl(theirs.get(), F_DUPFD_CLOEXEC, 4));
+  }
+  const std::string flags = fmt::format("{},nosuid,nodev,default_permissions,fsname={},subtype=isr",
+                                        options.read_only ? "ro" : "rw", escape_option(options.source_name));
+  const auto result = run_helper({"-o", flags, "--", directory.string()}, theirs.get());
+  UniqueFd fd = receive_descriptor(ours.get());
+  if (result.status != 0 || !fd) {
+    throw Error(ErrorKind::kDaemon, fmt::format("cannot mount on {}: {}", directory.string(),
+                                                result.stderr_text.empty() ? "fusermount3 failed" : result.stderr_text));
+  }
+  return fd;
+}
+
+UniqueFd attach_as_root(const fs::path& directory, const AttachOptions& options) {
+  UniqueFd fd(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
+  if (!fd) throw Error(ErrorKind::kDaemon, fmt::format("/dev/fuse: {}", message_of(errno)));
+  const std::string data = fmt::format("fd={},rootmode=40000,user_id={},group_id={},default_permissions", fd.get(),
+                                       ::geteuid(), ::getegid());
+  unsigned long flags = MS_NOSUID | MS_NODEV;
+  if (options.read_only) flags |= MS_RDONLY;
+  if (::mount(options.source_name.c_str(), directory.c_str(), kType.data(), flags, data.c_str()) != 0) {
+    throw Error(ErrorKind::kDaemon, fmt::format("cannot mount on {}: {}", directory.string(), message_of(errno)));
+  }
+  return fd;
+}
+
+bool is_fuse(const KernelMount& mount) { return mount.type == "fuse" || mount.type.starts_with("fuse."); }
+
+}  // namespace
+
+fs::path absolute_mount_point(const fs::path& directory) {
+  const fs::path plain = fs::absolute(directory).lexically_normal();
+  std::error_code failure;
+  const fs::path resolved = fs::canonical(plain, failure);
+  if (!failure) return resolved;
+  // A dead mount refuses to be looked at: only what is above it can be resolved.
+  const fs::path name = plain.has_filename() ? plain.filename() : plain.parent_path().filename();
+  const fs::path parent = plain.has_filename() ? plain.parent_path() : plain.parent_path().parent_path();
+  const fs::path above = fs::canonical(parent, failure);
+  return failure ? plain : above / name;
+}
+
+std::optional<KernelMount> mount_at(const fs::path& directory) {
+  std::ifstream mounts("/proc/self/mountinfo");
+  std::optional<KernelMount> found;
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream fields(line);
+    std::string id, parent, device, root, point, field;
+    fields >> id >> parent >> device >> root >> point;
+    if (unescape(point) != directory.string()) continue;
+    while (fields >> field && field != "-") {
+    }
+    std::string type, source;
+    fields >> type >> source;
+    found = KernelMount{device, type, unescape(source)};  // the last line is the topmost
+  }
+  return found;
+}
+
+bool is_dead_mount(const fs::path& directory) {
+  struct stat attributes {};
+  if (::stat(directory.c_str(), &attributes) == 0) return false;
+  // ECONNABORTED: the connection was cut, but its daemon still holds the device.
+  if (errno != ENOTCONN && errno != ECONNABORTED) return false;
+  const auto mount = mount_at(absolute_mount_point(directory));
+  return mount && is_fuse(*mount);
+}
+
+Detached detach(const fs::path& directory) {
+  if (::geteuid() == 0) {
+    if (::umount2(directory.c_str(), UMOUNT_NOFOLLOW) == 0) return Detached::kClean;
+    if (::umount2(directory.c_str(), UMOUNT_NOFOLLOW | MNT_DETACH) == 0) return Detached::kLazily;
+    throw_errno(fmt::format("cannot unmount {}", directory.string()), errno);
+  }
+  if (run_helper({"-u", "--", directory.string()}, -1).status == 0) return Detached::kClean;
+  const auto result = run_helper({"-u", "-z", "--", directory.string()}, -1);
+  if (result.status == 0) return Detached::kLazily;
+  throw Error(ErrorKind::kIo, fmt::format("cannot unmount {}: {}", directory.string(), result.stderr_text));
+}
+
+bool unmount(const fs::path& directory) {
+  const fs::path point = absolute_mount_point(directory);
+  const auto mount = mount_at(point);
+  if (!mount || mount->type != kType) return false;
+  detach(point);
+  return true;
+}
+
+FuseAccess probe_fuse_access() {
+  FuseAccess access;
+  access.root = ::geteuid() == 0;
+  access.no_new_privs = ::prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
+  access.fusermount = find_helper();
+  return access;
+}
+
+std::optional<std::string> why_no_fuse(const FuseAccess& access) {
+  struct stat attributes {};
+  if (::stat(access.device.c_str(), &attributes) != 0) {
+    return fmt::format("{} is absent: load the kernel module fuse, or give the container the device",
+                       access.device.string());
+  }
+  if (!S_ISCHR(attributes.st_mode)) return fmt::format("{} is no device", access.device.string());
+  if (access.root) return std::nullopt;
+  if (!access.fusermount) return "fusermount3 is not installed (Debian package fuse3)";
+  if (access.no_new_privs) {
+    return "no_new_privs is set for this process, so fusermount3 cannot mount (systemd: NoNewPrivileges=no)";
+  }
+  return std::nullopt;
+}
+
+void require_mountable(const fs::path& directory) {
+  const std::string name = directory.string();
+  if (const auto mount = mount_at(directory); mount && is_fuse(*mount)) {
+    throw Error(ErrorKind::kUsage, fmt::format("{} is already mounted ({})", name, mount->type));
+  }
+  std::error_code failure;
+  const auto status = fs::status(directory, failure);
+  if (status.type() == fs::file_type::not_found) {
+    throw Error(ErrorKind::kUsage, fmt::format("the mount point {} does not exist", name));
+  }
+  if (failure) throw_errno(fmt::format("the mount point {}", name), failure.value());
+  if (status.type() != fs::file_type::directory) {
+    throw Error(ErrorKind::kUsage, fmt::format("the mount point {} is not a directory", name));
+  }
+  const bool empty = fs::is_empty(directory, failure);
+  if (failure) throw_errno(fmt::format("the mount point {}", name), failure.value());
+  if (!empty) throw Error(ErrorKind::kUsage, fmt::format("the mount point {} is not empty", name));
+  if (const auto cause = why_no_fuse(probe_fuse_access())) {
+    throw Error(ErrorKind::kDaemon, fmt::format("cannot mount: {}", *cause));
+  }
+}
+
+UniqueFd attach(const fs::path& directory, const AttachOptions& options) {
+  return ::geteuid() == 0 ? attach_as_root(directory, options) : attach_by_helper(directory, options);
+}
+
+}  // namespace isr
