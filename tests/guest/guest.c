@@ -25,6 +25,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/input.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -40,13 +41,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <linux/fs.h>
-
 enum {
   kSector = 4096,
   kCanarySectors = 16,
-  kMaxBatch = 64,      /* sectors per flush; check-guest-disk knows it */
-  kBlock = 64 * 1024,  /* unit of memory checking */
+  kMaxBatch = 64,     /* sectors per flush; check-guest-disk knows it */
+  kBlock = 64 * 1024, /* unit of memory checking */
   kTickMs = 1000,
   kSlicesPerTick = 10,
   kVerifyBlocksPerTick = 128, /* 8 MiB */
@@ -320,8 +319,7 @@ static void fill_canary(const char* text) {
   size_t size = kCanarySectors * kSector, n = strlen(text);
   if (!n) return;
   for (size_t i = 0; i < size; i++) canary[i] = i % (n + 1) == n ? '\n' : text[i % (n + 1)];
-  if (data_fd >= 0 &&
-      (pwrite(data_fd, canary, size, slots * kSector) != (ssize_t)size || fdatasync(data_fd) < 0)) {
+  if (data_fd >= 0 && (pwrite(data_fd, canary, size, slots * kSector) != (ssize_t)size || fdatasync(data_fd) < 0)) {
     say("SECTORS BAD 0 cannot write the canary: %s", strerror(errno));
     return;
   }
@@ -454,7 +452,8 @@ int main(void) {
   say(""); /* the boot loader left escape codes on this line */
   read_options();
   reboot(RB_DISABLE_CAD);
-  if (posix_memalign((void**)&sector, kSector, kSector) || posix_memalign((void**)&batch, kSector, kMaxBatch * kSector) ||
+  if (posix_memalign((void**)&sector, kSector, kSector) ||
+      posix_memalign((void**)&batch, kSector, kMaxBatch * kSector) ||
       posix_memalign((void**)&canary, kSector, kCanarySectors * kSector)) {
     say("MEM BAD out of memory");
     return 1;
