@@ -25,21 +25,39 @@ class Chain {
   /// result remembered. nullopt: no head at all, and none seen before.
   /// Error{kHistory} when older than, or forked from, what was seen.
   std::optional<StoredHead> newest();
-  /// Head n, checked by signature; that it belongs to the seen history is
-  /// checked by walking `prev` from the newest when verify_ancestry is called.
-  /// nullopt when absent.
+  /// Head n, checked by signature; that it belongs to the seen history is what
+  /// verify_ancestry() tells. nullopt when absent.
   std::optional<StoredHead> read(std::uint64_t n);
+  /// Walks `prev` from `newest` down to head n. Error{kHistory} when a head on
+  /// the way is absent or not the one that its successor names.
+  void verify_ancestry(const StoredHead& newest, std::uint64_t n);
   /// Publishes head.n = n of a new version. kExists: another host published n
-  /// first. On kCreated the head was read back, is remembered, and the hint set.
+  /// first. On kCreated the head was read back, is remembered, and the hint set;
+  /// so it is when the store has these very bytes already (a lost answer, a rerun).
+  /// Error{kHistory} when it does not follow what was seen, or when the store
+  /// has lost head n-1.
   PutResult publish(std::uint64_t n, ByteView blob);
   /// Keeps a head that lost the race, under forks/NAME/n; NAME is the host's name plus random digits.
+  /// Returns the fork's name as forks() gives it.
   std::string keep_fork(const std::string& host, std::uint64_t n, ByteView blob);
+  /// A kept fork, checked by signature. nullopt when absent.
+  std::optional<StoredHead> read_fork(const std::string& fork);
   /// Names of forks, e.g. "desk-42-3f2a/41"; nullopt when the store cannot list.
   std::optional<std::vector<std::string>> forks();
   /// accept-older: makes version n (as the store has it) the newest trusted one.
   StoredHead accept_older(std::uint64_t n, const std::string& reason);
 
  private:
+  std::string heads() const { return id_ + "/heads"; }
+  StoredHead decode(Bytes blob, std::uint64_t n) const;
+  std::uint64_t hinted();
+  StoredHead read_seen(const Seen& seen);
+  std::optional<StoredHead> first_sight(std::uint64_t hint);
+  StoredHead walk_forward(StoredHead at);
+  std::optional<StoredHead> find_newest(const std::optional<Seen>& seen);
+  PutResult settle_published(std::uint64_t n, ByteView blob);
+  Seen seen_of(const StoredHead& stored) const;
+
   BlobStorePtr store_;
   std::string id_;
   PublicKey signer_;

@@ -40,6 +40,9 @@ Key parse_recovery_key(std::string_view text);
 std::optional<Bytes> read_keybox(BlobStore& store, const std::string& user);
 /// Puts the first keybox; Error{kUsage} when the user exists.
 void put_first_keybox(BlobStore& store, const std::string& user, ByteView blob);
+/// Puts the keybox that follows the newest (a changed password). Error{kNotFound}
+/// when there is no such user, {kForked} when another host was first.
+void put_next_keybox(BlobStore& store, const std::string& user, ByteView blob);
 
 /// User and host names: 1..64 of [a-z0-9._-], beginning with a letter or digit.
 void check_user_name(std::string_view user);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/crypto.h"
+#include "base/error.h"
 #include "repository/blob_store.h"
 
 namespace isr {
@@ -29,6 +30,21 @@ Bytes encode_lock_record(const LockRecord& record, const std::string& chain, con
 /// Error{kCorrupt}: bad signature, form, another chain, another s.
 LockRecord decode_lock_record(ByteView blob, const PublicKey& signer, const std::string& chain, std::uint64_t s);
 
+/// Error{kLocked} with what the caller may want to phrase anew, knowing the parcel's name.
+class LockedError : public Error {
+ public:
+  LockedError(const std::string& chain, LockRecord record, std::optional<std::chrono::seconds> age);
+  const LockRecord& record() const noexcept { return record_; }  ///< the ruling one
+  /// Since the holder last wrote, by the store's clock.
+  std::optional<std::chrono::seconds> age() const noexcept { return age_; }
+
+ private:
+  LockRecord record_;
+  std::optional<std::chrono::seconds> age_;
+};
+/// "3 minutes ago", in the largest unit that gives at least 2; "just now" below 5 s.
+std::string describe_age(std::chrono::seconds age);
+
 struct LockIdentity {
   std::string host;
   std::string host_id;
@@ -52,7 +68,7 @@ class ParcelLock {
   };
   std::optional<Ruling> show();
 
-  /// Takes a free, released, expired or own lock. Error{kLocked} naming host,
+  /// Takes a free, released, expired or own lock. LockedError naming host,
   /// since and last seen, with CLI hints, when another host holds it.
   LockRecord acquire(LockMode mode, std::uint64_t base);
   /// The same whoever holds it.
@@ -63,10 +79,18 @@ class ParcelLock {
   void release(const LockRecord& mine);
   /// lock break: writes a released record over whoever holds it.
   void break_lock(const std::string& reason);
-  /// Throws Error{kLocked} unless `mine` still rules.
+  /// Throws Error{kLocked} unless `mine`, or a renewal of it, still rules.
   void check(const LockRecord& mine);
 
  private:
+  std::string locks() const { return chain_ + "/locks"; }
+  std::optional<Ruling> read(std::uint64_t s);
+  LockRecord fresh(LockMode mode, std::uint64_t base) const;
+  /// False when s is taken, unless by these very bytes.
+  bool put(const LockRecord& record);
+  /// Puts `record` over whatever rules, readable or not.
+  LockRecord put_over(LockRecord record);
+
   BlobStorePtr store_;
   std::string chain_;
   SigningKey key_;

@@ -1,0 +1,256 @@
+// newest() reads the hint before it walks: a head that the hint names was
+// published before that moment, so if the walk ends below it, heads between are
+// missing. A host that has seen head s walks from s, one head at a time, for
+// only that shows that the new heads continue what it has seen. A host that
+// has seen nothing may begin at the hint.
+#include "repository/chain.h"
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "repository/keybox.h"
+#include "repository/sequence.h"
+
+namespace isr {
+namespace {
+
+constexpr int kAttempts = 5;
+
+[[noreturn]] void refuse_history(const std::string& what, std::uint64_t n) {
+  throw Error(ErrorKind::kHistory, what,
+              {"nothing here was changed",
+               "if the repository was restored from a backup on purpose: "
+               "isr accept-older NAME@" + std::to_string(n) + " --reason TEXT"});
+}
+
+bool same(ByteView a, ByteView b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); }
+
+}  // namespace
+
+std::string head_name(const std::string& chain, std::uint64_t n) { return sequence_name(chain + "/heads", n); }
+
+Chain::Chain(BlobStorePtr store, std::string id, PublicKey signer, std::shared_ptr<TrustStore> trust)
+    : store_(std::move(store)), id_(std::move(id)), signer_(signer), trust_(std::move(trust)) {}
+
+StoredHead Chain::decode(Bytes blob, std::uint64_t n) const {
+  StoredHead stored;
+  stored.head = decode_head(blob, signer_, id_, n);
+  stored.hash = head_hash(blob);
+  stored.blob = std::move(blob);
+  return stored;
+}
+
+Seen Chain::seen_of(const StoredHead& stored) const {
+  return {stored.head.n, stored.hash, stored.head.epoch, stored.head.time};
+}
+
+std::optional<StoredHead> Chain::read(std::uint64_t n) {
+  if (n == 0 || n > kMaxSequence) return std::nullopt;
+  auto blob = store_->get(head_name(id_, n));
+  if (!blob) return std::nullopt;
+  return decode(std::move(blob->bytes), n);
+}
+
+/// What `latest` says; 0 when it says nothing that makes sense.
+std::uint64_t Chain::hinted() {
+  std::optional<Blob> blob;
+  try {
+    blob = store_->get(id_ + "/latest", ByteRange{0, 32});
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;  // an absurd hint is no hint
+  }
+  if (!blob) return 0;
+  std::string_view text = as_text(blob->bytes);
+  if (text.ends_with('\n')) text.remove_suffix(1);
+  return sequence_number("x", "x/" + std::string(text)).value_or(0);
+}
+
+StoredHead Chain::read_seen(const Seen& seen) {
+  auto blob = store_->get(head_name(id_, seen.n));
+  if (!blob) {
+    std::uint64_t there = seen.n - 1;
+    while (there > 0 && seen.n - there < 64 && !store_->stat(head_name(id_, there))) --there;
+    refuse_history(fmt::format("{}: the repository was rolled back: version {} of {}, which this host has seen, is gone",
+                               id_, seen.n, to_rfc3339(seen.time)),
+                   std::max<std::uint64_t>(there, 1));
+  }
+  StoredHead stored = decode(std::move(blob->bytes), seen.n);
+  if (stored.hash != seen.hash) {
+    refuse_history(fmt::format("{}: history was forked: version {} is not the one that this host has seen", id_, seen.n),
+                   seen.n);
+  }
+  return stored;
+}
+
+/// Where a host begins that has seen nothing of this chain.
+std::optional<StoredHead> Chain::first_sight(std::uint64_t hint) {
+  if (hint != 0) {
+    try {
+      if (auto stored = read(hint)) return stored;
+    } catch (const Error& error) {
+      // A hint may be forged: what it points at need not be a head.
+      if (error.kind() != ErrorKind::kCorrupt) throw;
+      log::debug("{}: the hint names version {}: {}", id_, hint, error.what());
+    }
+  }
+  const auto names = store_->list(heads() + "/");
+  if (!names) return read(1);
+  std::uint64_t newest = 0;
+  for (const auto& name : *names) newest = std::max(newest, sequence_number(heads(), name).value_or(0));
+  if (newest == 0) return read(1);
+  auto stored = read(newest);
+  if (!stored) {
+    throw Error(ErrorKind::kCorrupt, fmt::format("{}: version {} is listed, but cannot be read", id_, newest));
+  }
+  return stored;
+}
+
+StoredHead Chain::walk_forward(StoredHead at) {
+  while (auto next = read(at.head.n + 1)) {
+    if (next->head.prev != at.hash) {
+      refuse_history(fmt::format("{}: history was forked: version {} does not follow version {}", id_, next->head.n,
+                                 at.head.n),
+                     next->head.n);
+    }
+    if (next->head.epoch < at.head.epoch) {
+      refuse_history(fmt::format("{}: version {} is under an older key than version {}", id_, next->head.n, at.head.n),
+                     next->head.n);
+    }
+    at = std::move(*next);
+  }
+  return at;
+}
+
+std::optional<StoredHead> Chain::find_newest(const std::optional<Seen>& seen) {
+  const std::uint64_t hint = hinted();
+  auto start = seen ? read_seen(*seen) : first_sight(hint);
+  if (!start) return std::nullopt;
+  StoredHead newest = walk_forward(std::move(*start));
+  if (hint <= newest.head.n) return newest;
+  std::optional<StoredHead> beyond;
+  try {
+    beyond = read(hint);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+  }
+  if (beyond) {
+    throw Error(ErrorKind::kCorrupt, fmt::format("{}: version {} is missing, though there is a version {}", id_,
+                                                 newest.head.n + 1, hint));
+  }
+  return newest;
+}
+
+std::optional<StoredHead> Chain::newest() {
+  for (int attempt = 1;; ++attempt) {
+    const auto seen = trust_->seen(id_);
+    auto found = find_newest(seen);
+    if (!found) return std::nullopt;
+    try {
+      trust_->accept(id_, seen_of(*found));
+      return found;
+    } catch (const Error& error) {
+      // Another process of this host may have accepted a newer head meanwhile.
+      const auto now = trust_->seen(id_);
+      const bool moved = now && (!seen || now->n != seen->n || now->hash != seen->hash);
+      if (error.kind() != ErrorKind::kHistory || !moved || attempt == kAttempts) throw;
+    }
+  }
+}
+
+void Chain::verify_ancestry(const StoredHead& newest, std::uint64_t n) {
+  Sha256 expected = newest.head.prev;
+  for (std::uint64_t at = newest.head.n; at > n && at > 1;) {
+    --at;
+    const auto stored = read(at);
+    if (!stored) throw Error(ErrorKind::kHistory, fmt::format("{}: version {} is gone", id_, at));
+    if (stored->hash != expected) {
+      throw Error(ErrorKind::kHistory, fmt::format("{}: version {} does not follow version {}", id_, at + 1, at));
+    }
+    expected = stored->head.prev;
+  }
+}
+
+/// The store has a head n: ours, or that of another host?
+PutResult Chain::settle_published(std::uint64_t n, ByteView blob) {
+  const auto there = store_->get(head_name(id_, n));
+  if (!there) {
+    throw Error(ErrorKind::kCorrupt, fmt::format("{}: {} says that it has version {}, but does not give it", id_,
+                                                 store_->describe(), n));
+  }
+  if (same(there->bytes, blob)) return PutResult::kCreated;
+  decode(there->bytes, n);  // junk in the place of a head is damage, not another host
+  return PutResult::kExists;
+}
+
+PutResult Chain::publish(std::uint64_t n, ByteView blob) {
+  const StoredHead ours = decode(to_bytes(blob), n);
+  const auto seen = trust_->seen(id_);
+  trust_->check(id_, seen_of(ours));
+  if (seen && seen->n + 1 == n && ours.head.prev != seen->hash) {
+    refuse_history(fmt::format("{}: version {} does not follow what this host has seen", id_, n), seen->n);
+  }
+  // A store that was rolled back must not get a new head above the gap.
+  if (n > 1 && !store_->stat(head_name(id_, n - 1))) {
+    refuse_history(fmt::format("{}: the repository was rolled back: version {} is gone", id_, n - 1), n - 1);
+  }
+  const PutResult put = store_->put_new(head_name(id_, n), blob);
+  if (settle_published(n, blob) == PutResult::kExists) {
+    if (put == PutResult::kCreated) {
+      log::warn("{}: {} let two hosts write version {}; check it with: isr repo check", id_, store_->describe(), n);
+    }
+    return PutResult::kExists;
+  }
+  trust_->accept(id_, seen_of(ours));
+  try {
+    store_->put_hint(id_ + "/latest", as_bytes(fmt::format("{:016}\n", n)));
+  } catch (const Error& error) {
+    log::debug("{}: the hint was not set: {}", id_, error.what());  // it only saves time
+  }
+  return PutResult::kCreated;
+}
+
+std::string Chain::keep_fork(const std::string& host, std::uint64_t n, ByteView blob) {
+  check_user_name(host);
+  for (;;) {
+    std::array<std::uint8_t, 2> digits{};
+    random_bytes(digits);
+    const std::string fork = fmt::format("{}-{}", host, to_hex(digits));
+    if (store_->put_new(sequence_name(fmt::format("{}/forks/{}", id_, fork), n), blob) == PutResult::kCreated) {
+      return fmt::format("{}/{}", fork, n);
+    }
+  }
+}
+
+std::optional<StoredHead> Chain::read_fork(const std::string& fork) {
+  const auto slash = fork.find('/');
+  const std::string number = slash == std::string::npos ? "" : fork.substr(slash + 1);
+  const bool digits = !number.empty() && number.size() <= 16 && number.find_first_not_of("0123456789") == std::string::npos;
+  const std::uint64_t n = digits ? std::stoull(number) : 0;
+  if (n == 0) throw Error(ErrorKind::kUsage, "a fork is named like desk-42-3f2a/41");
+  auto blob = store_->get(sequence_name(fmt::format("{}/forks/{}", id_, fork.substr(0, slash)), n));
+  if (!blob) return std::nullopt;
+  return decode(std::move(blob->bytes), n);
+}
+
+std::optional<std::vector<std::string>> Chain::forks() {
+  const std::string prefix = id_ + "/forks/";
+  const auto names = store_->list(prefix);
+  if (!names) return std::nullopt;
+  std::vector<std::string> forks;
+  for (const auto& name : *names) {
+    const auto slash = name.rfind('/');
+    const auto n = sequence_number(name.substr(0, slash), name);
+    if (slash >= prefix.size() && n) forks.push_back(fmt::format("{}/{}", name.substr(prefix.size(), slash - prefix.size()), *n));
+  }
+  return forks;
+}
+
+StoredHead Chain::accept_older(std::uint64_t n, const std::string& reason) {
+  if (reason.empty()) throw Error(ErrorKind::kUsage, "a reason is needed: --reason TEXT");
+  auto stored = read(n);
+  if (!stored) throw Error(ErrorKind::kNotFound, fmt::format("{} has no version {}", id_, n));
+  trust_->accept_older(id_, seen_of(*stored), reason);
+  return std::move(*stored);
+}
+
+}  // namespace isr
