@@ -132,20 +132,25 @@ constexpr std::uint64_t kScryptMemoryLimit = std::uint64_t{512} << 20U;
 constexpr std::uint64_t kScryptWorkLimit = std::uint64_t{2} << 30U;
 constexpr std::uint64_t kScryptLeastN = 1U << 15U;
 
-/// Bytes as OpenSSL counts them: V, the scratch blocks and B. Only for checked parameters.
+/// Bytes as OpenSSL counts them: V, the scratch blocks and B.
 std::uint64_t scrypt_memory(const ScryptParams& params) {
   return 128 * std::uint64_t{params.r} * (params.n + 2 + params.p);
 }
 
-void check_scrypt_cost(const ScryptParams& params) {
-  const bool nonsense = !std::has_single_bit(params.n) || params.n < 2 || params.r == 0 || params.p == 0 ||
-                        (params.r < 4 && params.n >= std::uint64_t{1} << (16 * params.r));  // RFC 7914 §2
-  // Each factor is bounded first, so that no product overflows.
+bool is_scrypt_possible(const ScryptParams& params) {  // RFC 7914 section 2
+  return std::has_single_bit(params.n) && params.n > 1 && params.r > 0 && params.p > 0 &&
+         (params.r > 3 || params.n < std::uint64_t{1} << (16 * params.r));
+}
+
+bool is_scrypt_affordable(const ScryptParams& params) {
   constexpr std::uint64_t kMost = kScryptMemoryLimit / 128;
-  const bool costly = params.n > kMost || params.r > kMost || params.p > kMost ||
-                      std::uint64_t{params.r} * (params.n + 2 + params.p) > kMost ||
-                      params.n * params.r > kScryptWorkLimit / 128 / params.p;
-  if (nonsense || costly) {
+  // Each factor is bounded first, so that no product overflows.
+  return params.n <= kMost && params.r <= kMost && params.p <= kMost && scrypt_memory(params) <= kScryptMemoryLimit &&
+         params.n * params.r <= kScryptWorkLimit / 128 / params.p;
+}
+
+void check_scrypt_cost(const ScryptParams& params) {
+  if (!is_scrypt_possible(params) || !is_scrypt_affordable(params)) {
     throw Error(ErrorKind::kCorrupt,
                 fmt::format("scrypt parameters N={} r={} p={} are refused", params.n, params.r, params.p));
   }

@@ -173,8 +173,12 @@ bool make_directory(const fs::path& path) {
     if (errno == EEXIST) return false;
     fail("cannot create directory", path, errno);
   }
-  // Only a umask that takes the owner's own bits makes a difference here.
-  if (::fchmodat(AT_FDCWD, path.c_str(), 0700, 0) != 0) fail("cannot set the mode of", path, errno);
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) != 0) fail("cannot examine", path, errno);
+  // Differs only when the umask takes the owner's own bits.
+  if ((status.st_mode & 0777U) != 0700 && ::fchmodat(AT_FDCWD, path.c_str(), 0700, AT_SYMLINK_NOFOLLOW) != 0) {
+    fail("cannot set the mode of", path, errno);
+  }
   sync_directory(parent_of(path));
   return true;
 }

@@ -21,8 +21,8 @@ ThreadPool::ThreadPool(unsigned threads) {
 }
 
 ThreadPool::~ThreadPool() {
-  std::deque<std::function<void()>> dropped;  // destroyed without the lock
   {
+    std::deque<std::function<void()>> dropped;  // destroyed after the lock is released, before the join
     auto state = state_.lock();
     state->stopping = true;
     dropped.swap(state->queue);

@@ -47,7 +47,9 @@ Bytes zstd_compress(ByteView data) {
 
 std::optional<Bytes> zstd_decompress(ByteView frame, std::size_t size) {
   if (!has_frame_magic(frame)) return std::nullopt;
-  if (ZSTD_getFrameContentSize(frame.data(), frame.size()) != size) return std::nullopt;
+  const unsigned long long content_size = ZSTD_getFrameContentSize(frame.data(), frame.size());
+  if (content_size == ZSTD_CONTENTSIZE_UNKNOWN || content_size == ZSTD_CONTENTSIZE_ERROR) return std::nullopt;
+  if (content_size != size) return std::nullopt;
   if (ZSTD_findFrameCompressedSize(frame.data(), frame.size()) != frame.size()) return std::nullopt;
   if (ZSTD_getDictID_fromFrame(frame.data(), frame.size()) != 0) return std::nullopt;
   thread_local const DecompressCtx ctx(allocated(ZSTD_createDCtx()));
