@@ -1,0 +1,19 @@
+#pragma once
+
+namespace isr {
+
+class App;
+
+void register_login(App& app);
+void register_logout(App& app);
+void register_ls(App& app);
+void register_log(App& app);
+void register_repo(App& app);
+void register_lock(App& app);
+void register_accept_older(App& app);
+void register_serve(App& app);
+void register_doctor(App& app);
+void register_config(App& app);
+void register_version(App& app);
+
+}  // namespace isr

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <stop_token>
+#include <string>
+
+#include "cli/names.h"
+#include "cli/output.h"
+#include "session/account.h"
+#include "session/config.h"
+
+namespace isr {
+
+/// Flags that every command takes, before or after its name.
+struct GlobalFlags {
+  bool quiet = false;
+  int verbose = 0;
+  bool json = false;
+  bool offline = false;  ///< or offline = true in the configuration
+  bool yes = false;
+  bool dry_run = false;
+  bool no_input = false;
+  std::string repo;
+  std::string config_file;
+  std::string color = "auto";     ///< auto, always, never
+  std::string progress = "auto";  ///< auto, bar, plain, json, none
+  std::string password_file;      ///< "-": stdin
+  std::string password_command;
+  std::string bwlimit;
+  std::string log_level;
+  std::string log_file;
+};
+
+/// A parcel that a command was asked for, with the account that it is in.
+struct OpenParcel {
+  Account account;
+  ParcelEntry entry;
+  VersionSelector version;  ///< what followed '@'
+};
+
+/// What a running command has. Nothing is read from disk or network before it
+/// is asked for, so that help, version and doctor work where all is broken.
+class CommandContext {
+ public:
+  CommandContext(GlobalFlags global_flags, std::stop_token stop);
+
+  const GlobalFlags flags;
+  const Output out;
+  /// Ends with Ctrl-C: Error{kCancelled}, exit 130.
+  std::stop_token stop() const { return stop_; }
+  /// Throws Error{kCancelled} once stop was requested.
+  void check_stop() const;
+
+  const Paths& paths();
+  Config& config();
+  bool offline();
+  /// The entry called `name`; "" means --repo, else the default one.
+  /// Error{kNotFound} with the names that there are.
+  RepositoryEntry repository(const std::string& name = {});
+  /// Opens it, asking for the password where that is needed.
+  Account open_account(const std::string& repository_name = {});
+  /// "[REPO:]PARCEL[@VERSION]". Error{kUsage}, {kNotFound}.
+  OpenParcel open_parcel(const std::string& name);
+  /// The same where a version makes no sense: Error{kUsage} when there is one.
+  OpenParcel open_parcel_without_version(const std::string& name);
+
+ private:
+  std::stop_token stop_;
+  std::optional<Paths> paths_;
+  std::optional<Config> config_;
+};
+
+}  // namespace isr

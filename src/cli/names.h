@@ -1,0 +1,43 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "session/account.h"
+#include "session/parcel_version.h"
+
+namespace isr {
+
+/// What stands after '@': a number, "latest" or "latest~N"; nothing is latest.
+struct VersionSelector {
+  std::optional<std::uint64_t> number;
+  std::uint64_t back = 0;  ///< latest~back
+  bool given = false;      ///< there was an '@'
+};
+
+/// "[REPO:]PARCEL[@VERSION]". "OWNER/" is refused until appliances exist.
+struct ParcelName {
+  std::string repository;  ///< empty: the default
+  std::string parcel;
+  VersionSelector version;
+};
+/// Error{kUsage}; the name is escaped in the message.
+ParcelName parse_parcel_name(const std::string& text);
+VersionSelector parse_version_selector(std::string_view text);
+/// The version's number. Error{kNotFound} when the parcel has no such version.
+std::uint64_t resolve_version(const Account& account, const ParcelEntry& parcel, const VersionSelector& version);
+/// The version itself; the newest unless the selector says another.
+LoadedVersion load_selected(const Account& account, const ParcelEntry& parcel, const VersionSelector& version);
+
+/// "90s", "5m", "12h", "2d", "90": Error{kUsage}.
+std::chrono::seconds parse_duration(const std::string& text);
+/// Control characters, quotes and bytes that are no UTF-8 as \xNN: for messages.
+std::string escaped(std::string_view text);
+/// The candidate nearest to `word`, "" when none is near.
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+
+}  // namespace isr

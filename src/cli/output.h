@@ -1,0 +1,72 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace isr {
+
+struct GlobalFlags;
+
+/// stdout is the answer, stderr is talk. A closed stdout ends the program as SIGPIPE would (141).
+class Output {
+ public:
+  explicit Output(const GlobalFlags& flags);
+
+  bool json() const noexcept { return json_; }
+  bool quiet() const noexcept { return quiet_; }
+  void line(std::string_view text) const;              ///< stdout
+  void document(const nlohmann::json& document) const;  ///< stdout, one line
+  void note(std::string_view text) const;              ///< stderr, unless quiet
+  /// "isr: warning: …" on stderr, or a warning object on stdout with --json.
+  void warn(std::string_view text) const;
+  void error(const Error& error) const;
+  /// A table: columns padded to their widest cell, last column ragged. The first row is the header.
+  void table(const std::vector<std::vector<std::string>>& rows, std::string_view indent = "  ") const;
+
+  enum class Style { kBold, kGood, kWarn, kBad, kDim };
+  std::string styled(std::string_view text, Style style) const;  ///< for stdout
+
+ private:
+  friend class Progress;
+  bool json_ = false;
+  bool quiet_ = false;
+  bool colour_stdout_ = false;
+  bool colour_stderr_ = false;
+  std::string progress_;
+};
+
+/// Progress of one long command on stderr: one live line at 10 Hz on a terminal;
+/// else one line at the start, every 30 s and at the end; with --json, objects on stdout.
+/// Threads: any.
+class Progress {
+ public:
+  Progress(const Output& out, std::string title);
+  ~Progress();  ///< clears the live line
+  /// done and total in bytes; total 0: unknown. Has the form of ProgressFn.
+  void update(std::string_view step, std::uint64_t done, std::uint64_t total);
+  /// Clears the live line, so that others may print.
+  void clear();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// "[y/N]" for a loss that can be healed. --yes answers; Error{kUsage} without a
+/// terminal; Error{kCancelled} for any other answer than y.
+void confirm(const GlobalFlags& flags, const std::string& question);
+/// For what cannot be healed: the name must be typed, or given by --confirm NAME; --yes does not do.
+void confirm_name(const GlobalFlags& flags, const std::string& question, const std::string& name,
+                  const std::string& confirm_flag);
+
+/// "4 min ago", "yesterday", "12 Mar".
+std::string describe_when(WallTime time, WallTime now);
+
+}  // namespace isr
