@@ -13,8 +13,8 @@ struct PackStoreOptions {
   /// (packs fdatasync'ed, index synchronous=FULL). Otherwise the content may be
   /// lost or damaged by one and is only a cache.
   bool durable = false;
-  std::uint64_t limit_bytes = 0;        ///< least recently used objects go above it; 0: no limit
-  std::uint64_t min_free_bytes = 0;     ///< and when the file system has less than this free
+  std::uint64_t limit_bytes = 0;        ///< least recently used objects go above it; 0: no limit; never when durable
+  std::uint64_t min_free_bytes = 0;     ///< and when the file system has less than this free; never when durable
   std::uint64_t pack_size = 64U << 20U; ///< a new pack file begins at this size
 };
 
@@ -23,11 +23,17 @@ struct PackStoreOptions {
 /// the pack has at that place, checked against the cid; a row that is wrong is
 /// dropped and means absent. docs/formats/cache.md.
 ///
+/// The directory belongs to the store alone.
+///
 /// Errors:  fetch() and contains() never throw for damage, they forget what is
-///          damaged; put() throws Error{kIo} when there is no space.
+///          damaged; when durable they throw Error{kIo} for what could not be read.
+///          put() and sync() throw kIo when there is no space or the directory was
+///          replaced; a cache that was deleted while in use is begun anew. After a
+///          failed sync() nothing put since the last one counts as stored.
 ///          Opening: kUnsupported for a newer format or one that is not ours
-///          (nothing is deleted); a damaged index is set aside and begun anew when
-///          not durable, Error{kCorrupt} when durable.
+///          (nothing is deleted); kDenied for a symlink; kVm for a durable store
+///          that another process has open. A damaged index is set aside and made
+///          anew from the packs; then, when durable, every object is verified.
 /// Threads: any. Processes: several may use one store that is not durable.
 class PackStore : public ObjectSource {
  public:

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <optional>
+
+#include "base/sqlite.h"
+#include "chunkstore/pack_file.h"
+
+namespace isr {
+
+/// Which record holds which object: a SQLite file shared by all processes that
+/// use the store. Its rows are hints; readers check the record.
+///
+/// Errors:  Error{kCorrupt} when SQLite finds the file damaged, kIo for the rest;
+///          opening: kUnsupported for a newer schema.
+/// Threads: one at a time.
+class PackIndex {
+ public:
+  PackIndex(const fs::path& file, Durability durability);
+
+  struct Entry {
+    Cid cid;
+    PackPlace place;
+  };
+  struct PackRow {
+    std::int64_t id = 0;
+    std::uint64_t end = 0;  ///< the records before it are in the index, or were removed
+    std::uint64_t live = 0;
+    std::uint64_t bytes = 0;
+  };
+  struct Touch {
+    Cid cid;
+    std::int64_t time = 0;
+  };
+
+  /// The file at the path is no longer the one that is open.
+  bool replaced() const;
+  void check_integrity();  ///< Error{kCorrupt}; reads it all
+  std::optional<PackPlace> find(const Cid& cid);
+  std::vector<Cid> all();
+  std::int64_t last_access();
+
+  /// One transaction. Entries whose cid is there already are left out; a pack's
+  /// end grows to the end of its last entry.
+  void commit(std::span<const Entry> added, std::int64_t now, std::span<const Touch> touched);
+  void set_pack_end(std::int64_t pack, std::uint64_t end);
+  /// What was removed of cids.
+  std::vector<Entry> remove(std::span<const Cid> cids);
+  void remove_if_at(const Cid& cid, const PackPlace& place);
+  /// Removes the least recently used objects, `bytes` of them or a little more.
+  std::vector<Entry> remove_least_recent(std::uint64_t bytes);
+
+  std::vector<PackRow> packs();
+  /// Forgets a pack unless an object is in it. True when it is forgotten.
+  bool forget_if_empty(std::int64_t pack);
+  void forget(std::int64_t pack);  ///< with its objects: the file is gone
+
+ private:
+  void remove_one(const Entry& entry);
+
+  fs::path file_;
+  Database db_;
+  std::uint64_t inode_ = 0;
+  struct Statements;
+  std::unique_ptr<Statements, void (*)(Statements*)> sql_;
+};
+
+/// Renames a damaged index so that a new one can be begun. Nothing when there is none.
+void set_index_aside(const fs::path& file);
+
+}  // namespace isr

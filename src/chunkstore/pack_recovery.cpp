@@ -1,0 +1,71 @@
+#include "chunkstore/pack_recovery.h"
+
+#include <map>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace isr {
+namespace {
+
+constexpr std::size_t kBatch = 1024;
+
+/// Puts everything from `begin` on into the index. Returns where the last good record ends.
+std::uint64_t index_tail(PackIndex& index, const PackFile& pack, std::uint64_t begin, PackUse use) {
+  const std::int64_t now = index.last_access() + 1;
+  std::vector<PackIndex::Entry> batch;
+  const auto check = use == PackUse::kCache ? PackFile::Check::kHeaders : PackFile::Check::kHashes;
+  const std::uint64_t end = pack.scan(begin, check, [&](const Cid& cid, const PackPlace& place) {
+    batch.push_back({cid, place});
+    if (batch.size() < kBatch) return;
+    index.commit(batch, now, {});
+    batch.clear();
+  });
+  index.commit(batch, now, {});
+  return end;
+}
+
+void recover_pack(PackIndex& index, PackFile& pack, const PackIndex::PackRow* row, PackUse use) {
+  const bool ours = pack.try_lock();
+  // Its writer indexes what it appends; unless the index was begun anew meanwhile.
+  if (!ours && row != nullptr) return;
+  const std::uint64_t known = row == nullptr ? 0 : row->end;
+  const std::uint64_t size = pack.size();
+  if (size > known) {
+    const std::uint64_t good_end = index_tail(index, pack, known, use);
+    log::debug("{}: indexed from {} to {} of {} bytes", pack.path().string(), known, good_end, size);
+    if (ours && use == PackUse::kCache && good_end < size) pack.truncate(good_end);
+    // A settled pack's damaged tail is kept but not looked at again.
+    index.set_pack_end(pack.id(), use == PackUse::kCache ? good_end : size);
+  }
+  const bool maybe_empty = row == nullptr || row->live == 0;
+  if (!ours || !maybe_empty) return;
+  index.set_pack_end(pack.id(), 0);
+  if (index.forget_if_empty(pack.id())) pack.unlink();
+}
+
+}  // namespace
+
+void recover_packs(PackIndex& index, const fs::path& packs_directory, PackUse use) {
+  std::map<std::int64_t, PackIndex::PackRow> rows;
+  for (const auto& row : index.packs()) rows.emplace(row.id, row);
+  for (const std::int64_t id : PackFile::list(packs_directory)) {
+    const auto row = rows.find(id);
+    try {
+      if (const auto pack = PackFile::open(packs_directory, id)) {
+        recover_pack(index, *pack, row == rows.end() ? nullptr : &row->second, use);
+      }
+    } catch (const Error& error) {
+      // One unreadable pack does not cost the others of a cache.
+      if (use == PackUse::kSettled || error.kind() != ErrorKind::kIo) throw;
+      log::warn("{}", error.what());
+    }
+    if (row != rows.end()) rows.erase(row);
+  }
+  for (const auto& [id, row] : rows) {
+    // Another process may have created and indexed it after the listing.
+    if (!PackFile::open(packs_directory, id)) index.forget(id);
+  }
+}
+
+}  // namespace isr

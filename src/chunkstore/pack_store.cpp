@@ -1,0 +1,527 @@
+// Three things, each behind its own lock, taken in this order:
+//   writer_   the pack that this process appends to
+//   state_    the index, and what is not in it yet: objects just written, times of use
+//   open_     open packs, for reading
+// Nothing is read or written in a pack with state_ or open_ held.
+//
+// Objects are found through `pending` until a batch of them goes into the index.
+// A crash before that leaves them in the pack, where the next opening finds them.
+#include "chunkstore/pack_store.h"
+
+#include <fmt/format.h>
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <chrono>
+#include <unordered_map>
+
+#include "base/crypto.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/sync.h"
+#include "chunkstore/pack_recovery.h"
+
+namespace isr {
+
+PackStore::~PackStore() = default;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kBatchObjects = 64;
+constexpr std::size_t kBatchTouches = 1024;
+constexpr auto kBatchAge = std::chrono::seconds(1);
+constexpr std::size_t kOpenPacks = 64;
+
+class OpenPacks {
+ public:
+  explicit OpenPacks(fs::path directory) : directory_(std::move(directory)) {}
+
+  /// nullptr when there is no such pack.
+  std::shared_ptr<PackFile> get(std::int64_t id) {
+    auto packs = packs_.lock();
+    if (const auto it = packs->find(id); it != packs->end()) {
+      it->second.used = ++tick_;
+      return it->second.pack;
+    }
+    auto pack = PackFile::open(directory_, id);
+    if (!pack) return nullptr;
+    if (packs->size() >= kOpenPacks) {
+      packs->erase(std::min_element(packs->begin(), packs->end(),
+                                    [](const auto& a, const auto& b) { return a.second.used < b.second.used; }));
+    }
+    packs->emplace(id, Entry{pack, ++tick_});
+    return pack;
+  }
+  void close(std::int64_t id) { packs_.lock()->erase(id); }
+
+ private:
+  struct Entry {
+    std::shared_ptr<PackFile> pack;
+    std::uint64_t used = 0;
+  };
+  fs::path directory_;
+  Sync<std::unordered_map<std::int64_t, Entry>> packs_;  // guards tick_, too
+  std::uint64_t tick_ = 0;
+};
+
+class PackStoreImpl : public PackStore {
+ public:
+  PackStoreImpl(const fs::path& directory, const PackStoreOptions& options)
+      : directory_(fs::absolute(directory)),
+        packs_directory_(directory_ / "packs"),
+        index_file_(directory_ / "index.db"),
+        options_(options),
+        open_(packs_directory_) {
+    prepare_pack_directory(directory_, use());
+    if (options_.durable) {
+      settled_lock_ = StoreLock::try_acquire(directory_);
+      if (!settled_lock_) {
+        throw Error(ErrorKind::kVm, fmt::format("{} is in use by another process", directory_.string()));
+      }
+    }
+    writer_.lock()->identity = identify_directory(directory_);
+    open_index(*state_.lock());
+    if (options_.durable) sync_directory(directory_);
+  }
+
+  ~PackStoreImpl() override {
+    try {
+      flush(*state_.lock());
+    } catch (const std::exception& error) {
+      log::warn("{}: {}; the next opening finds the objects by itself", describe(), error.what());
+    }
+  }
+
+  std::optional<Bytes> fetch(const Cid& cid, Priority /*priority*/, std::stop_token /*stop*/) override {
+    auto object = try_fetch(cid);
+    if (object || !options_.durable) return object;
+    // The index may be what is damaged. Settled objects are the only copy, so look properly, once.
+    if (!suspicious_.exchange(false)) return std::nullopt;
+    log::warn("{}: a wrong index row; reading the packs to make a new index", describe());
+    rebuild(*state_.lock());
+    return try_fetch(cid);
+  }
+  std::string describe() const override { return directory_.string(); }
+  void drop(const Cid& cid) override;
+
+  bool contains(const Cid& cid) override { return locate(cid).has_value(); }
+  void put(const Cid& cid, ByteView object) override;
+  void sync() override;
+  void remove(std::span<const Cid> cids) override;
+  std::vector<Cid> all() override;
+  Stats stats() override;
+
+ private:
+  struct State {
+    std::unique_ptr<PackIndex> index;
+    std::unordered_map<Cid, PackPlace, FixedBytesHash> pending;
+    std::unordered_map<Cid, std::int64_t, FixedBytesHash> touched;
+    Clock::time_point oldest_pending;
+    std::int64_t last_time = 0;
+    std::uint64_t evicted = 0;
+  };
+  struct Writer {
+    std::shared_ptr<PackFile> pack;
+    std::uint64_t end = 0;
+    unsigned puts_since_check = 0;
+    std::vector<std::shared_ptr<PackFile>> unsynced_packs;  // durable only
+    std::vector<Cid> unsynced;                              // in them
+    std::optional<DirectoryIdentity> identity;
+  };
+
+  PackUse use() const noexcept { return options_.durable ? PackUse::kSettled : PackUse::kCache; }
+
+  void open_index(State& state);
+  void rebuild(State& state);
+  /// Runs f on the index; when it is damaged, on a new one.
+  template <class F>
+  auto with_index(State& state, F f) {
+    if (!state.index) open_index(state);  // the last attempt to make a new one failed
+    try {
+      return f(*state.index);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kCorrupt) throw;
+      log::warn("{}; reading the packs to make a new index", error.what());
+      rebuild(state);
+      return f(*state.index);
+    }
+  }
+
+  std::optional<Bytes> try_fetch(const Cid& cid);
+  std::optional<PackPlace> find(State& state, const Cid& cid);
+  std::optional<PackPlace> locate(const Cid& cid);
+  void forget(const Cid& cid, const PackPlace& place);
+  std::int64_t next_time(State& state);
+  bool batch_is_due(const State& state) const;
+  void flush(State& state);
+  void dispose(std::vector<PackIndex::Entry> removed);
+  void dispose_in_pack(std::span<const PackIndex::Entry> entries);
+  void evict();
+  std::uint64_t bytes_to_free(State& state);
+
+  void check_directory(Writer& writer);
+  void begin_pack(Writer& writer);
+  void end_pack(Writer& writer);
+  void give_up_unsynced(Writer& writer);
+
+  fs::path directory_;
+  fs::path packs_directory_;
+  fs::path index_file_;
+  PackStoreOptions options_;
+  std::optional<StoreLock> settled_lock_;  // for life: one process only
+  std::atomic<bool> suspicious_ = false;   // a row was found to be wrong
+  Sync<Writer> writer_;
+  Sync<State> state_;
+  OpenPacks open_;
+};
+
+// ---- index ----
+
+void PackStoreImpl::open_index(State& state) {
+  const auto durability = options_.durable ? Durability::kFull : Durability::kRebuildable;
+  std::optional<StoreLock> lock;
+  if (!options_.durable) lock = StoreLock::acquire(directory_);
+  const auto open = [&] {
+    state.index.reset();
+    state.index = std::make_unique<PackIndex>(index_file_, durability);
+    if (options_.durable) state.index->check_integrity();
+    recover_packs(*state.index, packs_directory_, use());
+    state.last_time = state.index->last_access();
+  };
+  try {
+    open();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    log::warn("{}; reading the packs to make a new index", error.what());
+    state.index.reset();
+    set_index_aside(index_file_);
+    open();
+  }
+}
+
+void PackStoreImpl::rebuild(State& state) {
+  // Another process may have replaced the damaged file already; then it is left alone.
+  const bool ours = !state.index || !state.index->replaced();
+  state.index.reset();
+  if (ours) set_index_aside(index_file_);
+  open_index(state);
+}
+
+std::int64_t PackStoreImpl::next_time(State& state) {
+  // Wall-clock microseconds, so that processes agree, but never backwards.
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+  return state.last_time = std::max<std::int64_t>(state.last_time + 1, us);
+}
+
+bool PackStoreImpl::batch_is_due(const State& state) const {
+  return state.pending.size() >= kBatchObjects || state.touched.size() >= kBatchTouches ||
+         (!state.pending.empty() && Clock::now() - state.oldest_pending > kBatchAge);
+}
+
+void PackStoreImpl::flush(State& state) {
+  if (state.pending.empty() && state.touched.empty()) return;
+  std::vector<PackIndex::Entry> added;
+  added.reserve(state.pending.size());
+  for (const auto& [cid, place] : state.pending) added.push_back({cid, place});
+  std::vector<PackIndex::Touch> touched;
+  touched.reserve(state.touched.size());
+  for (const auto& [cid, time] : state.touched) touched.push_back({cid, time});
+  const std::int64_t now = next_time(state);
+  with_index(state, [&](PackIndex& index) { index.commit(added, now, touched); });
+  state.pending.clear();
+  state.touched.clear();
+}
+
+// ---- reading ----
+
+std::optional<PackPlace> PackStoreImpl::find(State& state, const Cid& cid) {
+  if (const auto it = state.pending.find(cid); it != state.pending.end()) return it->second;
+  return with_index(state, [&](PackIndex& index) { return index.find(cid); });
+}
+
+std::optional<PackPlace> PackStoreImpl::locate(const Cid& cid) {
+  auto state = state_.lock();
+  try {
+    const auto place = find(*state, cid);
+    if (place && !options_.durable) {
+      state->touched[cid] = next_time(*state);
+      if (batch_is_due(*state) && !state->index->replaced()) flush(*state);
+    }
+    return place;
+  } catch (const Error& error) {
+    if (options_.durable) throw;
+    log::warn("{}: {}", describe(), error.what());
+    return std::nullopt;
+  }
+}
+
+std::optional<Bytes> PackStoreImpl::try_fetch(const Cid& cid) {
+  const auto place = locate(cid);
+  if (!place) return std::nullopt;
+  std::shared_ptr<PackFile> pack;
+  try {
+    pack = open_.get(place->pack);
+    if (pack) {
+      if (auto object = pack->read(cid, *place)) return object;
+    }
+  } catch (const Error& error) {
+    if (options_.durable) throw;
+    log::warn("{}; asking the next source", error.what());
+    if (!pack) return std::nullopt;  // perhaps out of file descriptors: no fault of the object
+  }
+  forget(cid, *place);
+  suspicious_ = true;
+  return std::nullopt;
+}
+
+void PackStoreImpl::forget(const Cid& cid, const PackPlace& place) {
+  try {
+    auto state = state_.lock();
+    if (const auto it = state->pending.find(cid); it != state->pending.end() && it->second == place) {
+      state->pending.erase(it);
+    }
+    with_index(*state, [&](PackIndex& index) { index.remove_if_at(cid, place); });
+  } catch (const Error& error) {
+    log::warn("{}: {}", describe(), error.what());  // it will be found wrong again
+  }
+}
+
+void PackStoreImpl::drop(const Cid& cid) {
+  try {
+    const auto place = locate(cid);
+    const auto object = try_fetch(cid);
+    if (!place || !object || cid_of(*object) == cid) return;
+    log::warn("{}: object {} is damaged, forgetting it", describe(), short_hex(cid.view()));
+    forget(cid, *place);
+    if (!options_.durable) dispose({{cid, *place}});  // or a scan would find it again
+  } catch (const Error& error) {
+    log::warn("{}: {}", describe(), error.what());
+  }
+}
+
+std::vector<Cid> PackStoreImpl::all() {
+  auto state = state_.lock();
+  flush(*state);
+  return with_index(*state, [](PackIndex& index) { return index.all(); });
+}
+
+PackStore::Stats PackStoreImpl::stats() {
+  auto state = state_.lock();
+  Stats stats;
+  stats.evicted = state->evicted;
+  for (const auto& pack : with_index(*state, [](PackIndex& index) { return index.packs(); })) {
+    stats.objects += pack.live;
+    stats.bytes += pack.bytes;
+  }
+  for (const auto& [cid, place] : state->pending) {
+    stats.objects++;
+    stats.bytes += place.length;
+  }
+  return stats;
+}
+
+// ---- writing ----
+
+void PackStoreImpl::put(const Cid& cid, ByteView object) {
+  if (object.empty() || object.size() > kMaxObjectSize) {
+    throw Error(ErrorKind::kBug, fmt::format("an object of {} bytes was to be stored", object.size()));
+  }
+#ifndef NDEBUG
+  if (cid_of(object) != cid) throw Error(ErrorKind::kBug, "an object was to be stored under another's name");
+#endif
+  bool flushed = false;
+  {
+    auto writer = writer_.lock();
+    if (find(*state_.lock(), cid)) return;
+    if (!writer->pack || ++writer->puts_since_check >= kBatchObjects) check_directory(*writer);
+    if (writer->pack && writer->end >= options_.pack_size) end_pack(*writer);
+    if (!writer->pack) begin_pack(*writer);
+    const PackPlace place = writer->pack->append(cid, object, writer->end);
+    writer->end += record_size(place);
+    if (options_.durable) writer->unsynced.push_back(cid);
+    auto state = state_.lock();
+    if (state->pending.empty()) state->oldest_pending = Clock::now();
+    state->pending.emplace(cid, place);
+    if (batch_is_due(*state)) {
+      flush(*state);
+      flushed = true;
+    }
+  }
+  if (flushed) evict();
+}
+
+/// Notices that the directory was deleted or replaced while we run. A deleted
+/// cache is begun anew; nothing is ever written through a symlink put in its place.
+void PackStoreImpl::check_directory(Writer& writer) {
+  writer.puts_since_check = 0;
+  const auto identity = identify_directory(directory_);
+  const bool gone = !identity;
+  if (identity && identity != writer.identity) {
+    throw Error(ErrorKind::kIo, fmt::format("{} was replaced while in use", directory_.string()));
+  }
+  const bool pack_gone = writer.pack && writer.pack->unlinked();
+  auto state = state_.lock();
+  if (!gone && !pack_gone && state->index && !state->index->replaced()) return;
+  if (options_.durable) {
+    throw Error(ErrorKind::kIo, fmt::format("{} was deleted while in use", directory_.string()));
+  }
+  log::warn("{} was deleted while in use; beginning it anew", directory_.string());
+  if (gone || pack_gone) {
+    state->pending.clear();  // they went with their pack
+    if (writer.pack) open_.close(writer.pack->id());
+    writer.pack.reset();
+  }
+  prepare_pack_directory(directory_, use());
+  writer.identity = identify_directory(directory_);
+  open_index(*state);
+}
+
+void PackStoreImpl::begin_pack(Writer& writer) {
+  writer.pack = PackFile::create(packs_directory_);
+  writer.end = 0;
+  if (options_.durable) {
+    sync_directory(packs_directory_);
+    writer.unsynced_packs.push_back(writer.pack);
+  }
+  auto state = state_.lock();
+  with_index(*state, [&](PackIndex& index) { index.set_pack_end(writer.pack->id(), 0); });
+}
+
+void PackStoreImpl::end_pack(Writer& writer) {
+  flush(*state_.lock());  // from now on others may delete the pack if the index says that it is empty
+  writer.pack->unlock();
+  writer.pack.reset();
+}
+
+void PackStoreImpl::sync() {
+  std::vector<std::shared_ptr<PackFile>> packs;
+  {
+    auto writer = writer_.lock();
+    packs = writer->unsynced_packs;
+    try {
+      for (const auto& pack : packs) pack->sync();
+    } catch (const Error&) {
+      give_up_unsynced(*writer);
+      throw;
+    }
+    writer->unsynced.clear();
+    writer->unsynced_packs.clear();
+    if (options_.durable && writer->pack) writer->unsynced_packs.push_back(writer->pack);
+    flush(*state_.lock());
+  }
+  evict();
+}
+
+/// After a failed fdatasync the kernel may have marked the lost pages clean, and
+/// the next one would say that all is well. So what was not synced counts as not
+/// stored, and nothing more is written to those packs.
+void PackStoreImpl::give_up_unsynced(Writer& writer) {
+  auto state = state_.lock();
+  for (const Cid& cid : writer.unsynced) state->pending.erase(cid);
+  with_index(*state, [&](PackIndex& index) { index.remove(writer.unsynced); });
+  writer.unsynced.clear();
+  writer.unsynced_packs.clear();
+  writer.pack.reset();
+}
+
+// ---- removing ----
+
+void PackStoreImpl::remove(std::span<const Cid> cids) {
+  std::vector<PackIndex::Entry> removed;
+  {
+    auto state = state_.lock();
+    flush(*state);
+    removed = with_index(*state, [&](PackIndex& index) { return index.remove(cids); });
+  }
+  dispose(std::move(removed));
+}
+
+/// Frees the space of records that no row leads to any more.
+void PackStoreImpl::dispose(std::vector<PackIndex::Entry> removed) {
+  std::sort(removed.begin(), removed.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.place.pack, a.place.offset) < std::tie(b.place.pack, b.place.offset);
+  });
+  for (auto begin = removed.begin(); begin != removed.end();) {
+    const auto end = std::find_if(begin, removed.end(),
+                                  [&](const auto& entry) { return entry.place.pack != begin->place.pack; });
+    try {
+      dispose_in_pack({begin, end});
+    } catch (const Error& error) {
+      log::warn("{}", error.what());  // space that stays used until the whole pack goes
+    }
+    begin = end;
+  }
+}
+
+void PackStoreImpl::dispose_in_pack(std::span<const PackIndex::Entry> entries) {
+  constexpr std::uint64_t kMaxHole = 1U << 30U;
+  // Opened anew, so that its lock is another than the writer's.
+  const auto pack = PackFile::open(packs_directory_, entries.front().place.pack);
+  if (!pack) return;
+  if (pack->try_lock()) {
+    auto state = state_.lock();
+    const bool empty = with_index(*state, [&](PackIndex& index) { return index.forget_if_empty(pack->id()); });
+    state.unlock();
+    if (empty) {
+      pack->unlink();
+      open_.close(pack->id());
+      return;
+    }
+    pack->unlock();
+  }
+  const std::uint64_t size = pack->size();
+  for (std::size_t i = 0; i < entries.size();) {
+    const std::uint64_t begin = entries[i].place.offset;
+    std::uint64_t end = begin + record_size(entries[i].place);
+    // A damaged row may have led anywhere: only what is that object's record is punched.
+    const bool right = end <= size && pack->holds(entries[i].cid, entries[i].place);
+    for (++i; right && i < entries.size() && entries[i].place.offset == end && end - begin < kMaxHole &&
+              pack->holds(entries[i].cid, entries[i].place);
+         ++i) {
+      end += record_size(entries[i].place);
+    }
+    if (right) pack->punch(begin, end);
+  }
+}
+
+std::uint64_t PackStoreImpl::bytes_to_free(State& state) {
+  std::uint64_t used = 0;
+  for (const auto& pack : state.index->packs()) used += pack.bytes;
+  std::uint64_t excess = 0;
+  // A sixteenth more than needed, so that this is not done at each put.
+  if (options_.limit_bytes != 0 && used > options_.limit_bytes) {
+    excess = used - options_.limit_bytes + options_.limit_bytes / 16;
+  }
+  struct statvfs status {};
+  if (options_.min_free_bytes != 0 && ::statvfs(directory_.c_str(), &status) == 0) {
+    const std::uint64_t free = std::uint64_t{status.f_bavail} * status.f_frsize;
+    if (free < options_.min_free_bytes) {
+      excess = std::max(excess, options_.min_free_bytes - free + options_.min_free_bytes / 16);
+    }
+  }
+  return std::min(excess, used);
+}
+
+void PackStoreImpl::evict() {
+  if (options_.durable || (options_.limit_bytes == 0 && options_.min_free_bytes == 0)) return;
+  std::vector<PackIndex::Entry> removed;
+  {
+    auto state = state_.lock();
+    const std::uint64_t bytes = with_index(*state, [&](PackIndex&) { return bytes_to_free(*state); });
+    if (bytes == 0) return;
+    removed = with_index(*state, [&](PackIndex& index) { return index.remove_least_recent(bytes); });
+    state->evicted += removed.size();
+  }
+  dispose(std::move(removed));
+}
+
+}  // namespace
+
+std::shared_ptr<PackStore> open_pack_store(const fs::path& directory, const PackStoreOptions& options) {
+  return std::make_shared<PackStoreImpl>(directory, options);
+}
+
+}  // namespace isr
