@@ -1,7 +1,9 @@
 #pragma once
 
+#include <mutex>
 #include <string>
 
+#include "base/sync.h"
 #include "image/overlay.h"
 #include "image/tree.h"
 

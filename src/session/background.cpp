@@ -1,0 +1,151 @@
+// stdin carries the secret, stdout one JSON line back. posix_spawn, so that
+// nothing runs between fork and exec.
+
+#include "session/background.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+
+extern char** environ;
+
+namespace isr {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kReadyTimeoutMs = 120'000;
+constexpr std::size_t kMaxSecret = 1U << 20U;
+
+struct Pipe {
+  Pipe() {
+    int fds[2];
+    if (::pipe2(fds, O_CLOEXEC) != 0) throw_errno("cannot make a pipe", errno);
+    read = UniqueFd(fds[0]);
+    write = UniqueFd(fds[1]);
+  }
+  UniqueFd read, write;
+};
+
+struct SpawnActions {
+  SpawnActions() { posix_spawn_file_actions_init(&actions); }
+  ~SpawnActions() { posix_spawn_file_actions_destroy(&actions); }
+  SpawnActions(const SpawnActions&) = delete;
+  SpawnActions& operator=(const SpawnActions&) = delete;
+  posix_spawn_file_actions_t actions{};
+};
+
+struct SpawnAttributes {
+  SpawnAttributes() {
+    posix_spawnattr_init(&attributes);
+    // Signals that the command handles or blocks are nothing to the daemon.
+    sigset_t none;
+    sigset_t all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  }
+  ~SpawnAttributes() { posix_spawnattr_destroy(&attributes); }
+  SpawnAttributes(const SpawnAttributes&) = delete;
+  SpawnAttributes& operator=(const SpawnAttributes&) = delete;
+  posix_spawnattr_t attributes{};
+};
+
+std::string read_line(int fd, int timeout_ms) {
+  std::string line;
+  while (line.find('\n') == std::string::npos) {
+    pollfd poll_fd{fd, POLLIN, 0};
+    const int ready = ::poll(&poll_fd, 1, timeout_ms);
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready == 0) throw Error(ErrorKind::kDaemon, "the session daemon did not start within two minutes");
+    char bytes[512];
+    const ssize_t n = ::read(fd, bytes, sizeof bytes);
+    if (n <= 0) break;
+    line.append(bytes, static_cast<std::size_t>(n));
+  }
+  return line;
+}
+
+void say(const json& line) {
+  const std::string text = line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+  (void)!::write(STDOUT_FILENO, text.data(), text.size());
+  // From now on nobody reads there.
+  const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  ::dup2(null.get(), STDOUT_FILENO);
+  ::dup2(null.get(), STDIN_FILENO);
+}
+
+}  // namespace
+
+void start_background(const std::vector<std::string>& arguments, ByteView secret, const fs::path& log_file) {
+  const UniqueFd log = open_file(log_file, O_WRONLY | O_CREAT | O_APPEND);
+  Pipe to;
+  Pipe from;
+  SpawnActions spawn;
+  posix_spawn_file_actions_adddup2(&spawn.actions, to.read.get(), STDIN_FILENO);
+  posix_spawn_file_actions_adddup2(&spawn.actions, from.write.get(), STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&spawn.actions, log.get(), STDERR_FILENO);
+  posix_spawn_file_actions_addchdir_np(&spawn.actions, "/");
+  const SpawnAttributes attributes;
+
+  std::vector<std::string> owned{"isr"};
+  owned.insert(owned.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& argument : owned) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  pid_t pid = 0;
+  const int error =
+      ::posix_spawn(&pid, "/proc/self/exe", &spawn.actions, &attributes.attributes, argv.data(), environ);
+  if (error != 0) throw_errno("cannot start the session daemon", error);
+  to.read.reset();
+  from.write.reset();
+  for (std::size_t sent = 0; sent < secret.size();) {
+    const ssize_t n = ::write(to.write.get(), secret.data() + sent, secret.size() - sent);
+    if (n <= 0) break;  // it died: the line below says why, or that it said nothing
+    sent += static_cast<std::size_t>(n);
+  }
+  to.write.reset();
+  const std::string line = read_line(from.read.get(), kReadyTimeoutMs);
+  const json answer = json::parse(line, nullptr, false);
+  if (answer.is_object() && answer.value("ready", false)) return;
+  ::waitpid(pid, nullptr, WNOHANG);
+  if (!answer.is_object()) {
+    throw Error(ErrorKind::kDaemon, "the session daemon died while it started",
+                {fmt::format("its log: {}", log_file.string())});
+  }
+  throw Error(error_kind_from_name(answer.value("kind", "")), answer.value("message", ""),
+              answer.value("hints", std::vector<std::string>{}));
+}
+
+Bytes read_background_secret() {
+  Bytes secret;
+  std::array<std::uint8_t, 4096> bytes{};
+  for (;;) {
+    const ssize_t n = ::read(STDIN_FILENO, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return secret;
+    secret.insert(secret.end(), bytes.begin(), bytes.begin() + n);
+    if (secret.size() > kMaxSecret) throw Error(ErrorKind::kUsage, "too much on standard input");
+  }
+}
+
+void background_ready() { say({{"ready", true}}); }
+
+void background_failed(const std::exception& error) {
+  json line{{"ready", false}, {"kind", "bug"}, {"message", error.what()}};
+  if (const auto* known = dynamic_cast<const Error*>(&error)) {
+    line["kind"] = to_name(known->kind());
+    line["hints"] = known->hints();
+  }
+  say(line);
+}
+
+}  // namespace isr

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+
+namespace isr {
+
+/// Starts this same program with `arguments` in a session of its own, hands it
+/// `secret` over a pipe (never the command line or the environment) and waits
+/// until it says that it is ready. Its stderr goes to `log_file`.
+/// Rethrows the error that it reports; Error{kDaemon} when it dies or says
+/// nothing for two minutes.
+void start_background(const std::vector<std::string>& arguments, ByteView secret, const fs::path& log_file);
+
+/// The other side: reads the secret; then ready() or failed(), once.
+Bytes read_background_secret();
+void background_ready();
+void background_failed(const std::exception& error);
+
+}  // namespace isr

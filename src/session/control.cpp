@@ -1,0 +1,306 @@
+#include "session/control.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <list>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <thread>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/sync.h"
+
+namespace isr {
+namespace {
+
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr int kMaxDepth = 16;
+constexpr std::size_t kMaxConnections = 64;
+constexpr milliseconds kRequestDeadline{10'000};
+constexpr milliseconds kSilence{5'000};
+constexpr milliseconds kHeartbeat{1'000};
+
+/// The address of a socket however long its directory's path is: through an open directory.
+struct SocketAddress {
+  explicit SocketAddress(const fs::path& path) {
+    address.sun_family = AF_UNIX;
+    std::string name = path.string();
+    if (name.size() >= sizeof address.sun_path) {
+      directory = open_file(path.parent_path(), O_PATH | O_DIRECTORY);
+      name = fmt::format("/proc/self/fd/{}/{}", directory.get(), path.filename().string());
+    }
+    std::copy(name.begin(), name.end(), address.sun_path);
+  }
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&address); }
+
+  sockaddr_un address{};
+  UniqueFd directory;
+};
+
+UniqueFd new_socket() {
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd) throw_errno("cannot make a socket", errno);
+  return fd;
+}
+
+bool same_user(int connection) {
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  return ::getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == ::geteuid();
+}
+
+/// nullopt: nobody listens.
+std::optional<UniqueFd> connect_to(const fs::path& socket) {
+  struct stat info {};
+  if (::lstat(socket.c_str(), &info) != 0) return std::nullopt;
+  if (!S_ISSOCK(info.st_mode)) {
+    throw Error(ErrorKind::kDaemon, fmt::format("{} is not a socket", socket.string()));
+  }
+  if (info.st_uid != ::geteuid()) {
+    throw Error(ErrorKind::kDaemon, fmt::format("{} belongs to another user", socket.string()));
+  }
+  UniqueFd fd = new_socket();
+  const SocketAddress address(socket);
+  if (::connect(fd.get(), address.get(), sizeof(sockaddr_un)) != 0) return std::nullopt;
+  if (!same_user(fd.get())) throw Error(ErrorKind::kDaemon, fmt::format("another user answers at {}", socket.string()));
+  return fd;
+}
+
+void send_line(int fd, const json& message) {
+  const std::string line = message.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+  for (std::size_t sent = 0; sent < line.size();) {
+    const ssize_t n = ::send(fd, line.data() + sent, line.size() - sent, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw_errno("the control connection broke", errno);
+    sent += static_cast<std::size_t>(n);
+  }
+}
+
+/// Reads lines with a deadline for each.
+class LineReader {
+ public:
+  explicit LineReader(int fd) : fd_(fd) {}
+
+  /// nullopt: the other side closed, or the deadline passed (then timed_out()).
+  std::optional<std::string> next(milliseconds timeout, const std::stop_token& stop = {}) {
+    const auto deadline = Clock::now() + timeout;
+    for (;;) {
+      if (const auto end = buffer_.find('\n'); end != std::string::npos) {
+        std::string line = buffer_.substr(0, end);
+        buffer_.erase(0, end + 1);
+        return line;
+      }
+      if (buffer_.size() > kMaxControlLine) throw Error(ErrorKind::kCorrupt, "a control line is too long");
+      if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted; run the command again to go on");
+      const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now());
+      timed_out_ = left.count() <= 0;
+      if (timed_out_) return std::nullopt;
+      pollfd poll_fd{fd_, POLLIN, 0};
+      if (::poll(&poll_fd, 1, static_cast<int>(std::min(left, milliseconds(100)).count())) <= 0) continue;
+      char bytes[4096];
+      const ssize_t n = ::read(fd_, bytes, sizeof bytes);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return std::nullopt;
+      buffer_.append(bytes, static_cast<std::size_t>(n));
+    }
+  }
+  bool timed_out() const { return timed_out_; }
+
+ private:
+  int fd_;
+  std::string buffer_;
+  bool timed_out_ = false;
+};
+
+json error_line(const Error& error) {
+  return {{"type", "error"}, {"kind", to_name(error.kind())}, {"message", error.what()}, {"hints", error.hints()}};
+}
+
+class Server : public ControlServer {
+ public:
+  Server(const fs::path& path, ControlHandler handler)
+      : path_(path), handler_(std::move(handler)), listener_(new_socket()) {
+    make_private_directory(path.parent_path());
+    if (connect_to(path)) throw Error(ErrorKind::kDaemon, fmt::format("a daemon listens at {} already", path.string()));
+    remove_if_exists(path);  // what a dead daemon left
+    const SocketAddress address(path);
+    if (::bind(listener_.get(), address.get(), sizeof(sockaddr_un)) != 0 || ::listen(listener_.get(), 64) != 0) {
+      throw_errno(fmt::format("cannot listen at {}", path.string()), errno);
+    }
+    acceptor_ = std::jthread([this](const std::stop_token& stop) { accept_loop(stop); });
+  }
+
+  ~Server() override {
+    acceptor_.request_stop();
+    acceptor_.join();
+    const auto deadline = Clock::now() + milliseconds(2'000);  // last answers get out
+    for (auto& connection : connections_) {
+      connection.thread.request_stop();
+      while (!connection.done && Clock::now() < deadline) std::this_thread::sleep_for(milliseconds(5));
+      ::shutdown(connection.fd.get(), SHUT_RDWR);
+    }
+    connections_.clear();  // joins
+    std::error_code ignored;
+    fs::remove(path_, ignored);
+  }
+
+ private:
+  struct Connection {
+    UniqueFd fd;
+    std::atomic<bool> done{false};
+    std::jthread thread;
+  };
+
+  void accept_loop(const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      connections_.remove_if([](const Connection& c) { return c.done.load(); });
+      pollfd poll_fd{listener_.get(), POLLIN, 0};
+      if (::poll(&poll_fd, 1, 100) <= 0) continue;
+      UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (!fd || !same_user(fd.get()) || connections_.size() >= kMaxConnections) continue;
+      Connection& connection = connections_.emplace_back();
+      connection.fd = std::move(fd);
+      connection.thread = std::jthread([this, &connection](const std::stop_token& ending) {
+        serve(connection.fd.get(), ending);
+        ::shutdown(connection.fd.get(), SHUT_RDWR);
+        connection.done = true;
+      });
+    }
+  }
+
+  void serve(int fd, const std::stop_token& ending) noexcept {
+    try {
+      LineReader reader(fd);
+      const auto line = reader.next(kRequestDeadline);
+      if (!line) return;
+      const json request = parse_control_line(*line);
+      answer(fd, request, ending);
+    } catch (const std::exception& error) {
+      log::warn("control connection: {}", error.what());
+    }
+  }
+
+  void answer(int fd, const json& request, const std::stop_token& ending) {
+    std::stop_source gone;
+    const std::stop_callback forward(ending, [&] { gone.request_stop(); });
+    Sync<int> writing;
+    const auto send = [&](const json& message) {
+      auto guard = writing.lock();
+      send_line(fd, message);
+    };
+    send({{"type", "accepted"}});
+    std::condition_variable_any finished;
+    std::mutex mutex;
+    // "alive" lines tell a busy daemon from a stopped one.
+    std::jthread heart([&](const std::stop_token& stop) {
+      std::unique_lock lock(mutex);
+      while (!finished.wait_for(lock, stop, kHeartbeat, [&] { return stop.stop_requested(); })) {
+        if (stop.stop_requested()) return;
+        try {
+          send({{"type", "alive"}});
+        } catch (const Error&) {
+          gone.request_stop();  // the client went away; work that somebody asked for goes on
+          return;
+        }
+      }
+    });
+    json last;
+    try {
+      last = handler_(request, [&](const json& progress) {
+        try {
+          send(progress);
+        } catch (const Error&) {
+          // As above: a command that was killed does not stop what it began.
+        }
+      }, gone.get_token());
+      last["type"] = "result";
+    } catch (const Error& error) {
+      last = error_line(error);
+    } catch (const std::exception& error) {
+      last = error_line(Error(ErrorKind::kBug, error.what()));
+    }
+    heart.request_stop();
+    heart.join();
+    send(last);
+  }
+
+  fs::path path_;
+  ControlHandler handler_;
+  UniqueFd listener_;
+  std::list<Connection> connections_;  // touched by the acceptor only, then by the destructor
+  std::jthread acceptor_;
+};
+
+}  // namespace
+
+json parse_control_line(std::string_view line) {
+  std::vector<std::set<std::string>> keys;
+  const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
+    if (depth > kMaxDepth) throw Error(ErrorKind::kCorrupt, "a control line is nested too deep");
+    if (event == json::parse_event_t::object_start) keys.emplace_back();
+    if (event == json::parse_event_t::object_end) keys.pop_back();
+    if (event == json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
+      throw Error(ErrorKind::kCorrupt, "a control line names a key twice");
+    }
+    return true;
+  };
+  // The parser recurses; a cheap bound first keeps hostile depth off its stack.
+  int depth = 0;
+  for (const char c : line) {
+    depth += (c == '{' || c == '[') ? 1 : (c == '}' || c == ']') ? -1 : 0;
+    if (depth > kMaxDepth) throw Error(ErrorKind::kCorrupt, "a control line is nested too deep");
+  }
+  json parsed;
+  try {
+    parsed = json::parse(line, check);
+  } catch (const json::exception&) {
+    throw Error(ErrorKind::kCorrupt, "a control line is not JSON");
+  }
+  if (!parsed.is_object()) throw Error(ErrorKind::kCorrupt, "a control line is not an object");
+  return parsed;
+}
+
+std::unique_ptr<ControlServer> start_control_server(const fs::path& socket, ControlHandler handler) {
+  return std::make_unique<Server>(socket, std::move(handler));
+}
+
+json control_request(const fs::path& socket, const json& request, const ControlReply& progress,
+                     std::stop_token stop) {
+  const auto fd = connect_to(socket);
+  if (!fd) throw Error(ErrorKind::kDaemon, fmt::format("no session daemon listens at {}", socket.string()));
+  send_line(fd->get(), request);
+  LineReader reader(fd->get());
+  for (;;) {
+    const auto line = reader.next(kSilence, stop);
+    if (!line) {
+      throw Error(ErrorKind::kDaemon,
+                  reader.timed_out() ? fmt::format("the session daemon does not answer (waited {} s)",
+                                                   kSilence.count() / 1000)
+                                     : std::string("the session daemon ended before it answered"),
+                  {"run the command again; what was written is kept"});
+    }
+    json message = parse_control_line(*line);
+    const std::string type = message.value("type", "");
+    if (type == "result") return message;
+    if (type == "error") {
+      throw Error(error_kind_from_name(message.value("kind", "")), message.value("message", ""),
+                  message.value("hints", std::vector<std::string>{}));
+    }
+    if (type == "progress" && progress) progress(message);
+  }
+}
+
+bool control_alive(const fs::path& socket) { return connect_to(socket).has_value(); }
+
+}  // namespace isr

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <stop_token>
+
+#include "base/file.h"
+
+namespace isr {
+
+/// The control socket of a session daemon: a UNIX stream socket in a 0700
+/// directory; one request a connection, one JSON object a line.
+///
+///   client → {"command":"suspend", …}
+///   server → {"type":"accepted"} at once, then any number of
+///            {"type":"progress","step":…,"done":…,"total":…} and {"type":"alive"} (every second), then
+///            {"type":"result", …} or {"type":"error","kind":…,"message":…,"hints":[…]}
+///
+/// Lines are at most kMaxControlLine bytes, nested at most 16 deep; a client of another
+/// uid is refused; a request that is not complete in 10 s is dropped.
+inline constexpr std::size_t kMaxControlLine = 1U << 20U;
+
+using ControlReply = std::function<void(const nlohmann::json&)>;
+/// Runs one request on a thread of its own; what it returns is the result's
+/// fields, what it throws the error. reply() may be called with progress.
+/// `stop` is requested when the client has gone or the server ends: for requests that follow something.
+using ControlHandler = std::function<nlohmann::json(const nlohmann::json& request, const ControlReply& progress,
+                                                    const std::stop_token& stop)>;
+
+class ControlServer {
+ public:
+  virtual ~ControlServer() = default;  ///< stops listening, ends connections, removes the socket
+};
+/// Error{kDaemon} when the path is taken by a live server or is no socket.
+std::unique_ptr<ControlServer> start_control_server(const fs::path& socket, ControlHandler handler);
+
+/// One request. Error{kDaemon} when nobody listens, or nothing is heard for 5 s;
+/// {kCancelled} on stop; else what the server says.
+nlohmann::json control_request(const fs::path& socket, const nlohmann::json& request, const ControlReply& progress = {},
+                               std::stop_token stop = {});
+/// True when somebody listens there.
+bool control_alive(const fs::path& socket);
+
+/// Parses one line: Error{kCorrupt} for junk, for depth and for duplicate keys.
+nlohmann::json parse_control_line(std::string_view line);
+
+}  // namespace isr

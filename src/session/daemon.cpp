@@ -1,0 +1,361 @@
+// One mutex makes one operation of another; a status that meets a busy daemon
+// gets the last answer with the operation's name. A keeper thread renews the lock,
+// settles the journal and notices when the guest has gone.
+
+#include "session/daemon.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "session/background.h"
+#include "session/control.h"
+#include "session/machine.h"
+
+namespace isr {
+namespace {
+
+using nlohmann::json;
+using namespace std::chrono_literals;
+
+constexpr auto kProgressPeriod = 100ms;
+
+class Daemon {
+ public:
+  explicit Daemon(const Handover& handover)
+      : paths_(paths_from_environment()),
+        account_(open_account_with_keys(paths_, handover.entry, handover.keys, {handover.offline})),
+        parcel_(handover.parcel),
+        session_(account_, parcel_),
+        machine_(session_, paths_, parcel_.name, parcel_.id) {}
+
+  void run() {
+    machine_.mount_disks();
+    *last_status_lock() = full_status();
+    auto server = start_control_server(control_socket(paths_, parcel_.id),
+                                       [this](const json& request, const ControlReply& reply,
+                                              const std::stop_token& stop) { return handle(request, reply, stop); });
+    keeper_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
+    background_ready();
+    wait_for_end();
+    keeper_.request_stop();
+    keeper_.join();
+    server.reset();
+  }
+
+ private:
+  // --- requests ------------------------------------------------------------
+
+  json handle(const json& request, const ControlReply& reply, const std::stop_token& stop) {
+    const std::string command = request.value("command", "");
+    if (command == "status") return status();
+    if (command == "console") return follow_console(request, reply, stop);
+    if (command == "type") return type_text(request);
+    const std::lock_guard lock(operation_);
+    if (ended_) throw Error(ErrorKind::kDaemon, "the session has just ended");
+    busy_with(command);
+    struct Done {
+      Daemon& daemon;
+      ~Done() { daemon.busy_with(""); }
+    } done{*this};
+    json result = run_command(command, request, reply);
+    *last_status_lock() = full_status();
+    return result;
+  }
+
+  json run_command(const std::string& command, const json& request, const ControlReply& reply) {
+    if (command == "start") return start(request, true);
+    if (command == "resume") return start(request, false);
+    if (command == "suspend") return suspend(request, reply);
+    if (command == "stop") return stop(request, reply);
+    if (command == "poweroff") return power_off();
+    if (command == "sync") return sync(request, reply);
+    if (command == "checkin") return check_in(request, reply);
+    if (command == "discard") return discard();
+    if (command == "quit") return quit();
+    throw Error(ErrorKind::kUsage, fmt::format("the daemon knows no command {}", command));
+  }
+
+  json start(const json& request, bool fresh) {
+    BootOptions options;
+    options.network = request.value("network", true);
+    options.accelerator = request.value("accelerator", "auto");
+    options.fresh = fresh;
+    const bool resumed = machine_.start(options);
+    return {{"resumed", resumed},
+            {"accelerator", machine_.accelerator().name},
+            {"accelerator_reason", machine_.accelerator().reason},
+            {"mount", machine_.directory().string()}};
+  }
+
+  json suspend(const json& request, const ControlReply& reply) {
+    if (session_.state().phase != SessionPhase::kSuspended) {
+      reply({{"type", "progress"}, {"step", "memory"}, {"done", 0}, {"total", 1}});
+      machine_.suspend();
+      machine_.mount_disks();
+    }
+    if (!request.value("upload", true)) return {{"uploaded", false}, {"version", session_.state().base}};
+    return publish_and_end(true, request.value("message", "suspend"), reply);
+  }
+
+  json stop(const json& request, const ControlReply& reply) {
+    if (machine_.running()) {
+      const auto timeout = std::chrono::seconds(request.value("timeout_s", 60));
+      reply({{"type", "progress"}, {"step", "guest shuts down"}, {"done", 0}, {"total", 1}});
+      if (!machine_.power_down(timeout) && !request.value("kill", false)) {
+        throw Error(ErrorKind::kVm,
+                    fmt::format("{} did not shut down within {} s; it is still running", parcel_.name, timeout.count()),
+                    {fmt::format("isr stop {} --kill      switches it off when it does not", parcel_.name),
+                     fmt::format("isr suspend {}          keeps it as it is", parcel_.name)});
+      }
+      machine_.power_off();
+    }
+    return publish_and_end(session_.state().phase == SessionPhase::kSuspended, request.value("message", "stop"), reply);
+  }
+
+  json power_off() {
+    machine_.power_off();
+    machine_.mount_disks();
+    return {{"version", session_.state().base}};
+  }
+
+  json sync(const json& request, const ControlReply& reply) {
+    return publish(session_.state().phase == SessionPhase::kSuspended, request.value("message", "sync"), reply);
+  }
+
+  json check_in(const json& request, const ControlReply& reply) {
+    if (machine_.running()) {
+      throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name),
+                  {fmt::format("isr suspend {}    or    isr stop {}", parcel_.name, parcel_.name)});
+    }
+    return publish_and_end(session_.state().phase == SessionPhase::kSuspended, request.value("message", "checkin"),
+                           reply);
+  }
+
+  json discard() {
+    if (machine_.running()) throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name));
+    machine_.unmount();
+    session_.discard();
+    machine_.mount_disks();
+    return {{"version", session_.state().base}};
+  }
+
+  json quit() {
+    if (machine_.running()) throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name));
+    end_soon();
+    return json::object();
+  }
+
+  json publish(bool memory, const std::string& message, const ControlReply& reply) {
+    Session::PublishOptions options;
+    options.memory = memory;
+    options.message = message;
+    options.paused = [this](const std::function<void()>& freeze) { machine_.paused(freeze); };
+    auto last = std::chrono::steady_clock::time_point{};
+    const PublishResult result =
+        session_.publish(options, [&](std::string_view step, std::uint64_t done, std::uint64_t total) {
+          const auto now = std::chrono::steady_clock::now();
+          if (done != total && now - last < kProgressPeriod) return;
+          last = now;
+          reply({{"type", "progress"}, {"step", step}, {"done", done}, {"total", total}});
+        });
+    return {{"version", result.version},
+            {"unchanged", result.unchanged},
+            {"fork", result.fork},
+            {"uploaded", true},
+            {"uploaded_bytes", result.uploaded_bytes},
+            {"uploaded_objects", result.uploaded_objects}};
+  }
+
+  json publish_and_end(bool memory, const std::string& message, const ControlReply& reply) {
+    json result = publish(memory, message, reply);
+    machine_.unmount();
+    session_.end();
+    end_soon();
+    return result;
+  }
+
+  // --- status and console, any time ----------------------------------------
+
+  json status() {
+    if (operation_.try_lock_for(500ms)) {
+      const std::lock_guard lock(operation_, std::adopt_lock);
+      if (!ended_) *last_status_lock() = full_status();
+    }
+    json answer = *last_status_lock();
+    answer["busy"] = *busy_.lock();
+    return answer;
+  }
+
+  json full_status() {
+    json answer = session_.stats();
+    answer["mount"] = machine_.directory().string();
+    answer["daemon_pid"] = ::getpid();
+    answer["id"] = parcel_.id;
+    answer["lock_lost"] = lock_lost_.load();
+    answer["last_event"] = *last_event_.lock();
+    if (machine_.running()) {
+      const VmStatus vm = machine_.vm()->status();
+      answer["vm"] = {{"pid", machine_.vm()->pid()},
+                      {"state", vm.state},
+                      {"io_error", vm.io_error},
+                      {"accelerator", machine_.accelerator().name},
+                      {"accelerator_reason", machine_.accelerator().reason},
+                      {"vnc", machine_.vm()->vnc_socket().string()}};
+    }
+    return answer;
+  }
+
+  /// The console of a VM that may end meanwhile: looked up for each piece.
+  template <class Use>
+  auto with_console(Use use) {
+    const std::lock_guard lock(operation_);
+    if (!machine_.running()) throw Error(ErrorKind::kVm, fmt::format("{} is not running", parcel_.name));
+    return use(machine_.vm()->console());
+  }
+
+  json follow_console(const json& request, const ControlReply& reply, const std::stop_token& stop) {
+    std::uint64_t offset = request.value("offset", std::uint64_t{0});
+    const bool follow = request.value("follow", false);
+    for (;;) {
+      SerialConsole::Text text;
+      try {
+        text = with_console([&](SerialConsole& console) { return console.since(offset, 64U << 10U); });
+      } catch (const Error&) {
+        if (offset == request.value("offset", std::uint64_t{0})) throw;
+        break;  // the guest has gone; what it said was delivered
+      }
+      if (!text.text.empty()) {
+        reply({{"type", "progress"}, {"console", text.text}, {"offset", text.offset}});
+        offset = text.end();
+      } else if (!follow || stop.stop_requested()) {
+        break;
+      } else {
+        std::this_thread::sleep_for(50ms);
+      }
+    }
+    return {{"offset", offset}};
+  }
+
+  json type_text(const json& request) {
+    const std::string text = request.value("text", "");
+    with_console([&](SerialConsole& console) {
+      console.write(text);
+      return 0;
+    });
+    return json::object();
+  }
+
+  // --- keeping -------------------------------------------------------------
+
+  void keep(const std::stop_token& stop) {
+    auto renewed = std::chrono::steady_clock::now();
+    const auto renew_every = LockRecord{}.lease / 3;
+    while (!stop.stop_requested()) {
+      std::this_thread::sleep_for(200ms);
+      if (!operation_.try_lock_for(100ms)) continue;
+      const std::lock_guard lock(operation_, std::adopt_lock);
+      if (ended_) return;
+      guarded("the guest's end", [&] {
+        if (const auto how = machine_.reap()) {
+          log::info("{}: {}", parcel_.name, *how);
+          *last_event_.lock() = *how;
+        }
+      });
+      guarded("settling", [&] { session_.settle_if_needed(); });
+      if (std::chrono::steady_clock::now() - renewed < renew_every || lock_lost_) continue;
+      renewed = std::chrono::steady_clock::now();
+      guarded("renewing the lock", [&] { renew_lock(); });
+    }
+  }
+
+  void renew_lock() {
+    try {
+      session_.renew_lock();
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kLocked) throw;
+      lock_lost_ = true;
+      *last_event_.lock() = fmt::format("the lock was taken over: {}; what is suspended here becomes a fork", error.what());
+      log::error("{}: {}", parcel_.name, *last_event_.lock());
+    }
+  }
+
+  static void guarded(std::string_view what, const std::function<void()>& body) {
+    try {
+      body();
+    } catch (const std::exception& error) {
+      log::warn("{}: {}", what, error.what());
+    }
+  }
+
+  void end_soon() {
+    ended_ = true;
+    ::kill(::getpid(), SIGTERM);
+  }
+
+  static void wait_for_end() {
+    sigset_t wanted;
+    sigemptyset(&wanted);
+    sigaddset(&wanted, SIGTERM);
+    sigaddset(&wanted, SIGINT);
+    int signal = 0;
+    sigwait(&wanted, &signal);
+  }
+
+  void busy_with(const std::string& command) { *busy_.lock() = command; }
+  Sync<json>::Guard last_status_lock() { return last_status_sync_.lock(); }
+
+  Paths paths_;
+  Account account_;
+  ParcelEntry parcel_;
+  Session session_;
+  Machine machine_;
+  std::timed_mutex operation_;
+  bool ended_ = false;  // guarded by operation_
+  std::atomic<bool> lock_lost_{false};
+  Sync<std::string> busy_;
+  Sync<std::string> last_event_;
+  Sync<json> last_status_sync_;
+  std::jthread keeper_;
+};
+
+void block_signals() {
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGTERM);
+  sigaddset(&blocked, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &blocked, nullptr);  // before any thread: they inherit it
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGHUP, SIG_IGN);
+}
+
+}  // namespace
+
+int session_daemon_main() {
+  block_signals();
+  std::unique_ptr<Daemon> daemon;
+  try {
+    const Bytes secret = read_background_secret();
+    daemon = std::make_unique<Daemon>(parse_handover(secret));
+    daemon->run();
+    return 0;
+  } catch (const std::exception& error) {
+    log::error("{}", error.what());
+    background_failed(error);
+    return 1;
+  }
+}
+
+fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel) {
+  runtime_directory(account.paths);
+  const fs::path socket = control_socket(account.paths, parcel.id);
+  if (control_alive(socket)) return socket;
+  const Bytes secret = serialise_handover(account, parcel, "");
+  start_background({kSessionDaemonArgument}, secret, account.parcel_directory(parcel) / "daemon.log");
+  return socket;
+}
+
+}  // namespace isr

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "session/account.h"
+
+namespace isr {
+
+/// The session daemon: one process a checked-out parcel. It owns the session, its
+/// mount, the VM and the renewal of the lock; commands reach it through the
+/// control socket (control.h):
+///
+///   command      fields                            what happens
+///   status       –                                 the answer of `isr stat --json`
+///   start        network, accelerator              boots from the disks
+///   resume       network, accelerator              continues the suspended memory; without one, boots
+///   suspend      upload, message                   memory and disks kept, uploaded, published; the session ends
+///   stop         timeout_s, kill, message          the guest shuts down; published; the session ends
+///   poweroff     –                                 memory dropped, stays checked out
+///   sync         message                           a new version, the session goes on
+///   checkin      message                           published; the session ends
+///   discard      –                                 back to the base version
+///   console      offset, follow                    progress lines {"console":…,"offset":…}
+///   type         text                              types into the serial console
+///   quit         –                                 ends the daemon, changes nothing (no VM may run)
+///
+/// One of them at a time; status, console and type any time.
+
+/// Starts the daemon of a parcel that Session::create() checked out, or that a
+/// crash left, unless one runs. Returns its control socket.
+fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel);
+/// main() of the process that start_session_daemon() starts ("__session").
+int session_daemon_main();
+inline constexpr const char* kSessionDaemonArgument = "__session";
+
+/// How the keys of an account pass to a process of ours.
+Bytes serialise_handover(const Account& account, const ParcelEntry& parcel, const std::string& extra);
+struct Handover {
+  RepositoryEntry entry;
+  UserKeys keys;
+  ParcelEntry parcel;
+  bool offline = false;
+  std::string extra;
+};
+Handover parse_handover(ByteView bytes);
+
+}  // namespace isr

@@ -1,0 +1,196 @@
+#include "session/machine.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/log.h"
+
+namespace isr {
+namespace {
+
+constexpr const char* kMemoryFile = "memory.raw";
+
+std::string lower_name(const std::string& name) {
+  std::string lower;
+  for (const char c : name) lower += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return lower.substr(0, 64);
+}
+
+std::string disk_serial(const std::string& name) { return lower_name(name).substr(0, 20); }
+
+/// What the kernel still holds of a file that QEMU mapped reaches us as writes.
+void write_back(const fs::path& file) {
+  const UniqueFd fd = open_file(file, O_RDWR);
+  if (::fsync(fd.get()) != 0) throw_errno(fmt::format("cannot write back {}", file.string()), errno);
+}
+
+}  // namespace
+
+std::optional<std::string> why_not_resumable(const VmSettings& vm, const VmStamp& stamp, const Paths& paths) {
+  // Memory is loaded by the accelerator that saved it, or not at all.
+  try {
+    const Accelerator accelerator =
+        choose_accelerator(parse_accelerator_choice(stamp.accelerator), runtime_directory(paths));
+    return why_incompatible(stamp, stamp_here(vm, accelerator));
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+Machine::Machine(Session& session, const Paths& paths, std::string name, std::string parcel_id)
+    : session_(session),
+      paths_(paths),
+      name_(std::move(name)),
+      parcel_id_(std::move(parcel_id)),
+      mount_directory_(mount_directory(paths, parcel_id_)),
+      run_directory_(vm_directory(paths, parcel_id_)) {}
+
+Machine::~Machine() {
+  session_.cancel();  // reads that wait for the network would hold the unmount
+  if (vm_) vm_->kill();
+  vm_.reset();
+  unmount();
+}
+
+void Machine::mount(std::shared_ptr<Image> memory) {
+  std::vector<MountedFile> files;
+  for (const auto& disk : session_.disks()) files.push_back({disk->name() + ".raw", disk, false});
+  if (memory) files.push_back({kMemoryFile, std::move(memory), true});
+  runtime_directory(paths_);
+  // A dead mount of a daemon that was killed stands in the way of making the directory, too.
+  if (is_dead_mount(mount_directory_)) isr::unmount(mount_directory_);
+  make_private_directory(mount_directory_);
+  MountOptions options;
+  options.source_name = "isr:" + name_;
+  mount_ = make_mount(mount_directory_, std::move(files), [this] { return session_.stats().dump(2) + "\n"; }, options);
+  mount_->start();
+}
+
+void Machine::mount_disks() {
+  unmount();
+  mount(nullptr);
+}
+
+void Machine::unmount() {
+  mount_.reset();
+  std::error_code ignored;
+  fs::remove(mount_directory_, ignored);
+}
+
+VmFiles Machine::vm_files(const BootOptions& options) const {
+  VmFiles files;
+  files.name = lower_name(name_);
+  files.memory = mount_directory_ / kMemoryFile;
+  for (const auto& disk : session_.disks()) {
+    files.disks.push_back({mount_directory_ / (disk->name() + ".raw"), disk_serial(disk->name()), false});
+  }
+  files.isolate_network = !options.network;
+  return files;
+}
+
+QemuOptions Machine::qemu_options() const {
+  QemuOptions options;
+  make_private_directory(run_directory_);
+  options.run_directory = run_directory_;
+  options.on_event = [name = name_](const VmEvent& event) {
+    if (event.kind == VmEventKind::kIoError) log::error("{}: the guest is paused: {}", name, event.detail);
+  };
+  return options;
+}
+
+bool Machine::start(const BootOptions& options) {
+  if (running()) throw Error(ErrorKind::kVm, fmt::format("{} is running already", name_));
+  vm_.reset();
+  SessionState& state = session_.state();
+  const bool resume = state.phase == SessionPhase::kSuspended && !options.fresh;
+  const std::string wanted = resume ? state.stamp.value().accelerator : options.accelerator;
+  accelerator_ = choose_accelerator(parse_accelerator_choice(wanted), runtime_directory(paths_));
+  if (resume) {
+    if (const auto why = why_incompatible(*state.stamp, stamp_here(state.vm, accelerator_))) {
+      throw Error(ErrorKind::kVm, fmt::format("the memory of {} cannot be loaded here: {}", name_, *why),
+                  {fmt::format("isr start {}    boots from its disks and drops the memory", name_)});
+    }
+  }
+  unmount();
+  try {
+    mount(session_.begin_memory(!resume));
+    vm_ = resume ? Qemu::resume_paused(state.vm, vm_files(options), accelerator_, qemu_options(), session_.device_state())
+                 : Qemu::start_paused(state.vm, vm_files(options), accelerator_, qemu_options());
+    // From the first instruction on, the suspended memory no longer fits the disks.
+    state.phase = SessionPhase::kRunning;
+    session_.save_state();
+    vm_->cont();
+  } catch (...) {
+    vm_.reset();
+    session_.abandon_memory();
+    state.phase = resume ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
+    session_.save_state();
+    mount_disks();
+    throw;
+  }
+  return resume;
+}
+
+void Machine::release_vm() {
+  vm_.reset();
+  unmount();
+  session_.abandon_memory();
+}
+
+void Machine::suspend() {
+  if (!running()) throw Error(ErrorKind::kVm, fmt::format("{} is not running", name_));
+  vm_->stop();
+  try {
+    const Bytes device_state = vm_->save_device_state();
+    write_back(mount_directory_ / kMemoryFile);
+    session_.keep_memory(vm_->stamp(), device_state);
+  } catch (const Error&) {
+    vm_->cont();  // nothing is lost: it goes on where it was
+    throw;
+  }
+  vm_->quit();
+  release_vm();
+}
+
+bool Machine::power_down(std::chrono::milliseconds timeout) {
+  if (!running()) return true;
+  Patience patience;
+  patience.timeout = timeout;
+  return vm_->power_down(patience);
+}
+
+void Machine::power_off() {
+  if (vm_) vm_->kill();
+  release_vm();
+  session_.drop_memory();
+}
+
+void Machine::paused(const std::function<void()>& body) {
+  if (!running() || !vm_->status().running) {
+    body();
+    return;
+  }
+  vm_->stop();
+  try {
+    body();
+  } catch (...) {
+    vm_->cont();
+    throw;
+  }
+  vm_->cont();
+}
+
+std::optional<std::string> Machine::reap() {
+  if (!vm_) return std::nullopt;
+  const auto ended = vm_->exit();
+  if (!ended) return std::nullopt;
+  release_vm();
+  session_.drop_memory();
+  mount_disks();
+  return ended->reason == VmExit::Reason::kGuestShutdown ? "the guest switched itself off" : ended->detail;
+}
+
+}  // namespace isr

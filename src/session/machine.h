@@ -1,0 +1,67 @@
+#pragma once
+
+#include "session/session.h"
+#include "vm/qemu.h"
+
+namespace isr {
+
+struct BootOptions {
+  bool network = true;
+  std::string accelerator = "auto";
+  bool fresh = false;  ///< boot from the disks even where suspended memory is there
+};
+
+/// The session's mount and VM: what runs on its images.
+///
+/// Threads: one at a time, but vm() events come on QEMU's threads.
+class Machine {
+ public:
+  Machine(Session& session, const Paths& paths, std::string name, std::string parcel_id);
+  ~Machine();  ///< kills the VM, unmounts
+
+  /// Mounts the disks; read-only while suspended memory relies on them.
+  void mount_disks();
+  void unmount();
+  /// Boots, or continues suspended memory. Says whether it continued. After a
+  /// failure everything is as before. Error{kVm}.
+  bool start(const BootOptions& options);
+  /// Memory, device state and disks are kept in the journal; the VM is gone. When
+  /// it cannot be kept the VM goes on. Error{kVm} when none runs.
+  void suspend();
+  /// False: the guest did not switch off in time.
+  bool power_down(std::chrono::milliseconds timeout);
+  /// The VM and its memory are gone.
+  void power_off();
+  /// Runs body with the guest paused (or none running).
+  void paused(const std::function<void()>& body);
+
+  /// After the guest or QEMU ended by itself: puts the session in order, once. Says how it ended.
+  std::optional<std::string> reap();
+  bool running() const { return vm_ != nullptr && !vm_->exit(); }
+  Qemu* vm() const { return vm_.get(); }
+  const Accelerator& accelerator() const { return accelerator_; }
+  const fs::path& directory() const { return mount_directory_; }
+  bool mounted() const { return mount_ != nullptr; }
+
+ private:
+  void mount(std::shared_ptr<Image> memory);
+  void release_vm();
+  VmFiles vm_files(const BootOptions& options) const;
+  QemuOptions qemu_options() const;
+
+  Session& session_;
+  Paths paths_;
+  std::string name_;
+  std::string parcel_id_;
+  fs::path mount_directory_;
+  fs::path run_directory_;
+  std::unique_ptr<Mount> mount_;
+  std::unique_ptr<Qemu> vm_;
+  Accelerator accelerator_;
+};
+
+/// Why suspended memory of this version cannot be loaded on this host; nullopt
+/// when it can. Asks QEMU, downloads nothing.
+std::optional<std::string> why_not_resumable(const VmSettings& vm, const VmStamp& stamp, const Paths& paths);
+
+}  // namespace isr

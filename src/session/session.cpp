@@ -1,0 +1,361 @@
+// Where a session's parts come together: directory, journal, images.
+// Publishing is in session_publish.cpp.
+
+#include "session/session.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "session/session_part.h"
+
+namespace isr {
+namespace {
+
+constexpr std::uint64_t kJournalLimit = 256U << 20U;   // settling begins above
+constexpr std::uint64_t kJournalTarget = 128U << 20U;  // and ends below
+constexpr unsigned kSealThreads = 2;
+
+PackStoreOptions settled_options() {
+  PackStoreOptions options;
+  options.durable = true;
+  return options;
+}
+
+VersionImage placeholder(std::string_view name, ImageRole role, std::uint64_t size) {
+  return {std::string(name), role, {size, {}}};
+}
+
+/// The version's images with the numbers that they have in the journal; memory and device always have one.
+std::vector<SessionImage> number_images(const ParcelVersion& version) {
+  std::vector<SessionImage> images;
+  const auto add = [&](const VersionImage& image) {
+    images.push_back({static_cast<std::uint16_t>(images.size()), image, 0});
+  };
+  for (const VersionImage& image : version.images) {
+    if (image.role != ImageRole::kMemory && image.role != ImageRole::kDevice) add(image);
+  }
+  const VersionImage* memory = version.find("memory");
+  add(memory ? *memory : placeholder("memory", ImageRole::kMemory, version.vm.memory_bytes));
+  const VersionImage* device = version.find("device");
+  add(device ? *device : placeholder("device", ImageRole::kDevice, 0));
+  return images;
+}
+
+std::shared_ptr<ChunkReader> make_reader(const StackParts& parts, SourceStats& stats) {
+  return std::make_shared<ChunkReader>(open_stack(parts, stats), ReaderOptions{});
+}
+
+/// A directory that end() began to delete.
+fs::path ended_directory(const fs::path& directory) { return directory.string() + ".ended"; }
+
+}  // namespace
+
+std::shared_ptr<PackStore> open_cache(const Paths& paths, const Config& config) {
+  PackStoreOptions options;
+  options.limit_bytes = config.get_bytes("cache.limit");
+  options.min_free_bytes = config.get_bytes("cache.min_free");
+  make_private_directory(paths.cache);
+  return open_pack_store(paths.cache / "objects", options);
+}
+
+void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode, std::optional<std::uint64_t> n,
+                     const std::optional<std::string>& steal_reason) {
+  const fs::path directory = account.parcel_directory(parcel);
+  fs::remove_all(ended_directory(directory));
+  auto& store = account.online("checking out " + parcel.name);
+  if (!store.writable()) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only: it can be mounted, not run", store.describe()),
+                {fmt::format("isr mount {}@latest DIR    looks at it", parcel.name)});
+  }
+  LoadedVersion loaded = load_version(account, parcel);
+  const std::uint64_t newest = loaded.head.head.n;
+  const Sha256 newest_hash = loaded.head.hash;
+  auto lock = account.lock(parcel);
+  const LockRecord record = steal_reason ? lock.steal(mode, newest, *steal_reason) : lock.acquire(mode, newest);
+  if (n && *n != newest) loaded = load_version(account, parcel, n);
+
+  SessionState state;
+  state.parcel_id = parcel.id;
+  state.parcel_name = parcel.name;
+  state.base = newest;  // an older version is continued as a new one behind the newest
+  state.base_hash = newest_hash;
+  state.base_version = loaded.version;
+  state.phase = loaded.version.suspended() ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
+  state.since = wall_now();
+  state.lock_s = record.s;
+  state.lock_mode = mode;
+  state.vm = loaded.version.vm;
+  state.stamp = loaded.version.stamp;
+  state.images = number_images(loaded.version);
+  make_private_directory(directory);
+  write_session_state(directory, account.device_key, state);
+}
+
+Session::Session(Account& account, const ParcelEntry& parcel)
+    : account_(account), parcel_(parcel), directory_(account.parcel_directory(parcel)) {
+  flock_ = FileLock::try_acquire(directory_ / "lock");
+  if (!flock_) {
+    throw Error(ErrorKind::kVm, fmt::format("{} is in use by another process here", parcel.name),
+                {fmt::format("isr stat {}", parcel.name)});
+  }
+  auto state = read_session_state(directory_, account.device_key, parcel.id);
+  if (!state) throw Error(ErrorKind::kNotFound, fmt::format("{} is not checked out here", parcel.name));
+  state_ = std::move(*state);
+  settled_ = open_pack_store(directory_ / "settled", settled_options());
+  const Config config = Config::load(account.paths);
+  cache_ = open_cache(account.paths, config);
+  StackParts parts;
+  parts.settled = settled_;
+  parts.cache = cache_;
+  parts.repository = account.store;
+  parts.unreachable = config.get("read.unreachable") == "wait" ? Unreachable::kWait : Unreachable::kFail;
+  reader_ = make_reader(parts, source_stats_);
+  resolve_pending();
+  open_parts();
+  if (state_.phase == SessionPhase::kRunning) {
+    log::warn("{}: the last run ended without a suspend; disks are as of the last write, memory is gone", parcel.name);
+    drop_memory();
+  }
+}
+
+Session::~Session() { cancel(); }
+
+void Session::open_parts() {
+  std::uint64_t greatest_void = 0;
+  std::map<std::uint16_t, SessionImage*> by_number;
+  for (SessionImage& image : state_.images) {
+    by_number[image.number] = &image;
+    greatest_void = std::max(greatest_void, image.void_below);
+  }
+  struct Record {
+    RecordKind kind;
+    std::uint64_t offset;
+    Bytes payload;
+    RecordPlace place;
+  };
+  // The overlays need the journal that is being opened, so a record waits for its overlay:
+  // its place is enough, but for the few whose payload says something.
+  std::map<std::uint16_t, std::vector<Record>> records;
+  journal_ = std::make_shared<Journal>(directory_ / "journal", account_.device_key, [&](const ReplayedRecord& record) {
+    const auto it = by_number.find(record.image);
+    if (it == by_number.end()) throw Error(ErrorKind::kCorrupt, "the journal names an image that is not there");
+    if (record.sequence < it->second->void_below) return;
+    Bytes payload;
+    if (record.kind != RecordKind::kData) payload = to_bytes(record.payload);
+    records[record.image].push_back({record.kind, record.offset, std::move(payload), record.place});
+  });
+  journal_->raise_sequence(greatest_void);
+  for (SessionImage& image : state_.images) {
+    auto part = std::make_unique<Part>();
+    part->number = image.number;
+    part->name = image.image.name;
+    part->overlay = std::make_shared<JournalOverlay>(journal_, image.number);
+    for (const Record& record : records[image.number]) {
+      ReplayedRecord again{record.kind, image.number, record.offset, 0, record.payload, record.place};
+      part->overlay->replay(again);
+    }
+    part->image = std::make_shared<Image>(part->name, image.image.tree, reader_, part->overlay);
+    parts_.push_back(std::move(part));
+  }
+  journal_->collect();
+}
+
+Session::Part& Session::part(std::string_view name) const {
+  for (const auto& part : parts_) {
+    if (part->name == name) return *part;
+  }
+  throw Error(ErrorKind::kBug, fmt::format("a session without an image {}", name));
+}
+
+std::shared_ptr<Image> Session::image(std::string_view name) const { return part(name).image; }
+
+std::vector<std::shared_ptr<Image>> Session::disks() const {
+  std::vector<std::shared_ptr<Image>> disks;
+  for (const SessionImage& image : state_.images) {
+    if (image.image.role != ImageRole::kMemory && image.image.role != ImageRole::kDevice) {
+      disks.push_back(part(image.image.name).image);
+    }
+  }
+  return disks;
+}
+
+void Session::save_state() { write_session_state(directory_, account_.device_key, state_); }
+
+void Session::void_records(Part& part, const TreeRoot& base) {
+  SessionImage& image = *state_.find(part.name);
+  image.void_below = part.overlay->clear();
+  image.image.tree = base;
+  part.image = std::make_shared<Image>(part.name, base, reader_, part.overlay);
+}
+
+void Session::drop_memory() {
+  void_records(part("memory"), {state_.vm.memory_bytes, {}});
+  void_records(part("device"), {0, {}});
+  memory_image_.reset();
+  scratch_.reset();
+  state_.stamp.reset();
+  state_.phase = SessionPhase::kCheckedOut;
+  save_state();
+}
+
+std::shared_ptr<Image> Session::begin_memory(bool fresh) {
+  if (fresh) drop_memory();
+  Part& memory = part("memory");
+  scratch_ = make_scratch_overlay(directory_, memory.image->size(), memory.overlay);
+  memory_image_ = std::make_shared<Image>("memory", state_.find("memory")->image.tree, reader_, scratch_);
+  return memory_image_;
+}
+
+void Session::abandon_memory() {
+  memory_image_.reset();
+  scratch_.reset();
+}
+
+void Session::keep_memory(const VmStamp& stamp, ByteView device_state) {
+  Part& memory = part("memory");
+  settle_memory(seal_context(), *memory_image_, *scratch_, *memory.overlay, *journal_);
+  Part& device = part("device");
+  void_records(device, {device_state.size(), {}});
+  device.image->write(0, device_state);
+  journal_->sync();
+  state_.stamp = stamp;
+  state_.phase = SessionPhase::kSuspended;
+  save_state();
+}
+
+Bytes Session::device_state() {
+  const auto image = part("device").image;
+  Bytes bytes(image->size());
+  image->read(0, bytes);
+  return bytes;
+}
+
+void Session::end() {
+  if (!account_.offline()) {
+    try {
+      account_.lock(parcel_).release(lock_record());
+    } catch (const Error& error) {
+      log::warn("the lock of {} was not released: {}", parcel_.name, error.what());
+    }
+  }
+  cancel();
+  const fs::path ended = ended_directory(directory_);
+  fs::remove_all(ended);
+  fs::rename(directory_, ended);  // at once, so that no half of a session is ever found
+  fs::remove_all(ended);
+}
+
+void Session::discard() {
+  state_.images = number_images(state_.base_version);
+  for (SessionImage& image : state_.images) void_records(part(image.image.name), image.image.tree);
+  state_.vm = state_.base_version.vm;
+  state_.stamp = state_.base_version.stamp;
+  state_.phase = state_.base_version.suspended() ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
+  state_.pending.reset();
+  save_state();
+  journal_->collect();
+}
+
+LockRecord Session::lock_record() const {
+  LockRecord record;
+  record.s = state_.lock_s;
+  record.host = account_.host.host;
+  record.host_id = account_.host.host_id;
+  record.held = true;
+  record.mode = state_.lock_mode;
+  record.base = state_.base;
+  record.since = state_.since;
+  return record;
+}
+
+void Session::renew_lock() {
+  if (account_.offline() || state_.lock_mode != LockMode::kAttended) return;
+  state_.lock_s = account_.lock(parcel_).renew(lock_record()).s;
+  save_state();
+}
+
+SealContext Session::seal_context() { return {*reader_, *settled_, account_.keys.domain_secret, kSealThreads}; }
+
+void Session::settle_if_needed() {
+  if (journal_->size_bytes() < kJournalLimit) return;
+  std::vector<SettleImage> images;
+  for (const SessionImage& image : state_.images) {
+    Part& owner = part(image.image.name);
+    images.push_back({*owner.overlay, owner.image->base()});
+  }
+  settle(seal_context(), *journal_, images, kJournalTarget);
+}
+
+void Session::go_online() {
+  if (!account_.offline()) return;
+  try {
+    account_.store = open_store(account_.entry.url);
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kOffline, error.what(),
+                {"everything is kept here; run the command again when the repository can be reached"});
+  }
+}
+
+void Session::cancel() { reader_->cancel(); }
+
+bool Session::dirty() const {
+  return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->overlay->is_dirty(); });
+}
+
+std::uint64_t Session::journal_bytes() const { return journal_->size_bytes(); }
+
+nlohmann::json Session::stats() const {
+  using nlohmann::json;
+  json images = json::array();
+  std::uint64_t changed = 0;
+  for (const auto& part : parts_) {
+    const auto& image = part->name == "memory" && memory_image_ ? memory_image_ : part->image;
+    const std::size_t dirty = part->name == "memory" && scratch_ ? scratch_->dirty_chunks().size()
+                                                                : part->overlay->dirty_chunks().size();
+    changed += dirty;
+    const ImageCounters& counters = image->counters();
+    images.push_back({{"name", part->name},
+                      {"size", image->size()},
+                      {"changed_chunks", dirty},
+                      {"read_bytes", counters.read_bytes.load()},
+                      {"written_bytes", counters.written_bytes.load()},
+                      {"reads", counters.reads.load()},
+                      {"writes", counters.writes.load()},
+                      {"flushes", counters.flushes.load()},
+                      {"read_errors", counters.read_errors.load()}});
+  }
+  return {{"schema", 1},
+          {"parcel", state_.parcel_name},
+          {"version", state_.base},
+          {"phase", to_name(state_.phase)},
+          {"since", to_rfc3339(state_.since)},
+          {"changed_bytes", changed * kChunkSize},
+          {"journal_bytes", journal_->size_bytes()},
+          {"images", images},
+          {"sources",
+           {{"cache_hits", source_stats_.cache_hits.load()},
+            {"settled_hits", source_stats_.settled_hits.load()},
+            {"repository_fetches", source_stats_.repository_fetches.load()},
+            {"repository_bytes", source_stats_.repository_bytes.load()},
+            {"corrupt_refused", source_stats_.corrupt_refused.load()},
+            {"waiting", source_stats_.waiting.load()}}},
+          {"uploaded_bytes", upload_counters_.bytes.load()}};
+}
+
+VersionReader::VersionReader(Account& account, Unreachable unreachable)
+    : cache(open_cache(account.paths, Config::load(account.paths))) {
+  StackParts parts;
+  parts.cache = cache;
+  parts.repository = account.store;
+  parts.unreachable = unreachable;
+  reader = make_reader(parts, stats);
+}
+
+std::shared_ptr<Image> VersionReader::open(const VersionImage& image) {
+  return std::make_shared<Image>(image.name, image.tree, reader, nullptr);
+}
+
+}  // namespace isr

@@ -1,0 +1,134 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "base/file.h"
+#include "fusefs/mount.h"
+#include "image/snapshot.h"
+#include "image/uploader.h"
+#include "session/session_state.h"
+
+namespace isr {
+
+/// What a publish came to.
+struct PublishResult {
+  std::uint64_t version = 0;   ///< the newest of ours: new, or unchanged
+  bool unchanged = false;      ///< nothing differed: no new version
+  std::string fork;            ///< "HOST-xxxx/N" when another host was first; the work is kept there
+  std::uint64_t uploaded_bytes = 0;
+  std::uint64_t uploaded_objects = 0;
+};
+/// done and total in bytes; total may grow.
+using ProgressFn = std::function<void(std::string_view step, std::uint64_t done, std::uint64_t total)>;
+
+/// A parcel checked out on this host: its journal, its images, its base. Used by
+/// the session daemon (which adds the mount and the VM) and by commands that
+/// publish without one. One process at a time: it holds the directory's flock.
+///
+/// Errors:  kVm "already in use here" when another process holds it.
+/// Threads: one at a time, but images() may be read and written meanwhile.
+class Session {
+ public:
+  /// Checks out: takes the lock, reads the version, makes the directory.
+  /// Error{kLocked}, {kNotFound}, {kHistory}. `n` absent: the newest.
+  static void create(Account& account, const ParcelEntry& parcel, LockMode mode, std::optional<std::uint64_t> n,
+                     const std::optional<std::string>& steal_reason);
+  /// Opens what create() made, or what a crash left: replays the journal. A
+  /// running phase becomes checkedout: what a crash leaves of memory is worthless.
+  Session(Account& account, const ParcelEntry& parcel);
+  ~Session();
+
+  SessionState& state() noexcept { return state_; }
+  void save_state();
+
+  /// The images to mount: disks, and memory when there is a VM to run.
+  std::shared_ptr<Image> image(std::string_view name) const;
+  std::vector<std::shared_ptr<Image>> disks() const;
+
+  /// Begins fresh memory (all zeros) of vm.memory_bytes, or opens the suspended one,
+  /// under a scratch layer. Returns the image to mount as memory.raw.
+  std::shared_ptr<Image> begin_memory(bool fresh);
+  /// The VM did not start, or is gone: the scratch layer is forgotten, the suspended memory below it is not.
+  void abandon_memory();
+  /// The VM has stopped for a suspend: memory's changes and the device state go
+  /// to the journal, durable; the phase becomes suspended.
+  void keep_memory(const VmStamp& stamp, ByteView device_state);
+  Bytes device_state();
+  /// Memory and device state are void from now on; durable.
+  void drop_memory();
+
+  /// Freezes, seals, uploads, publishes, read back; then what is published is no
+  /// longer dirty. With `memory`, the version is suspended (phase suspended only).
+  /// `paused` wraps the freeze alone, so that a running guest is at one point.
+  struct PublishOptions {
+    bool memory = false;
+    std::string message;
+    std::string copy_of;  ///< of a rollback: published even when nothing differs
+    std::function<void(const std::function<void()>& freeze)> paused;
+  };
+  PublishResult publish(const PublishOptions& options, const ProgressFn& progress);
+
+  /// Releases the lock and deletes the directory; only after a publish, or to discard.
+  void end();
+  /// Everything since the base is dropped; stays checked out.
+  void discard();
+  /// Renews the lease; Error{kLocked} when it was taken over.
+  void renew_lock();
+
+  /// Settles when the journal is large. Cheap when it is not.
+  void settle_if_needed();
+  /// Makes an offline account online. Error{kOffline}.
+  void go_online();
+  /// Ends reads that wait for the network.
+  void cancel();
+
+  bool dirty() const;
+  std::uint64_t journal_bytes() const;
+  const SourceStats& source_stats() const noexcept { return source_stats_; }
+  const UploadCounters& upload_counters() const noexcept { return upload_counters_; }
+  /// For stat and stats.json.
+  nlohmann::json stats() const;
+
+ private:
+  struct Part;         // an image of the session with its overlay
+  struct Publication;  // a version on its way
+  Part& part(std::string_view name) const;
+  void open_parts();
+  void resolve_pending();
+  void void_records(Part& part, const TreeRoot& base);
+  SealContext seal_context();
+  void freeze_and_seal(const PublishOptions& options, Publication& publication);
+  void upload(const Publication& publication, const ProgressFn& progress);
+  void commit(const Publication& publication, PublishResult& result);
+  void adopt(const Publication& publication, const StoredHead& head);
+  void empty_settled(const std::vector<Cid>& published);
+  LockRecord lock_record() const;
+
+  Account& account_;
+  ParcelEntry parcel_;
+  fs::path directory_;
+  std::optional<FileLock> flock_;
+  SessionState state_;
+  SourceStats source_stats_;
+  UploadCounters upload_counters_;
+  std::shared_ptr<PackStore> settled_;
+  std::shared_ptr<PackStore> cache_;
+  std::shared_ptr<ChunkReader> reader_;
+  std::shared_ptr<Journal> journal_;
+  std::vector<std::unique_ptr<Part>> parts_;
+  std::shared_ptr<ScratchOverlay> scratch_;
+  std::shared_ptr<Image> memory_image_;
+};
+
+/// The reading side of any version of a parcel, without a session: mount, export, check.
+struct VersionReader {
+  VersionReader(Account& account, Unreachable unreachable);
+  std::shared_ptr<Image> open(const VersionImage& image);
+
+  SourceStats stats;
+  std::shared_ptr<PackStore> cache;
+  std::shared_ptr<ChunkReader> reader;
+};
+std::shared_ptr<PackStore> open_cache(const Paths& paths, const Config& config);
+
+}  // namespace isr

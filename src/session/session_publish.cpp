@@ -1,0 +1,232 @@
+// freeze → seal → upload → check the lock → publish → read back → adopt.
+//
+// Only the last step forgets anything here. The state file says before the
+// publish which head it will be, so that after a crash the same head in the
+// repository is known to be ours.
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "session/session.h"
+#include "session/session_part.h"
+
+namespace isr {
+namespace {
+
+constexpr unsigned kUploadThreads = 12;
+
+bool same_tree(const VersionImage* a, const VersionImage* b) {
+  if (!a || !b) return a == b;
+  return a->tree.size == b->tree.size && a->tree.root == b->tree.root;
+}
+
+bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
+  return a.images.size() == b.images.size() &&
+         std::all_of(a.images.begin(), a.images.end(),
+                     [&](const VersionImage& image) { return same_tree(&image, b.find(image.name)); });
+}
+
+}  // namespace
+
+struct Session::Publication {
+  ParcelVersion version;
+  std::vector<Cid> objects;
+  std::map<std::uint16_t, std::uint64_t> void_below;
+  std::vector<Part*> parts;
+};
+
+/// Before the replay: when a publish that a crash interrupted did happen, what it covers is void.
+void Session::resolve_pending() {
+  if (!state_.pending || account_.offline()) return;
+  const PendingPublish pending = *state_.pending;
+  const auto head = account_.chain(parcel_.chain()).read(pending.n);
+  if (!head || head->hash != pending.hash) return;
+  const ParcelVersion version = open_version(parcel_, head->head);
+  for (SessionImage& image : state_.images) {
+    if (const VersionImage* published = version.find(image.image.name)) image.image.tree = published->tree;
+    if (const auto it = pending.void_below.find(image.number); it != pending.void_below.end()) {
+      image.void_below = std::max(image.void_below, it->second);
+    }
+  }
+  account_.chain(parcel_.chain()).newest();
+  state_.base = pending.n;
+  state_.base_hash = pending.hash;
+  state_.base_version = version;
+  state_.pending.reset();
+  state_.upload_begun = false;
+  save_state();
+  log::info("{}: version {} had been published before the interruption", parcel_.name, pending.n);
+}
+
+void Session::freeze_and_seal(const PublishOptions& options, Publication& publication) {
+  for (const SessionImage& image : state_.images) {
+    const bool belongs_to_memory = image.image.role == ImageRole::kMemory || image.image.role == ImageRole::kDevice;
+    if (!belongs_to_memory || options.memory) publication.parts.push_back(&part(image.image.name));
+  }
+  const auto freeze = [&] {
+    for (Part* part : publication.parts) publication.void_below[part->number] = part->overlay->freeze();
+  };
+  if (options.paused) {
+    options.paused(freeze);
+  } else {
+    freeze();
+  }
+  journal_->sync();
+  for (Part* part : publication.parts) {
+    VersionImage image = state_.find(part->name)->image;
+    const SealedImage sealed = seal_frozen(seal_context(), *part->overlay, image.tree);
+    image.tree = sealed.root;
+    publication.version.images.push_back(std::move(image));
+    publication.objects.insert(publication.objects.end(), sealed.new_objects.begin(), sealed.new_objects.end());
+  }
+  std::sort(publication.objects.begin(), publication.objects.end());
+  publication.objects.erase(std::unique(publication.objects.begin(), publication.objects.end()),
+                            publication.objects.end());
+  publication.version.vm = state_.vm;
+  if (options.memory) publication.version.stamp = state_.stamp;
+  publication.version.message = options.message;
+  publication.version.copy_of = options.copy_of;
+}
+
+void Session::upload(const Publication& publication, const ProgressFn& progress) {
+  const bool again = state_.upload_begun;
+  if (!again) {
+    state_.upload_begun = true;
+    save_state();
+  }
+  Uploader uploader(account_.store, kUploadThreads, upload_counters_);
+  const std::uint64_t total = publication.objects.size();
+  std::uint64_t done = 0;
+  for (const Cid& cid : publication.objects) {
+    if (progress) progress("upload", done++, total);
+    if (again && account_.store->stat(object_name(cid))) continue;  // sent before the interruption
+    uploader.put_later(cid, [this, cid] {
+      auto object = settled_->fetch(cid, Priority::kUpload, {});
+      if (!object) {
+        // Settled long ago and published under another version, or damaged here.
+        object = cache_->fetch(cid, Priority::kUpload, {});
+      }
+      if (!object || cid_of(*object) != cid) {
+        throw Error(ErrorKind::kCorrupt, fmt::format("object {} of this session is damaged or missing in {}",
+                                                     to_hex(cid.view()), settled_->describe()));
+      }
+      return std::move(*object);
+    });
+  }
+  uploader.finish();  // every put was answered "created" or "exists": all are present
+  if (progress) progress("upload", total, total);
+}
+
+void Session::adopt(const Publication& publication, const StoredHead& head) {
+  state_.base = head.head.n;
+  state_.base_hash = head.hash;
+  state_.base_version = publication.version;
+  for (Part* part : publication.parts) {
+    SessionImage& image = *state_.find(part->name);
+    image.image.tree = publication.version.find(part->name)->tree;
+    image.void_below = publication.void_below.at(part->number);
+  }
+  state_.pending.reset();
+  state_.upload_begun = false;
+  save_state();
+  for (Part* part : publication.parts) {
+    part->image->set_base(publication.version.find(part->name)->tree);
+    part->overlay->drop_frozen();
+  }
+  journal_->collect();
+  empty_settled(publication.objects);
+}
+
+/// What is published is clean: it goes to the cache, and nothing else keeps it here.
+void Session::empty_settled(const std::vector<Cid>& published) {
+  for (const Cid& cid : published) {
+    if (const auto object = settled_->fetch(cid, Priority::kUpload, {})) {
+      try {
+        cache_->put(cid, *object);
+      } catch (const Error&) {
+        break;  // a full cache costs a fetch later
+      }
+    }
+  }
+  std::set<Cid> needed;
+  for (const auto& part : parts_) {
+    for (const std::uint64_t chunk : part->overlay->dirty_chunks()) {
+      if (const auto ref = part->overlay->replaced(chunk)) needed.insert(ref->cid);
+    }
+  }
+  std::vector<Cid> unneeded;
+  for (const Cid& cid : settled_->all()) {
+    if (!needed.contains(cid)) unneeded.push_back(cid);
+  }
+  settled_->remove(unneeded);
+  settled_->sync();
+}
+
+void Session::commit(const Publication& publication, PublishResult& result) {
+  Chain chain = account_.chain(parcel_.chain());
+  const auto newest = chain.newest();
+  std::uint64_t base = state_.base;
+  Sha256 base_hash = state_.base_hash;
+  if (newest && state_.pending && newest->head.n == state_.pending->n && newest->hash == state_.pending->hash) {
+    base = state_.pending->n;  // resolved late: we were offline when the session was opened
+    base_hash = state_.pending->hash;
+  }
+  bool fork = newest && newest->head.n != base;
+  if (!fork) {
+    try {
+      account_.lock(parcel_).check(lock_record());
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kLocked) throw;
+      fork = true;
+    }
+  }
+  const std::uint64_t n = base + 1;
+  const Bytes blob = make_head(account_, parcel_, n, base_hash, publication.version);
+  if (!fork) {
+    state_.pending = PendingPublish{n, head_hash(blob), publication.void_below};
+    save_state();
+    fork = chain.publish(n, blob) == PutResult::kExists;
+  }
+  if (fork) {
+    result.fork = chain.keep_fork(account_.host.host, n, blob);
+    result.version = state_.base;
+    return;
+  }
+  const auto head = chain.read(n);
+  if (!head) throw Error(ErrorKind::kTransient, fmt::format("version {} cannot be read back", n));
+  adopt(publication, *head);
+  result.version = n;
+}
+
+PublishResult Session::publish(const PublishOptions& options, const ProgressFn& progress) {
+  go_online();
+  account_.online("publishing " + parcel_.name);
+  if (!account_.store->writable()) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only", account_.store->describe()));
+  }
+  PublishResult result;
+  const std::uint64_t bytes_before = upload_counters_.bytes;
+  const std::uint64_t objects_before = upload_counters_.objects;
+  Publication publication;
+  try {
+    if (progress) progress("seal", 0, 1);
+    freeze_and_seal(options, publication);
+    if (options.copy_of.empty() && same_content(publication.version, state_.base_version)) {
+      result.unchanged = true;
+      result.version = state_.base;
+    } else {
+      upload(publication, progress);
+      publication.version.added_bytes = upload_counters_.bytes - bytes_before;
+      commit(publication, result);
+    }
+  } catch (...) {
+    for (Part* part : publication.parts) part->overlay->thaw();
+    throw;
+  }
+  for (Part* part : publication.parts) part->overlay->thaw();  // nothing is frozen after a commit
+  result.uploaded_bytes = upload_counters_.bytes - bytes_before;
+  result.uploaded_objects = upload_counters_.objects - objects_before;
+  return result;
+}
+
+}  // namespace isr

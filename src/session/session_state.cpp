@@ -1,0 +1,175 @@
+#include "session/session_state.h"
+
+#include <fmt/format.h>
+#include <sys/file.h>
+
+#include <fcntl.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+
+namespace isr {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kMaxStateSize = 4U << 20U;
+constexpr std::string_view kFormat = "isr1-session";
+
+std::string context(const std::string& parcel_id) { return "isr1/session|" + parcel_id; }
+
+Key state_key(const Key& device_key) { return hkdf_sha256(device_key.view(), {}, "isr1/session-state"); }
+
+json voids_to_json(const std::map<std::uint16_t, std::uint64_t>& voids) {
+  json out = json::array();
+  for (const auto& [number, below] : voids) out.push_back({number, below});
+  return out;
+}
+
+/// A session's images are a version too: one encoding for both.
+json images_to_json(const SessionState& state) {
+  ParcelVersion now;
+  json numbers = json::array();
+  for (const SessionImage& image : state.images) {
+    now.images.push_back(image.image);
+    numbers.push_back({image.number, image.void_below});
+  }
+  now.vm = state.vm;
+  now.stamp = state.stamp;
+  return {{"now", json::parse(as_text(encode_version(now)))}, {"numbers", numbers}};
+}
+
+void images_from_json(const json& in, SessionState& state) {
+  ParcelVersion now = parse_version(as_bytes(in.at("now").dump()));
+  const json& numbers = in.at("numbers");
+  if (numbers.size() != now.images.size()) throw Error(ErrorKind::kCorrupt, "the session's images do not fit");
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    state.images.push_back({numbers[i].at(0).get<std::uint16_t>(), now.images[i], numbers[i].at(1).get<std::uint64_t>()});
+  }
+  state.vm = now.vm;
+  state.stamp = now.stamp;
+}
+
+json to_json(const SessionState& state) {
+  json out{{"format", kFormat},
+           {"parcel", state.parcel_id},
+           {"name", state.parcel_name},
+           {"phase", to_name(state.phase)},
+           {"base", state.base},
+           {"base_hash", to_hex(state.base_hash.view())},
+           {"base_version", json::parse(as_text(encode_version(state.base_version)))},
+           {"since", to_rfc3339(state.since)},
+           {"lock", state.lock_s},
+           {"attended", state.lock_mode == LockMode::kAttended},
+           {"upload_begun", state.upload_begun},
+           {"images", images_to_json(state)}};
+  if (state.pending) {
+    out["pending"] = {{"n", state.pending->n},
+                      {"hash", to_hex(state.pending->hash.view())},
+                      {"void_below", voids_to_json(state.pending->void_below)}};
+  }
+  return out;
+}
+
+SessionState from_json(const json& in) {
+  if (in.at("format") != kFormat) throw Error(ErrorKind::kUnsupported, "a session of an unknown format");
+  SessionState state;
+  state.parcel_id = in.at("parcel").get<std::string>();
+  state.parcel_name = in.at("name").get<std::string>();
+  const auto phase = in.at("phase").get<std::string>();
+  state.phase = phase == "running"     ? SessionPhase::kRunning
+                : phase == "suspended" ? SessionPhase::kSuspended
+                                       : SessionPhase::kCheckedOut;
+  state.base = in.at("base").get<std::uint64_t>();
+  state.base_hash = fixed_from_hex<Sha256>(in.at("base_hash").get<std::string>()).value();
+  state.base_version = parse_version(as_bytes(in.at("base_version").dump()));
+  state.since = from_rfc3339(in.at("since").get<std::string>()).value();
+  state.lock_s = in.at("lock").get<std::uint64_t>();
+  state.lock_mode = in.at("attended").get<bool>() ? LockMode::kAttended : LockMode::kCheckout;
+  state.upload_begun = in.at("upload_begun").get<bool>();
+  images_from_json(in.at("images"), state);
+  if (in.contains("pending")) {
+    const json& pending = in.at("pending");
+    state.pending.emplace();
+    state.pending->n = pending.at("n").get<std::uint64_t>();
+    state.pending->hash = fixed_from_hex<Sha256>(pending.at("hash").get<std::string>()).value();
+    for (const json& pair : pending.at("void_below")) {
+      state.pending->void_below[pair.at(0).get<std::uint16_t>()] = pair.at(1).get<std::uint64_t>();
+    }
+  }
+  return state;
+}
+
+bool daemon_holds(const fs::path& lock_file) {
+  const auto fd = open_if_exists(lock_file, O_RDWR);
+  return fd && ::flock(fd->get(), LOCK_SH | LOCK_NB) != 0;
+}
+
+std::string short_id(const std::string& parcel_id) { return parcel_id.substr(0, 12); }
+
+}  // namespace
+
+std::string_view to_name(SessionPhase phase) noexcept {
+  switch (phase) {
+    case SessionPhase::kRunning: return "running";
+    case SessionPhase::kSuspended: return "suspended";
+    case SessionPhase::kCheckedOut: break;
+  }
+  return "checkedout";
+}
+
+SessionImage* SessionState::find(std::string_view name) {
+  const auto it = std::find_if(images.begin(), images.end(), [&](const auto& i) { return i.image.name == name; });
+  return it == images.end() ? nullptr : &*it;
+}
+
+std::optional<SessionState> read_session_state(const fs::path& parcel_directory, const Key& device_key,
+                                               const std::string& parcel_id) {
+  const fs::path file = parcel_directory / "session";
+  const auto box = read_file_if_exists(file, kMaxStateSize);
+  if (!box) return std::nullopt;
+  const auto plain = open_box(state_key(device_key), as_bytes(context(parcel_id)), *box);
+  if (!plain) {
+    throw Error(ErrorKind::kCorrupt, fmt::format("{} is damaged; the journal beside it is untouched", file.string()));
+  }
+  try {
+    return from_json(json::parse(as_text(*plain)));
+  } catch (const json::exception& error) {
+    throw Error(ErrorKind::kCorrupt, fmt::format("{}: {}", file.string(), error.what()));
+  }
+}
+
+void write_session_state(const fs::path& parcel_directory, const Key& device_key, const SessionState& state) {
+  const std::string text = to_json(state).dump();
+  replace_file(parcel_directory / "session",
+               seal_box(state_key(device_key), as_bytes(context(state.parcel_id)), as_bytes(text)));
+}
+
+std::optional<LocalState> local_state(const Account& account, const ParcelEntry& parcel) {
+  const fs::path directory = account.parcel_directory(parcel);
+  const auto state = read_session_state(directory, account.device_key, parcel.id);
+  if (!state) return std::nullopt;
+  LocalState local;
+  local.daemon_alive = daemon_holds(directory / "lock");
+  local.base = state->base;
+  local.since = state->since;
+  switch (state->phase) {
+    case SessionPhase::kCheckedOut: local.state = "checked out"; break;
+    case SessionPhase::kSuspended: local.state = "suspended here"; break;
+    case SessionPhase::kRunning: local.state = local.daemon_alive ? "running" : "crashed"; break;
+  }
+  return local;
+}
+
+fs::path mount_directory(const Paths& paths, const std::string& parcel_id) {
+  return paths.runtime / "mnt" / short_id(parcel_id);
+}
+fs::path control_socket(const Paths& paths, const std::string& parcel_id) {
+  return paths.runtime / "ctl" / short_id(parcel_id);
+}
+fs::path vm_directory(const Paths& paths, const std::string& parcel_id) {
+  return paths.runtime / "vm" / short_id(parcel_id);
+}
+
+}  // namespace isr

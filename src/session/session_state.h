@@ -1,0 +1,74 @@
+#pragma once
+
+#include <map>
+#include <optional>
+
+#include "session/parcel_version.h"
+
+namespace isr {
+
+/// The state table of a session on this host.
+///
+///   state       on this host            lock     left by
+///   checkedout  journal, mount          ours     resume, start, checkin, discard
+///   running     + QEMU                  renewed  suspend, stop, poweroff; a crash → checkedout
+///   suspended   + memory, device        ours     resume, or suspend/sync again → uploaded, absent
+///
+/// Absent is no directory at all.
+enum class SessionPhase { kCheckedOut, kRunning, kSuspended };
+std::string_view to_name(SessionPhase phase) noexcept;
+
+/// A publish that was begun: if the repository has this head, it was ours.
+struct PendingPublish {
+  std::uint64_t n = 0;
+  Sha256 hash;
+  std::map<std::uint16_t, std::uint64_t> void_below;  ///< as SessionImage::void_below, once published
+};
+
+struct SessionImage {
+  std::uint16_t number = 0;  ///< in the journal
+  VersionImage image;        ///< its base: name, role, size, root
+  /// Journal records of this image with a smaller sequence number are void.
+  std::uint64_t void_below = 0;
+};
+
+/// parcels/ID/session: sealed under the device key, replaced atomically at every
+/// change of phase; docs/formats/session.md.
+struct SessionState {
+  std::string parcel_id;
+  std::string parcel_name;
+  SessionPhase phase = SessionPhase::kCheckedOut;
+  std::uint64_t base = 0;       ///< version that this session began from, or last published
+  Sha256 base_hash;             ///< of that version's head
+  ParcelVersion base_version;   ///< what it says; discard() goes back to it
+  WallTime since;
+  std::uint64_t lock_s = 0;     ///< number of our lock record
+  LockMode lock_mode = LockMode::kAttended;
+  VmSettings vm;
+  std::optional<VmStamp> stamp; ///< of the memory, when suspended
+  std::vector<SessionImage> images;
+  std::optional<PendingPublish> pending;
+  bool upload_begun = false;    ///< objects of an unfinished publish may be in the repository already
+
+  SessionImage* find(std::string_view name);
+};
+
+std::optional<SessionState> read_session_state(const fs::path& parcel_directory, const Key& device_key,
+                                               const std::string& parcel_id);
+void write_session_state(const fs::path& parcel_directory, const Key& device_key, const SessionState& state);
+
+/// What ls and stat say of a parcel without asking anybody.
+struct LocalState {
+  std::string state;  ///< "checked out", "running", "suspended", "crashed" (no daemon though it should run)
+  std::uint64_t base = 0;
+  WallTime since;
+  bool daemon_alive = false;
+};
+std::optional<LocalState> local_state(const Account& account, const ParcelEntry& parcel);
+
+/// Short names of a parcel's places below the runtime directory.
+fs::path mount_directory(const Paths& paths, const std::string& parcel_id);
+fs::path control_socket(const Paths& paths, const std::string& parcel_id);
+fs::path vm_directory(const Paths& paths, const std::string& parcel_id);
+
+}  // namespace isr

@@ -1,0 +1,284 @@
+// Images against a plain vector of bytes: random reads, writes, discards,
+// snapshots, settling and restarts must never show another byte.
+
+#include "image/image.h"
+
+#include <catch2/catch.hpp>
+#include <random>
+
+#include "base/file.h"
+#include "image/scratch_overlay.h"
+#include "image/snapshot.h"
+#include "image/tree_builder.h"
+#include "support/bytes.h"
+
+namespace isr {
+namespace {
+
+constexpr std::uint64_t kSize = 5 * kChunkSize + 12288 + 512;
+
+Key secret() { return hkdf_sha256(as_bytes("domain"), {}, "test"); }
+Key device() { return hkdf_sha256(as_bytes("device"), {}, "test"); }
+
+/// A session's parts without a session: a settled store, a journal, one image.
+struct Bench {
+  explicit Bench(std::uint64_t size) : model(size) {
+    PackStoreOptions options;
+    options.durable = true;
+    settled = open_pack_store(temp.path() / "settled", options);
+    StackParts parts;
+    parts.settled = settled;
+    reader = std::make_shared<ChunkReader>(open_stack(parts, stats), ReaderOptions{1U << 20U, 16, 2});
+    base = {size, {}};
+    open();
+  }
+
+  void open() {
+    std::vector<ReplayedRecord> found;
+    std::vector<Bytes> payloads;
+    image.reset();
+    overlay.reset();
+    journal.reset();
+    struct Kept {
+      ReplayedRecord record;
+      Bytes payload;
+    };
+    std::vector<Kept> kept;
+    journal = std::make_shared<Journal>(temp.path() / "journal", device(), [&](const ReplayedRecord& r) {
+      if (r.sequence >= void_below) kept.push_back({r, to_bytes(r.payload)});
+    });
+    journal->raise_sequence(void_below);
+    overlay = std::make_shared<JournalOverlay>(journal, std::uint16_t{0});
+    for (Kept& k : kept) {
+      k.record.payload = k.payload;
+      overlay->replay(k.record);
+    }
+    image = std::make_shared<Image>("disk", base, reader, overlay);
+  }
+
+  SealContext context() { return {*reader, *settled, secret(), 2}; }
+
+  void publish() {
+    const std::uint64_t boundary = overlay->freeze();
+    base = seal_frozen(context(), *overlay, base).root;
+    void_below = boundary;
+    image->set_base(base);
+    overlay->drop_frozen();
+  }
+
+  void check() {
+    Bytes all(model.size());
+    REQUIRE(image->read(0, all) == all.size());
+    const bool equal = all == model;
+    if (!equal) {
+      const auto at = std::mismatch(all.begin(), all.end(), model.begin()).first - all.begin();
+      FAIL("first difference at byte " << at);
+    }
+  }
+
+  TempDirectory temp;
+  SourceStats stats;
+  std::shared_ptr<PackStore> settled;
+  std::shared_ptr<ChunkReader> reader;
+  std::shared_ptr<Journal> journal;
+  std::shared_ptr<JournalOverlay> overlay;
+  std::shared_ptr<Image> image;
+  TreeRoot base;
+  std::uint64_t void_below = 0;
+  Bytes model;
+};
+
+}  // namespace
+
+TEST_CASE("a writable image reads like a plain file through writes, discards, snapshots and restarts", "[image]") {
+  Bench bench(kSize);
+  const unsigned seed = GENERATE(1U, 2U, 3U);
+  std::mt19937 rng(seed);
+  const auto below = [&](std::uint64_t limit) { return std::uniform_int_distribution<std::uint64_t>(0, limit - 1)(rng); };
+  for (int step = 0; step < 400; ++step) {
+    const std::uint64_t offset = below(kSize);
+    const std::uint64_t longest = below(4) == 0 ? 300'000 : 6'000;
+    const std::uint64_t length = std::min(1 + below(longest), kSize - offset);
+    switch (below(12)) {
+      case 0:
+        bench.image->discard(offset, length);
+        std::fill_n(bench.model.begin() + static_cast<std::ptrdiff_t>(offset), length, std::uint8_t{0});
+        break;
+      case 1: {
+        Bytes out(length);
+        REQUIRE(bench.image->read(offset, out) == length);
+        REQUIRE(std::equal(out.begin(), out.end(), bench.model.begin() + static_cast<std::ptrdiff_t>(offset)));
+        break;
+      }
+      case 2:
+        if (below(6) == 0) bench.publish();
+        break;
+      case 3:
+        if (below(6) == 0) bench.open();
+        break;
+      case 4:
+        if (below(6) == 0) {
+          bench.journal->roll();
+          SettleImage one{*bench.overlay, bench.base};
+          settle(bench.context(), *bench.journal, {&one, 1}, 0);
+        }
+        break;
+      case 5:
+        if (below(6) == 0) {
+          bench.overlay->freeze();
+          bench.image->write(offset, Bytes(length, 0x5a));
+          std::fill_n(bench.model.begin() + static_cast<std::ptrdiff_t>(offset), length, std::uint8_t{0x5a});
+          bench.check();
+          bench.overlay->thaw();
+        }
+        break;
+      default: {
+        const Bytes data = test::random_bytes(length, rng());
+        bench.image->write(offset, data);
+        std::copy(data.begin(), data.end(), bench.model.begin() + static_cast<std::ptrdiff_t>(offset));
+      }
+    }
+    if (step % 40 == 0) bench.check();
+  }
+  bench.check();
+  bench.publish();
+  bench.check();
+  bench.open();
+  bench.check();
+}
+
+TEST_CASE("a partial write fetches nothing", "[image]") {
+  Bench bench(kSize);
+  bench.image->write(0, test::random_bytes(kChunkSize, 9));
+  bench.publish();
+  const auto fetched = bench.stats.settled_hits.load();
+  bench.image->write(100, test::random_bytes(512, 10));
+  bench.image->write(kChunkSize - 256, test::random_bytes(512, 10));
+  CHECK(bench.stats.settled_hits.load() == fetched);
+}
+
+TEST_CASE("settling bounds the journal by what differs, not by what was written", "[image]") {
+  Bench bench(8 * kChunkSize);
+  for (int round = 0; round < 20; ++round) {
+    const Bytes data = test::random_bytes(8 * kChunkSize, static_cast<std::uint64_t>(round));
+    bench.image->write(0, data);
+    bench.model = data;
+    bench.journal->roll();
+  }
+  SettleImage one{*bench.overlay, bench.base};
+  settle(bench.context(), *bench.journal, {&one, 1}, 4096);
+  CHECK(bench.journal->size_bytes() < 8192);
+  bench.check();
+  bench.open();
+  bench.check();
+}
+
+TEST_CASE("writing the same bytes again changes no reference", "[image]") {
+  Bench bench(kSize);
+  const Bytes data = test::random_bytes(3 * kChunkSize, 11);
+  bench.image->write(0, data);
+  bench.publish();
+  const TreeRoot before = bench.base;
+  bench.image->write(1000, ByteView(data).subspan(1000, 200'000));
+  bench.publish();
+  CHECK(bench.base.root == before.root);
+}
+
+TEST_CASE("memory under a scratch layer reads like a plain file and settles into chunks", "[image]") {
+  Bench bench(kChunkSize * 4);
+  bench.image->write(0, test::random_bytes(kChunkSize * 2, 12));
+  bench.publish();
+  Bytes model(kChunkSize * 4);
+  bench.image->read(0, model);
+  auto scratch = make_scratch_overlay(bench.temp.path(), kChunkSize * 4, bench.overlay);
+  auto memory = std::make_shared<Image>("memory", bench.base, bench.reader, scratch);
+  std::mt19937 rng(5);
+  for (int step = 0; step < 200; ++step) {
+    const std::uint64_t offset = rng() % (kChunkSize * 4 - 20'000);
+    const std::uint64_t length = 1 + rng() % 20'000;
+    if (step % 7 == 0) {
+      memory->discard(offset, length);
+      std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(offset), length, std::uint8_t{0});
+    } else {
+      const Bytes data = test::random_bytes(length, rng());
+      memory->write(offset, data);
+      std::copy(data.begin(), data.end(), model.begin() + static_cast<std::ptrdiff_t>(offset));
+    }
+  }
+  Bytes out(model.size());
+  memory->read(0, out);
+  CHECK((out == model));
+  settle_memory(bench.context(), *memory, *scratch, *bench.overlay, *bench.journal);
+  bench.image->read(0, out);
+  CHECK((out == model));
+  bench.open();
+  bench.image->read(0, out);
+  CHECK((out == model));
+}
+
+TEST_CASE("a tree built in order equals one made by updates", "[image]") {
+  Bench bench(700 * kChunkSize);
+  std::map<std::uint64_t, ChunkRef> changes;
+  std::vector<ChunkRef> refs(700);
+  for (const std::uint64_t chunk : {0ULL, 5ULL, 255ULL, 256ULL, 600ULL, 699ULL}) {
+    const SealedObject sealed = seal_chunk(test::random_bytes(kChunkSize, chunk), secret());
+    bench.settled->put(sealed.ref.cid, sealed.bytes);
+    refs[chunk] = sealed.ref;
+    changes[chunk] = sealed.ref;
+  }
+  const auto emit = [&](const SealedObject& page) { bench.settled->put(page.ref.cid, page.bytes); };
+  TreeBuilder builder(700 * kChunkSize, secret(), emit);
+  builder.add(refs[0]);
+  for (std::uint64_t chunk = 1; chunk < 700;) {
+    std::uint64_t zeros = 0;
+    while (chunk + zeros < 700 && refs[chunk + zeros].is_zero()) ++zeros;
+    if (zeros > 0) {
+      builder.add_zeros(zeros);
+    } else {
+      builder.add(refs[chunk]);
+    }
+    chunk += std::max<std::uint64_t>(zeros, 1);
+  }
+  const TreeRoot built = builder.finish();
+  const TreeRoot updated = update_tree(*bench.reader, {700 * kChunkSize, {}}, changes, secret(), emit);
+  CHECK(built.root == updated.root);
+  std::map<std::uint64_t, ChunkRef> found;
+  for_each_chunk(*bench.reader, built, [&](std::uint64_t chunk, const ChunkRef& ref) { found[chunk] = ref; });
+  CHECK(found == changes);
+  CHECK(find_chunk(*bench.reader, built, 600) == refs[600]);
+  CHECK(find_chunk(*bench.reader, built, 601).is_zero());
+
+  SECTION("and changes that zero everything give the empty tree") {
+    for (auto& [chunk, ref] : changes) ref = {};
+    CHECK(update_tree(*bench.reader, built, changes, secret(), emit).root.is_zero());
+  }
+}
+
+TEST_CASE("a 1 TiB image of zeros is one reference", "[image]") {
+  TreeBuilder builder(1ULL << 40U, secret(), [](const SealedObject&) { FAIL("nothing is stored"); });
+  builder.add_zeros(chunk_count(1ULL << 40U));
+  CHECK(builder.finish().root.is_zero());
+}
+
+TEST_CASE("a missing object is named, never zeros", "[image]") {
+  Bench bench(kSize);
+  bench.image->write(0, test::random_bytes(kChunkSize, 13));
+  bench.publish();
+  const auto cids = bench.settled->all();
+  bench.settled->remove(cids);
+  bench.reader = nullptr;
+  StackParts parts;
+  parts.settled = bench.settled;
+  const auto reader = std::make_shared<ChunkReader>(open_stack(parts, bench.stats), ReaderOptions{});
+  Image image("disk", bench.base, reader, nullptr);
+  Bytes out(16);
+  try {
+    image.read(0, out);
+    FAIL("read something");
+  } catch (const Error& error) {
+    CHECK((error.kind() == ErrorKind::kCorrupt || error.kind() == ErrorKind::kOffline));
+    CHECK(std::string(error.what()).find(to_hex(bench.base.root.cid.view()).substr(0, 12)) != std::string::npos);
+  }
+}
+
+}  // namespace isr
