@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -18,18 +19,23 @@ struct RepositoryEntry {
 /// config.toml: [repo.NAME] url, user; [cache] limit, dir …; flags > environment
 /// > user's file > /etc/isr/config.toml > built in.
 ///
-///     default_repo = "home"
+///     default_repo = "home"     # ISR_REPO; the other keys are ISR_SECTION_KEY
+///     offline = false
 ///     [repo.home]
 ///     url = "http://…"
 ///     user = "alice"
 ///     [cache]
 ///     limit = "20G"
+///     min_free = "1G"           # left free on the cache's file system
+///     dir = "/big/disk/isr"     # else XDG_CACHE_HOME/isr
 ///     [read]
 ///     unreachable = "wait"      # or "fail"
 ///     [vm]
 ///     accelerator = "auto"      # kvm, tcg
 ///     [upload]
 ///     limit = "0"               # bytes per second
+///     [password]
+///     file = "/path"            # or command = "pass show isr"
 struct Setting {
   std::string key;     ///< "cache.limit"
   std::string value;
@@ -48,17 +54,29 @@ class Config {
   std::vector<Setting> settings() const;   ///< every known key with its winner
   std::string get(const std::string& key) const;  ///< Error{kUsage} for an unknown key
   std::uint64_t get_bytes(const std::string& key) const;
+  bool get_bool(const std::string& key) const;
 
-  /// These rewrite the user's file (keeping other keys), atomically.
+  /// What a flag of the command line says; not written anywhere.
+  void override_with_flag(const std::string& key, const std::string& value);
+  /// These rewrite the user's file, atomically, keeping other keys and comments.
   void set(const std::string& key, const std::string& value);
   void add_repository(const RepositoryEntry& entry);
   void remove_repository(const std::string& name);
 
  private:
+  void read_file(const fs::path& path);
+  void read_environment();
+  void assign(const std::string& key, const std::string& value, const std::string& origin);
+  fs::path user_file() const;
+  void rewrite(const std::string& text);
+
   Paths paths_;
   std::map<std::string, RepositoryEntry> repositories_;
   std::map<std::string, Setting> settings_;
 };
+
+/// 1..64 of [A-Za-z0-9_-], beginning with a letter or digit (a bare TOML key). Error{kUsage}.
+void check_repository_name(const std::string& name);
 
 /// "1.5G", "10GiB", "4096": bytes, binary units (GB means GiB). Error{kUsage}.
 std::uint64_t parse_size(const std::string& text);
