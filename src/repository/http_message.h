@@ -1,0 +1,55 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+
+/// The parts of HTTP messages that client and server read and write themselves;
+/// docs/formats/http.md has the protocol. All pure.
+namespace isr {
+
+/// RFC 9110 IMF-fixdate, e.g. "Mon, 23 Nov 2026 04:06:20 GMT".
+std::string to_http_date(WallTime time);
+/// The inverse: exactly that form, nothing else.
+std::optional<WallTime> from_http_date(std::string_view text);
+
+/// Of a Retry-After value, seconds or a date. Never negative.
+std::optional<std::chrono::milliseconds> parse_retry_after(std::string_view text, WallTime now);
+
+/// "bytes FIRST-LAST/TOTAL" as an answer says it; nullopt for anything else
+/// and for numbers that contradict each other.
+struct ContentRange {
+  std::uint64_t first = 0;
+  std::uint64_t last = 0;
+  std::uint64_t total = 0;
+};
+std::optional<ContentRange> parse_content_range(std::string_view text);
+
+/// What a Range header asks of a blob of `size` bytes.
+struct WholeBlob {};       ///< not a single byte range: RFC 9110 says to ignore it
+struct NotSatisfiable {};  ///< begins at or after the end: 416
+struct PartOfBlob {
+  std::uint64_t first = 0;
+  std::uint64_t last = 0;  ///< inclusive, below size
+};
+std::variant<WholeBlob, NotSatisfiable, PartOfBlob> parse_range(std::string_view header, std::uint64_t size);
+
+/// One answer to a LIST request: names, one a line, and a last line ".end" or
+/// ".more", so that a page which was cut short is not taken for a whole one.
+struct ListPage {
+  std::vector<std::string> names;
+  bool more = false;
+};
+std::string encode_list_page(const ListPage& page);
+/// Error{kCorrupt} unless each name is a blob name that begins with prefix and
+/// they ascend strictly from `after` (so that asking for the next page ends).
+ListPage parse_list_page(ByteView body, std::string_view prefix, std::string_view after);
+
+}  // namespace isr

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "repository/blob_store.h"
+
+/// What isr serve answers, without any socket: docs/formats/http.md as code.
+namespace isr {
+
+enum class ServerMethod { kGet, kHead, kPut, kDelete, kOther };
+
+/// A request as it came; the body only once it was let in by refuse_early().
+struct ServerRequest {
+  ServerMethod method = ServerMethod::kOther;
+  std::string target;
+  std::string range;  ///< header values, empty when absent
+  std::string if_none_match;
+  std::string host;
+  Bytes body;
+};
+
+struct ServerAnswer {
+  int status = 500;
+  std::vector<std::pair<std::string, std::string>> headers;
+  Bytes body;
+  std::optional<std::uint64_t> head_length;  ///< of the body that a HEAD leaves out
+};
+
+/// One line of text, for a person.
+ServerAnswer refusal(int status, std::string_view why);
+
+struct BlobTarget {
+  std::string name;
+};
+struct ListTarget {
+  std::string prefix;
+  std::string after;  ///< empty for the first page
+};
+/// "/NAME" or "/?list=PREFIX[&after=NAME]"; nullopt for anything else. Nothing
+/// in a valid target needs a percent sign, so none is ever decoded.
+std::optional<std::variant<BlobTarget, ListTarget>> parse_target(std::string_view target);
+
+/// True for an IP address, "localhost" or one of `names`, each with or without
+/// a port. A browser that was led here by a foreign page sends another name.
+bool is_own_host(std::string_view host, const std::vector<std::string>& names);
+
+struct AnswerOptions {
+  bool read_only = false;
+  bool allow_delete = false;
+  std::vector<std::string> host_names;
+  std::size_t list_page = 50'000;
+};
+
+/// What can be refused before the body is read; nullopt: read it, then answer().
+std::optional<ServerAnswer> refuse_early(const ServerRequest& request, const AnswerOptions& options);
+/// Does what the request asks, for one that refuse_early() let in. Blocks on the
+/// disk; never throws: a failure is logged and becomes an answer.
+ServerAnswer answer(const ServerRequest& request, BlobStore& store, const AnswerOptions& options) noexcept;
+
+}  // namespace isr
