@@ -1,0 +1,300 @@
+#include "repository/chain.h"
+
+#include "base/file.h"
+#include "repository/blob_store_suite.h"
+#include "repository/signed_text.h"
+#include "support/fault_store.h"
+#include "support/memory_store.h"
+
+namespace isr {
+namespace {
+
+using test::kind_thrown_by;
+using test::MemoryStore;
+using test::text_bytes;
+using Listing = MemoryStore::Listing;
+
+const std::string kId = "parcels/4f";
+
+const SigningKey& owner() {
+  static const SigningKey key = signing_key_from_seed({.value = {1, 2, 3}});
+  return key;
+}
+
+Bytes make_head(std::uint64_t n, const Sha256& prev, const std::string& host = "desk-42", std::uint32_t epoch = 1) {
+  Head head;
+  head.chain = kId;
+  head.n = n;
+  head.prev = prev;
+  head.time = WallTime(std::chrono::seconds(1'700'000'000 + n));
+  head.host = host;
+  head.epoch = epoch;
+  head.sealed = text_bytes("sealed");
+  return encode_head(head, owner());
+}
+
+/// A host with its own memory of what it has seen.
+struct Host {
+  explicit Host(BlobStorePtr store)
+      : trust(std::make_shared<TrustStore>(directory.path() / "trust", Key{.value = {4}})),
+        chain(store, kId, owner().public_key, trust) {}
+
+  /// Publishes versions up to n on top of the newest.
+  void publish_up_to(std::uint64_t n) {
+    auto newest = chain.newest();
+    for (std::uint64_t at = newest ? newest->head.n + 1 : 1; at <= n; ++at) {
+      const Bytes blob = make_head(at, at == 1 ? Sha256{} : newest->hash);
+      REQUIRE(chain.publish(at, blob) == PutResult::kCreated);
+      newest = chain.read(at);
+    }
+  }
+  ErrorKind newest_kind() {
+    return kind_thrown_by([&] { chain.newest(); });
+  }
+
+  TempDirectory directory;
+  std::shared_ptr<TrustStore> trust;
+  Chain chain;
+};
+
+void drop_heads_above(MemoryStore& store, std::uint64_t n) {
+  for (std::uint64_t at = n + 1; at < n + 20; ++at) store.remove(head_name(kId, at));
+}
+
+TEST_CASE("a chain that nobody has written has no newest head", "[repository]") {
+  Host host(std::make_shared<MemoryStore>());
+  CHECK_FALSE(host.chain.newest().has_value());
+  CHECK_FALSE(host.chain.read(1).has_value());
+  CHECK_FALSE(host.chain.read(0).has_value());
+  CHECK_FALSE(host.chain.read(~std::uint64_t{0}).has_value());
+}
+
+TEST_CASE("every host finds the newest head, whatever the store can do", "[repository]") {
+  const auto store = std::make_shared<MemoryStore>(GENERATE(Listing::kYes, Listing::kNo));
+  Host writer(store);
+  writer.publish_up_to(5);
+  CHECK(store->stat(kId + "/latest").has_value());
+  const bool with_hint = GENERATE(true, false);
+  if (!with_hint) store->remove(kId + "/latest");
+
+  Host fresh(store);
+  CHECK(fresh.chain.newest()->head.n == 5);
+  CHECK(fresh.trust->seen(kId)->n == 5);
+  SECTION("and follows it") {
+    writer.publish_up_to(8);
+    CHECK(fresh.chain.newest()->head.n == 8);
+    fresh.publish_up_to(9);
+    CHECK(writer.chain.newest()->head.n == 9);
+    CHECK_NOTHROW(writer.chain.verify_ancestry(*writer.chain.newest(), 1));
+  }
+}
+
+TEST_CASE("a hint is a hint: forged, stale, damaged or absurd, it changes no answer", "[repository]") {
+  const auto store = std::make_shared<MemoryStore>();
+  Host writer(store);
+  writer.publish_up_to(5);
+  for (const std::string hint : {"0000000000000003\n", "0000000000000003", "0000000000000000", "3", "9999999999999999\n",
+                                 "0000000000000006", "18446744073709551615", "-000000000000001", "", "\n", "\xff\xfe"}) {
+    INFO("hint " << hint);
+    store->overwrite(kId + "/latest", text_bytes(hint));
+    Host fresh(store);
+    CHECK(fresh.chain.newest()->head.n == 5);
+    CHECK(writer.chain.newest()->head.n == 5);
+  }
+  SECTION("also when it points at junk") {
+    store->overwrite(head_name(kId, 7), text_bytes("junk"));
+    store->overwrite(kId + "/latest", text_bytes("0000000000000007"));
+    CHECK(writer.chain.newest()->head.n == 5);
+  }
+  SECTION("but a true head above a gap tells that heads are missing") {
+    store->put_new(head_name(kId, 7), make_head(7, sha256(text_bytes("6"))));
+    store->overwrite(kId + "/latest", text_bytes("0000000000000007"));
+    CHECK(writer.newest_kind() == ErrorKind::kCorrupt);
+  }
+}
+
+TEST_CASE("a repository that was rolled back is refused, with the way out", "[repository]") {
+  const auto store = std::make_shared<MemoryStore>();
+  Host host(store);
+  host.publish_up_to(6);
+  drop_heads_above(*store, 3);
+  store->overwrite(kId + "/latest", text_bytes("0000000000000003"));
+  try {
+    host.chain.newest();
+    FAIL_CHECK("the roll-back was accepted");
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::kHistory);
+    CHECK_THAT(error.what(), Catch::Contains("rolled back") && Catch::Contains("version 6"));
+    REQUIRE(error.hints().size() == 2);
+    CHECK_THAT(error.hints()[1], Catch::Contains("isr accept-older NAME@3 --reason TEXT"));
+  }
+  CHECK(host.trust->seen(kId)->n == 6);
+
+  SECTION("publishing onto it is refused too") {
+    const Sha256 seen = host.trust->seen(kId)->hash;
+    CHECK(kind_thrown_by([&] { host.chain.publish(7, make_head(7, seen)); }) == ErrorKind::kHistory);
+    CHECK(kind_thrown_by([&] { host.chain.publish(4, make_head(4, head_hash(host.chain.read(3)->blob))); }) ==
+          ErrorKind::kHistory);
+    CHECK_FALSE(store->stat(head_name(kId, 7)).has_value());
+    CHECK_FALSE(store->stat(head_name(kId, 4)).has_value());
+  }
+  SECTION("a fresh host cannot know, and takes what there is") {
+    Host fresh(store);
+    CHECK(fresh.chain.newest()->head.n == 3);
+  }
+  SECTION("after accept_older the chain goes on from there") {
+    CHECK(kind_thrown_by([&] { host.chain.accept_older(3, ""); }) == ErrorKind::kUsage);
+    CHECK(kind_thrown_by([&] { host.chain.accept_older(5, "because"); }) == ErrorKind::kNotFound);
+    CHECK(host.chain.accept_older(3, "restored from backup").head.n == 3);
+    CHECK(host.chain.newest()->head.n == 3);
+    host.publish_up_to(4);
+    CHECK(host.chain.newest()->head.n == 4);
+  }
+}
+
+TEST_CASE("a forked history is refused", "[repository]") {
+  const auto store = std::make_shared<MemoryStore>();
+  Host host(store);
+  host.publish_up_to(3);
+  const Sha256 second = head_hash(host.chain.read(2)->blob);
+  const Sha256 third = head_hash(host.chain.read(3)->blob);
+
+  SECTION("another head under the number that this host has seen") {
+    store->overwrite(head_name(kId, 3), make_head(3, second, "laptop"));
+    CHECK(host.newest_kind() == ErrorKind::kHistory);
+  }
+  SECTION("a next head that follows another one") {
+    store->put_new(head_name(kId, 4), make_head(4, sha256(text_bytes("another third")), "laptop"));
+    CHECK(host.newest_kind() == ErrorKind::kHistory);
+    CHECK(host.trust->seen(kId)->n == 3);
+    Host fresh(store);
+    store->overwrite(kId + "/latest", text_bytes("0000000000000003"));
+    CHECK(fresh.newest_kind() == ErrorKind::kHistory);
+  }
+  SECTION("a next head under an older key") {
+    REQUIRE(host.chain.publish(4, make_head(4, third, "desk-42", 3)) == PutResult::kCreated);
+    store->put_new(head_name(kId, 5), make_head(5, host.trust->seen(kId)->hash, "desk-42", 2));
+    CHECK(host.newest_kind() == ErrorKind::kHistory);
+  }
+  SECTION("a head that does not continue what this host has seen cannot be published") {
+    CHECK(kind_thrown_by([&] { host.chain.publish(4, make_head(4, second)); }) == ErrorKind::kHistory);
+    CHECK_FALSE(store->stat(head_name(kId, 4)).has_value());
+  }
+  SECTION("a hole or a stranger among the ancestors") {
+    const StoredHead newest = *host.chain.newest();
+    store->overwrite(head_name(kId, 2), make_head(2, sha256(text_bytes("x"))));
+    CHECK(kind_thrown_by([&] { host.chain.verify_ancestry(newest, 1); }) == ErrorKind::kHistory);
+    CHECK_NOTHROW(host.chain.verify_ancestry(newest, 3));
+    store->remove(head_name(kId, 2));
+    CHECK(kind_thrown_by([&] { host.chain.verify_ancestry(newest, 1); }) == ErrorKind::kHistory);
+  }
+}
+
+TEST_CASE("a damaged or forged head is named, and nothing is remembered", "[repository]") {
+  const auto store = std::make_shared<MemoryStore>();
+  Host host(store);
+  host.publish_up_to(3);
+  const Bytes good = store->get(head_name(kId, 3))->bytes;
+  const Sha256 third = head_hash(good);
+  const SigningKey stranger = signing_key_from_seed({.value = {9}});
+  Head forged;
+  forged.chain = kId;
+  forged.n = 4;
+  forged.prev = third;
+  forged.host = "desk-42";
+
+  for (const Bytes& bad : {Bytes{}, text_bytes("junk"), test::flip_bit(good, 99), good, encode_head(forged, stranger)}) {
+    store->overwrite(head_name(kId, 4), bad);
+    try {
+      host.chain.newest();
+      FAIL_CHECK("was accepted");
+    } catch (const Error& error) {
+      CHECK(error.kind() == ErrorKind::kCorrupt);
+      CHECK_THAT(error.what(), Catch::Contains(kId) && Catch::Contains("version 4"));
+    }
+    CHECK(host.trust->seen(kId)->n == 3);
+  }
+  drop_heads_above(*store, 3);
+  store->overwrite(head_name(kId, 3), test::flip_bit(good, 99));
+  CHECK(host.newest_kind() == ErrorKind::kCorrupt);
+}
+
+TEST_CASE("of two hosts that publish the same number one wins, the other keeps a fork", "[repository]") {
+  const TempDirectory directory;
+  const auto store = make_directory_store(directory.path());
+  Host a(store);
+  Host b(store);
+  a.publish_up_to(1);
+  const Sha256 first = b.chain.newest()->hash;
+  for (std::uint64_t n = 2; n < 6; ++n) {
+    const Sha256 prev = n == 2 ? first : a.chain.newest()->hash;
+    b.chain.newest();
+    const Bytes from_a = make_head(n, prev, "a");
+    const Bytes from_b = make_head(n, prev, "b");
+    PutResult result_a{};
+    PutResult result_b{};
+    {
+      const std::jthread one([&] { result_a = a.chain.publish(n, from_a); });
+      const std::jthread two([&] { result_b = b.chain.publish(n, from_b); });
+    }
+    CHECK((result_a == PutResult::kCreated) != (result_b == PutResult::kCreated));
+    const auto newest = a.chain.newest();
+    CHECK((newest->blob == (result_a == PutResult::kCreated ? from_a : from_b)));
+    CHECK((b.chain.newest()->hash == newest->hash));
+  }
+  SECTION("the fork can be found and read") {
+    const Bytes lost = make_head(6, first, "b");
+    const std::string name = b.chain.keep_fork("b", 6, lost);
+    CHECK_THAT(name, Catch::StartsWith("b-") && Catch::EndsWith("/6"));
+    CHECK((a.chain.forks() == std::vector<std::string>{name}));
+    CHECK((a.chain.read_fork(name)->blob == lost));
+    CHECK_FALSE(a.chain.read_fork("c-0000/6").has_value());
+    for (const char* bad : {"", "x", "x/", "/6", "../6", "x/-1", "x/0", "x/99999999999999999999", "x/y/6"}) {
+      INFO(bad);
+      CHECK(kind_thrown_by([&] { a.chain.read_fork(bad); }) == ErrorKind::kUsage);
+    }
+  }
+}
+
+TEST_CASE("publishing survives lost answers and reruns", "[repository]") {
+  const auto memory = std::make_shared<MemoryStore>();
+  const auto line = std::make_shared<test::FaultStore>(memory);
+  Host host(make_resolving(line, {.attempts = 5, .first_delay = std::chrono::milliseconds(0)}));
+  const Bytes first = make_head(1, {});
+
+  SECTION("an answer lost at any point") {
+    for (std::size_t k = 0; k < 4; ++k) {
+      for (const test::Fault fault : {test::Fault::kBefore, test::Fault::kAfter}) {
+        memory->set_blobs({});
+        Host again(make_resolving(line, {.attempts = 5, .first_delay = std::chrono::milliseconds(0)}));
+        std::vector<test::Fault> faults(k, test::Fault::kNone);
+        faults.push_back(fault);
+        line->script(faults);
+        CHECK(again.chain.publish(1, first) == PutResult::kCreated);
+        CHECK(again.trust->seen(kId)->n == 1);
+        line->script({});
+      }
+    }
+  }
+  SECTION("a rerun after a crash before the head was remembered") {
+    memory->put_new(head_name(kId, 1), first);
+    CHECK(host.chain.publish(1, first) == PutResult::kCreated);
+    CHECK(host.chain.publish(1, first) == PutResult::kCreated);
+  }
+  SECTION("another host's head is not remembered as ours") {
+    memory->put_new(head_name(kId, 1), make_head(1, {}, "laptop"));
+    CHECK(host.chain.publish(1, first) == PutResult::kExists);
+    CHECK_FALSE(host.trust->seen(kId).has_value());
+  }
+  SECTION("junk in its place is damage") {
+    memory->put_new(head_name(kId, 1), text_bytes("junk"));
+    CHECK(kind_thrown_by([&] { host.chain.publish(1, first); }) == ErrorKind::kCorrupt);
+  }
+  SECTION("a head of another number or chain is not published under this one") {
+    CHECK(kind_thrown_by([&] { host.chain.publish(2, first); }) == ErrorKind::kCorrupt);
+    CHECK(memory->blobs().empty());
+  }
+}
+
+}  // namespace
+}  // namespace isr
