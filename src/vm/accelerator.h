@@ -25,6 +25,9 @@ AcceleratorChoice parse_accelerator_choice(std::string_view text);
 Accelerator choose_accelerator(AcceleratorChoice choice, const std::filesystem::path& cache_directory,
                                const std::string& qemu_program = "qemu-system-x86_64", std::stop_token stop = {});
 
+/// "GenuineIntel", "AuthenticAMD", …
+std::string host_cpu_vendor();
+
 /// What a memory image saved here now would be stamped with; asks the QEMU
 /// program for its version and machines, starts no guest. Error{kVm} when the
 /// program is absent or does not run.

@@ -1,0 +1,330 @@
+// How the parts of one QEMU end: the child's watcher thread sees the end first,
+// waits until the QMP reader has taken in QEMU's last events, and only then
+// says how it ended. Members are destroyed child first for that reason.
+#include "vm/qemu.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "vm/child_process.h"
+#include "vm/stream_socket.h"
+
+namespace isr {
+namespace {
+
+using Json = nlohmann::json;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr seconds kEndGrace{10};        // for what is left to do once QEMU has ended
+constexpr seconds kPowerButtonEvery{5}; // a press before the guest listens is lost
+constexpr const char* kStateName = "device-state";
+constexpr const char* kStateUri = "fd:device-state";
+constexpr const char* kStateFile = "the VM's device state";
+constexpr std::uint64_t kNoBandwidthLimit = 1ULL << 40U;
+
+/// What QEMU's events have told.
+struct Facts {
+  std::string migration;       ///< status of the last MIGRATION event
+  std::string shutdown_reason; ///< of SHUTDOWN, empty before
+  bool io_error = false;
+  bool guest_panicked = false;
+  bool quit_asked = false;
+  bool kill_asked = false;
+  bool exiting = false;
+  std::optional<VmExit> exit;
+};
+
+std::string text_member(const Json& object, const char* name) {
+  const auto found = object.find(name);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+bool bool_member(const Json& object, const char* name) {
+  const auto found = object.find(name);
+  return found != object.end() && found->is_boolean() && found->get<bool>();
+}
+
+/// A file of at most kMaxDeviceState that is only in memory. Writing past the
+/// seal fails, so that a QEMU which sends too much fails early.
+UniqueFd make_state_file() {
+  UniqueFd fd(::memfd_create("isr-device-state", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd || ::ftruncate(fd.get(), kMaxDeviceState) != 0 || ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_GROW) != 0)
+    throw_errno(kStateFile, errno);
+  return fd;
+}
+
+}  // namespace
+
+struct Qemu::Impl {
+  QemuOptions options;
+  VmStamp stamp;
+  Sync<Facts> facts;
+  mutable std::condition_variable_any changed;
+  std::unique_ptr<SerialConsole> console;
+  std::unique_ptr<QmpClient> qmp;
+  ChildProcess child;
+
+  void begin(const VmSettings& settings, const VmFiles& files, const Accelerator& accelerator, VmBegin how);
+  Json ask(const std::string& command, const Json& arguments = Json());
+  void prepare_migration();
+  void give_state_file(int fd);
+  void await_migration(std::string_view what);
+  void on_qmp_event(const QmpEvent& event);
+  void on_child_exit();
+  void tell(VmEventKind kind, std::string detail = {}) const {
+    if (options.on_event) options.on_event({kind, std::move(detail)});
+  }
+  [[noreturn]] void throw_ended(const Error& error) const;
+};
+
+void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const Accelerator& accelerator,
+                       VmBegin how) {
+  stamp = {VmStamp::kDeviceLayout, {}, settings.machine, settings.cpu_model, accelerator.name,
+           accelerator.name == "kvm" ? host_cpu_vendor() : std::string()};
+  make_private_directory(options.run_directory);
+  remove_if_exists(options.run_directory / kVncSocketName);  // of a QEMU that was killed
+
+  auto [qmp_here, qmp_there] = make_socket_pair();
+  auto [serial_here, serial_there] = make_socket_pair();
+  console = std::make_unique<SerialConsole>(std::move(serial_here), options.console_bytes);
+  qmp = std::make_unique<QmpClient>(std::move(qmp_here), [this](const QmpEvent& event) { on_qmp_event(event); });
+
+  ChildOptions launch;
+  launch.program = options.program;
+  launch.arguments = qemu_arguments(settings, files, accelerator.name, how);
+  launch.directory = options.run_directory;
+  launch.descriptors.push_back(std::move(qmp_there));  // kQmpFd, kSerialFd
+  launch.descriptors.push_back(std::move(serial_there));
+  launch.on_exit = [this] { on_child_exit(); };
+  child.start(std::move(launch));
+  console->start();
+  try {
+    stamp.qemu_version = qmp->handshake(options.patience);
+  } catch (const Error& error) {
+    throw_ended(error);
+  }
+}
+
+/// What a failed conversation means: when QEMU is gone, its own last words say more.
+void Qemu::Impl::throw_ended(const Error& error) const {
+  if (error.kind() != ErrorKind::kVm || !qmp->ended()) throw error;
+  const auto status = child.wait_exit({kEndGrace, {}});
+  if (!status) throw error;
+  const auto words = child.last_words();
+  throw Error(ErrorKind::kVm, fmt::format("QEMU has ended: {}", words.empty() ? describe_status(*status) : words));
+}
+
+Json Qemu::Impl::ask(const std::string& command, const Json& arguments) {
+  try {
+    return qmp->execute(command, arguments, options.patience);
+  } catch (const Error& error) {
+    throw_ended(error);
+  }
+}
+
+void Qemu::Impl::prepare_migration() {
+  facts.lock()->migration.clear();
+  ask("migrate-set-capabilities",
+      {{"capabilities", Json::array({{{"capability", "x-ignore-shared"}, {"state", true}},
+                                     {{"capability", "events"}, {"state", true}}})}});
+}
+
+void Qemu::Impl::give_state_file(int fd) {
+  try {
+    qmp->send_fd(kStateName, fd, options.patience);
+  } catch (const Error& error) {
+    throw_ended(error);
+  }
+}
+
+void Qemu::Impl::await_migration(std::string_view what) {
+  const auto finished = [](const Facts& f) {
+    return f.migration == "completed" || f.migration == "failed" || f.migration == "cancelled" || f.exiting;
+  };
+  std::string result;
+  {
+    auto state = facts.lock();
+    changed.wait_for(state.mutex_lock(), options.patience.stop, options.patience.timeout,
+                     [&] { return finished(*state); });
+    result = state->exiting ? "exiting" : state->migration;
+  }
+  if (result == "completed") return;
+  if (options.patience.stop.stop_requested()) throw Error(ErrorKind::kCancelled, fmt::format("cancelled {}", what));
+  if (result == "exiting") throw_ended(Error(ErrorKind::kVm, fmt::format("QEMU ended {}", what)));
+  const auto why = text_member(ask("query-migrate"), "error-desc");
+  throw Error(ErrorKind::kVm, fmt::format("QEMU failed {}: {}", what, why.empty() ? "no end in sight" : why));
+}
+
+void Qemu::Impl::on_qmp_event(const QmpEvent& event) {
+  const Json data = Json::parse(event.data);
+  std::optional<VmEvent> news;
+  {
+    auto state = facts.lock();
+    if (event.name == "MIGRATION") {
+      state->migration = text_member(data, "status");
+    } else if (event.name == "SHUTDOWN") {
+      state->shutdown_reason = text_member(data, "reason");
+    } else if (event.name == "STOP") {
+      news = {VmEventKind::kPaused, {}};
+    } else if (event.name == "RESUME") {
+      news = {VmEventKind::kRunning, {}};
+    } else if (event.name == "RESET") {
+      state->guest_panicked = false;
+      news = {VmEventKind::kReset, text_member(data, "reason")};
+    } else if (event.name == "GUEST_PANICKED") {
+      state->guest_panicked = true;
+      news = {VmEventKind::kGuestPanicked, {}};
+    } else if (event.name == "BLOCK_IO_ERROR" && text_member(data, "action") == "stop" && !state->io_error) {
+      state->io_error = true;
+      news = {VmEventKind::kIoError, fmt::format("{} of {} failed: {}", text_member(data, "operation"),
+                                                 text_member(data, "node-name"), text_member(data, "reason"))};
+    }
+  }
+  changed.notify_all();
+  if (news) tell(news->kind, news->detail);
+}
+
+void Qemu::Impl::on_child_exit() {
+  qmp->wait_ended({kEndGrace, {}});
+  const int status = child.exit_status().value_or(0);
+  VmExit exit;
+  {
+    auto state = facts.lock();
+    if (state->kill_asked) {
+      exit = {VmExit::Reason::kKilled, "killed"};
+    } else if (status == 0 && state->shutdown_reason == "guest-shutdown") {
+      exit = {VmExit::Reason::kGuestShutdown, "the guest has switched itself off"};
+    } else if (status == 0 && state->quit_asked) {
+      exit = {VmExit::Reason::kQuit, "ended as asked"};
+    } else {
+      const auto words = child.last_words();
+      exit = {VmExit::Reason::kDied, words.empty() ? describe_status(status)
+                                                   : fmt::format("{}: {}", describe_status(status), words)};
+    }
+    state->exiting = true;
+    state->exit = exit;
+  }
+  changed.notify_all();
+  tell(VmEventKind::kExited, exit.detail);
+}
+
+Qemu::Qemu(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Qemu::~Qemu() {
+  impl_->facts.lock()->kill_asked = true;
+  impl_->child.kill();
+}
+
+std::unique_ptr<Qemu> Qemu::start_paused(const VmSettings& settings, const VmFiles& files,
+                                         const Accelerator& accelerator, const QemuOptions& options) {
+  std::unique_ptr<Qemu> out(new Qemu(std::make_unique<Impl>()));
+  out->impl_->options = options;
+  out->impl_->begin(settings, files, accelerator, VmBegin::kPaused);
+  return out;
+}
+
+std::unique_ptr<Qemu> Qemu::resume_paused(const VmSettings& settings, const VmFiles& files,
+                                          const Accelerator& accelerator, const QemuOptions& options,
+                                          ByteView device_state) {
+  if (device_state.size() > kMaxDeviceState) throw Error(ErrorKind::kCorrupt, "the VM's device state is too long");
+  std::unique_ptr<Qemu> out(new Qemu(std::make_unique<Impl>()));
+  Impl& impl = *out->impl_;
+  impl.options = options;
+  impl.begin(settings, files, accelerator, VmBegin::kIncoming);
+  impl.prepare_migration();
+  const UniqueFd file = make_state_file();
+  write_all_at(file.get(), device_state, 0, kStateFile);
+  impl.give_state_file(file.get());
+  impl.ask("migrate-incoming", {{"uri", kStateUri}});
+  impl.await_migration("to load the device state");
+  return out;
+}
+
+void Qemu::cont() {
+  impl_->facts.lock()->io_error = false;
+  impl_->ask("cont");
+}
+
+void Qemu::stop() { impl_->ask("stop"); }
+
+Bytes Qemu::save_device_state() {
+  Impl& impl = *impl_;
+  if (status().running) throw Error(ErrorKind::kVm, "the VM must be paused before its state is saved");
+  impl.prepare_migration();
+  impl.ask("migrate-set-parameters", {{"max-bandwidth", kNoBandwidthLimit}});
+  const UniqueFd file = make_state_file();
+  impl.give_state_file(file.get());
+  impl.ask("migrate", {{"uri", kStateUri}});
+  impl.await_migration("to save the device state");
+  // QEMU writes through the same open file: its offset is where it ended.
+  const auto size = ::lseek(file.get(), 0, SEEK_CUR);
+  if (size <= 0) throw Error(ErrorKind::kVm, "QEMU saved no device state");
+  Bytes out(static_cast<std::size_t>(size));
+  read_exact_at(file.get(), out, 0, kStateFile);
+  return out;
+}
+
+bool Qemu::power_down(const Patience& patience) {
+  const auto deadline = std::chrono::steady_clock::now() + patience.timeout;
+  for (;;) {
+    const auto left = std::chrono::ceil<milliseconds>(deadline - std::chrono::steady_clock::now());
+    if (left.count() <= 0) return false;
+    try {
+      impl_->ask("system_powerdown");
+    } catch (const Error&) {
+      if (!impl_->qmp->ended()) throw;  // else: it went between two presses
+    }
+    if (const auto ended = wait_exit({std::min<milliseconds>(left, kPowerButtonEvery), patience.stop})) {
+      if (ended->reason == VmExit::Reason::kGuestShutdown) return true;
+      throw Error(ErrorKind::kVm, fmt::format("QEMU has ended: {}", ended->detail));
+    }
+  }
+}
+
+void Qemu::quit() {
+  impl_->facts.lock()->quit_asked = true;
+  try {
+    impl_->qmp->execute("quit", impl_->options.patience);
+  } catch (const Error& error) {
+    if (!impl_->qmp->ended()) throw;  // else: it was faster than its answer
+  }
+  if (!wait_exit(impl_->options.patience)) throw Error(ErrorKind::kVm, "QEMU does not end");
+}
+
+void Qemu::kill() {
+  impl_->facts.lock()->kill_asked = true;
+  impl_->child.kill();
+  if (!wait_exit({impl_->options.patience.timeout, {}})) throw Error(ErrorKind::kVm, "QEMU does not die");
+}
+
+VmStatus Qemu::status() {
+  const Json answer = impl_->ask("query-status");
+  VmStatus out;
+  out.state = text_member(answer, "status");
+  out.running = bool_member(answer, "running");
+  auto state = impl_->facts.lock();
+  out.io_error = state->io_error;
+  out.guest_panicked = state->guest_panicked;
+  return out;
+}
+
+pid_t Qemu::pid() const noexcept { return impl_->child.pid(); }
+SerialConsole& Qemu::console() noexcept { return *impl_->console; }
+std::filesystem::path Qemu::vnc_socket() const { return impl_->options.run_directory / kVncSocketName; }
+const VmStamp& Qemu::stamp() const noexcept { return impl_->stamp; }
+std::optional<VmExit> Qemu::exit() const { return impl_->facts.lock()->exit; }
+
+std::optional<VmExit> Qemu::wait_exit(const Patience& patience) const {
+  if (!impl_->child.wait_exit(patience)) return std::nullopt;
+  return exit();
+}
+
+}  // namespace isr
