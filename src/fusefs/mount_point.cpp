@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 
 #include <array>
@@ -18,8 +19,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <future>
 #include <sstream>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
@@ -33,6 +36,8 @@ namespace {
 
 constexpr std::string_view kType = "fuse.isr";
 constexpr const char* kHelper = "fusermount3";
+constexpr int kMaxLinks = 40;
+constexpr auto kMuteDeadline = std::chrono::seconds(2);
 
 std::string message_of(int errno_value) { return std::generic_category().message(errno_value); }
 
@@ -173,15 +178,20 @@ bool is_fuse(const KernelMount& mount) { return mount.type == "fuse" || mount.ty
 }  // namespace
 
 fs::path absolute_mount_point(const fs::path& directory) {
-  const fs::path plain = fs::absolute(directory).lexically_normal();
-  std::error_code failure;
-  const fs::path resolved = fs::canonical(plain, failure);
-  if (!failure) return resolved;
-  // A dead mount refuses to be looked at: only what is above it can be resolved.
-  const fs::path name = plain.has_filename() ? plain.filename() : plain.parent_path().filename();
-  const fs::path parent = plain.has_filename() ? plain.parent_path() : plain.parent_path().parent_path();
-  const fs::path above = fs::canonical(parent, failure);
-  return failure ? plain : above / name;
+  if (directory.empty()) throw Error(ErrorKind::kUsage, "the mount point has no name");
+  fs::path path = fs::absolute(directory).lexically_normal();
+  for (int links = 0; links < kMaxLinks; ++links) {
+    if (!path.has_filename()) path = path.parent_path();  // "a/" is "a"
+    if (path == path.root_path()) return path;
+    std::error_code failure;
+    const fs::path above = fs::weakly_canonical(path.parent_path(), failure);
+    if (failure) return path;
+    path = above / path.filename();
+    // A mount is not looked at: a dead one fails, a mute one would block us.
+    if (mount_at(path) || !fs::is_symlink(path, failure)) return path;
+    path = (above / fs::read_symlink(path, failure)).lexically_normal();
+  }
+  throw Error(ErrorKind::kUsage, fmt::format("the mount point {} is a loop of links", directory.string()));
 }
 
 std::optional<KernelMount> mount_at(const fs::path& directory) {
@@ -202,12 +212,21 @@ std::optional<KernelMount> mount_at(const fs::path& directory) {
 }
 
 bool is_dead_mount(const fs::path& directory) {
-  struct stat attributes {};
-  if (::stat(directory.c_str(), &attributes) == 0) return false;
+  const fs::path point = absolute_mount_point(directory);
+  const auto mount = mount_at(point);
+  if (!mount || !is_fuse(*mount)) return false;
+  // statvfs() is never answered from the kernel's caches. A daemon that is stopped would not answer at
+  // all, so the question is put on a thread that can be left behind.
+  auto asked = std::make_shared<std::promise<int>>();
+  auto answer = asked->get_future();
+  std::thread([asked, point] {
+    struct statvfs space {};
+    asked->set_value(::statvfs(point.c_str(), &space) == 0 ? 0 : errno);
+  }).detach();
+  if (answer.wait_for(kMuteDeadline) != std::future_status::ready) return false;  // mute is not dead
+  const int failure = answer.get();
   // ECONNABORTED: the connection was cut, but its daemon still holds the device.
-  if (errno != ENOTCONN && errno != ECONNABORTED) return false;
-  const auto mount = mount_at(absolute_mount_point(directory));
-  return mount && is_fuse(*mount);
+  return failure == ENOTCONN || failure == ECONNABORTED;
 }
 
 Detached detach(const fs::path& directory) {
@@ -246,6 +265,9 @@ std::optional<std::string> why_no_fuse(const FuseAccess& access) {
   }
   if (!S_ISCHR(attributes.st_mode)) return fmt::format("{} is no device", access.device.string());
   if (access.root) return std::nullopt;
+  if (::access(access.device.c_str(), R_OK | W_OK) != 0) {
+    return fmt::format("you may not open {}: {}", access.device.string(), message_of(errno));
+  }
   if (!access.fusermount) return "fusermount3 is not installed (Debian package fuse3)";
   if (access.no_new_privs) {
     return "no_new_privs is set for this process, so fusermount3 cannot mount (systemd: NoNewPrivileges=no)";

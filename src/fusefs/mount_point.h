@@ -25,7 +25,7 @@ std::optional<KernelMount> mount_at(const std::filesystem::path& directory);
 /// Throws what make_mount() documents, unless a mount may be made here.
 void require_mountable(const std::filesystem::path& directory);
 
-/// What stands between an unprivileged process and FUSE, or nullopt. Error text.
+/// What decides whether this process can mount.
 struct FuseAccess {
   std::filesystem::path device = "/dev/fuse";
   bool root = false;
@@ -33,6 +33,7 @@ struct FuseAccess {
   std::optional<std::filesystem::path> fusermount;  ///< where it was found
 };
 FuseAccess probe_fuse_access();
+/// The cause for a person; nullopt when nothing stands in the way.
 std::optional<std::string> why_no_fuse(const FuseAccess& access);
 
 struct AttachOptions {

@@ -1,0 +1,315 @@
+// What the mounted files answer.
+
+#include <fmt/format.h>
+#include <sys/statvfs.h>
+#include <sys/time.h>
+#include <sys/xattr.h>
+
+#include <random>
+
+#include "mounted_image.h"
+
+namespace isr {
+namespace {
+
+using test::can_mount;
+using test::Mapping;
+using test::MountedImage;
+
+constexpr std::uint64_t kSize = MountedImage::kSize;
+
+/// Random operations on disk.raw by every way in, beside the same on an array.
+class Exerciser {
+ public:
+  Exerciser(MountedImage& mounted, std::uint64_t seed)
+      : buffered_(mounted.open("disk.raw", O_RDWR)),
+        direct_(mounted.open("disk.raw", O_RDWR | O_DIRECT)),
+        mapping_(buffered_.get(), kSize),
+        random_(seed) {}
+
+  bool step() {
+    const std::uint64_t offset = random_() % kSize;
+    const std::size_t longest = random_() % 50 == 0 ? 1500000 : 20000;
+    const std::size_t length = std::min<std::size_t>(1 + random_() % longest, kSize - offset);
+    switch (random_() % 8) {
+      case 0: return read(buffered_.get(), offset, length);
+      case 1: return read(direct_.get(), offset, length);
+      case 2: return same(mapping_.bytes().subspan(offset, length), offset);
+      case 3: return write(buffered_.get(), offset, length);
+      case 4: return write(direct_.get(), offset, length);
+      case 5: return copy(mapping_.bytes().subspan(offset, length), offset);
+      case 6: return zero(offset, length);
+      default: return random_() % 20 != 0 || ::fsync(buffered_.get()) == 0;
+    }
+  }
+  bool ends_equal(const std::shared_ptr<Image>& image) {
+    if (::fsync(buffered_.get()) != 0) return false;
+    Bytes stored(kSize);
+    return image->read(0, stored) == kSize && stored == model_;
+  }
+
+ private:
+  bool same(ByteView got, std::uint64_t offset) const {
+    return std::equal(got.begin(), got.end(), model_.begin() + static_cast<std::ptrdiff_t>(offset));
+  }
+  bool read(int fd, std::uint64_t offset, std::size_t length) {
+    Bytes got(length);
+    return ::pread(fd, got.data(), length, static_cast<off_t>(offset)) == static_cast<ssize_t>(length) &&
+           same(got, offset);
+  }
+  MutableBytes fill(std::uint64_t offset, std::size_t length) {
+    const auto part = MutableBytes(model_).subspan(offset, length);
+    const auto seed = static_cast<std::uint8_t>(random_());
+    for (std::size_t i = 0; i < length; ++i) part[i] = static_cast<std::uint8_t>(seed + i * 7 + (i >> 8U));
+    return part;
+  }
+  bool write(int fd, std::uint64_t offset, std::size_t length) {
+    const auto part = fill(offset, length);
+    return ::pwrite(fd, part.data(), length, static_cast<off_t>(offset)) == static_cast<ssize_t>(length);
+  }
+  bool copy(MutableBytes to, std::uint64_t offset) {
+    std::ranges::copy(fill(offset, to.size()), to.begin());
+    return true;
+  }
+  bool zero(std::uint64_t offset, std::size_t length) {
+    const int mode = random_() % 2 == 0 ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
+    std::ranges::fill(MutableBytes(model_).subspan(offset, length), std::uint8_t{0});
+    return ::fallocate(buffered_.get(), mode | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                       static_cast<off_t>(length)) == 0;
+  }
+
+  UniqueFd buffered_;
+  UniqueFd direct_;
+  Mapping mapping_;
+  std::mt19937_64 random_;
+  Bytes model_ = Bytes(kSize);
+};
+
+/// 0, or the errno that the call left.
+int errno_of(long long result) { return result < 0 ? errno : 0; }
+
+TEST_CASE("buffered, direct and mapped access agree with a plain array", "[fusefs]") {
+  if (!can_mount()) return;
+  MountedImage mounted;
+  Exerciser exerciser(mounted, 20261123);
+  for (int i = 0; i < 20000; ++i) {
+    INFO("operation " << i);
+    if (!exerciser.step()) FAIL("the file differs, or a call failed");
+  }
+  CHECK(exerciser.ends_equal(mounted.disk));
+}
+
+TEST_CASE("attributes of a mount's files are fixed", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  struct stat root {}, disk {}, version {};
+  REQUIRE(::stat(mounted.point().c_str(), &root) == 0);
+  REQUIRE(::stat((mounted.point() / "disk.raw").c_str(), &disk) == 0);
+  REQUIRE(::stat((mounted.point() / "version.raw").c_str(), &version) == 0);
+  CHECK(root.st_mode == (S_IFDIR | 0700U));
+  CHECK(disk.st_mode == (S_IFREG | 0600U));
+  CHECK(version.st_mode == (S_IFREG | 0400U));
+  CHECK(disk.st_ino == 2);
+  CHECK(version.st_ino == 3);
+  CHECK(disk.st_uid == ::geteuid());
+  CHECK(static_cast<std::uint64_t>(disk.st_size) == kSize);
+  CHECK(static_cast<std::uint64_t>(disk.st_blocks) == (kSize + 511) / 512);
+
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(mounted.point())) names.push_back(entry.path().filename());
+  CHECK(names == std::vector<std::string>{"disk.raw", "version.raw", "ram.raw", "stats.json"});
+  struct statvfs space {};
+  REQUIRE(::statvfs(mounted.point().c_str(), &space) == 0);
+  CHECK(space.f_blocks * space.f_frsize >= 3 * kSize);
+  CHECK((space.f_flag & (ST_NOSUID | ST_NODEV)) == (ST_NOSUID | ST_NODEV));
+}
+
+TEST_CASE("what a mount refuses, it refuses with the documented errno", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  const std::string disk = mounted.point() / "disk.raw";
+  const std::string other = mounted.point() / "other";
+  const auto fd = mounted.open("disk.raw", O_RDWR);
+
+  SECTION("names cannot be made, removed or changed") {
+    CHECK(errno_of(::open(other.c_str(), O_CREAT | O_RDWR, 0600)) == EPERM);
+    CHECK(errno_of(::mknod(other.c_str(), S_IFIFO | 0600, 0)) == EPERM);
+    CHECK(errno_of(::mkdir(other.c_str(), 0700)) == EPERM);
+    CHECK(errno_of(::symlink("x", other.c_str())) == EPERM);
+    CHECK(errno_of(::link(disk.c_str(), other.c_str())) == EPERM);
+    CHECK(errno_of(::unlink(disk.c_str())) == EPERM);
+    CHECK(errno_of(::rename(disk.c_str(), other.c_str())) == EPERM);
+    CHECK(errno_of(::open(other.c_str(), O_RDONLY)) == ENOENT);
+  }
+  SECTION("attributes cannot be changed") {
+    CHECK(errno_of(::chmod(disk.c_str(), 0644)) == EPERM);
+    CHECK(errno_of(::chown(disk.c_str(), 1, 1)) == EPERM);
+    CHECK(errno_of(::setxattr(disk.c_str(), "user.a", "b", 1, 0)) == EOPNOTSUPP);
+    CHECK(errno_of(::getxattr(disk.c_str(), "user.a", nullptr, 0)) == EOPNOTSUPP);
+    CHECK(errno_of(::utimes(disk.c_str(), nullptr)) == 0);
+  }
+  SECTION("the size is fixed") {
+    CHECK(errno_of(::ftruncate(fd.get(), kSize)) == 0);
+    CHECK(errno_of(::ftruncate(fd.get(), kSize - 1)) == EPERM);
+    CHECK(errno_of(::ftruncate(fd.get(), kSize + 1)) == EPERM);
+    CHECK(errno_of(::open(disk.c_str(), O_RDWR | O_TRUNC)) == EPERM);
+    CHECK(errno_of(::pwrite(fd.get(), "ab", 2, kSize)) == ENOSPC);
+    CHECK(::pwrite(fd.get(), "ab", 2, kSize - 1) == 1);
+    CHECK(errno_of(::fallocate(fd.get(), 0, 0, kSize)) == 0);
+    CHECK(errno_of(::fallocate(fd.get(), 0, 0, kSize + 1)) == EOPNOTSUPP);
+    CHECK(errno_of(::fallocate(fd.get(), FALLOC_FL_COLLAPSE_RANGE, 0, 4096)) == EOPNOTSUPP);
+  }
+  SECTION("read-only files are not opened for writing") {
+    const std::string version = mounted.point() / "version.raw";
+    const std::string stats = mounted.point() / "stats.json";
+    const int denied = ::geteuid() == 0 ? EROFS : EACCES;
+    CHECK(errno_of(::open(version.c_str(), O_RDWR)) == denied);
+    CHECK(errno_of(::open(version.c_str(), O_WRONLY | O_APPEND)) == denied);
+    CHECK(errno_of(::open(stats.c_str(), O_WRONLY)) == denied);
+  }
+}
+
+TEST_CASE("a mount of versions is read-only as a whole", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted(kSize, {.immutable = true});
+  CHECK(errno_of(::open((mounted.point() / "disk.raw").c_str(), O_RDWR)) == EROFS);
+  CHECK(errno_of(::unlink((mounted.point() / "disk.raw").c_str())) == EROFS);
+}
+
+TEST_CASE("reads at and beyond the end are short, whatever the offset and length", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  const int flags = GENERATE(0, O_DIRECT);
+  const auto fd = mounted.open("disk.raw", O_RDWR | flags);
+  Bytes out(8192);
+  CHECK(::pread(fd.get(), out.data(), 0, 0) == 0);
+  CHECK(::pread(fd.get(), out.data(), 8192, kSize - 100) == 100);
+  CHECK(::pread(fd.get(), out.data(), 8192, kSize) == 0);
+  CHECK(::pread(fd.get(), out.data(), 8192, kSize + 5000) == 0);
+  constexpr off_t kLast = std::numeric_limits<off_t>::max();
+  CHECK(::pread(fd.get(), out.data(), 1, kLast - 1) == 0);
+  CHECK(errno_of(::pread(fd.get(), out.data(), 1, -1)) == EINVAL);
+  CHECK(::pread(fd.get(), out.data(), 1, kLast) <= 0);
+  CHECK(errno_of(::pwrite(fd.get(), out.data(), 1, kLast - 1)) == ENOSPC);
+
+  constexpr std::size_t kHuge = 1U << 30U;
+  void* huge = ::mmap(nullptr, kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  REQUIRE(huge != MAP_FAILED);
+  CHECK(::pread(fd.get(), huge, kHuge, 0) == static_cast<ssize_t>(kSize));
+  ::munmap(huge, kHuge);
+}
+
+TEST_CASE("data reaches up to the end of a file and a hole follows", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  const auto fd = mounted.open("disk.raw", O_RDONLY);
+  CHECK(::lseek(fd.get(), 5000, SEEK_DATA) == 5000);
+  CHECK(::lseek(fd.get(), 5000, SEEK_HOLE) == static_cast<off_t>(kSize));
+  CHECK(errno_of(::lseek(fd.get(), kSize, SEEK_DATA)) == ENXIO);
+  CHECK(errno_of(::lseek(fd.get(), kSize + 1, SEEK_HOLE)) == ENXIO);
+  CHECK(::lseek(fd.get(), 0, SEEK_END) == static_cast<off_t>(kSize));
+}
+
+TEST_CASE("a shared mapping's writes reach the image", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  const Bytes data = test::random_bytes(200000, 3);
+  auto fd = mounted.open("ram.raw", O_RDWR);
+
+  SECTION("with msync") {
+    Mapping mapping(fd.get(), kSize);
+    std::ranges::copy(data, mapping.bytes().begin() + 12345);
+    REQUIRE(::msync(mapping.bytes().data(), kSize, MS_SYNC) == 0);
+    CHECK((mounted.content(mounted.ram, 12345, data.size()) == data));
+  }
+  SECTION("with invalidate(), after whoever mapped it has gone; then the kernel asks again") {
+    {
+      Mapping mapping(fd.get(), kSize);
+      std::ranges::copy(data, mapping.bytes().begin() + 12345);
+    }
+    fd.reset();
+    mounted.mount->invalidate("ram.raw");
+    CHECK((mounted.content(mounted.ram, 12345, data.size()) == data));
+    mounted.ram->write(12345, Bytes(10, 7));
+    Bytes got(10);
+    const auto again = mounted.open("ram.raw", O_RDONLY);
+    REQUIRE(::pread(again.get(), got.data(), 10, 12345) == 10);
+    CHECK((got == Bytes(10, 7)));
+  }
+}
+
+TEST_CASE("the kernel keeps pages across opens", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  Bytes out(65536);
+  for (int i = 0; i < 3; ++i) {
+    const auto fd = mounted.open("disk.raw", O_RDONLY);
+    REQUIRE(::pread(fd.get(), out.data(), out.size(), 0) == 65536);
+    if (i == 0) mounted.disk_overlay->reads = 0;
+  }
+  // Read-ahead of the first read may still come in; the range itself is not asked again.
+  CHECK(mounted.disk_overlay->reads <= 2);
+}
+
+TEST_CASE("fsync flushes the image", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  const auto fd = mounted.open("disk.raw", O_RDWR);
+  REQUIRE(::fdatasync(fd.get()) == 0);
+  CHECK(mounted.disk_overlay->flushes == 1);
+}
+
+TEST_CASE("a failing image answers an error, for guest memory never", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  Bytes out(4096);
+  SECTION("a disk's reads and writes fail once and then work") {
+    const auto fd = mounted.open("disk.raw", O_RDWR | O_DIRECT);
+    mounted.disk_overlay->failing_reads = 1;
+    CHECK(errno_of(::pread(fd.get(), out.data(), out.size(), 0)) == to_errno(ErrorKind::kOffline));
+    CHECK(::pread(fd.get(), out.data(), out.size(), 0) == 4096);
+    mounted.disk_overlay->failing_writes = 1;
+    CHECK(errno_of(::pwrite(fd.get(), out.data(), out.size(), 0)) == to_errno(ErrorKind::kOffline));
+  }
+  SECTION("memory is retried until it works, also through signals") {
+    const auto fd = mounted.open("ram.raw", O_RDWR);
+    Mapping mapping(fd.get(), kSize);
+    mounted.ram_overlay->failing_reads = 3;
+    struct sigaction ignore {}, before {};
+    ignore.sa_handler = [](int) {};
+    ::sigaction(SIGALRM, &ignore, &before);
+    const itimerval often{{0, 10000}, {0, 10000}}, never{};
+    ::setitimer(ITIMER_REAL, &often, nullptr);
+    const std::uint8_t value = mapping.bytes()[1000000];
+    ::setitimer(ITIMER_REAL, &never, nullptr);
+    ::sigaction(SIGALRM, &before, nullptr);
+    CHECK(value == 0);
+    CHECK(mounted.ram_overlay->failing_reads == 0);
+  }
+}
+
+TEST_CASE("stats.json is one snapshot for as long as it is open", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  const auto first = mounted.open("stats.json", O_RDONLY);
+  const auto second = mounted.open("stats.json", O_RDONLY);
+  std::array<char, 64> text{};
+  const auto read = [&](const UniqueFd& fd, off_t offset) {
+    return std::string(text.data(), static_cast<std::size_t>(::pread(fd.get(), text.data(), text.size(), offset)));
+  };
+  const std::string one = read(first, 0);
+  const std::string two = read(second, 0);
+  CHECK(one.starts_with("{\"asked\":"));
+  CHECK(one != two);
+  CHECK(read(first, 0) == one);
+  CHECK(read(first, 9) == one.substr(9));
+  CHECK(read(first, 500).empty());
+  struct stat attributes {};
+  REQUIRE(::fstat(first.get(), &attributes) == 0);
+  CHECK(attributes.st_size == 12);
+  CHECK(attributes.st_mode == (S_IFREG | 0400U));
+  CHECK(mounted.mount->open_handles() == 2);
+}
+
+}  // namespace
+}  // namespace isr

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <atomic>
+#include <map>
+
+#include "base/error.h"
+#include "base/sync.h"
+#include "image/overlay.h"
+
+namespace isr::test {
+
+/// An Overlay that keeps what is written in memory, in blocks of its
+/// granularity, and that fails on request.
+class MemoryOverlay : public Overlay {
+ public:
+  explicit MemoryOverlay(std::size_t granularity = 4096) : granularity_(granularity) {}
+
+  std::size_t granularity() const override { return granularity_; }
+
+  void write(std::uint64_t offset, ByteView data) override {
+    fail_if(failing_writes, "write");
+    require_grain(offset, data.size());
+    auto blocks = blocks_.lock();
+    for (std::size_t at = 0; at < data.size(); at += granularity_) {
+      (*blocks)[offset + at] = to_bytes(data.subspan(at, granularity_));
+    }
+  }
+
+  void zero(std::uint64_t offset, std::uint64_t length) override {
+    fail_if(failing_writes, "zero");
+    require_grain(offset, length);
+    auto blocks = blocks_.lock();
+    for (std::uint64_t at = 0; at < length; at += granularity_) (*blocks)[offset + at] = Bytes(granularity_);
+  }
+
+  std::vector<Extent> read(std::uint64_t offset, MutableBytes out) override {
+    ++reads;
+    fail_if(failing_reads, "read");
+    auto blocks = blocks_.lock();
+    std::vector<Extent> gaps;
+    while (!out.empty()) {
+      const std::uint64_t within = offset % granularity_;
+      const std::size_t length = std::min<std::size_t>(out.size(), granularity_ - within);
+      const auto found = blocks->find(offset - within);
+      if (found != blocks->end()) {
+        std::copy_n(found->second.begin() + static_cast<std::ptrdiff_t>(within), length, out.begin());
+      } else if (!gaps.empty() && gaps.back().end() == offset) {
+        gaps.back().length += length;
+      } else {
+        gaps.push_back({offset, length});
+      }
+      offset += length;
+      out = out.subspan(length);
+    }
+    return gaps;
+  }
+
+  std::optional<ChunkRef> replaced(std::uint64_t) override { return std::nullopt; }
+  void flush() override { ++flushes; }
+
+  /// So many calls fail with kOffline.
+  std::atomic<int> failing_reads{0};
+  std::atomic<int> failing_writes{0};
+  std::atomic<int> reads{0};
+  std::atomic<int> flushes{0};
+
+ private:
+  void require_grain(std::uint64_t offset, std::uint64_t length) const {
+    if (offset % granularity_ != 0 || length % granularity_ != 0) throw Error(ErrorKind::kBug, "not whole blocks");
+  }
+  static void fail_if(std::atomic<int>& count, const char* what) {
+    if (count > 0) {
+      --count;
+      throw Error(ErrorKind::kOffline, std::string("injected failure of ") + what);
+    }
+  }
+
+  std::size_t granularity_;
+  Sync<std::map<std::uint64_t, Bytes>> blocks_;
+};
+
+}  // namespace isr::test
