@@ -29,9 +29,11 @@ struct Profile {
 /// A user's place in one repository, opened with their keys: what every command
 /// that touches a parcel starts from.
 ///
-/// On this host (state/REPOSITORY-ID/USER/): keybox (the newest one seen, for
-/// logging in offline), device-key (sealed under a key that the keybox holds),
-/// host-id, trust.db, profile (the newest blob seen), parcels/ID/ (sessions).
+/// On this host state/pins/ says which repository each URL stands for, so that
+/// another id cannot make us forget what was seen. state/REPOSITORY-ID/USER/ has
+/// keybox (the newest one seen, for logging in offline), device-key (sealed under
+/// a key that the keybox holds), host-id, trust.db, profile and heads/ID (the
+/// newest blobs seen, for looking at them offline), parcels/ID/ (sessions).
 struct Account {
   Paths paths;
   RepositoryEntry entry;
@@ -42,11 +44,12 @@ struct Account {
   LockIdentity host;
   std::shared_ptr<TrustStore> trust;
   fs::path state_directory;  ///< state/REPOSITORY-ID/USER
+  StoreOptions store_options{};
 
   bool offline() const { return store == nullptr; }
   /// Throws Error{kOffline} unless online; names what for.
   BlobStore& online(const std::string& what) const;
-  Chain chain(const std::string& id) const;
+  Chain chain(const std::string& id) const;  ///< Error{kOffline} unless online
   ParcelLock lock(const ParcelEntry& parcel) const;
   fs::path parcel_directory(const ParcelEntry& parcel) const { return state_directory / "parcels" / parcel.id; }
 };
@@ -55,19 +58,32 @@ struct Account {
 using PasswordSource = std::function<std::string()>;
 
 struct OpenOptions {
-  bool offline = false;  ///< do not touch the network
+  bool offline = false;      ///< do not touch the network
+  bool use_keyring = true;   ///< false: the password was given, so it is asked for and checked
+  StoreOptions store{};      ///< time-outs, upload limit
 };
 /// Keys come from the kernel keyring (isr login), else from `password` and the
 /// keybox: the repository's newest, or the local copy when it cannot be reached.
 /// A repository that does not answer makes the account offline, once, with a warning.
+/// Error{kNotFound} no repository there, {kDenied} no such user or wrong password,
+/// {kHistory} another repository than the one that was there before, {kOffline}
+/// never used on this host and not reachable now.
 Account open_account(const Paths& paths, const RepositoryEntry& entry, const PasswordSource& password,
                      const OpenOptions& options);
 /// From keys that another process of ours handed over (the session daemon).
 Account open_account_with_keys(const Paths& paths, const RepositoryEntry& entry, const UserKeys& keys,
                                const OpenOptions& options);
-/// repo init: keys, keybox, empty profile. Returns the recovery key.
+/// repo init and add: from now on this repository is what entry.url stands for on this host.
+void pin_repository(const Paths& paths, const RepositoryEntry& entry, const RepositoryInfo& info);
+/// What was pinned, or seen first, there. nullopt: never used on this host.
+std::optional<RepositoryInfo> pinned_repository(const Paths& paths, const RepositoryEntry& entry);
+/// repo init: pin, keys, keybox, empty profile. Returns the recovery key.
+/// Error{kUsage} when the user exists.
 Key create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, const std::string& passphrase);
 
+Bytes encode_profile(const Profile& profile);
+/// Error{kCorrupt}: ids, names, epochs and counts are checked.
+Profile parse_profile(ByteView payload);
 /// The newest profile (offline: the newest seen here).
 Profile read_profile(Account& account);
 /// Reads, changes and publishes the profile; again when another host was first.
@@ -78,10 +94,17 @@ ParcelEntry find_parcel(const Profile& profile, const std::string& name);
 /// trailing dot, no Windows device name. Error{kUsage}, the name escaped.
 void check_parcel_name(const std::string& name);
 
+/// The newest head of a chain that this host has kept for being offline.
+void keep_newest_blob(const fs::path& file, std::uint64_t n, ByteView blob);
+std::optional<StoredHead> read_kept_blob(const fs::path& file, const PublicKey& signer, const std::string& chain);
+
 /// Kernel keyring: `isr login`, `isr logout`. Errors are kFailed (no keyring here).
 void keyring_store(const std::string& label, ByteView secret, std::chrono::seconds ttl);
 std::optional<Bytes> keyring_find(const std::string& label);
 bool keyring_forget(const std::string& label);
+/// Forgets every key whose label begins so; returns how many there were.
+std::size_t keyring_forget_all(std::string_view label_prefix);
+inline constexpr std::string_view kKeyringPrefix = "isr:";
 std::string keyring_label(const RepositoryInfo& info, const std::string& user);
 
 }  // namespace isr

@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <optional>
 
+#include "base/error.h"
 #include "base/file.h"
 
 namespace isr {

@@ -1,0 +1,267 @@
+// Opening an account is two questions with several answers each: is the
+// repository there (else we are offline, if this host knows it), and where do
+// the keys come from (another process, the keyring, a keybox). What is kept
+// below the state directory is made in finish(), after the keys were proved.
+#include "session/account.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "base/file.h"
+#include "base/log.h"
+
+namespace isr {
+namespace {
+
+constexpr std::size_t kMaxKeyboxSize = 64U << 10U;
+constexpr std::size_t kMaxSmallFile = 4096;
+
+bool is_unreachable(const Error& error) {
+  return error.kind() == ErrorKind::kTransient || error.kind() == ErrorKind::kOffline;
+}
+
+/// What a repository that was reached, or was not, leaves us with.
+struct Reached {
+  BlobStorePtr store;  ///< null: offline
+  RepositoryInfo info;
+};
+
+fs::path pin_file(const Paths& paths, const RepositoryEntry& entry) {
+  const Sha256 digest = sha256(as_bytes(canonical_store_url(entry.url)));
+  return paths.state / "pins" / to_hex(digest.view().first(16));
+}
+
+[[noreturn]] void refuse_other_repository(const RepositoryEntry& entry, const RepositoryInfo& pinned,
+                                          const RepositoryInfo& found) {
+  throw Error(ErrorKind::kHistory,
+              fmt::format("{} is now another repository ({}) than this host knows there ({})", entry.name,
+                          found.id.substr(0, 12), pinned.id.substr(0, 12)),
+              {"what this host has seen of the old one would be forgotten; if that is meant:",
+               fmt::format("isr repo rm {} && isr repo add {} {} --user {}", entry.name, entry.name, entry.url,
+                           entry.user)});
+}
+
+Reached reach_online(const Paths& paths, const RepositoryEntry& entry, const std::optional<RepositoryInfo>& pinned,
+                     const OpenOptions& options) {
+  Reached reached;
+  reached.store = open_store(entry.url, options.store);
+  reached.info = read_repository_info(*reached.store);
+  if (pinned && pinned->id != reached.info.id) refuse_other_repository(entry, *pinned, reached.info);
+  if (!pinned) pin_repository(paths, entry, reached.info);
+  return reached;
+}
+
+Reached reach(const Paths& paths, const RepositoryEntry& entry, const OpenOptions& options) {
+  const auto pinned = pinned_repository(paths, entry);
+  if (options.offline) {
+    if (pinned) return {nullptr, *pinned};
+    throw Error(ErrorKind::kOffline, fmt::format("{} was never used on this host: it cannot be opened offline", entry.name),
+                {"run the command without --offline once"});
+  }
+  try {
+    return reach_online(paths, entry, pinned, options);
+  } catch (const Error& error) {
+    // A directory that is absent is most often a disk that is not plugged in.
+    const bool gone = is_unreachable(error) || error.kind() == ErrorKind::kNotFound;
+    if (!gone || !pinned) throw;
+    log::warn("{}: {}; working offline", entry.name, error.what());
+    return {nullptr, *pinned};
+  }
+}
+
+fs::path state_directory_of(const Paths& paths, const RepositoryInfo& info, const std::string& user) {
+  return paths.state / info.id / user;
+}
+
+[[noreturn]] void refuse_unknown_user(const RepositoryEntry& entry) {
+  throw Error(ErrorKind::kDenied, fmt::format("{} has no user \"{}\"", entry.name, entry.user),
+              {fmt::format("if the name is wrong: isr repo rm {} && isr repo add {} {} --user NAME", entry.name,
+                           entry.name, entry.url)});
+}
+
+/// The repository's newest keybox; when it stops answering we go on offline.
+std::optional<Bytes> fetch_keybox(Reached& reached, const RepositoryEntry& entry) {
+  if (!reached.store) return std::nullopt;
+  try {
+    auto blob = read_keybox(*reached.store, entry.user);
+    if (!blob) refuse_unknown_user(entry);
+    return blob;
+  } catch (const Error& error) {
+    if (!is_unreachable(error)) throw;
+    log::warn("{}: {}; working offline", entry.name, error.what());
+    reached.store = nullptr;
+    return std::nullopt;
+  }
+}
+
+UserKeys unlock(const fs::path& directory, const RepositoryEntry& entry, Reached& reached,
+                const PasswordSource& password) {
+  const fs::path copy = directory / "keybox";
+  const auto kept = read_file_if_exists(copy, kMaxKeyboxSize);
+  auto blob = fetch_keybox(reached, entry);
+  if (!blob) blob = kept;
+  if (!blob) {
+    throw Error(ErrorKind::kOffline,
+                fmt::format("{} does not answer, and {} never logged in on this host", entry.name, entry.user),
+                {"run isr login once while it can be reached"});
+  }
+  UserKeys keys = open_keybox(*blob, entry.user, password());
+  // Only now: a keybox that does not open must not displace the one that does.
+  if (!kept || *kept != *blob) {
+    make_private_directory(directory);
+    replace_file(copy, *blob);
+  }
+  return keys;
+}
+
+Key open_device_key(const fs::path& file, const UserKeys& keys) {
+  const Key wrapping = hkdf_sha256(keys.domain_secret.view(), {}, "isr1/device");
+  const Bytes aad = to_bytes(as_bytes("isr1/device-key"));
+  if (const auto box = read_file_if_exists(file, kMaxSmallFile)) {
+    const auto opened = open_box(wrapping, aad, *box);
+    if (!opened || opened->size() != Key::kSize) {
+      throw Error(ErrorKind::kCorrupt, fmt::format("{} does not open: it is damaged, or another user's", file.string()),
+                  {"unsynced changes on this host are sealed under it: restore the file from a backup,",
+                   fmt::format("or give them up: mv {0} {0}.broken", file.parent_path().string())});
+    }
+    Key key;
+    std::copy(opened->begin(), opened->end(), key.value.begin());
+    return key;
+  }
+  const Key key = random_key();
+  if (create_file(file, seal_box(wrapping, aad, key.view())) == CreateResult::kCreated) return key;
+  return open_device_key(file, keys);  // another process was first
+}
+
+std::string open_host_id(const fs::path& file) {
+  if (const auto bytes = read_file_if_exists(file, kMaxSmallFile)) {
+    const std::string id(as_text(*bytes));
+    if (id.size() != 32 || !from_hex(id)) {
+      throw Error(ErrorKind::kCorrupt, fmt::format("{} is damaged", file.string()),
+                  {"delete it; locks that this host holds then look like another host's"});
+    }
+    return id;
+  }
+  std::array<std::uint8_t, 16> random{};
+  random_bytes(random);
+  const std::string id = to_hex(random);
+  if (create_file(file, as_bytes(id)) == CreateResult::kCreated) return id;
+  return open_host_id(file);
+}
+
+/// The host's name as heads and locks may have it: check_user_name().
+std::string host_name() {
+  std::array<char, 256> raw{};
+  if (::gethostname(raw.data(), raw.size() - 1) != 0) return "host";
+  std::string name;
+  for (const char c : std::string_view(raw.data()).substr(0, 64)) {
+    const char small = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+    const bool good = (small >= 'a' && small <= 'z') || (small >= '0' && small <= '9') || small == '-' ||
+                      small == '.' || small == '_';
+    name += good ? small : '-';
+  }
+  const bool starts_well = !name.empty() && name[0] != '-' && name[0] != '.' && name[0] != '_';
+  return starts_well ? name : "host" + name.substr(0, 60);
+}
+
+Account finish(const Paths& paths, const RepositoryEntry& entry, Reached reached, UserKeys keys,
+               const StoreOptions& store_options) {
+  Account account;
+  account.paths = paths;
+  account.entry = entry;
+  account.info = reached.info;
+  account.store = std::move(reached.store);
+  account.keys = std::move(keys);
+  account.store_options = store_options;
+  account.state_directory = state_directory_of(paths, account.info, entry.user);
+  make_private_directory(account.state_directory);
+  account.device_key = open_device_key(account.state_directory / "device-key", account.keys);
+  account.host = {host_name(), open_host_id(account.state_directory / "host-id")};
+  account.trust = std::make_shared<TrustStore>(account.state_directory / "trust.db", account.device_key);
+  return account;
+}
+
+std::optional<UserKeys> keys_from_keyring(const RepositoryInfo& info, const std::string& user) {
+  auto secret = keyring_find(keyring_label(info, user));
+  if (!secret) return std::nullopt;
+  try {
+    UserKeys keys = parse_user_keys(*secret);
+    wipe(*secret);
+    if (keys.user == user) return keys;
+  } catch (const Error& error) {
+    log::warn("the kernel's keyring has a damaged key for {}: {}", user, error.what());
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+BlobStore& Account::online(const std::string& what) const {
+  if (!store) {
+    throw Error(ErrorKind::kOffline, fmt::format("{} needs {}, which cannot be reached now", what, entry.name));
+  }
+  return *store;
+}
+
+Chain Account::chain(const std::string& id) const {
+  online("reading versions");
+  return {store, id, keys.signing.public_key, trust};
+}
+
+ParcelLock Account::lock(const ParcelEntry& parcel) const {
+  online(fmt::format("the lock of {}", parcel.name));
+  return {store, parcel.chain(), keys.signing, host};
+}
+
+void pin_repository(const Paths& paths, const RepositoryEntry& entry, const RepositoryInfo& info) {
+  const fs::path file = pin_file(paths, entry);
+  make_private_directory(paths.state);
+  make_private_directory(file.parent_path());
+  replace_file(file, encode_repository_info(info));
+}
+
+std::optional<RepositoryInfo> pinned_repository(const Paths& paths, const RepositoryEntry& entry) {
+  const auto bytes = read_file_if_exists(pin_file(paths, entry), kMaxSmallFile);
+  if (!bytes) return std::nullopt;
+  return parse_repository_info(*bytes);
+}
+
+Account open_account(const Paths& paths, const RepositoryEntry& entry, const PasswordSource& password,
+                     const OpenOptions& options) {
+  check_user_name(entry.user);
+  Reached reached = reach(paths, entry, options);
+  if (options.use_keyring) {
+    if (auto keys = keys_from_keyring(reached.info, entry.user)) {
+      return finish(paths, entry, std::move(reached), std::move(*keys), options.store);
+    }
+  }
+  const fs::path directory = state_directory_of(paths, reached.info, entry.user);
+  UserKeys keys = unlock(directory, entry, reached, password);
+  return finish(paths, entry, std::move(reached), std::move(keys), options.store);
+}
+
+Account open_account_with_keys(const Paths& paths, const RepositoryEntry& entry, const UserKeys& keys,
+                               const OpenOptions& options) {
+  if (keys.user != entry.user) {
+    throw Error(ErrorKind::kBug, fmt::format("keys of {} for an account of {}", keys.user, entry.user));
+  }
+  return finish(paths, entry, reach(paths, entry, options), keys, options.store);
+}
+
+Key create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, const std::string& passphrase) {
+  const UserKeys keys = generate_user_keys(entry.user);
+  const Key recovery = random_key();
+  const Bytes keybox = make_keybox(keys, passphrase, recovery);
+  const RepositoryInfo info = read_repository_info(store);
+  put_first_keybox(store, entry.user, keybox);
+  pin_repository(paths, entry, info);
+  const BlobStorePtr borrowed(BlobStorePtr(), &store);  // the caller's, and it outlives the account
+  Account account = finish(paths, entry, {borrowed, info}, keys, {});
+  replace_file(account.state_directory / "keybox", keybox);
+  change_profile(account, [](Profile&) {});
+  return recovery;
+}
+
+}  // namespace isr

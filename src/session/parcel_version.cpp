@@ -1,0 +1,239 @@
+// The payload of a parcel's head. It is signed by its owner, but what it says
+// reaches file names, allocations and QEMU, so every field is checked, and
+// fields that this program does not know are refused rather than dropped.
+#include "session/parcel_version.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/file.h"
+#include "session/control.h"
+
+namespace isr {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kFormat = "isr1-version";
+constexpr std::size_t kMaxPayload = 256U << 10U;
+constexpr std::size_t kMaxImages = kMaxDisks + 2;  // and memory, device state
+constexpr std::size_t kMaxMessage = 4096;
+constexpr std::size_t kMaxCopyOf = 256;
+
+constexpr std::array<std::pair<ImageRole, std::string_view>, 5> kRoles = {{{ImageRole::kSystem, "system"},
+                                                                           {ImageRole::kUser, "user"},
+                                                                           {ImageRole::kEphemeral, "ephemeral"},
+                                                                           {ImageRole::kMemory, "memory"},
+                                                                           {ImageRole::kDevice, "device"}}};
+
+[[noreturn]] void fail(std::string_view what) {
+  throw Error(ErrorKind::kCorrupt, fmt::format("a version's description: {}", what));
+}
+
+void expect_fields(const json& object, const std::set<std::string>& required, const std::set<std::string>& optional) {
+  if (!object.is_object()) fail("not a JSON object");
+  for (const auto& [name, value] : object.items()) {
+    if (!required.contains(name) && !optional.contains(name)) fail("it has a field that is not known here");
+  }
+  for (const auto& name : required) {
+    if (!object.contains(name)) fail(fmt::format("\"{}\" is absent", name));
+  }
+}
+
+std::string text_of(const json& object, const char* name, std::size_t max_size) {
+  const json& value = object.at(name);
+  if (!value.is_string()) fail(fmt::format("\"{}\" is no text", name));
+  auto text = value.get<std::string>();
+  if (text.size() > max_size) fail(fmt::format("\"{}\" is too long", name));
+  return text;
+}
+
+std::uint64_t number_of(const json& object, const char* name, std::uint64_t min, std::uint64_t max) {
+  const json& value = object.at(name);
+  if (!value.is_number_unsigned()) fail(fmt::format("\"{}\" is no whole number", name));
+  const auto number = value.get<std::uint64_t>();
+  if (number < min || number > max) fail(fmt::format("\"{}\" is out of range", name));
+  return number;
+}
+
+/// A file NAME.raw will have it: lower-case letters, digits and '-', a letter first.
+bool is_image_name(std::string_view name) {
+  return !name.empty() && name.size() <= 32 && name[0] >= 'a' && name[0] <= 'z' &&
+         std::all_of(name.begin(), name.end(),
+                     [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; });
+}
+
+/// "memory" and "device" are the names of these roles, and of no disk.
+bool name_fits_role(const VersionImage& image) {
+  const bool memory = image.role == ImageRole::kMemory;
+  const bool device = image.role == ImageRole::kDevice;
+  return memory == (image.name == "memory") && device == (image.name == "device");
+}
+
+json image_to_json(const VersionImage& image) {
+  ByteWriter root;
+  write_ref(image.tree.root, root);
+  return {{"name", image.name},
+          {"role", to_name(image.role)},
+          {"size", image.tree.size},
+          {"root", to_base64(root.bytes())}};
+}
+
+VersionImage image_from_json(const json& in) {
+  expect_fields(in, {"name", "role", "size", "root"}, {});
+  VersionImage image;
+  image.name = text_of(in, "name", 32);
+  if (!is_image_name(image.name)) fail("an image has a name that it must not have");
+  const std::string role = text_of(in, "role", 16);
+  const auto* known = std::find_if(kRoles.begin(), kRoles.end(), [&](const auto& pair) { return pair.second == role; });
+  if (known == kRoles.end()) fail("an image has an unknown role");
+  image.role = known->first;
+  if (!name_fits_role(image)) fail(fmt::format("image \"{}\" has the role of another", image.name));
+  image.tree.size = number_of(in, "size", 1, kMaxImageSize);
+  const auto root = from_base64(text_of(in, "root", 2 * kRefSize));
+  if (!root) fail("a root is no base64");
+  ByteReader reader(*root, "the root of an image");
+  image.tree.root = read_ref(reader);
+  reader.expect_end();
+  return image;
+}
+
+std::vector<VersionImage> images_from_json(const json& in) {
+  if (!in.is_array() || in.empty() || in.size() > kMaxImages) fail("the number of images is wrong");
+  std::vector<VersionImage> images;
+  std::set<std::string> names;
+  for (const json& value : in) {
+    images.push_back(image_from_json(value));
+    if (!names.insert(images.back().name).second) fail("two images have one name");
+  }
+  return images;
+}
+
+fs::path kept_head(const Account& account, const ParcelEntry& parcel) {
+  return account.state_directory / "heads" / parcel.id;
+}
+
+[[noreturn]] void refuse_absent(const ParcelEntry& parcel, std::uint64_t n, std::uint64_t newest) {
+  throw Error(ErrorKind::kNotFound, fmt::format("{} has no version {}; the newest is {}", parcel.name, n, newest),
+              {fmt::format("isr log {}", parcel.name)});
+}
+
+StoredHead load_head_offline(const Account& account, const ParcelEntry& parcel, std::optional<std::uint64_t> n) {
+  auto kept = read_kept_blob(kept_head(account, parcel), account.keys.signing.public_key, parcel.chain());
+  if (!kept || (n && *n != kept->head.n)) {
+    const std::string which = n ? fmt::format("version {}", *n) : std::string("a version");
+    throw Error(ErrorKind::kOffline, fmt::format("{} of {} is not described on this host, and {} cannot be reached",
+                                                 which, parcel.name, account.entry.name));
+  }
+  return std::move(*kept);
+}
+
+StoredHead load_head(const Account& account, const ParcelEntry& parcel, std::optional<std::uint64_t> n) {
+  if (account.offline()) return load_head_offline(account, parcel, n);
+  Chain chain = account.chain(parcel.chain());
+  auto newest = chain.newest();
+  if (!newest) throw Error(ErrorKind::kNotFound, fmt::format("{} has no version yet", parcel.name));
+  keep_newest_blob(kept_head(account, parcel), newest->head.n, newest->blob);
+  if (!n || *n == newest->head.n) return std::move(*newest);
+  if (*n == 0 || *n > newest->head.n) refuse_absent(parcel, *n, newest->head.n);
+  auto older = chain.read(*n);
+  if (!older) refuse_absent(parcel, *n, newest->head.n);
+  chain.verify_ancestry(*newest, *n);
+  return std::move(*older);
+}
+
+}  // namespace
+
+std::string_view to_name(ImageRole role) noexcept {
+  for (const auto& [known, name] : kRoles) {
+    if (known == role) return name;
+  }
+  return "user";
+}
+
+const VersionImage* ParcelVersion::find(std::string_view name) const {
+  const auto found = std::find_if(images.begin(), images.end(), [&](const auto& image) { return image.name == name; });
+  return found == images.end() ? nullptr : &*found;
+}
+
+Bytes encode_version(const ParcelVersion& version) {
+  if (version.message.size() > kMaxMessage) {
+    throw Error(ErrorKind::kUsage, fmt::format("the message is longer than {} bytes", kMaxMessage));
+  }
+  json out{{"format", kFormat},
+           {"images", json::array()},
+           {"vm", vm_settings_to_json(version.vm)},
+           {"message", version.message},
+           {"added_bytes", version.added_bytes},
+           {"copy_of", version.copy_of}};
+  for (const VersionImage& image : version.images) out["images"].push_back(image_to_json(image));
+  if (version.stamp) out["stamp"] = vm_stamp_to_json(*version.stamp);
+  // A message may come from a file name or a pipe: what is no UTF-8 becomes U+FFFD.
+  return to_bytes(as_bytes(out.dump(-1, ' ', false, json::error_handler_t::replace)));
+}
+
+ParcelVersion parse_version(ByteView payload) {
+  if (payload.size() > kMaxPayload) fail("it is too large");
+  json in;
+  try {
+    in = parse_control_line(as_text(payload));  // the same rules: depth, duplicate keys
+  } catch (const Error&) {
+    fail("it is not the JSON that was expected");
+  }
+  expect_fields(in, {"format", "images", "vm", "message", "added_bytes", "copy_of"}, {"stamp"});
+  if (text_of(in, "format", 32) != kFormat) {
+    throw Error(ErrorKind::kUnsupported, "a version's description has a format that this isr does not know",
+                {"install a newer isr"});
+  }
+  ParcelVersion version;
+  version.images = images_from_json(in.at("images"));
+  version.vm = vm_settings_from_json(in.at("vm"));
+  if (in.contains("stamp")) version.stamp = vm_stamp_from_json(in.at("stamp"));
+  version.message = text_of(in, "message", 3 * kMaxMessage);  // each bad byte became three
+  version.added_bytes = number_of(in, "added_bytes", 0, ~std::uint64_t{0});
+  version.copy_of = text_of(in, "copy_of", kMaxCopyOf);
+  return version;
+}
+
+LoadedVersion load_version(const Account& account, const ParcelEntry& parcel, std::optional<std::uint64_t> n) {
+  LoadedVersion loaded;
+  loaded.head = load_head(account, parcel, n);
+  loaded.version = open_version(parcel, loaded.head.head);
+  return loaded;
+}
+
+ParcelVersion open_version(const ParcelEntry& parcel, const Head& head) {
+  const auto key = parcel.epoch_keys.find(head.epoch);
+  if (key == parcel.epoch_keys.end()) {
+    throw Error(ErrorKind::kDenied, fmt::format("{} version {}: its key (epoch {}) is not in your profile", parcel.name,
+                                                head.n, head.epoch));
+  }
+  ParcelVersion version = parse_version(open_payload(key->second, head));
+  const bool memory = version.suspended();
+  if (memory != (version.find("device") != nullptr) || memory != version.stamp.has_value()) {
+    fail("memory, device state and their stamp go together");
+  }
+  return version;
+}
+
+Bytes make_head(const Account& account, const ParcelEntry& parcel, std::uint64_t n, const Sha256& prev,
+                const ParcelVersion& version) {
+  Head head;
+  head.chain = parcel.chain();
+  head.n = n;
+  head.prev = prev;
+  head.time = wall_now();
+  head.host = account.host.host;
+  head.epoch = parcel.epoch();
+  for (const VersionImage& image : version.images) {
+    if (!image.tree.root.is_zero()) head.roots.push_back(image.tree.root.cid);
+  }
+  head.sealed = seal_payload(parcel.epoch_keys.at(head.epoch), head.chain, n, head.epoch, encode_version(version));
+  return encode_head(std::move(head), account.keys.signing);
+}
+
+}  // namespace isr

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace isr {
+
+/// Quotes, control characters, bytes that are no UTF-8 and the characters that
+/// change the direction of text as \xNN: any text, fit for a message.
+std::string escaped(std::string_view text);
+/// The candidate nearest to `word`, "" when none is near.
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+
+}  // namespace isr
