@@ -1,0 +1,24 @@
+// Reading a lock record. Byte 0 chooses how deep the input gets: even = as a blob as it
+// is, which the signature stops; odd = the rest becomes a first line under a good
+// signature. What is accepted must be the one form that the writer writes.
+#include "repository/lock.h"
+
+#include <cstdlib>
+
+#include "base/error.h"
+#include "repository/signed_text.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace isr;
+  if (size == 0) return 0;
+  static const SigningKey key = signing_key_from_seed({.value = {1, 2, 3}});
+  const ByteView input(data + 1, size - 1);
+  const Bytes blob = data[0] % 2 == 0 ? to_bytes(input) : sign_text("isr1/lock", as_text(input), key);
+  try {
+    const LockRecord record = decode_lock_record(blob, key.public_key, "parcels/4f", 7);
+    if (encode_lock_record(record, "parcels/4f", key) != blob) std::abort();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+  }
+  return 0;
+}
