@@ -21,8 +21,8 @@ class RepositorySource : public ObjectSource {
     auto blob = store_->get(object_name(cid), {}, std::move(stop));
     if (!blob) return std::nullopt;
     if (blob->bytes.empty() || blob->bytes.size() > kMaxObjectSize) {
-      throw Error(ErrorKind::kCorrupt, fmt::format("object {} from {}: {} bytes", short_hex(cid.view()), describe(),
-                                                   blob->bytes.size()));
+      throw Error(ErrorKind::kCorrupt,
+                  fmt::format("object {} from {}: {} bytes", short_hex(cid.view()), describe(), blob->bytes.size()));
     }
     return std::move(blob->bytes);
   }

@@ -37,7 +37,8 @@ enum class Unreachable {
 
 /// Everything above, wired: settled (may be null), then cache, then repository
 /// (null when offline: what is not here fails at once with kOffline), verified
-/// and coalesced. An object that the repository does not have is nullopt. The only place that knows every concrete tier.
+/// and coalesced. An object that the repository does not have is nullopt. The only place that knows every concrete
+/// tier.
 struct StackParts {
   std::shared_ptr<PackStore> settled;
   std::shared_ptr<PackStore> cache;

@@ -170,8 +170,8 @@ ClearRef read_clear(ByteReader& in) {
   ref.cid = in.fixed<Cid>();
   ref.length = in.u32();
   if (ref.length != 0 && !is_object_length(ref.length)) {
-    throw Error(ErrorKind::kCorrupt, fmt::format("reference to {}: impossible length {}", short_hex(ref.cid.view()),
-                                                 ref.length));
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("reference to {}: impossible length {}", short_hex(ref.cid.view()), ref.length));
   }
   return ref;
 }

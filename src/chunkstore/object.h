@@ -55,6 +55,6 @@ struct ClearRef {
 std::vector<ClearRef> read_clear_refs(ByteView page_object);
 
 void write_ref(const ChunkRef& ref, ByteWriter& out);  ///< kRefSize bytes: clear, then secret
-ChunkRef read_ref(ByteReader& in);                      ///< Error{kCorrupt} when length is out of bounds
+ChunkRef read_ref(ByteReader& in);                     ///< Error{kCorrupt} when length is out of bounds
 
 }  // namespace isr

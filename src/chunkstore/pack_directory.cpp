@@ -79,7 +79,8 @@ void prepare_pack_directory(const fs::path& directory, PackUse use) {
     if (has_entries(directory) && !read_format(directory)) {
       refuse(directory, "there are files in it, but it is no store of isr");
     }
-    const std::string text = fmt::format("{{\"magic\":\"{}\",\"version\":{},\"use\":\"{}\"}}\n", kMagic, kVersion, name_of(use));
+    const std::string text =
+        fmt::format("{{\"magic\":\"{}\",\"version\":{},\"use\":\"{}\"}}\n", kMagic, kVersion, name_of(use));
     create_file(directory / kFormatFile, as_bytes(text));
     format = read_file(directory / kFormatFile, kMaxFormatSize);
   }

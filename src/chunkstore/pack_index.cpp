@@ -35,7 +35,8 @@ void create_schema(Database& db, const fs::path& file) {
   Transaction transaction(db);
   const std::int64_t version = db.user_version();  // another process may have been first
   if (version > kSchemaVersion) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{} was written by a newer isr (schema {})", file.string(), version));
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{} was written by a newer isr (schema {})", file.string(), version));
   }
   if (version == 0) {
     db.execute(kSchema);
@@ -48,7 +49,8 @@ void create_schema(Database& db, const fs::path& file) {
 PackPlace read_place(const Statement::Use& row, int column) {
   const std::int64_t offset = row.integer(column + 1);
   const std::int64_t length = row.integer(column + 2);
-  if (offset < 0 || length < 0 || length > static_cast<std::int64_t>(kMaxObjectSize)) return {row.integer(column), 0, 0};
+  if (offset < 0 || length < 0 || length > static_cast<std::int64_t>(kMaxObjectSize))
+    return {row.integer(column), 0, 0};
   return {row.integer(column), static_cast<std::uint64_t>(offset), static_cast<std::uint32_t>(length)};
 }
 
@@ -70,7 +72,8 @@ struct PackIndex::Statements {
         insert(db, "INSERT INTO objects VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"),
         touch(db, "UPDATE objects SET accessed = ? WHERE cid = ?"),
         remove(db, "DELETE FROM objects WHERE cid = ? AND pack = ? AND offset = ?"),
-        grow(db, "INSERT INTO packs (id, end) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET end = max(end, excluded.end)") {}
+        grow(db,
+             "INSERT INTO packs (id, end) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET end = max(end, excluded.end)") {}
 
   Statement find, insert, touch, remove, grow;
 };
@@ -187,8 +190,8 @@ std::vector<PackIndex::PackRow> PackIndex::packs() {
   auto row = statement.use();
   std::vector<PackRow> packs;
   while (row.next()) {
-    packs.push_back({row.integer(0), not_negative(row.integer(1)), not_negative(row.integer(2)),
-                     not_negative(row.integer(3))});
+    packs.push_back(
+        {row.integer(0), not_negative(row.integer(1)), not_negative(row.integer(2)), not_negative(row.integer(3))});
   }
   return packs;
 }

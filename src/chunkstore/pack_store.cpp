@@ -19,7 +19,9 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/sync.h"
+#include "chunkstore/open_packs.h"
 #include "chunkstore/pack_recovery.h"
+#include "chunkstore/pack_space.h"
 
 namespace isr {
 
@@ -32,39 +34,6 @@ using Clock = std::chrono::steady_clock;
 constexpr std::size_t kBatchObjects = 64;
 constexpr std::size_t kBatchTouches = 1024;
 constexpr auto kBatchAge = std::chrono::seconds(1);
-constexpr std::size_t kOpenPacks = 64;
-
-class OpenPacks {
- public:
-  explicit OpenPacks(fs::path directory) : directory_(std::move(directory)) {}
-
-  /// nullptr when there is no such pack.
-  std::shared_ptr<PackFile> get(std::int64_t id) {
-    auto packs = packs_.lock();
-    if (const auto it = packs->find(id); it != packs->end()) {
-      it->second.used = ++tick_;
-      return it->second.pack;
-    }
-    auto pack = PackFile::open(directory_, id);
-    if (!pack) return nullptr;
-    if (packs->size() >= kOpenPacks) {
-      packs->erase(std::min_element(packs->begin(), packs->end(),
-                                    [](const auto& a, const auto& b) { return a.second.used < b.second.used; }));
-    }
-    packs->emplace(id, Entry{pack, ++tick_});
-    return pack;
-  }
-  void close(std::int64_t id) { packs_.lock()->erase(id); }
-
- private:
-  struct Entry {
-    std::shared_ptr<PackFile> pack;
-    std::uint64_t used = 0;
-  };
-  fs::path directory_;
-  Sync<std::unordered_map<std::int64_t, Entry>> packs_;  // guards tick_, too
-  std::uint64_t tick_ = 0;
-};
 
 class PackStoreImpl : public PackStore {
  public:
@@ -157,9 +126,8 @@ class PackStoreImpl : public PackStore {
   bool batch_is_due(const State& state) const;
   void flush(State& state);
   void dispose(std::vector<PackIndex::Entry> removed);
-  void dispose_in_pack(std::span<const PackIndex::Entry> entries);
   void evict();
-  std::uint64_t bytes_to_free(State& state);
+  std::uint64_t excess(State& state);
 
   void check_directory(Writer& writer);
   void begin_pack(Writer& writer);
@@ -439,70 +407,26 @@ void PackStoreImpl::remove(std::span<const Cid> cids) {
   dispose(std::move(removed));
 }
 
-/// Frees the space of records that no row leads to any more.
-void PackStoreImpl::dispose(std::vector<PackIndex::Entry> removed) {
-  std::sort(removed.begin(), removed.end(), [](const auto& a, const auto& b) {
-    return std::tie(a.place.pack, a.place.offset) < std::tie(b.place.pack, b.place.offset);
-  });
-  for (auto begin = removed.begin(); begin != removed.end();) {
-    const auto end = std::find_if(begin, removed.end(),
-                                  [&](const auto& entry) { return entry.place.pack != begin->place.pack; });
-    try {
-      dispose_in_pack({begin, end});
-    } catch (const Error& error) {
-      log::warn("{}", error.what());  // space that stays used until the whole pack goes
-    }
-    begin = end;
-  }
-}
-
-void PackStoreImpl::dispose_in_pack(std::span<const PackIndex::Entry> entries) {
-  constexpr std::uint64_t kMaxHole = 1U << 30U;
-  // Opened anew, so that its lock is another than the writer's.
-  const auto pack = PackFile::open(packs_directory_, entries.front().place.pack);
-  if (!pack) return;
-  if (pack->try_lock()) {
-    auto state = state_.lock();
-    const bool empty = with_index(*state, [&](PackIndex& index) { return index.forget_if_empty(pack->id()); });
-    state.unlock();
-    if (empty) {
-      pack->unlink();
-      open_.close(pack->id());
-      return;
-    }
-    pack->unlock();
-  }
-  const std::uint64_t size = pack->size();
-  for (std::size_t i = 0; i < entries.size();) {
-    const std::uint64_t begin = entries[i].place.offset;
-    std::uint64_t end = begin + record_size(entries[i].place);
-    // A damaged row may have led anywhere: only what is that object's record is punched.
-    const bool right = end <= size && pack->holds(entries[i].cid, entries[i].place);
-    for (++i; right && i < entries.size() && entries[i].place.offset == end && end - begin < kMaxHole &&
-              pack->holds(entries[i].cid, entries[i].place);
-         ++i) {
-      end += record_size(entries[i].place);
-    }
-    if (right) pack->punch(begin, end);
-  }
-}
-
-std::uint64_t PackStoreImpl::bytes_to_free(State& state) {
+std::uint64_t PackStoreImpl::excess(State& state) {
   std::uint64_t used = 0;
   for (const auto& pack : state.index->packs()) used += pack.bytes;
-  std::uint64_t excess = 0;
-  // A sixteenth more than needed, so that this is not done at each put.
-  if (options_.limit_bytes != 0 && used > options_.limit_bytes) {
-    excess = used - options_.limit_bytes + options_.limit_bytes / 16;
-  }
   struct statvfs status {};
+  std::optional<std::uint64_t> free;
   if (options_.min_free_bytes != 0 && ::statvfs(directory_.c_str(), &status) == 0) {
-    const std::uint64_t free = std::uint64_t{status.f_bavail} * status.f_frsize;
-    if (free < options_.min_free_bytes) {
-      excess = std::max(excess, options_.min_free_bytes - free + options_.min_free_bytes / 16);
-    }
+    free = std::uint64_t{status.f_bavail} * status.f_frsize;
   }
-  return std::min(excess, used);
+  return bytes_to_evict(used, free, options_.limit_bytes, options_.min_free_bytes);
+}
+
+/// Frees the space of records that no row leads to any more.
+void PackStoreImpl::dispose(std::vector<PackIndex::Entry> removed) {
+  const auto forget_if_empty = [this](std::int64_t pack) {
+    auto state = state_.lock();
+    const bool empty = with_index(*state, [&](PackIndex& index) { return index.forget_if_empty(pack); });
+    if (empty) open_.close(pack);
+    return empty;
+  };
+  free_space(packs_directory_, std::move(removed), forget_if_empty);
 }
 
 void PackStoreImpl::evict() {
@@ -510,7 +434,7 @@ void PackStoreImpl::evict() {
   std::vector<PackIndex::Entry> removed;
   {
     auto state = state_.lock();
-    const std::uint64_t bytes = with_index(*state, [&](PackIndex&) { return bytes_to_free(*state); });
+    const std::uint64_t bytes = with_index(*state, [&](PackIndex&) { return excess(*state); });
     if (bytes == 0) return;
     removed = with_index(*state, [&](PackIndex& index) { return index.remove_least_recent(bytes); });
     state->evicted += removed.size();

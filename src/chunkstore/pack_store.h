@@ -13,9 +13,9 @@ struct PackStoreOptions {
   /// (packs fdatasync'ed, index synchronous=FULL). Otherwise the content may be
   /// lost or damaged by one and is only a cache.
   bool durable = false;
-  std::uint64_t limit_bytes = 0;        ///< least recently used objects go above it; 0: no limit; never when durable
-  std::uint64_t min_free_bytes = 0;     ///< and when the file system has less than this free; never when durable
-  std::uint64_t pack_size = 64U << 20U; ///< a new pack file begins at this size
+  std::uint64_t limit_bytes = 0;         ///< least recently used objects go above it; 0: no limit; never when durable
+  std::uint64_t min_free_bytes = 0;      ///< and when the file system has less than this free; never when durable
+  std::uint64_t pack_size = 64U << 20U;  ///< a new pack file begins at this size
 };
 
 /// Sealed objects in append-only pack files, found through a SQLite index

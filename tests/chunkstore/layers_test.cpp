@@ -1,0 +1,379 @@
+#include "chunkstore/layers.h"
+
+#include <fcntl.h>
+
+#include <catch2/catch.hpp>
+
+#include "base/file.h"
+#include "chunkstore/object_source_suite.h"
+#include "support/error_kind.h"
+#include "support/memory_source.h"
+#include "support/memory_store.h"
+
+namespace isr {
+namespace {
+
+using test::FaultSource;
+using test::kind_thrown;
+using test::MemorySource;
+
+struct Sample {
+  explicit Sample(std::uint64_t seed = 7) : object(test::random_bytes(5000, seed)), cid(cid_of(object)) {}
+  Bytes object;
+  Cid cid;
+};
+
+std::optional<Bytes> ask(const SourcePtr& source, const Cid& cid, std::stop_token stop = {}) {
+  return source->fetch(cid, Priority::kGuest, std::move(stop));
+}
+
+std::shared_ptr<MemorySource> source_with(const Sample& sample, Bytes bytes, std::string name = "memory") {
+  auto source = std::make_shared<MemorySource>(std::move(name));
+  source->store(sample.cid, std::move(bytes));
+  return source;
+}
+
+std::string message_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
+
+}  // namespace
+
+TEST_CASE("layers around a source are sources", "[chunkstore]") {
+  static SourceStats stats;
+  const auto memory = std::make_shared<MemorySource>("memory");
+  const auto store = [memory](const Cid& cid, const Bytes& object) { memory->store(cid, object); };
+  const TempDirectory temp;
+  SECTION("in memory") {
+    test::check_object_source([&] { return test::SourceUnderTest{memory, store}; });
+  }
+  SECTION("verifying") {
+    test::check_object_source([&] { return test::SourceUnderTest{make_verifying(memory, stats), store}; });
+  }
+  SECTION("tiered") {
+    const auto empty = std::make_shared<MemorySource>("empty");
+    test::check_object_source([&] { return test::SourceUnderTest{make_tiered({empty, memory}), store}; });
+  }
+  SECTION("coalescing") {
+    test::check_object_source([&] { return test::SourceUnderTest{make_coalescing(memory), store}; });
+  }
+  SECTION("caching") {
+    const auto cache = open_pack_store(temp.path() / "cache", {});
+    test::check_object_source([&] { return test::SourceUnderTest{make_caching(cache, memory, stats), store}; });
+  }
+  SECTION("a repository") {
+    const auto blobs = std::make_shared<test::MemoryStore>();
+    test::check_object_source([&] {
+      return test::SourceUnderTest{make_repository_source(blobs), [blobs](const Cid& cid, const Bytes& object) {
+                                     blobs->put_new(object_name(cid), object);
+                                   }};
+    });
+  }
+  SECTION("the whole stack") {
+    const auto blobs = std::make_shared<test::MemoryStore>();
+    StackParts parts;
+    parts.settled = open_pack_store(temp.path() / "settled", {.durable = true});
+    parts.cache = open_pack_store(temp.path() / "cache", {});
+    parts.repository = blobs;
+    test::check_object_source([&] {
+      return test::SourceUnderTest{open_stack(parts, stats), [blobs](const Cid& cid, const Bytes& object) {
+                                     blobs->put_new(object_name(cid), object);
+                                   }};
+    });
+  }
+}
+
+TEST_CASE("a corrupt lookaside copy falls through to the repository", "[chunkstore]") {
+  const Bytes good = test::random_bytes(kChunkSize, /*seed=*/7);
+  const Cid cid = cid_of(good);
+  auto lookaside = std::make_unique<MemorySource>("lookaside");
+  auto repository = std::make_unique<MemorySource>("repository");
+  auto* asked = repository.get();
+  lookaside->store(cid, test::flip_bit(good, 12));
+
+  SECTION("and the caller sees only good bytes") {
+    repository->store(cid, good);
+    auto source = test::verified_tiers(std::move(lookaside), std::move(repository));
+    REQUIRE((source->fetch(cid, Priority::kGuest, {}) == good));
+    CHECK(asked->fetches() == 1);
+  }
+  SECTION("absent there means absent, not an error") {
+    auto source = test::verified_tiers(std::move(lookaside), std::move(repository));
+    REQUIRE_FALSE(source->fetch(cid, Priority::kGuest, {}).has_value());
+  }
+  SECTION("corrupt there, too, is an error that names object and source") {
+    repository->store(cid, test::flip_bit(good, 13));
+    auto source = test::verified_tiers(std::move(lookaside), std::move(repository));
+    CHECK((kind_thrown([&] { ask(source, cid); }) == ErrorKind::kCorrupt));
+    const std::string message = message_of([&] { ask(source, cid); });
+    CHECK(message.find(short_hex(cid.view())) != std::string::npos);
+    CHECK(message.find("repository") != std::string::npos);
+  }
+}
+
+TEST_CASE("an object that is valid under another name is refused and counted", "[chunkstore]") {
+  const Sample sample(1);
+  const Sample other(2);
+  SourceStats stats;
+  const auto source = make_verifying(source_with(sample, other.object), stats);
+  CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kCorrupt));
+  CHECK(stats.corrupt_refused == 1);
+}
+
+TEST_CASE("a repository's blob that cannot be an object is refused", "[chunkstore]") {
+  const auto blobs = std::make_shared<test::MemoryStore>();
+  const Sample sample;
+  const auto source = make_repository_source(blobs);
+  for (const std::size_t size : {std::size_t{0}, kMaxObjectSize + 1}) {
+    blobs->overwrite(object_name(sample.cid), Bytes(size));
+    CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kCorrupt));
+  }
+}
+
+TEST_CASE("tiers are asked in order, and the worst failure is told when none has it", "[chunkstore]") {
+  const Sample sample;
+  const auto empty = std::make_shared<MemorySource>("empty");
+  const auto failing = [&](ErrorKind kind) { return std::make_shared<FaultSource>(empty, kind, 1000); };
+  const auto full = source_with(sample, sample.object);
+
+  SECTION("a failing tier does not hide what the next one has") {
+    for (const auto kind : {ErrorKind::kTransient, ErrorKind::kIo, ErrorKind::kDenied, ErrorKind::kCorrupt}) {
+      CHECK((ask(make_tiered({failing(kind), full}), sample.cid) == sample.object));
+    }
+  }
+  SECTION("the first that has it ends the search") {
+    const auto second = source_with(sample, sample.object);
+    ask(make_tiered({full, second}), sample.cid);
+    CHECK(second->fetches() == 0);
+  }
+  SECTION("what time may heal comes first") {
+    const auto source =
+        make_tiered({failing(ErrorKind::kIo), failing(ErrorKind::kTransient), failing(ErrorKind::kDenied)});
+    CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kTransient));
+  }
+  SECTION("absence in the last tier does not hide that an earlier one failed") {
+    const auto source = make_tiered({failing(ErrorKind::kIo), empty});
+    CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kIo));
+  }
+  SECTION("cancellation ends the search") {
+    const auto source = make_tiered({failing(ErrorKind::kCancelled), full});
+    CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kCancelled));
+    CHECK(full->fetches() == 0);
+  }
+}
+
+TEST_CASE("the cache keeps what the origin gave, and is asked first", "[chunkstore]") {
+  const TempDirectory temp;
+  const Sample sample;
+  SourceStats stats;
+  const auto cache = open_pack_store(temp.path() / "cache", {});
+  const auto origin = source_with(sample, sample.object, "origin");
+  const auto source = make_caching(cache, origin, stats);
+  CHECK((ask(source, sample.cid) == sample.object));
+  CHECK((ask(source, sample.cid) == sample.object));
+  CHECK(origin->fetches() == 1);
+  CHECK(stats.cache_hits == 1);
+  CHECK(cache->contains(sample.cid));
+  source->drop(sample.cid);
+  CHECK(origin->dropped().size() == 1);
+}
+
+TEST_CASE("a damaged object in the cache is dropped and fetched again", "[chunkstore]") {
+  const TempDirectory temp;
+  const Sample sample;
+  SourceStats stats;
+  const auto blobs = std::make_shared<test::MemoryStore>();
+  blobs->put_new(object_name(sample.cid), sample.object);
+  StackParts parts;
+  parts.cache = open_pack_store(temp.path() / "cache", {});
+  parts.repository = blobs;
+  const auto source = open_stack(parts, stats);
+  REQUIRE((ask(source, sample.cid) == sample.object));
+  for (const auto& entry : fs::directory_iterator(temp.path() / "cache" / "packs")) {
+    const auto fd = open_file(entry.path(), O_RDWR);
+    const Bytes damage{static_cast<std::uint8_t>(sample.object[100] ^ 1)};
+    write_all_at(fd.get(), damage, 40 + 100, entry.path());
+  }
+  REQUIRE((ask(source, sample.cid) != sample.object));  // only the tag would tell
+  source->drop(sample.cid);
+  CHECK((ask(source, sample.cid) == sample.object));
+  CHECK((ask(source, sample.cid) == sample.object));
+  CHECK(stats.repository_fetches == 2);
+}
+
+TEST_CASE("a cache that cannot be written does not stand in the way", "[chunkstore]") {
+  const TempDirectory temp;
+  const Sample sample;
+  SourceStats stats;
+  const auto cache = open_pack_store(temp.path() / "cache", {});
+  fs::remove_all(temp.path() / "cache");
+  fs::create_directory_symlink("/", temp.path() / "cache");
+  const auto source = make_caching(cache, source_with(sample, sample.object), stats);
+  CHECK((ask(source, sample.cid) == sample.object));
+  CHECK((ask(source, sample.cid) == sample.object));
+}
+
+TEST_CASE("eight threads that want one object cause one fetch", "[chunkstore]") {
+  const Sample sample;
+  const auto memory = source_with(sample, sample.object);
+  const auto source = make_coalescing(memory);
+  memory->hold();
+  std::atomic<int> begun = 0;
+  std::atomic<int> good = 0;
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 8; ++i) {
+      threads.emplace_back([&] {
+        ++begun;
+        if (ask(source, sample.cid) == sample.object) ++good;
+      });
+    }
+    memory->wait_for_fetches(1);
+    while (begun < 8) std::this_thread::yield();
+    memory->release();
+  }
+  CHECK(good == 8);
+  // A thread that was begun but had not asked yet when the fetch ended asks anew.
+  CHECK(memory->fetches() < 8);
+}
+
+TEST_CASE("a failure reaches everyone who waits for it, and the next asks again", "[chunkstore]") {
+  const Sample sample;
+  const auto memory = source_with(sample, sample.object);
+  const auto source = make_coalescing(std::make_shared<FaultSource>(memory, ErrorKind::kDenied, 1));
+  CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kDenied));
+  CHECK((ask(source, sample.cid) == sample.object));
+}
+
+TEST_CASE("cancelling one caller leaves the others waiting for the same object", "[chunkstore]") {
+  const Sample sample;
+  const auto memory = source_with(sample, sample.object);
+  const auto source = make_coalescing(memory);
+  memory->hold();
+  std::optional<ErrorKind> first_kind;
+  std::optional<Bytes> second_got;
+  std::stop_source first_stop;
+  std::stop_source second_stop;
+  std::jthread first([&] { first_kind = kind_thrown([&] { ask(source, sample.cid, first_stop.get_token()); }); });
+  memory->wait_for_fetches(1);
+
+  SECTION("the one who fetches: another takes over") {
+    std::jthread second([&] { second_got = ask(source, sample.cid); });
+    first_stop.request_stop();
+    first.join();
+    CHECK((first_kind == ErrorKind::kCancelled));
+    memory->wait_for_fetches(2);
+    memory->release();
+    second.join();
+    CHECK((second_got == sample.object));
+  }
+  SECTION("one who only waits: the fetch goes on") {
+    std::optional<ErrorKind> second_kind;
+    std::jthread second([&] { second_kind = kind_thrown([&] { ask(source, sample.cid, second_stop.get_token()); }); });
+    second_stop.request_stop();
+    second.join();
+    CHECK((second_kind == ErrorKind::kCancelled));
+    CHECK(memory->fetches() == 1);
+    memory->release();
+    first.join();
+    CHECK_FALSE(first_kind.has_value());
+  }
+}
+
+TEST_CASE("without a repository only what is here can be read", "[chunkstore]") {
+  const TempDirectory temp;
+  const Sample here(1);
+  const Sample settled(2);
+  const Sample elsewhere(3);
+  SourceStats stats;
+  StackParts parts;
+  parts.settled = open_pack_store(temp.path() / "settled", {.durable = true});
+  parts.cache = open_pack_store(temp.path() / "cache", {});
+  parts.cache->put(here.cid, here.object);
+  parts.settled->put(settled.cid, settled.object);
+  for (const auto unreachable : {Unreachable::kFail, Unreachable::kWait}) {
+    parts.unreachable = unreachable;
+    const auto source = open_stack(parts, stats);
+    CHECK((ask(source, here.cid) == here.object));
+    CHECK((ask(source, settled.cid) == settled.object));
+    CHECK((kind_thrown([&] { ask(source, elsewhere.cid); }) == ErrorKind::kOffline));
+  }
+  CHECK(stats.cache_hits == 2);
+  CHECK(stats.settled_hits == 2);
+}
+
+namespace {
+
+/// A repository that cannot be reached until the test says so.
+class UnreachableStore : public test::MemoryStore {
+ public:
+  std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
+    ++asked;
+    if (!reachable) throw Error(ErrorKind::kTransient, "the server does not answer");
+    return MemoryStore::get(name, range, std::move(stop));
+  }
+  std::atomic<bool> reachable = false;
+  std::atomic<int> asked = 0;
+};
+
+}  // namespace
+
+TEST_CASE("while the repository cannot be reached a read fails or waits, as configured", "[chunkstore]") {
+  const Sample sample;
+  SourceStats stats;
+  const auto store = std::make_shared<UnreachableStore>();
+  store->put_new(object_name(sample.cid), sample.object);
+  StackParts parts;
+  parts.repository = store;
+  parts.first_wait = std::chrono::milliseconds(1);
+  parts.max_wait = std::chrono::milliseconds(2);
+
+  SECTION("fail: offline, and what is missing is named") {
+    const auto source = open_stack(parts, stats);
+    CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kOffline));
+    const std::string message = message_of([&] { ask(source, sample.cid); });
+    CHECK(message.find("does not answer") != std::string::npos);
+    CHECK(message.find("is not here") != std::string::npos);
+  }
+  SECTION("wait: until it is there") {
+    parts.unreachable = Unreachable::kWait;
+    const auto source = open_stack(parts, stats);
+    std::optional<Bytes> got;
+    std::jthread reader([&] { got = ask(source, sample.cid); });
+    while (store->asked < 3) std::this_thread::yield();
+    CHECK(stats.waiting == 1);
+    store->reachable = true;
+    reader.join();
+    CHECK((got == sample.object));
+    CHECK(stats.waiting == 0);
+    CHECK(stats.retries >= 2);
+    CHECK(stats.repository_bytes == sample.object.size());
+  }
+  SECTION("wait: until stop is requested") {
+    parts.unreachable = Unreachable::kWait;
+    parts.first_wait = parts.max_wait = std::chrono::hours(1);
+    const auto source = open_stack(parts, stats);
+    std::stop_source stop;
+    std::optional<ErrorKind> kind;
+    std::jthread reader([&] { kind = kind_thrown([&] { ask(source, sample.cid, stop.get_token()); }); });
+    while (store->asked < 1) std::this_thread::yield();
+    stop.request_stop();
+    reader.join();
+    CHECK((kind == ErrorKind::kCancelled));
+  }
+  SECTION("wait: absence and damage are answers") {
+    parts.unreachable = Unreachable::kWait;
+    store->reachable = true;
+    const auto source = open_stack(parts, stats);
+    CHECK_FALSE(ask(source, Sample(99).cid).has_value());
+    store->overwrite(object_name(sample.cid), test::flip_bit(sample.object, 3));
+    CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kCorrupt));
+  }
+}
+
+}  // namespace isr

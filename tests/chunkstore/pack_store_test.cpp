@@ -1,0 +1,587 @@
+#include "chunkstore/pack_store.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <csignal>
+#include <functional>
+#include <thread>
+
+#include "base/file.h"
+#include "base/sqlite.h"
+#include "chunkstore/object_source_suite.h"
+#include "support/error_kind.h"
+
+namespace isr {
+namespace {
+
+using test::kind_thrown;
+
+constexpr std::uint64_t kRecordHeader = 40;
+
+struct Sample {
+  explicit Sample(std::uint64_t seed, std::size_t size = 5000)
+      : object(test::random_bytes(size, seed)), cid(cid_of(object)) {}
+  Bytes object;
+  Cid cid;
+};
+
+std::vector<Sample> samples(std::size_t count, std::size_t size = 5000, std::uint64_t first_seed = 0) {
+  std::vector<Sample> all;
+  for (std::size_t i = 0; i < count; ++i) all.emplace_back(first_seed + i, size);
+  return all;
+}
+
+std::optional<Bytes> ask(PackStore& store, const Cid& cid) { return store.fetch(cid, Priority::kGuest, {}); }
+
+void put_all(PackStore& store, const std::vector<Sample>& all) {
+  for (const Sample& sample : all) store.put(sample.cid, sample.object);
+}
+
+std::size_t count_good(PackStore& store, const std::vector<Sample>& all) {
+  return static_cast<std::size_t>(
+      std::count_if(all.begin(), all.end(), [&](const Sample& s) { return ask(store, s.cid) == s.object; }));
+}
+std::size_t count_absent(PackStore& store, const std::vector<Sample>& all) {
+  return static_cast<std::size_t>(
+      std::count_if(all.begin(), all.end(), [&](const Sample& s) { return !ask(store, s.cid); }));
+}
+
+std::vector<fs::path> packs_of(const fs::path& store) {
+  std::vector<fs::path> packs;
+  for (const auto& entry : fs::directory_iterator(store / "packs")) packs.push_back(entry.path());
+  std::sort(packs.begin(), packs.end());
+  return packs;
+}
+
+void damage(const fs::path& file, std::uint64_t offset, std::size_t count = 1) {
+  const auto fd = open_file(file, O_RDWR);
+  Bytes bytes(count);
+  read_exact_at(fd.get(), bytes, offset, file);
+  for (auto& byte : bytes) byte ^= 0x10;
+  write_all_at(fd.get(), bytes, offset, file);
+}
+
+/// Runs `body` in a child process that then dies as by kill -9: no destructor runs.
+void in_killed_process(const std::function<void()>& body) {
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    try {
+      body();
+    } catch (...) {
+      ::_exit(1);
+    }
+    ::raise(SIGKILL);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  REQUIRE(WIFSIGNALED(status));
+}
+
+std::uint64_t blocks_of(const fs::path& store) {
+  std::uint64_t blocks = 0;
+  for (const auto& pack : packs_of(store)) {
+    struct stat status {};
+    REQUIRE(::stat(pack.c_str(), &status) == 0);
+    blocks += static_cast<std::uint64_t>(status.st_blocks) * 512;
+  }
+  return blocks;
+}
+
+const PackStoreOptions kSettledOptions{.durable = true};
+
+}  // namespace
+
+TEST_CASE("a pack store is a source", "[pack_store]") {
+  const TempDirectory temp;
+  for (const bool durable : {false, true}) {
+    std::shared_ptr<PackStore> store =
+        open_pack_store(temp.path() / (durable ? "settled" : "cache"), {.durable = durable});
+    test::check_object_source([&] {
+      return test::SourceUnderTest{store, [store](const Cid& cid, const Bytes& object) { store->put(cid, object); }};
+    });
+  }
+}
+
+TEST_CASE("what was put is there after closing and opening again", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(150);
+  const auto options = GENERATE(PackStoreOptions{}, PackStoreOptions{.durable = true, .pack_size = 100'000});
+  {
+    const auto store = open_pack_store(temp.path(), options);
+    put_all(*store, all);
+    put_all(*store, all);  // present: nothing happens
+    CHECK(store->stats().objects == all.size());
+    store->sync();
+  }
+  const auto store = open_pack_store(temp.path(), options);
+  CHECK(count_good(*store, all) == all.size());
+  CHECK(store->all().size() == all.size());
+  CHECK(store->stats().objects == all.size());
+  CHECK(store->stats().bytes == all.size() * 5000);
+  CHECK(store->contains(all[3].cid));
+  CHECK_FALSE(store->contains(Sample(999).cid));
+}
+
+TEST_CASE("files and directories of a store are private, and a cache is tagged as one", "[pack_store]") {
+  const TempDirectory temp;
+  const mode_t old_mask = ::umask(0);
+  { open_pack_store(temp.path() / "cache", {})->put(Sample(1).cid, Sample(1).object); }
+  { open_pack_store(temp.path() / "settled", kSettledOptions); }
+  ::umask(old_mask);
+  CHECK(fs::exists(temp.path() / "cache" / "CACHEDIR.TAG"));
+  CHECK_FALSE(fs::exists(temp.path() / "settled" / "CACHEDIR.TAG"));
+  CHECK((fs::status(temp.path() / "cache").permissions() == fs::perms::owner_all));
+  for (const auto& pack : packs_of(temp.path() / "cache")) {
+    CHECK((fs::status(pack).permissions() == (fs::perms::owner_read | fs::perms::owner_write)));
+  }
+}
+
+TEST_CASE("a killed process loses nothing that it put", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(100);  // one batch in the index, the rest only in the pack
+  const auto options = GENERATE(PackStoreOptions{}, PackStoreOptions{.durable = true});
+  in_killed_process([&] {
+    const auto store = open_pack_store(temp.path(), options);
+    put_all(*store, all);
+    ::raise(SIGKILL);
+  });
+  const auto store = open_pack_store(temp.path(), options);
+  CHECK(count_good(*store, all) == all.size());
+}
+
+TEST_CASE("half a record at the end of a pack is cut off", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(10);
+  const auto options = GENERATE(PackStoreOptions{}, PackStoreOptions{.durable = true});
+  in_killed_process([&] {
+    const auto store = open_pack_store(temp.path(), options);
+    put_all(*store, all);
+    ::raise(SIGKILL);
+  });
+  const auto pack = packs_of(temp.path()).at(0);
+  const std::uint64_t record = 5000 + kRecordHeader;
+  const std::uint64_t lost = GENERATE(1U, 4999U, 5001U, 5039U);
+  fs::resize_file(pack, 10 * record - lost);
+  for (int i = 0; i < 2; ++i) {
+    const auto store = open_pack_store(temp.path(), options);
+    CHECK(count_good(*store, all) == 9);
+    CHECK(count_absent(*store, all) == 1);
+  }
+  if (!options.durable) CHECK(fs::file_size(pack) == 9 * record);
+  const auto store = open_pack_store(temp.path(), options);
+  put_all(*store, all);
+  CHECK(count_good(*store, all) == 10);
+}
+
+TEST_CASE("a lost or damaged index is made anew from the packs", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(200);
+  const auto options =
+      GENERATE(PackStoreOptions{.pack_size = 200'000}, PackStoreOptions{.durable = true, .pack_size = 200'000});
+  { put_all(*open_pack_store(temp.path(), options), all); }
+  const fs::path index = temp.path() / "index.db";
+  SECTION("removed") { fs::remove(index); }
+  SECTION("truncated to nothing") { fs::resize_file(index, 0); }
+  SECTION("cut in the middle") { fs::resize_file(index, 8192); }
+  SECTION("replaced by text") { replace_file(index, as_bytes(std::string(5000, 'x'))); }
+  SECTION("replaced by another database") {
+    fs::remove(index);
+    Database other(index, Durability::kRebuildable);
+    other.execute("CREATE TABLE t (x); PRAGMA user_version=1");
+  }
+  SECTION("zeroed in the middle") {
+    const auto fd = open_file(index, O_RDWR);
+    write_all_at(fd.get(), Bytes(4096), 4096, index);
+    write_all_at(fd.get(), Bytes(4096), 8192, index);
+  }
+  {
+    const auto store = open_pack_store(temp.path(), options);
+    count_good(*store, all);  // a cache may find the damage only now
+    put_all(*store, all);
+    CHECK(count_good(*store, all) == all.size());
+  }
+  const auto store = open_pack_store(temp.path(), options);
+  CHECK(count_good(*store, all) == all.size());
+}
+
+TEST_CASE("without the index's log the store is still usable", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(200);
+  in_killed_process([&] {
+    const auto store = open_pack_store(temp.path(), {});
+    put_all(*store, all);
+    ::raise(SIGKILL);
+  });
+  fs::remove(temp.path() / "index.db-wal");
+  const auto store = open_pack_store(temp.path(), {});
+  CHECK(count_good(*store, all) == all.size());
+}
+
+TEST_CASE("bit flips in the index never give wrong bytes", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(100, 600);
+  { put_all(*open_pack_store(temp.path() / "good", {}), all); }
+  const auto size = fs::file_size(temp.path() / "good" / "index.db");
+  for (std::uint64_t round = 0; round < 40; ++round) {
+    const fs::path copy = temp.path() / "copy";
+    fs::remove_all(copy);
+    fs::copy(temp.path() / "good", copy, fs::copy_options::recursive);
+    damage(copy / "index.db", 100 + round * 7919 % (size - 100));
+    const auto store = open_pack_store(copy, {});
+    CHECK(count_good(*store, all) + count_absent(*store, all) == all.size());
+    put_all(*store, all);
+    CHECK(count_good(*store, all) >= all.size() - 1);
+  }
+}
+
+TEST_CASE("a damaged record header means absent, and the object can be put again", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(10);
+  { put_all(*open_pack_store(temp.path(), {}), all); }
+  damage(packs_of(temp.path()).at(0), 3 * (5000 + kRecordHeader) + 20);
+  const auto store = open_pack_store(temp.path(), {});
+  CHECK_FALSE(ask(*store, all[3].cid).has_value());
+  CHECK_FALSE(store->contains(all[3].cid));
+  CHECK(count_good(*store, all) == 9);
+  store->put(all[3].cid, all[3].object);
+  CHECK(count_good(*store, all) == 10);
+}
+
+TEST_CASE("drop forgets a damaged object for good, and keeps a good one", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(10);
+  { put_all(*open_pack_store(temp.path(), {}), all); }
+  damage(packs_of(temp.path()).at(0), 3 * (5000 + kRecordHeader) + kRecordHeader + 100);
+  {
+    const auto store = open_pack_store(temp.path(), {});
+    for (const Sample& sample : all) store->drop(sample.cid);
+    CHECK(count_good(*store, all) == 9);
+    CHECK_FALSE(ask(*store, all[3].cid).has_value());
+  }
+  fs::remove(temp.path() / "index.db");
+  const auto store = open_pack_store(temp.path(), {});
+  CHECK(count_good(*store, all) == 9);
+  CHECK_FALSE(ask(*store, all[3].cid).has_value());
+}
+
+TEST_CASE("settled objects after a damaged one are found without the index", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(20);
+  { put_all(*open_pack_store(temp.path(), kSettledOptions), all); }
+  const auto pack = packs_of(temp.path()).at(0);
+  SECTION("a header") { damage(pack, 3 * (5000 + kRecordHeader), 8); }
+  SECTION("an object") { damage(pack, 3 * (5000 + kRecordHeader) + 1000); }
+  fs::remove(temp.path() / "index.db");
+  const auto store = open_pack_store(temp.path(), kSettledOptions);
+  CHECK(count_good(*store, all) == 19);
+  CHECK_FALSE(ask(*store, all[3].cid).has_value());
+}
+
+TEST_CASE("a wrong row in a settled index is put right from the packs", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(20);
+  { put_all(*open_pack_store(temp.path(), kSettledOptions), all); }
+  { Database(temp.path() / "index.db", Durability::kFull).execute("UPDATE objects SET offset = offset + 40"); }
+  const auto store = open_pack_store(temp.path(), kSettledOptions);
+  CHECK(count_good(*store, all) == 20);
+}
+
+TEST_CASE("a pack that disappears takes only its own objects with it", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(100);
+  { put_all(*open_pack_store(temp.path(), {.pack_size = 100'000}), all); }
+  const auto packs = packs_of(temp.path());
+  REQUIRE(packs.size() >= 4);
+  std::shared_ptr<PackStore> store;
+  SECTION("before opening") {
+    fs::remove(packs[1]);
+    store = open_pack_store(temp.path(), {});
+  }
+  SECTION("while open") {
+    store = open_pack_store(temp.path(), {});
+    fs::remove(packs[1]);
+  }
+  const auto good = count_good(*store, all);
+  CHECK(good < 100);
+  CHECK(good >= 70);
+  put_all(*store, all);
+  CHECK(count_good(*store, all) == 100);
+}
+
+TEST_CASE("removed objects are gone, and their space is free", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(40, 100'000);
+  const auto options =
+      GENERATE(PackStoreOptions{.pack_size = 1'000'000}, PackStoreOptions{.durable = true, .pack_size = 1'000'000});
+  auto store = open_pack_store(temp.path(), options);
+  put_all(*store, all);
+  const std::uint64_t before = blocks_of(temp.path());
+  std::vector<Cid> odd;
+  std::vector<Cid> even;
+  for (std::size_t i = 0; i < all.size(); ++i) (i % 2 == 0 ? even : odd).push_back(all[i].cid);
+  store->remove(odd);
+  CHECK(store->stats().objects == 20);
+  CHECK(count_good(*store, all) == 20);
+  CHECK(blocks_of(temp.path()) < before * 6 / 10);
+  SECTION("also for an index made anew") {
+    store.reset();
+    fs::remove(temp.path() / "index.db");
+    store = open_pack_store(temp.path(), options);
+    CHECK(count_good(*store, all) == 20);
+    CHECK(store->all().size() == 20);
+  }
+  store->remove(even);
+  CHECK(store->stats().objects == 0);
+  CHECK(packs_of(temp.path()).size() <= 1);  // at most the one that is appended to
+  store.reset();
+  open_pack_store(temp.path(), options);
+  CHECK(packs_of(temp.path()).empty());
+}
+
+TEST_CASE("above its limit a cache forgets what was not used for longest", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(100, 10'000);
+  const auto store = open_pack_store(temp.path(), {.limit_bytes = 1'000'000, .pack_size = 200'000});
+  put_all(*store, all);
+  store->sync();
+  CHECK(count_good(*store, {all.begin(), all.begin() + 20}) == 20);  // used now
+  const auto more = samples(30, 10'000, /*first_seed=*/1000);
+  put_all(*store, more);
+  store->sync();
+  CHECK(store->stats().bytes <= 1'000'000);
+  CHECK(store->stats().evicted >= 30);
+  CHECK(count_good(*store, {all.begin(), all.begin() + 20}) == 20);
+  CHECK(count_good(*store, more) == 30);
+  CHECK(count_good(*store, {all.begin() + 20, all.begin() + 64}) <= 14);  // the first batch but for what was used
+  CHECK(count_good(*store, {all.begin() + 64, all.end()}) == 36);         // newer than that
+  CHECK(blocks_of(temp.path()) < 1'200'000);
+}
+
+TEST_CASE("a cache makes room when the file system is full, a settled store never does", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(20);
+  const std::uint64_t more_than_any_disk = std::uint64_t{1} << 60U;
+  const auto cache = open_pack_store(temp.path() / "cache", {.min_free_bytes = more_than_any_disk});
+  put_all(*cache, all);
+  cache->sync();
+  CHECK(cache->stats().objects == 0);
+  const auto settled = open_pack_store(temp.path() / "settled",
+                                       {.durable = true, .limit_bytes = 1, .min_free_bytes = more_than_any_disk});
+  put_all(*settled, all);
+  settled->sync();
+  CHECK(settled->stats().objects == 20);
+}
+
+TEST_CASE("several processes use one cache", "[pack_store]") {
+  const TempDirectory temp;
+  const auto mine = samples(80);
+  const auto theirs = samples(80, 5000, /*first_seed=*/500);
+  const auto store = open_pack_store(temp.path(), {.pack_size = 100'000});
+  put_all(*store, mine);
+  store->sync();
+  in_killed_process([&] {
+    const auto child = open_pack_store(temp.path(), {.pack_size = 100'000});
+    if (count_good(*child, mine) != mine.size()) ::_exit(1);
+    put_all(*child, theirs);
+    child->sync();
+    ::raise(SIGKILL);
+  });
+  CHECK(count_good(*store, theirs) == theirs.size());
+  CHECK(count_good(*store, mine) == mine.size());
+}
+
+TEST_CASE("opening, evicting and killed processes never touch a pack that another one writes", "[pack_store]") {
+  const TempDirectory temp;
+  const auto mine = samples(30);
+  const auto store = open_pack_store(temp.path(), {});
+  put_all(*store, mine);  // fewer than a batch: only memory knows them
+  { open_pack_store(temp.path(), {.limit_bytes = 1})->sync(); }
+  in_killed_process([&] {
+    open_pack_store(temp.path(), {.limit_bytes = 1})->sync();
+    ::raise(SIGKILL);
+  });
+  CHECK(count_good(*store, mine) == mine.size());
+  store->sync();
+  const auto second = open_pack_store(temp.path(), {});
+  CHECK(count_good(*second, mine) == mine.size());
+}
+
+TEST_CASE("an index that another process made anew is taken over", "[pack_store]") {
+  const TempDirectory temp;
+  const auto before = samples(70);
+  const auto after = samples(200, 5000, /*first_seed=*/500);
+  const auto store = open_pack_store(temp.path(), {});
+  put_all(*store, before);
+  store->sync();
+  fs::remove(temp.path() / "index.db");
+  fs::remove(temp.path() / "index.db-wal");
+  fs::remove(temp.path() / "index.db-shm");
+  { CHECK(count_good(*open_pack_store(temp.path(), {}), before) == before.size()); }
+  put_all(*store, after);
+  store->sync();
+  const auto second = open_pack_store(temp.path(), {});
+  CHECK(count_good(*second, before) == before.size());
+  CHECK(count_good(*second, after) >= after.size() - 64);  // one batch may have gone into the old index
+}
+
+TEST_CASE("settled objects belong to one process", "[pack_store]") {
+  const TempDirectory temp;
+  const auto store = open_pack_store(temp.path(), kSettledOptions);
+  CHECK((kind_thrown([&] { open_pack_store(temp.path(), kSettledOptions); }) == ErrorKind::kVm));
+}
+
+TEST_CASE("a directory that is not ours, or of another version, is refused and not changed", "[pack_store]") {
+  const TempDirectory temp;
+  const fs::path directory = temp.path() / "store";
+  const fs::path format = directory / "format";
+  make_private_directory(directory);
+  const auto refused = [&] { return kind_thrown([&] { open_pack_store(directory, {}); }) == ErrorKind::kUnsupported; };
+  SECTION("somebody's files") {
+    replace_file(directory / "thesis.tex", as_bytes("words"));
+    CHECK(refused());
+    CHECK_FALSE(fs::exists(format));
+  }
+  SECTION("a newer format") {
+    replace_file(format, as_bytes("{\"magic\":\"isr-packs\",\"version\":2,\"use\":\"cache\"}\n"));
+    CHECK(refused());
+    CHECK(read_file(format, 4096).size() > 10);
+  }
+  SECTION("no format of ours") {
+    for (const std::string text : {"", "{}", "[]", "1", "null", "{\"magic\":7}", "{\"magic\":\"isr-packs\"}",
+                                   "\xff\xfe", "{\"magic\":\"isr-packs\",\"version\":\"1\",\"use\":\"cache\"}"}) {
+      replace_file(format, as_bytes(text));
+      CHECK(refused());
+    }
+    replace_file(format, Bytes(1'000'000, '['));
+    CHECK(refused());
+  }
+  SECTION("settled objects opened as a cache") {
+    { open_pack_store(directory, kSettledOptions); }
+    CHECK(refused());
+  }
+  SECTION("a newer index") {
+    { open_pack_store(directory, {}); }
+    { Database(directory / "index.db", Durability::kRebuildable).set_user_version(2); }
+    CHECK(refused());
+  }
+  SECTION("a symlink") {
+    fs::create_directory(temp.path() / "elsewhere");
+    fs::create_directory_symlink(temp.path() / "elsewhere", temp.path() / "link");
+    CHECK((kind_thrown([&] { open_pack_store(temp.path() / "link", {}); }) == ErrorKind::kDenied));
+    CHECK(fs::is_empty(temp.path() / "elsewhere"));
+  }
+}
+
+TEST_CASE("a cache that is deleted while in use is begun anew", "[pack_store]") {
+  const TempDirectory temp;
+  const fs::path directory = temp.path() / "cache";
+  const auto store = open_pack_store(directory, {});
+  const auto before = samples(10);
+  put_all(*store, before);
+  fs::remove_all(directory);
+  count_good(*store, before);  // whatever it answers, it goes on
+  const auto after = samples(200, 5000, /*first_seed=*/500);
+  put_all(*store, after);
+  store->sync();
+  CHECK(count_good(*store, after) >= after.size() - 64);
+  CHECK(fs::exists(directory / "format"));
+}
+
+TEST_CASE("nothing is written through a symlink put in the place of the directory", "[pack_store]") {
+  const TempDirectory temp;
+  const fs::path directory = temp.path() / "cache";
+  const fs::path elsewhere = temp.path() / "elsewhere";
+  fs::create_directory(elsewhere);
+  const auto store = open_pack_store(directory, {});
+  put_all(*store, samples(10));
+  fs::rename(directory, temp.path() / "moved");
+  fs::create_directory_symlink(elsewhere, directory);
+  CHECK((kind_thrown([&] { put_all(*store, samples(200, 5000, 500)); }) == ErrorKind::kIo));
+  CHECK(fs::is_empty(elsewhere));
+  CHECK_FALSE(ask(*store, Sample(9999).cid).has_value());
+}
+
+TEST_CASE("settled objects whose directory is deleted are an error, not a fresh start", "[pack_store]") {
+  const TempDirectory temp;
+  const fs::path directory = temp.path() / "settled";
+  const auto store = open_pack_store(directory, kSettledOptions);
+  put_all(*store, samples(10));
+  fs::remove_all(directory);
+  CHECK((kind_thrown([&] {
+           put_all(*store, samples(200, 5000, 500));
+           store->sync();
+         }) == ErrorKind::kIo));
+}
+
+TEST_CASE("a put without space fails, and what was there stays good", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(50);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::signal(SIGXFSZ, SIG_IGN);
+    try {
+      const auto store = open_pack_store(temp.path(), {});
+      put_all(*store, {all.begin(), all.begin() + 20});
+      store->sync();
+      const rlimit limit{20 * (5000 + kRecordHeader) + 777, RLIM_INFINITY};
+      if (::setrlimit(RLIMIT_FSIZE, &limit) != 0) ::_exit(2);
+      const auto kind = kind_thrown([&] { store->put(all[20].cid, all[20].object); });
+      if (kind != ErrorKind::kIo) ::_exit(3);
+      if (ask(*store, all[20].cid)) ::_exit(4);
+      const rlimit none{RLIM_INFINITY, RLIM_INFINITY};
+      if (::setrlimit(RLIMIT_FSIZE, &none) != 0) ::_exit(5);
+      put_all(*store, all);
+      if (count_good(*store, all) != all.size()) ::_exit(6);
+    } catch (...) {
+      ::_exit(7);
+    }
+    ::raise(SIGKILL);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CAPTURE(status);
+  CHECK(WIFSIGNALED(status));
+  const auto store = open_pack_store(temp.path(), {});
+  CHECK(count_good(*store, all) == all.size());
+}
+
+TEST_CASE("many threads put and fetch at once", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(200, 3000);
+  const auto store = open_pack_store(temp.path(), {.limit_bytes = 400'000, .pack_size = 50'000});
+  std::atomic<int> wrong = 0;
+  {
+    std::vector<std::jthread> threads;
+    for (std::size_t t = 0; t < 4; ++t) {
+      threads.emplace_back([&, t] {
+        for (std::size_t i = 0; i < 400; ++i) {
+          const Sample& sample = all[(i * (2 * t + 1)) % all.size()];
+          store->put(sample.cid, sample.object);
+          const auto got = ask(*store, sample.cid);
+          if (got && got != sample.object) ++wrong;
+          if (i % 50 == 0) store->drop(sample.cid);
+        }
+      });
+    }
+  }
+  CHECK(wrong == 0);
+  store->sync();
+  CHECK(store->stats().bytes <= 400'000);
+}
+
+TEST_CASE("an object that cannot be one is a mistake of the caller", "[pack_store]") {
+  const TempDirectory temp;
+  const auto store = open_pack_store(temp.path(), {});
+  CHECK((kind_thrown([&] { store->put(Cid{}, {}); }) == ErrorKind::kBug));
+  const Bytes huge(kMaxObjectSize + 1);
+  CHECK((kind_thrown([&] { store->put(cid_of(huge), huge); }) == ErrorKind::kBug));
+}
+
+}  // namespace isr
