@@ -74,6 +74,9 @@ struct Exchange {
   std::size_t sent = 0;
   std::size_t header_bytes = 0;
   std::uint64_t moved = 0;  ///< bytes in either direction
+  /// The blank line came. curl 7.88 calls a connection that was closed within
+  /// the headers a success with an empty body.
+  bool headers_ended = false;
   Refusal refusal = Refusal::kNone;
 };
 
@@ -112,7 +115,11 @@ std::size_t take_header(const char* data, std::size_t, std::size_t count, void* 
       return 0;
     }
     const std::string_view line(data, count);
-    if (line.starts_with("HTTP/")) exchange.response.headers.clear();  // after "100 Continue"
+    if (line.starts_with("HTTP/")) {  // the first one, or that after "100 Continue"
+      exchange.response.headers.clear();
+      exchange.headers_ended = false;
+    }
+    if (line == "\r\n" || line == "\n") exchange.headers_ended = true;
     const auto colon = line.find(':');
     if (colon == std::string_view::npos) return count;
     std::string name(line.substr(0, colon));
@@ -263,6 +270,12 @@ void CurlClient::prepare(Connection& connection, Exchange& exchange, curl_slist*
   }
 }
 
+bool has_connected(CURL* easy) {
+  curl_off_t microseconds = 0;
+  curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &microseconds);
+  return microseconds > 0;
+}
+
 /// Drives the transfer until curl is done, stop is requested or it stalls.
 void CurlClient::run(Connection& connection, const Exchange& exchange, const std::stop_token& stop) const {
   CURLM* multi = connection.multi.get();
@@ -272,7 +285,8 @@ void CurlClient::run(Connection& connection, const Exchange& exchange, const std
   const auto patience = options_.stall_timeout + pace;
   const auto progress = kSlowestBytesPerSecond * static_cast<std::uint64_t>(options_.stall_timeout.count()) / 1000;
   auto deadline = Clock::now() + patience + options_.connect_timeout;
-  for (std::uint64_t mark = 0;;) {
+  std::uint64_t mark = 0;
+  for (bool connected = false;;) {
     int running = 0;
     check(curl_multi_perform(multi, &running));
     if (running == 0) return;
@@ -280,8 +294,11 @@ void CurlClient::run(Connection& connection, const Exchange& exchange, const std
       throw Error(ErrorKind::kCancelled, fmt::format("{}: cancelled", name_of(exchange.request)));
     }
     const auto now = Clock::now();
-    // From the first byte on the wire the connection stands.
-    if (exchange.moved > mark && (mark == 0 || exchange.moved - mark >= progress)) {
+    if (!connected && has_connected(connection.easy.get())) {
+      connected = true;
+      deadline = now + patience;
+    }
+    if (exchange.moved - mark >= progress) {
       mark = exchange.moved;
       deadline = now + patience;
     }
@@ -342,10 +359,7 @@ void CurlClient::fail(CURLcode code, const Exchange& exchange, const Connection&
                 fmt::format("{}: the server's TLS certificate or protocol was refused: {}", name, why),
                 {"a private certificate authority is trusted through SSL_CERT_FILE or the system's store"});
   }
-  if (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL) {
-    throw Error(ErrorKind::kUsage, fmt::format("{}: {} (the address, or the proxy in the environment)", name, why));
-  }
-  // Nearly all else is the network: names, connections, resets, time-outs, bodies cut short.
+  // All else is the network, what speaks on it, or the proxy in the environment.
   throw Error(ErrorKind::kTransient, fmt::format("{}: {}", name, why));
 }
 
@@ -371,6 +385,9 @@ HttpResponse CurlClient::perform(const HttpRequest& request, std::stop_token sto
     run(connection, exchange, stop);
     code = result_of(connection);
     if (code != CURLE_OK) fail(code, exchange, connection);
+    if (!exchange.headers_ended) {
+      throw Error(ErrorKind::kTransient, name_of(request) + ": the connection was closed within the headers");
+    }
     curl_easy_getinfo(connection.easy.get(), CURLINFO_RESPONSE_CODE, &status);
   }
   exchange.response.status = static_cast<int>(status);

@@ -87,6 +87,20 @@ ServerRequest request_of(const http::request_header<>& header) {
   return request;
 }
 
+/// Only lengths that no proxy before us can read in another way.
+std::optional<ServerAnswer> refuse_framing(const http::request_header<>& header) {
+  const auto lengths = header.count(http::field::content_length);
+  const auto codings = header.count(http::field::transfer_encoding);
+  const auto length = header[http::field::content_length];
+  const bool digits = std::all_of(length.begin(), length.end(), [](char c) { return c >= '0' && c <= '9'; });
+  if (lengths + codings > 1 || !digits) return refusal(400, "the length of the body is not clear");
+  if (codings == 1 && !beast::iequals(header[http::field::transfer_encoding], "chunked")) {
+    return refusal(501, "of transfer codings only chunked is known here");
+  }
+  if (header.method() == http::verb::put && lengths + codings == 0) return refusal(411, "PUT needs a Content-Length");
+  return std::nullopt;
+}
+
 /// What to answer to bytes that are no request of ours.
 ServerAnswer answer_to_bad_request(const error_code& error) {
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
@@ -255,9 +269,11 @@ asio::awaitable<Connection::Next> Connection::serve_one() {
   ServerRequest request = request_of(parser.get());
   const unsigned version = parser.get().version();
   const bool is_head = request.method == ServerMethod::kHead;
-  auto refused = refuse_early(request, server_.answers_);
+  auto refused = refuse_framing(parser.get());
+  const bool framed = !refused.has_value();
+  if (framed) refused = refuse_early(request, server_.answers_);
   if (refused) {
-    const bool whole = parser.is_done();
+    const bool whole = framed && parser.is_done();
     const bool keep = whole && parser.get().keep_alive() && !server_.stopping_;
     const bool written = co_await write(std::move(*refused), is_head, version, keep);
     if (!written) co_return Next::kClose;

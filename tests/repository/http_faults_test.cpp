@@ -1,0 +1,362 @@
+// The HTTP store against a server, or something between, that does everything
+// wrong that we know of. Nothing wrong may ever look like a blob or an absence.
+#include <sys/socket.h>
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <future>
+
+#include "repository/blob_store.h"
+#include "repository/http_client.h"
+#include "support/bytes.h"
+#include "support/error_kind.h"
+#include "support/fault_http.h"
+
+namespace isr {
+namespace {
+
+using test::FaultAnswer;
+using test::FaultHttp;
+using test::FaultRequest;
+using test::http_answer;
+using End = FaultAnswer::End;
+using namespace std::chrono_literals;
+
+const std::string kServer = "Isr-Repository: writable\r\n";
+const std::string kPart = "HTTP/1.1 206 x\r\nContent-Length: ";
+const std::string kDates = "Date: Mon, 23 Nov 2026 04:06:20 GMT\r\nLast-Modified: Mon, 23 Nov 2026 04:00:20 GMT\r\n";
+
+StoreOptions impatient() {
+  StoreOptions options;
+  options.connect_timeout = 2000ms;
+  options.stall_timeout = 200ms;
+  return options;
+}
+
+bool is_probe(const FaultRequest& request) { return request.head.starts_with("GET /isr-repository "); }
+
+/// A server that answers the question of open_http_store() well and then so.
+FaultHttp::Script then(FaultAnswer answer) {
+  return [answer](const FaultRequest& request) {
+    return is_probe(request) ? FaultAnswer{.bytes = http_answer(200, kServer, "{}")} : answer;
+  };
+}
+
+struct Faulty {
+  FaultHttp server;
+  BlobStorePtr store;
+  explicit Faulty(FaultAnswer answer)
+      : server(then(std::move(answer))), store(open_http_store(server.url(), impatient())) {}
+  std::optional<ErrorKind> kind_of_get(std::optional<ByteRange> range = {}) {
+    return test::kind_thrown([&] { store->get("a/b", range); });
+  }
+  std::optional<ErrorKind> kind_of_put() {
+    return test::kind_thrown([&] { store->put_new("a/b", test::random_bytes(1000, 1)); });
+  }
+};
+
+struct StatusCase {
+  int status;
+  ErrorKind kind;
+};
+
+}  // namespace
+
+TEST_CASE("each status that is no answer has its kind of error", "[http]") {
+  const StatusCase cases[] = {
+      {400, ErrorKind::kFailed},      {401, ErrorKind::kDenied},      {403, ErrorKind::kDenied},
+      {405, ErrorKind::kUnsupported}, {408, ErrorKind::kTransient},   {413, ErrorKind::kUnsupported},
+      {418, ErrorKind::kFailed},      {428, ErrorKind::kUnsupported}, {429, ErrorKind::kTransient},
+      {500, ErrorKind::kTransient},   {501, ErrorKind::kUnsupported}, {502, ErrorKind::kTransient},
+      {503, ErrorKind::kTransient},   {504, ErrorKind::kTransient},   {507, ErrorKind::kIo},
+      {204, ErrorKind::kFailed},      {304, ErrorKind::kUnsupported}, {206, ErrorKind::kFailed}};
+  for (const auto& [status, kind] : cases) {
+    INFO("status " << status);
+    const bool bodiless = status == 204 || status == 304;
+    Faulty faulty(
+        {.bytes = bodiless ? "HTTP/1.1 " + std::to_string(status) + " x\r\n\r\n" : http_answer(status, "", "what")});
+    CHECK(faulty.kind_of_get() == kind);
+    if (status != 206 && status != 204) CHECK(faulty.kind_of_put() == kind);
+  }
+}
+
+TEST_CASE("404 and 410 are absence", "[http]") {
+  for (const int status : {404, 410}) {
+    Faulty faulty({.bytes = http_answer(status, "", "<html>no</html>")});
+    CHECK_FALSE(faulty.store->get("a/b").has_value());
+    CHECK_FALSE(faulty.store->get("a/b", ByteRange{1, 2}).has_value());
+  }
+}
+
+TEST_CASE("a pause that the server asks for reaches whoever retries", "[http]") {
+  Faulty faulty({.bytes = http_answer(503, "Retry-After: 7\r\n", "")});
+  try {
+    faulty.store->get("a/b");
+    FAIL("no Error was thrown");
+  } catch (const RetryLater& later) {
+    CHECK(later.pause() == 7s);
+  }
+}
+
+TEST_CASE("an answer that ends early or does not fit its length is never a blob", "[http]") {
+  const std::string whole = http_answer(200, "", std::string(1000, 'x'));
+  SECTION("connection closed in the body") {
+    CHECK(Faulty({.bytes = whole.substr(0, whole.size() - 1), .end = End::kClose}).kind_of_get() ==
+          ErrorKind::kTransient);
+  }
+  SECTION("connection closed at any byte of the header") {
+    for (std::size_t k = 0; k < whole.find("\r\n\r\n") + 4; ++k) {
+      INFO("after " << k << " bytes");
+      CHECK(Faulty({.bytes = whole.substr(0, k), .end = End::kClose}).kind_of_get() == ErrorKind::kTransient);
+    }
+  }
+  SECTION("reset in the header or body") {
+    for (const std::size_t k : {0U, 9U, 20U, 45U, 500U}) {
+      Faulty faulty({.bytes = whole.substr(0, k), .end = End::kReset});
+      CHECK(faulty.kind_of_get() == ErrorKind::kTransient);
+      CHECK(faulty.kind_of_put() == ErrorKind::kTransient);
+    }
+  }
+  SECTION("chunks that are none, or do not end") {
+    const std::string chunked = "HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    CHECK(Faulty({.bytes = chunked + "zz\r\nabc\r\n", .end = End::kClose}).kind_of_get() == ErrorKind::kTransient);
+    CHECK(Faulty({.bytes = chunked + "3\r\nabc\r\n", .end = End::kClose}).kind_of_get() == ErrorKind::kTransient);
+  }
+  SECTION("two lengths, or one that is no number") {
+    for (const std::string header : {"Content-Length: 5\r\nContent-Length: 1000\r\n", "Content-Length: -1\r\n",
+                                     "Content-Length: 99999999999999999999999\r\n"}) {
+      INFO(header);
+      const auto kind =
+          Faulty({.bytes = "HTTP/1.1 200 x\r\n" + header + "\r\n" + std::string(1000, 'x'), .end = End::kClose})
+              .kind_of_get();
+      CHECK((!kind || kind == ErrorKind::kTransient || kind == ErrorKind::kCorrupt));
+    }
+  }
+  SECTION("not HTTP at all") {
+    CHECK(Faulty({.bytes = "SSH-2.0-OpenSSH_9.2\r\n", .end = End::kClose}).kind_of_get() == ErrorKind::kTransient);
+    CHECK(Faulty({.bytes = std::string(300, '\0'), .end = End::kClose}).kind_of_get() == ErrorKind::kTransient);
+  }
+}
+
+TEST_CASE("bytes behind an answer do not become the next answer", "[http]") {
+  const std::string poison = http_answer(200, "", "poison");
+  FaultHttp server([&](const FaultRequest& request) {
+    if (is_probe(request)) return FaultAnswer{.bytes = http_answer(200, kServer, "{}")};
+    if (request.number == 1) return FaultAnswer{.bytes = http_answer(200, "", "good") + poison};
+    return FaultAnswer{.bytes = http_answer(200, "", "second")};
+  });
+  const auto store = open_http_store(server.url(), impatient());
+  CHECK(as_text(store->get("a/b")->bytes) == "good");
+  CHECK(as_text(store->get("a/b")->bytes) == "second");
+}
+
+TEST_CASE("what is larger than any blob is not kept in memory", "[http]") {
+  SECTION("by its length") {
+    Faulty faulty({.bytes = "HTTP/1.1 200 x\r\nContent-Length: 1073741824\r\n\r\n" + std::string(2U << 20U, 'x'),
+                   .end = End::kClose});
+    CHECK(faulty.kind_of_get() == ErrorKind::kCorrupt);
+  }
+  SECTION("without a length") {
+    Faulty faulty({.bytes = "HTTP/1.1 200 x\r\n\r\n" + std::string(2U << 20U, 'x'), .end = End::kClose});
+    CHECK(faulty.kind_of_get() == ErrorKind::kCorrupt);
+  }
+  SECTION("in the header") {
+    FaultHttp server([](const FaultRequest&) {
+      return FaultAnswer{.bytes = "HTTP/1.1 200 x\r\nX-A: " + std::string(1000, 'a') + "\r\n", .end = End::kKeep};
+    });
+    const auto open = [&] { open_http_store(server.url(), impatient()); };
+    CHECK(test::kind_thrown(open) == ErrorKind::kTransient);
+  }
+  SECTION("in a header without an end") {
+    Faulty faulty({.bytes = "HTTP/1.1 200 x\r\nX-A: a\r\n", .end = End::kEndless});
+    CHECK(faulty.kind_of_get() == ErrorKind::kTransient);
+  }
+}
+
+TEST_CASE("a silent or trickling server is given up", "[http]") {
+  SECTION("no answer at all") {
+    CHECK(Faulty({.bytes = "", .end = End::kStay}).kind_of_get() == ErrorKind::kTransient);
+  }
+  SECTION("silence in the body") {
+    CHECK(Faulty({.bytes = "HTTP/1.1 200 x\r\nContent-Length: 10\r\n\r\nabc", .end = End::kStay}).kind_of_get() ==
+          ErrorKind::kTransient);
+  }
+  SECTION("a byte now and then") {
+    Faulty faulty({.bytes = http_answer(200, "", std::string(100'000, 'x')), .pause_per_byte = 10ms});
+    CHECK(faulty.kind_of_get() == ErrorKind::kTransient);
+  }
+  SECTION("silence after a put") {
+    CHECK(Faulty({.bytes = "", .end = End::kStay}).kind_of_put() == ErrorKind::kTransient);
+  }
+}
+
+TEST_CASE("a range is believed only when it is the one asked for", "[http]") {
+  const ByteRange range{10, 4};
+  const auto kind = [&](const std::string& bytes) { return Faulty({.bytes = bytes}).kind_of_get(range); };
+  CHECK_FALSE(kind(kPart + "4\r\nContent-Range: bytes 10-13/100\r\n\r\nabcd").has_value());
+  CHECK_FALSE(kind(kPart + "2\r\nContent-Range: bytes 10-11/12\r\n\r\nab").has_value());
+  CHECK(kind(kPart + "4\r\nContent-Range: bytes 11-14/100\r\n\r\nabcd") == ErrorKind::kTransient);
+  CHECK(kind(kPart + "3\r\nContent-Range: bytes 10-12/100\r\n\r\nabc") == ErrorKind::kTransient);
+  CHECK(kind(kPart + "3\r\nContent-Range: bytes 10-13/100\r\n\r\nabc") == ErrorKind::kTransient);
+  CHECK(kind(kPart + "4\r\n\r\nabcd") == ErrorKind::kTransient);
+  CHECK(kind(kPart + "4\r\nContent-Range: bytes 10-13/*\r\n\r\nabcd") == ErrorKind::kTransient);
+  CHECK(kind(http_answer(200, "", std::string(100, 'x'))) == ErrorKind::kTransient);
+}
+
+TEST_CASE("a redirect is not followed, wherever it leads", "[http]") {
+  for (const std::string to :
+       {"/isr-repository", "http://169.254.169.254/", "file:///etc/passwd", "//other.example/x"}) {
+    FaultHttp server(
+        [&](const FaultRequest&) { return FaultAnswer{.bytes = http_answer(302, "Location: " + to + "\r\n", "")}; });
+    CHECK(test::kind_thrown([&] { open_http_store(server.url(), impatient()); }) == ErrorKind::kUnsupported);
+    CHECK(server.requests().size() == 1);
+  }
+}
+
+TEST_CASE("compression that nobody asked for is refused", "[http]") {
+  Faulty faulty({.bytes = http_answer(200, "Content-Encoding: gzip\r\n", "\x1f\x8b")});
+  CHECK(faulty.kind_of_get() == ErrorKind::kTransient);
+  const auto requests = faulty.server.requests();
+  CHECK(requests.back().head.find("Accept-Encoding") == std::string::npos);
+}
+
+TEST_CASE("a login page of the network is not taken for a repository", "[http]") {
+  FaultHttp server([](const FaultRequest&) {
+    return FaultAnswer{.bytes = http_answer(200, "Content-Type: text/html\r\n", "<html>Welcome to our cafe</html>")};
+  });
+  CHECK(test::kind_thrown([&] { open_http_store(server.url(), impatient()); }) == ErrorKind::kTransient);
+}
+
+TEST_CASE("a server that is not isr serve is read-only and cannot list", "[http]") {
+  FaultHttp server([](const FaultRequest& request) {
+    return FaultAnswer{.bytes = request.head.starts_with("HEAD") ? "HTTP/1.1 200 x\r\nContent-Length: 77\r\n\r\n"
+                                                                 : http_answer(200, kDates, "{}")};
+  });
+  const auto store = open_http_store(server.url(), impatient());
+  CHECK_FALSE(store->writable());
+  CHECK_FALSE(store->list("a/").has_value());
+  CHECK(test::kind_thrown([&] { store->put_new("a/b", {}); }) == ErrorKind::kUnsupported);
+  CHECK(store->get("a/b")->age == 360s);
+  CHECK(store->stat("a/b") == 77U);
+  CHECK(server.requests().size() == 3);
+}
+
+TEST_CASE("a store that might have overwritten is found out", "[http]") {
+  for (const int status : {200, 202}) {
+    CHECK(Faulty({.bytes = http_answer(status, "", "")}).kind_of_put() == ErrorKind::kUnsupported);
+  }
+  CHECK(Faulty({.bytes = "HTTP/1.1 204 x\r\n\r\n"}).kind_of_put() == ErrorKind::kUnsupported);
+}
+
+TEST_CASE("a put on a connection that dies is not repeated behind our back", "[http]") {
+  // The server applied the put, but its answer is lost. Were curl to send it
+  // again, we would be told that the blob exists, thus is somebody else's.
+  FaultHttp server([](const FaultRequest& request) {
+    if (is_probe(request)) return FaultAnswer{.bytes = http_answer(200, kServer, "{}")};
+    if (request.number == 1) return FaultAnswer{.bytes = "", .end = End::kClose};
+    return FaultAnswer{.bytes = http_answer(412, "", "")};
+  });
+  const auto store = open_http_store(server.url(), impatient());
+  CHECK(test::kind_thrown([&] { store->put_new("a/b", test::random_bytes(1000, 1)); }) == ErrorKind::kTransient);
+  CHECK(server.requests().size() == 2);
+  const auto put = server.requests().back();
+  CHECK(put.head.find("If-None-Match: *\r\n") != std::string::npos);
+  CHECK(put.head.find("Expect") == std::string::npos);
+  CHECK((to_bytes(as_bytes(put.body)) == test::random_bytes(1000, 1)));
+}
+
+TEST_CASE("requests one after the other share a connection", "[http]") {
+  Faulty faulty({.bytes = http_answer(200, "", "x")});
+  for (int i = 0; i < 20; ++i) faulty.store->get("a/b");
+  CHECK(faulty.server.connections() == 1);
+}
+
+TEST_CASE("a request can be cancelled while the server is silent", "[http]") {
+  std::promise<void> asked;
+  FaultHttp server([&](const FaultRequest& request) {
+    if (is_probe(request)) return FaultAnswer{.bytes = http_answer(200, kServer, "{}")};
+    asked.set_value();
+    return FaultAnswer{.bytes = "", .end = End::kStay};
+  });
+  const auto store = open_http_store(server.url());
+  std::stop_source source;
+  std::jthread canceller([&] {
+    asked.get_future().wait();
+    source.request_stop();
+  });
+  CHECK(test::kind_thrown([&] { store->get("a/b", {}, source.get_token()); }) == ErrorKind::kCancelled);
+}
+
+TEST_CASE("no server, no name and no sense in the proxy are transient, a bad URL is not", "[http]") {
+  std::string unused;
+  {
+    const auto listener = test::listen_loopback();
+    unused = "http://127.0.0.1:" + std::to_string(listener.port);
+  }
+  const auto kind = [](const std::string& url) {
+    return test::kind_thrown([&] { open_http_store(url, impatient()); });
+  };
+  CHECK(kind(unused) == ErrorKind::kTransient);
+  CHECK(kind("http://name.invalid") == ErrorKind::kTransient);
+  CHECK(kind("https" + unused.substr(4)) == ErrorKind::kTransient);
+  for (const std::string url : {"ftp://127.0.0.1/x", "http://user:secret@127.0.0.1/", "http://", "nonsense:"}) {
+    try {
+      open_http_store(url, impatient());
+      FAIL("no Error was thrown");
+    } catch (const Error& error) {
+      CHECK(error.kind() == ErrorKind::kUsage);
+      CHECK(std::string_view(error.what()).find("secret") == std::string_view::npos);
+    }
+  }
+}
+
+TEST_CASE("a proxy in the environment is not used for loopback, and junk there is the network's fault", "[http]") {
+  Faulty faulty({.bytes = http_answer(200, "", "x")});
+  ::setenv("http_proxy", "http://127.0.0.1:1", 1);
+  CHECK_FALSE(faulty.kind_of_get().has_value());
+  const auto kind = test::kind_thrown([] { open_http_store("http://192.0.2.1", impatient()); });
+  ::setenv("http_proxy", "::junk::", 1);
+  const auto junk_kind = test::kind_thrown([] { open_http_store("http://192.0.2.1", impatient()); });
+  ::unsetenv("http_proxy");
+  CHECK(kind == ErrorKind::kTransient);
+  CHECK(junk_kind == ErrorKind::kTransient);
+}
+
+TEST_CASE("TLS to something that speaks none is refused without a retry", "[http]") {
+  FaultHttp server([](const FaultRequest&) { return FaultAnswer{}; });
+  const auto listener = test::listen_loopback();
+  std::jthread plain([&] {
+    const UniqueFd fd(::accept(listener.fd.get(), nullptr, nullptr));
+    std::string hello;
+    test::receive_until(fd.get(), hello, std::string_view("\x03", 1));
+    test::send_all(fd.get(), "HTTP/1.1 400 Bad Request\r\n\r\n");
+  });
+  const std::string url = "https://127.0.0.1:" + std::to_string(listener.port);
+  CHECK(test::kind_thrown([&] { open_http_store(url, impatient()); }) == ErrorKind::kOffline);
+}
+
+TEST_CASE("more threads than connections all get their answer", "[http]") {
+  FaultHttp server([](const FaultRequest&) { return FaultAnswer{.bytes = http_answer(200, "", "x")}; });
+  HttpOptions options;
+  options.max_connections = 3;
+  const auto client = make_http_client(server.url(), options);
+  std::atomic<int> good{0};
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 12; ++i) {
+      threads.emplace_back([&] {
+        for (int k = 0; k < 10; ++k) {
+          HttpRequest request;
+          request.target = "/x";
+          request.max_response_bytes = 10;
+          if (client->perform(request).status == 200) ++good;
+        }
+      });
+    }
+  }
+  CHECK(good == 120);
+  CHECK(server.connections() <= 3);
+}
+
+}  // namespace isr
