@@ -238,13 +238,17 @@ std::string ChildProcess::output() const { return state_.lock()->output; }
 std::string ChildProcess::last_words() const {
   std::string text = output();
   while (!text.empty() && static_cast<unsigned char>(text.back()) <= ' ') text.pop_back();
-  std::string line = text.substr(text.rfind('\n') + 1);
-  // "qemu-system-x86_64: -blockdev …: the reason"
-  if (const auto colon = line.find(": "); line.starts_with("qemu-") && colon != std::string::npos)
-    line.erase(0, colon + 2);
-  for (char& c : line)
+  // "qemu-system-x86_64: -blockdev …: the reason", perhaps with a hint on the next line.
+  auto begin = text.rfind("\nqemu-");
+  begin = begin == std::string::npos ? (text.starts_with("qemu-") ? 0 : text.rfind('\n') + 1) : begin + 1;
+  std::string words = text.substr(begin);
+  if (const auto colon = words.find(": "); words.starts_with("qemu-") && colon != std::string::npos)
+    words.erase(0, colon + 2);
+  for (char& c : words) {
+    if (c == '\n') c = ' ';
     if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = '?';
-  return line.substr(0, kMaxShown);
+  }
+  return words.substr(0, kMaxShown);
 }
 
 std::string describe_status(int status) {

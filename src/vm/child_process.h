@@ -43,7 +43,7 @@ class ChildProcess {
   std::optional<int> exit_status() const;  ///< as seen at once, in on_exit too
   /// What it wrote to stdout and stderr.
   std::string output() const;
-  /// The last line of that, fit to be shown; empty when there is none.
+  /// Its last message, as one line fit to be shown; empty when there is none.
   std::string last_words() const;
 
  private:

@@ -101,6 +101,9 @@ void add_devices(Arguments& out, const VmSettings& settings, const VmFiles& file
   out.add("-object", "rng-builtin,id=rng");
   out.add("-device", "virtio-rng-pci,id=random,rng=rng,addr=0x6");
   out.add("-device", "pvpanic,id=panic");
+  // A new identity at every start tells the guest to reseed its random numbers:
+  // the same memory may be resumed twice.
+  out.add("-device", "vmgenid,id=generation,guid=auto");
 }
 
 void add_disks(Arguments& out, const VmFiles& files) {

@@ -35,7 +35,7 @@ ProbeResult judge(int status, const std::string& words) {
   const int step = (code - 1) / 2;
   if (code % 2 == 1 && step >= 1 && step <= kLastStep)
     return {false, fmt::format("the probe guest failed at step {}", static_cast<char>('A' + step - 1))};
-  return {false, words.empty() ? fmt::format("QEMU refused it with {}", describe_status(status)) : words};
+  return {false, fmt::format("QEMU refused the probe guest: {}", words.empty() ? describe_status(status) : words)};
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "vm/child_process.h"
 #include "vm/stream_socket.h"
 
@@ -78,6 +79,7 @@ struct Qemu::Impl {
   void prepare_migration();
   void give_state_file(int fd);
   void await_migration(std::string_view what);
+  void cancel_migration() const;
   void on_qmp_event(const QmpEvent& event);
   void on_child_exit();
   void tell(VmEventKind kind, std::string detail = {}) const {
@@ -158,10 +160,20 @@ void Qemu::Impl::await_migration(std::string_view what) {
     result = state->exiting ? "exiting" : state->migration;
   }
   if (result == "completed") return;
+  if (result != "exiting" && result != "failed") cancel_migration();
   if (options.patience.stop.stop_requested()) throw Error(ErrorKind::kCancelled, fmt::format("cancelled {}", what));
   if (result == "exiting") throw_ended(Error(ErrorKind::kVm, fmt::format("QEMU ended {}", what)));
   const auto why = text_member(ask("query-migrate"), "error-desc");
   throw Error(ErrorKind::kVm, fmt::format("QEMU failed {}: {}", what, why.empty() ? "no end in sight" : why));
+}
+
+/// So that the VM can go on. Whoever calls has a failure to tell already.
+void Qemu::Impl::cancel_migration() const {
+  try {
+    qmp->execute("migrate_cancel", {kEndGrace, {}});
+  } catch (const Error& error) {
+    log::warn("giving up on saving the VM's state: {}", error.what());
+  }
 }
 
 void Qemu::Impl::on_qmp_event(const QmpEvent& event) {
