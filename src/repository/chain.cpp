@@ -16,13 +16,6 @@ namespace {
 
 constexpr int kAttempts = 5;
 
-[[noreturn]] void refuse_history(const std::string& what, std::uint64_t n) {
-  throw Error(ErrorKind::kHistory, what,
-              {"nothing here was changed",
-               "if the repository was restored from a backup on purpose: "
-               "isr accept-older NAME@" + std::to_string(n) + " --reason TEXT"});
-}
-
 bool same(ByteView a, ByteView b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); }
 
 }  // namespace
@@ -70,14 +63,15 @@ StoredHead Chain::read_seen(const Seen& seen) {
   if (!blob) {
     std::uint64_t there = seen.n - 1;
     while (there > 0 && seen.n - there < 64 && !store_->stat(head_name(id_, there))) --there;
-    refuse_history(fmt::format("{}: the repository was rolled back: version {} of {}, which this host has seen, is gone",
-                               id_, seen.n, to_rfc3339(seen.time)),
-                   std::max<std::uint64_t>(there, 1));
+    refuse_history(
+        fmt::format("{}: the repository was rolled back: version {} of {}, which this host has seen, is gone", id_,
+                    seen.n, to_rfc3339(seen.time)),
+        std::max<std::uint64_t>(there, 1));
   }
   StoredHead stored = decode(std::move(blob->bytes), seen.n);
   if (stored.hash != seen.hash) {
-    refuse_history(fmt::format("{}: history was forked: version {} is not the one that this host has seen", id_, seen.n),
-                   seen.n);
+    refuse_history(
+        fmt::format("{}: history was forked: version {} is not the one that this host has seen", id_, seen.n), seen.n);
   }
   return stored;
 }
@@ -108,9 +102,9 @@ std::optional<StoredHead> Chain::first_sight(std::uint64_t hint) {
 StoredHead Chain::walk_forward(StoredHead at) {
   while (auto next = read(at.head.n + 1)) {
     if (next->head.prev != at.hash) {
-      refuse_history(fmt::format("{}: history was forked: version {} does not follow version {}", id_, next->head.n,
-                                 at.head.n),
-                     next->head.n);
+      refuse_history(
+          fmt::format("{}: history was forked: version {} does not follow version {}", id_, next->head.n, at.head.n),
+          next->head.n);
     }
     if (next->head.epoch < at.head.epoch) {
       refuse_history(fmt::format("{}: version {} is under an older key than version {}", id_, next->head.n, at.head.n),
@@ -134,8 +128,8 @@ std::optional<StoredHead> Chain::find_newest(const std::optional<Seen>& seen) {
     if (error.kind() != ErrorKind::kCorrupt) throw;
   }
   if (beyond) {
-    throw Error(ErrorKind::kCorrupt, fmt::format("{}: version {} is missing, though there is a version {}", id_,
-                                                 newest.head.n + 1, hint));
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("{}: version {} is missing, though there is a version {}", id_, newest.head.n + 1, hint));
   }
   return newest;
 }
@@ -174,8 +168,8 @@ void Chain::verify_ancestry(const StoredHead& newest, std::uint64_t n) {
 PutResult Chain::settle_published(std::uint64_t n, ByteView blob) {
   const auto there = store_->get(head_name(id_, n));
   if (!there) {
-    throw Error(ErrorKind::kCorrupt, fmt::format("{}: {} says that it has version {}, but does not give it", id_,
-                                                 store_->describe(), n));
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("{}: {} says that it has version {}, but does not give it", id_, store_->describe(), n));
   }
   if (same(there->bytes, blob)) return PutResult::kCreated;
   decode(there->bytes, n);  // junk in the place of a head is damage, not another host
@@ -224,7 +218,8 @@ std::string Chain::keep_fork(const std::string& host, std::uint64_t n, ByteView 
 std::optional<StoredHead> Chain::read_fork(const std::string& fork) {
   const auto slash = fork.find('/');
   const std::string number = slash == std::string::npos ? "" : fork.substr(slash + 1);
-  const bool digits = !number.empty() && number.size() <= 16 && number.find_first_not_of("0123456789") == std::string::npos;
+  const bool digits =
+      !number.empty() && number.size() <= 16 && number.find_first_not_of("0123456789") == std::string::npos;
   const std::uint64_t n = digits ? std::stoull(number) : 0;
   if (n == 0) throw Error(ErrorKind::kUsage, "a fork is named like desk-42-3f2a/41");
   auto blob = store_->get(sequence_name(fmt::format("{}/forks/{}", id_, fork.substr(0, slash)), n));
@@ -240,7 +235,8 @@ std::optional<std::vector<std::string>> Chain::forks() {
   for (const auto& name : *names) {
     const auto slash = name.rfind('/');
     const auto n = sequence_number(name.substr(0, slash), name);
-    if (slash >= prefix.size() && n) forks.push_back(fmt::format("{}/{}", name.substr(prefix.size(), slash - prefix.size()), *n));
+    if (slash < prefix.size() || !n) continue;
+    forks.push_back(fmt::format("{}/{}", name.substr(prefix.size(), slash - prefix.size()), *n));
   }
   return forks;
 }

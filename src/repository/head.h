@@ -12,11 +12,11 @@ namespace isr {
 /// Line 1 is JSON with everything below, line 2 an Ed25519 signature over
 /// "isr1/head\0" | length u64 | line 1, which is checked before line 1 is parsed.
 struct Head {
-  std::string chain;      ///< chain id, e.g. "parcels/4f…": also the place where it is stored
-  std::uint64_t n = 0;    ///< 1, 2, …
-  Sha256 prev;            ///< SHA-256 of the blob of head n-1; zero for n = 1
+  std::string chain;    ///< chain id, e.g. "parcels/4f…": also the place where it is stored
+  std::uint64_t n = 0;  ///< 1, 2, …
+  Sha256 prev;          ///< SHA-256 of the blob of head n-1; zero for n = 1
   WallTime time;
-  std::string host;       ///< name of the host that wrote it
+  std::string host;  ///< name of the host that wrote it
   std::uint32_t epoch = 1;
   PublicKey signer;
   std::vector<Cid> roots;  ///< roots of the images, for walking without keys

@@ -87,9 +87,7 @@ Key passphrase_key(std::string_view passphrase, const Bytes& salt, const ScryptP
   return key;
 }
 
-Key recovery_slot_key(const Key& recovery_key) {
-  return hkdf_sha256(recovery_key.view(), {}, "isr1/keybox-recovery");
-}
+Key recovery_slot_key(const Key& recovery_key) { return hkdf_sha256(recovery_key.view(), {}, "isr1/keybox-recovery"); }
 
 UserKeys unwrap(const Keybox& box, const std::string& user, std::string_view kind, Key slot_key, ByteView slot) {
   auto box_key_bytes = open_box(slot_key, context_of(kind, user), slot);
@@ -144,8 +142,8 @@ Bytes recovery_digits(std::string_view text) {
     if (c == 'i' || c == 'l') c = '1';
     const auto value = kAlphabet.find(c);
     if (value == std::string_view::npos) {
-      throw Error(ErrorKind::kUsage, fmt::format("recovery key: group {} holds a character that no key has",
-                                                 digits.size() / 4 + 1));
+      throw Error(ErrorKind::kUsage,
+                  fmt::format("recovery key: group {} holds a character that no key has", digits.size() / 4 + 1));
     }
     digits.push_back(static_cast<std::uint8_t>(value));
   }
@@ -157,12 +155,10 @@ Bytes recovery_digits(std::string_view text) {
 void check_user_name(std::string_view user) {
   const auto alphanumeric = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
   const bool good = !user.empty() && user.size() <= 64 && alphanumeric(user.front()) &&
-                    std::all_of(user.begin(), user.end(), [&](char c) {
-                      return alphanumeric(c) || c == '.' || c == '_' || c == '-';
-                    });
+                    std::all_of(user.begin(), user.end(),
+                                [&](char c) { return alphanumeric(c) || c == '.' || c == '_' || c == '-'; });
   if (!good) {
-    throw Error(ErrorKind::kUsage,
-                "a user or host name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit");
+    throw Error(ErrorKind::kUsage, "a user or host name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit");
   }
 }
 
@@ -248,8 +244,8 @@ std::string format_recovery_key(const Key& key) {
 Key parse_recovery_key(std::string_view text) {
   const Bytes digits = recovery_digits(text.substr(0, 1024));
   if (digits.size() != kRecoveryDigits) {
-    throw Error(ErrorKind::kUsage,
-                fmt::format("recovery key: it has {} groups of 4, not {} characters", kRecoveryDigits / 4, digits.size()));
+    throw Error(ErrorKind::kUsage, fmt::format("recovery key: it has {} groups of 4, not {} characters",
+                                               kRecoveryDigits / 4, digits.size()));
   }
   Bytes bytes;
   std::uint32_t bits = 0;
@@ -279,8 +275,8 @@ std::optional<Bytes> read_keybox(BlobStore& store, const std::string& user) {
 
 void put_first_keybox(BlobStore& store, const std::string& user, ByteView blob) {
   const std::string prefix = keybox_prefix(user);
-  const bool exists = newest_in_sequence(store, prefix) != 0 ||
-                      store.put_new(sequence_name(prefix, 1), blob) == PutResult::kExists;
+  const bool exists =
+      newest_in_sequence(store, prefix) != 0 || store.put_new(sequence_name(prefix, 1), blob) == PutResult::kExists;
   if (exists) throw Error(ErrorKind::kUsage, fmt::format("there is a user {} already", user));
 }
 

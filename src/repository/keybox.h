@@ -10,11 +10,11 @@ namespace isr {
 
 /// Everything that a user's passphrase opens.
 struct UserKeys {
-  std::string user;        ///< name in the repository
-  SigningKey signing;      ///< Ed25519: heads, locks
-  Key exchange_secret;     ///< X25519, for envelopes of appliances
-  Key domain_secret;       ///< dedup domain of all the user's parcels
-  Key profile_key;         ///< epoch key of the profile chain
+  std::string user;     ///< name in the repository
+  SigningKey signing;   ///< Ed25519: heads, locks
+  Key exchange_secret;  ///< X25519, for envelopes of appliances
+  Key domain_secret;    ///< dedup domain of all the user's parcels
+  Key profile_key;      ///< epoch key of the profile chain
 };
 UserKeys generate_user_keys(const std::string& user);
 /// For the kernel keyring and for pipes between our own processes.

@@ -124,8 +124,8 @@ std::optional<ParcelLock::Ruling> ParcelLock::read(std::uint64_t s) {
   }
   ruling.age = blob->age;
   ruling.ours = ruling.record.held && ruling.record.host_id == me_.host_id;
-  ruling.expired = ruling.record.held && ruling.record.mode == LockMode::kAttended && blob->age &&
-                   *blob->age > ruling.record.lease;
+  ruling.expired =
+      ruling.record.held && ruling.record.mode == LockMode::kAttended && blob->age && *blob->age > ruling.record.lease;
   return ruling;
 }
 

@@ -15,15 +15,15 @@ enum class LockMode {
 /// Record s of a parcel's lock: signed JSON, docs/formats/lock.md. The highest s rules.
 struct LockRecord {
   std::uint64_t s = 0;
-  bool held = false;        ///< false: released
-  std::string host;         ///< the host's name, for people
-  std::string host_id;      ///< 32 hex digits, random, per host and user: who may renew
+  bool held = false;    ///< false: released
+  std::string host;     ///< the host's name, for people
+  std::string host_id;  ///< 32 hex digits, random, per host and user: who may renew
   LockMode mode = LockMode::kAttended;
   std::chrono::seconds lease{600};
-  std::uint64_t base = 0;   ///< the version that the session started from
-  WallTime since;           ///< when this holder first got it
-  WallTime time;            ///< when this record was written, holder's clock
-  std::string note;         ///< of a take-over: the reason
+  std::uint64_t base = 0;  ///< the version that the session started from
+  WallTime since;          ///< when this holder first got it
+  WallTime time;           ///< when this record was written, holder's clock
+  std::string note;        ///< of a take-over: the reason
 };
 
 Bytes encode_lock_record(const LockRecord& record, const std::string& chain, const SigningKey& key);

@@ -33,9 +33,8 @@ std::string_view scheme_of(std::string_view url) {
   const auto colon = url.find(':');
   if (colon == std::string_view::npos || colon == 0 || !is_letter(url.front())) return {};
   const auto scheme = url.substr(0, colon);
-  const bool good = std::all_of(scheme.begin(), scheme.end(), [](char c) {
-    return is_letter(c) || is_digit(c) || c == '+' || c == '-' || c == '.';
-  });
+  const bool good = std::all_of(scheme.begin(), scheme.end(),
+                                [](char c) { return is_letter(c) || is_digit(c) || c == '+' || c == '-' || c == '.'; });
   return good ? scheme : std::string_view{};
 }
 
@@ -82,8 +81,8 @@ void check_host(std::string_view host) {
   }
   if (host.empty()) refuse("it names no host");
   const bool good = host.size() <= 253 && std::all_of(host.begin(), host.end(), [](char c) {
-    return is_letter(c) || is_digit(c) || c == '-' || c == '.' || c == '_';
-  });
+                      return is_letter(c) || is_digit(c) || c == '-' || c == '.' || c == '_';
+                    });
   if (!good) refuse("the host name is not valid");
 }
 

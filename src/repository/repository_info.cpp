@@ -130,8 +130,8 @@ RepositoryInfo parse_repository_info(ByteView bytes) {
     throw Error(ErrorKind::kCorrupt, fmt::format("{}: not in canonical form", what));
   }
   if (info.chunk_size != kChunkSize) {
-    throw Error(ErrorKind::kUnsupported,
-                fmt::format("the repository has chunks of {} bytes, this isr only knows {}", info.chunk_size, kChunkSize));
+    throw Error(ErrorKind::kUnsupported, fmt::format("the repository has chunks of {} bytes, this isr only knows {}",
+                                                     info.chunk_size, kChunkSize));
   }
   return info;
 }
@@ -167,15 +167,18 @@ RepositoryInfo init_repository(BlobStore& store) {
     try {
       parse_repository_info(there->bytes);
     } catch (const Error&) {
-      throw Error(ErrorKind::kUnsupported, fmt::format("{} is not empty, and not a repository of ours", store.describe()));
+      throw Error(ErrorKind::kUnsupported,
+                  fmt::format("{} is not empty, and not a repository of ours", store.describe()));
     }
     refuse_existing();
   }
   if (!store.writable()) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only: no repository can be made there", store.describe()));
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{} is read-only: no repository can be made there", store.describe()));
   }
   if (holds_data(store)) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{} is not empty, and not a repository of ours", store.describe()));
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{} is not empty, and not a repository of ours", store.describe()));
   }
   race_store(store);
   const RepositoryInfo info{random_id(), kChunkSize};

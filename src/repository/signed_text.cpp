@@ -28,8 +28,8 @@ Bytes sign_text(std::string_view domain, std::string_view line, const SigningKey
   return to_bytes(as_bytes(out));
 }
 
-std::string_view open_signed_text(ByteView blob, std::string_view domain, const PublicKey& signer,
-                                  std::size_t max_size, std::string_view what) {
+std::string_view open_signed_text(ByteView blob, std::string_view domain, const PublicKey& signer, std::size_t max_size,
+                                  std::string_view what) {
   const std::string_view text = as_text(blob);
   if (text.size() > max_size) throw Error(ErrorKind::kCorrupt, fmt::format("{}: too large", what));
   const std::size_t tail = kSignatureText + 2;

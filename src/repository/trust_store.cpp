@@ -125,7 +125,7 @@ void TrustStore::Impl::create() const {
     made.execute(kSchema);
     seal(made, key, {});
     made.set_user_version(kVersion);
-  }  // closing it empties the write-ahead log into the file
+  }                                                   // closing it empties the write-ahead log into the file
   create_file(file, read_file(fresh, kMaxFileSize));  // another process may be first: as good
 }
 
@@ -208,8 +208,8 @@ void TrustStore::Impl::load_log(Database& from, Contents& out) const {
     const ByteView hash = rows.blob(3);
     if (hash.size() != Sha256::kSize) damaged("a row is not as it should be");
     std::copy(hash.begin(), hash.end(), seen.hash.value.begin());
-    const Key mac = log_mac(key, rows.integer(0), std::string(rows.text(1)), seen, rows.integer(4),
-                            std::string(rows.text(5)));
+    const Key mac =
+        log_mac(key, rows.integer(0), std::string(rows.text(1)), seen, rows.integer(4), std::string(rows.text(5)));
     if (position >= out.macs.size() || mac != out.macs[position++]) damaged("a row does not fit its MAC");
   }
 }
@@ -249,30 +249,33 @@ void TrustStore::Impl::log_older(Database& to, const std::string& chain, const S
   use.bind(std::string_view(reason)).bind(log_mac(key, id, chain, seen, now, reason).view()).run();
 }
 
-namespace {
-
-[[noreturn]] void refuse(const std::string& what, std::uint64_t n) {
+void refuse_history(const std::string& what, std::uint64_t offered) {
   throw Error(ErrorKind::kHistory, what,
-              {"nothing here was changed", "if the repository was restored from a backup on purpose: "
-                                           "isr accept-older NAME@" + std::to_string(n) + " --reason TEXT"});
+              {"nothing here was changed", fmt::format("if the repository was restored from a backup on purpose:  "
+                                                       "isr accept-older NAME@{} --reason TEXT",
+                                                       offered)});
 }
+
+namespace {
 
 void check_against(const std::string& chain, const Contents& contents, const Seen& candidate) {
   const auto found = contents.seen.find(chain);
   if (found == contents.seen.end()) return;
   const Seen& seen = found->second;
   if (candidate.n < seen.n) {
-    refuse(fmt::format("{}: the repository was rolled back: it shows version {}, this host has seen version {} of {}",
-                       chain, candidate.n, seen.n, to_rfc3339(seen.time)),
-           candidate.n);
+    refuse_history(
+        fmt::format("{}: the repository was rolled back: it shows version {}, this host has seen version {} of {}",
+                    chain, candidate.n, seen.n, to_rfc3339(seen.time)),
+        candidate.n);
   }
   if (candidate.n == seen.n && candidate.hash != seen.hash) {
-    refuse(fmt::format("{}: history was forked: version {} is not the one that this host has seen", chain, seen.n),
-           candidate.n);
+    refuse_history(
+        fmt::format("{}: history was forked: version {} is not the one that this host has seen", chain, seen.n),
+        candidate.n);
   }
   if (candidate.epoch < seen.epoch) {
-    refuse(fmt::format("{}: version {} is under an older key than version {}", chain, candidate.n, seen.n),
-           candidate.n);
+    refuse_history(fmt::format("{}: version {} is under an older key than version {}", chain, candidate.n, seen.n),
+                   candidate.n);
   }
 }
 

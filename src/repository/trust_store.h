@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "base/clock.h"
 #include "base/crypto.h"
@@ -16,6 +17,10 @@ struct Seen {
   std::uint32_t epoch = 0;
   WallTime time;  ///< greatest signed time seen
 };
+
+/// Throws Error{kHistory} with the way out as a hint; `offered` is the version
+/// that accept-older would take.
+[[noreturn]] void refuse_history(const std::string& what, std::uint64_t offered);
 
 /// What this host has seen of every chain, so that a repository cannot hand
 /// back yesterday as today. Its own SQLite file with synchronous=FULL; every row

@@ -1,11 +1,10 @@
 // Reading a head. Byte 0 chooses how deep the input gets: even = as a blob as it is,
 // which the signature stops; odd = the rest becomes a first line under a good signature.
 // What is accepted must be the one form that the writer writes.
-#include "repository/head.h"
-
 #include <cstdlib>
 
 #include "base/error.h"
+#include "repository/head.h"
 #include "repository/signed_text.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -1,11 +1,10 @@
 // What a password opens. Byte 0 chooses: 0 = the rest is a keybox, opened with the
 // recovery key, which reads all of the form but spares scrypt; 1 = serialised keys;
 // 2 = a typed recovery key.
-#include "repository/keybox.h"
-
 #include <cstdlib>
 
 #include "base/error.h"
+#include "repository/keybox.h"
 
 namespace {
 

@@ -1,8 +1,8 @@
 // What a store may send us unasked: the marker of a repository, and addresses that users
 // paste. Byte 0 chooses: even = the marker, odd = an address.
-#include "repository/repository_info.h"
-
 #include <cstdlib>
+
+#include "repository/repository_info.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace isr;

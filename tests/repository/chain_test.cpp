@@ -93,8 +93,9 @@ TEST_CASE("a hint is a hint: forged, stale, damaged or absurd, it changes no ans
   const auto store = std::make_shared<MemoryStore>();
   Host writer(store);
   writer.publish_up_to(5);
-  for (const std::string hint : {"0000000000000003\n", "0000000000000003", "0000000000000000", "3", "9999999999999999\n",
-                                 "0000000000000006", "18446744073709551615", "-000000000000001", "", "\n", "\xff\xfe"}) {
+  for (const std::string hint :
+       {"0000000000000003\n", "0000000000000003", "0000000000000000", "3", "9999999999999999\n", "0000000000000006",
+        "18446744073709551615", "-000000000000001", "", "\n", "\xff\xfe"}) {
     INFO("hint " << hint);
     store->overwrite(kId + "/latest", text_bytes(hint));
     Host fresh(store);
@@ -203,7 +204,8 @@ TEST_CASE("a damaged or forged head is named, and nothing is remembered", "[repo
   forged.prev = third;
   forged.host = "desk-42";
 
-  for (const Bytes& bad : {Bytes{}, text_bytes("junk"), test::flip_bit(good, 99), good, encode_head(forged, stranger)}) {
+  for (const Bytes& bad :
+       {Bytes{}, text_bytes("junk"), test::flip_bit(good, 99), good, encode_head(forged, stranger)}) {
     store->overwrite(head_name(kId, 4), bad);
     try {
       host.chain.newest();

@@ -53,13 +53,16 @@ TEST_CASE("a keybox of version 1 of the format opens for ever", "[repository]") 
 }
 
 TEST_CASE("a wrong password, name or recovery key is denied", "[repository]") {
-  for (const std::string& password : {std::string(), std::string("correct horse "), std::string("Correct horse"),
-                                      std::string("correct\nhorse"), std::string("\xff\xfe"), std::string(1 << 20, 'x')}) {
+  for (const std::string& password :
+       {std::string(), std::string("correct horse "), std::string("Correct horse"), std::string("correct\nhorse"),
+        std::string("\xff\xfe"), std::string(1 << 20, 'x')}) {
     CHECK(kind_thrown_by([&] { open_keybox(box(), "alice", password); }) == ErrorKind::kDenied);
   }
   CHECK(kind_thrown_by([&] { open_keybox(box(), "bob", "correct horse"); }) == ErrorKind::kDenied);
-  CHECK(kind_thrown_by([&] { open_keybox(altered("alice", "mallo"), "alice", "correct horse"); }) == ErrorKind::kDenied);
-  CHECK(kind_thrown_by([&] { open_keybox(altered("alice", "mallo"), "mallo", "correct horse"); }) == ErrorKind::kDenied);
+  CHECK(kind_thrown_by([&] { open_keybox(altered("alice", "mallo"), "alice", "correct horse"); }) ==
+        ErrorKind::kDenied);
+  CHECK(kind_thrown_by([&] { open_keybox(altered("alice", "mallo"), "mallo", "correct horse"); }) ==
+        ErrorKind::kDenied);
   CHECK(kind_thrown_by([&] { open_keybox_with_recovery_key(box(), "alice", Key{}); }) == ErrorKind::kDenied);
   CHECK(kind_thrown_by([&] { open_keybox_with_recovery_key(box(), "bob", kRecovery); }) == ErrorKind::kDenied);
   CHECK(kind_thrown_by([&] { make_keybox(alice(), "", kRecovery, kFast); }) == ErrorKind::kUsage);
@@ -68,16 +71,25 @@ TEST_CASE("a wrong password, name or recovery key is denied", "[repository]") {
 TEST_CASE("a damaged keybox, or one that asks for absurd work, is refused before any work is done", "[repository]") {
   // None of these may run scrypt: what it would need, this machine does not have.
   const std::vector<std::pair<std::string, std::string>> changes = {
-      {"\"n\":32768", "\"n\":2"},          {"\"n\":32768", "\"n\":1099511627776"},
-      {"\"n\":32768", "\"n\":32769"},      {"\"n\":32768", "\"n\":0"},
-      {"\"n\":32768", "\"n\":4294967296"}, {"\"n\":32768", "\"n\":-32768"},
-      {"\"r\":8", "\"r\":1073741824"},     {"\"r\":8", "\"r\":0"},
-      {"\"p\":1", "\"p\":1073741824"},     {"\"p\":1", "\"p\":0"},
-      {"isr1-keybox", "isr2-keybox"},      {"\"recovery\"", "\"passphrase\""},
-      {"\"passphrase\"", "\"recovery\""},  {"{\"format\"", " {\"format\""},
+      {"\"n\":32768", "\"n\":2"},
+      {"\"n\":32768", "\"n\":1099511627776"},
+      {"\"n\":32768", "\"n\":32769"},
+      {"\"n\":32768", "\"n\":0"},
+      {"\"n\":32768", "\"n\":4294967296"},
+      {"\"n\":32768", "\"n\":-32768"},
+      {"\"r\":8", "\"r\":1073741824"},
+      {"\"r\":8", "\"r\":0"},
+      {"\"p\":1", "\"p\":1073741824"},
+      {"\"p\":1", "\"p\":0"},
+      {"isr1-keybox", "isr2-keybox"},
+      {"\"recovery\"", "\"passphrase\""},
+      {"\"passphrase\"", "\"recovery\""},
+      {"{\"format\"", " {\"format\""},
       {"\"user\":\"alice\"", "\"user\":\"alice\",\"user\":\"alice\""},
-      {"\"salt\":\"", "\"salt\":\"AAAA"},  {"\"salt\":\"", "\"salt\":\"\",\"tlas\":\""},
-      {"\"box\":\"", "\"box\":\"!"},       {"}\n", "}"},
+      {"\"salt\":\"", "\"salt\":\"AAAA"},
+      {"\"salt\":\"", "\"salt\":\"\",\"tlas\":\""},
+      {"\"box\":\"", "\"box\":\"!"},
+      {"}\n", "}"},
       {"}\n", "}\n\n"},
   };
   for (const auto& [from, to] : changes) {
@@ -132,9 +144,7 @@ TEST_CASE("a recovery key survives being written down, and typing errors are cau
   CHECK((parse_recovery_key(upper) == kRecovery));
   CHECK((parse_recovery_key(text.substr(13)) == kRecovery));
 
-  const auto kind = [](const std::string& typed) {
-    return kind_thrown_by([&] { parse_recovery_key(typed); });
-  };
+  const auto kind = [](const std::string& typed) { return kind_thrown_by([&] { parse_recovery_key(typed); }); };
   for (std::size_t i = 13; i < text.size(); ++i) {
     if (text[i] == '-') continue;
     std::string typo = text;
@@ -162,8 +172,9 @@ TEST_CASE("a repository keeps every keybox of a user; the newest counts", "[repo
 
 TEST_CASE("names of users and hosts are plain", "[repository]") {
   for (const std::string good : {"a", "alice", "0day", "a.b_c-d"}) CHECK_NOTHROW(check_user_name(good));
-  for (const std::string& bad : {std::string(), std::string(".a"), std::string("-a"), std::string("Alice"),
-                                 std::string("a/b"), std::string("a\n"), std::string("a\0b", 3), std::string(65, 'a')}) {
+  for (const std::string& bad :
+       {std::string(), std::string(".a"), std::string("-a"), std::string("Alice"), std::string("a/b"),
+        std::string("a\n"), std::string("a\0b", 3), std::string(65, 'a')}) {
     CHECK(kind_thrown_by([&] { check_user_name(bad); }) == ErrorKind::kUsage);
   }
 }

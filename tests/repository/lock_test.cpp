@@ -10,10 +10,10 @@
 namespace isr {
 namespace {
 
+using std::chrono::seconds;
 using test::kind_thrown_by;
 using test::MemoryStore;
 using test::text_bytes;
-using std::chrono::seconds;
 using Listing = MemoryStore::Listing;
 
 const std::string kParcel = "parcels/4f";
@@ -83,13 +83,20 @@ TEST_CASE("a lock record is refused when damaged, unsigned, misplaced or absurd"
   const std::string line(as_text(blob).substr(0, as_text(blob).find('\n')));
   CHECK(decode_kind(sign_text("isr1/head", line, owner())) == ErrorKind::kCorrupt);
   const std::vector<std::pair<std::string, std::string>> changes = {
-      {"isr1-lock", "isr2-lock"},     {"\"s\":7", "\"s\":0"},
-      {"\"s\":7", "\"s\":18446744073709551615"}, {"\"held\":true", "\"held\":1"},
-      {"\"lease\":600", "\"lease\":0"}, {"\"lease\":600", "\"lease\":99999999999"},
-      {"attended", "forever"},        {"\"host_id\":\"00", "\"host_id\":\"zz"},
-      {"\"host_id\":\"00", "\"host_id\":\""}, {"2026-11-23T04:10:20Z", "9999-01-01T00:00:00Z"},
-      {"desk-42", "../x"},            {"{", "{ "},
-      {"\"note\"", "\"nota\""},       {"\\u007f", "\x7f"},
+      {"isr1-lock", "isr2-lock"},
+      {"\"s\":7", "\"s\":0"},
+      {"\"s\":7", "\"s\":18446744073709551615"},
+      {"\"held\":true", "\"held\":1"},
+      {"\"lease\":600", "\"lease\":0"},
+      {"\"lease\":600", "\"lease\":99999999999"},
+      {"attended", "forever"},
+      {"\"host_id\":\"00", "\"host_id\":\"zz"},
+      {"\"host_id\":\"00", "\"host_id\":\""},
+      {"2026-11-23T04:10:20Z", "9999-01-01T00:00:00Z"},
+      {"desk-42", "../x"},
+      {"{", "{ "},
+      {"\"note\"", "\"nota\""},
+      {"\\u007f", "\x7f"},
   };
   for (const auto& [from, to] : changes) {
     std::string changed = line;
@@ -241,8 +248,8 @@ TEST_CASE("a record that nobody can read is named, and can be written over", "[r
   const Bytes unsigned_record = encode_lock_record(foreign, kParcel, signing_key_from_seed({.value = {9}}));
   const std::vector<Bytes> bad = {Bytes{}, text_bytes("junk"), unsigned_record};
   s.store->put_new(lock_name(at), bad[GENERATE(0U, 1U, 2U)]);
-  for (const auto& call : std::vector<std::function<void()>>{
-           [&] { s.laptop.show(); }, [&] { s.laptop.acquire(LockMode::kAttended, 1); }}) {
+  for (const auto& call : std::vector<std::function<void()>>{[&] { s.laptop.show(); },
+                                                             [&] { s.laptop.acquire(LockMode::kAttended, 1); }}) {
     try {
       call();
       FAIL_CHECK("was accepted");

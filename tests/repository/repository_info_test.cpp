@@ -132,7 +132,8 @@ TEST_CASE("a place that holds something else is left alone", "[repository]") {
 }
 
 TEST_CASE("the marker of a repository is read strictly", "[repository]") {
-  const std::string good = R"({"format":"isr1-repository","id":"000102030405060708090a0b0c0d0e0f","chunk_size":131072})" "\n";
+  const std::string good = R"({"format":"isr1-repository","id":"000102030405060708090a0b0c0d0e0f","chunk_size":131072})"
+                           "\n";
   CHECK(parse_repository_info(text_bytes(good)).id == "000102030405060708090a0b0c0d0e0f");
   CHECK((read_file(std::string(ISR_GOLDEN_DIR) + "/repository/v1", 4096) == text_bytes(good)));
 
@@ -141,14 +142,24 @@ TEST_CASE("the marker of a repository is read strictly", "[repository]") {
   };
   const std::string id = R"("id":"000102030405060708090a0b0c0d0e0f")";
   CHECK(kind(R"({"format":"isr2-repository",)" + id + R"(,"chunk_size":131072})") == ErrorKind::kUnsupported);
-  CHECK(kind(R"({"format":"isr1-repository",)" + id + R"(,"chunk_size":65536})" "\n") == ErrorKind::kUnsupported);
+  CHECK(kind(R"({"format":"isr1-repository",)" + id +
+             R"(,"chunk_size":65536})"
+             "\n") == ErrorKind::kUnsupported);
   for (const std::string& junk :
        {std::string(), std::string("{}"), std::string("[]"), std::string("<html>"), " " + good, good + good,
         good.substr(0, good.size() - 1), std::string(5000, ' '), std::string(4000, '['),
-        R"({"format":"isr1-repository",)" + id + R"(,"chunk_size":-1})" "\n",
-        R"({"format":"isr1-repository",)" + id + R"(,"chunk_size":131072.0})" "\n",
-        R"({"format":"isr1-repository",)" + id + R"(,"chunk_size":131072,"x":1})" "\n",
-        R"({"format":"isr1-repository","format":"isr1-repository",)" + id + R"(,"chunk_size":131072})" "\n"}) {
+        R"({"format":"isr1-repository",)" + id +
+            R"(,"chunk_size":-1})"
+            "\n",
+        R"({"format":"isr1-repository",)" + id +
+            R"(,"chunk_size":131072.0})"
+            "\n",
+        R"({"format":"isr1-repository",)" + id +
+            R"(,"chunk_size":131072,"x":1})"
+            "\n",
+        R"({"format":"isr1-repository","format":"isr1-repository",)" + id +
+            R"(,"chunk_size":131072})"
+            "\n"}) {
     INFO(junk.substr(0, 100));
     CHECK(kind(junk) == ErrorKind::kCorrupt);
   }

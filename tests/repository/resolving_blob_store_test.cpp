@@ -110,9 +110,8 @@ TEST_CASE("only what a retry may heal is retried, and only so often", "[reposito
 TEST_CASE("a stop ends the waiting between attempts", "[repository]") {
   const auto memory = std::make_shared<MemoryStore>();
   const auto line = std::make_shared<FaultStore>(memory, std::vector<Fault>(10, Fault::kBefore));
-  const auto store = make_resolving(line, {.attempts = 10,
-                                           .first_delay = std::chrono::hours(1),
-                                           .max_delay = std::chrono::hours(1)});
+  const auto store =
+      make_resolving(line, {.attempts = 10, .first_delay = std::chrono::hours(1), .max_delay = std::chrono::hours(1)});
   std::stop_source stop;
   line->set_interlude([&] { stop.request_stop(); });
   CHECK(kind_thrown_by([&] { store->get("a/b", {}, stop.get_token()); }) == ErrorKind::kCancelled);

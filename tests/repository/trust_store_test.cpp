@@ -78,12 +78,13 @@ TEST_CASE("rows that were changed, lost or brought back are noticed", "[reposito
     store.accept("parcels/other", seen_at(9));
     store.accept_older(kWork, seen_at(2), "reason");
   }
-  const std::string sql = GENERATE(
-      "UPDATE seen SET n = 1 WHERE chain = 'parcels/4f'", "UPDATE seen SET chain = 'parcels/5f' WHERE n = 2",
-      "DELETE FROM seen WHERE n = 2", "DELETE FROM seen; DELETE FROM accepted_older",
-      "UPDATE seen SET mac = (SELECT mac FROM seen WHERE n = 9)", "UPDATE seen SET epoch = 2", "UPDATE seen SET time = 0",
-      "UPDATE seen SET hash = x'00'", "DELETE FROM everything", "UPDATE accepted_older SET reason = 'none'",
-      "DELETE FROM accepted_older", "DROP TABLE seen", "DROP TABLE everything", "PRAGMA user_version = 0");
+  const std::string sql =
+      GENERATE("UPDATE seen SET n = 1 WHERE chain = 'parcels/4f'", "UPDATE seen SET chain = 'parcels/5f' WHERE n = 2",
+               "DELETE FROM seen WHERE n = 2", "DELETE FROM seen; DELETE FROM accepted_older",
+               "UPDATE seen SET mac = (SELECT mac FROM seen WHERE n = 9)", "UPDATE seen SET epoch = 2",
+               "UPDATE seen SET time = 0", "UPDATE seen SET hash = x'00'", "DELETE FROM everything",
+               "UPDATE accepted_older SET reason = 'none'", "DELETE FROM accepted_older", "DROP TABLE seen",
+               "DROP TABLE everything", "PRAGMA user_version = 0");
   Database(file, Durability::kFull).execute(sql);
   INFO(sql);
   CHECK(kind_thrown_by([&] { TrustStore(file, kDevice).seen(kWork); }) == ErrorKind::kCorrupt);
@@ -123,7 +124,9 @@ TEST_CASE("a bit flipped anywhere in the file is detected or harmless", "[reposi
     // Half of the flips in the first 128 bytes, where SQLite keeps what it must know.
     const std::size_t range = i % 2 == 0 ? 128 * 8 : good.size() * 8;
     for (const char* suffix : {"", "-wal", "-shm"}) fs::remove(file.string() + suffix);
-    replace_file(file, test::flip_bit(good, bit % range));
+    const Bytes flipped = test::flip_bit(good, bit % range);
+    std::ofstream(file, std::ios::binary)
+        .write(reinterpret_cast<const char*>(flipped.data()), static_cast<std::streamsize>(flipped.size()));
     INFO("bit " << bit % range);
     try {
       TrustStore store(file, kDevice);

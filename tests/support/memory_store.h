@@ -25,7 +25,8 @@ class MemoryStore : public BlobStore {
     const Bytes& bytes = found->second;
     const ByteRange wanted = range.value_or(ByteRange{0, bytes.size()});
     const std::uint64_t offset = std::min<std::uint64_t>(wanted.offset, bytes.size());
-    const ByteView part = ByteView(bytes).subspan(offset, std::min<std::uint64_t>(wanted.length, bytes.size() - offset));
+    const ByteView part =
+        ByteView(bytes).subspan(offset, std::min<std::uint64_t>(wanted.length, bytes.size() - offset));
     return Blob{to_bytes(part), state->age};
   }
   std::optional<std::uint64_t> stat(std::string_view name) override {
