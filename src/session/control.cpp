@@ -28,7 +28,7 @@ using std::chrono::milliseconds;
 constexpr int kMaxDepth = 16;
 constexpr std::size_t kMaxConnections = 64;
 constexpr milliseconds kRequestDeadline{10'000};
-constexpr milliseconds kSilence{5'000};
+constexpr milliseconds kSilence{4'000};
 constexpr milliseconds kHeartbeat{1'000};
 
 /// The address of a socket however long its directory's path is: through an open directory.

@@ -92,13 +92,15 @@ class Daemon {
   }
 
   json suspend(const json& request, const ControlReply& reply) {
-    if (session_.state().phase != SessionPhase::kSuspended) {
+    // Without a VM (checked out only, or after a crash) there are the disks to save.
+    if (machine_.running()) {
       reply({{"type", "progress"}, {"step", "memory"}, {"done", 0}, {"total", 1}});
       machine_.suspend();
       machine_.mount_disks();
     }
     if (!request.value("upload", true)) return {{"uploaded", false}, {"version", session_.state().base}};
-    return publish_and_end(true, request.value("message", "suspend"), reply);
+    return publish_and_end(session_.state().phase == SessionPhase::kSuspended, request.value("message", "suspend"),
+                           reply);
   }
 
   json stop(const json& request, const ControlReply& reply) {

@@ -1,0 +1,295 @@
+// import, create, export, mount, umount, check: disks and versions without a session.
+
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "cli/app.h"
+#include "cli/commands.h"
+#include "session/import.h"
+#include "session/inspect.h"
+
+namespace isr {
+namespace {
+
+using nlohmann::json;
+
+struct ImportOptions {
+  std::string name;
+  std::string file;
+  std::string format;
+  std::optional<std::uint64_t> size;  // of create
+  std::optional<std::uint64_t> memory;
+  std::optional<std::uint64_t> cpus;
+  std::string cpu_model;
+  std::string machine;
+  std::string message;
+};
+
+struct ExportOptions {
+  std::string name;
+  std::string raw;
+  std::string qcow2;
+  std::string disk;
+};
+
+struct MountCommandOptions {
+  std::string name;
+  std::string directory;
+};
+
+struct CheckCommandOptions {
+  std::vector<std::string> names;
+  bool deep = false;
+  bool newest = false;
+};
+
+VmSettings settings_from(const ImportOptions& options) {
+  VmSettings settings;
+  settings.network = NetworkMode::kUser;
+  if (options.memory) settings.memory_bytes = *options.memory;
+  if (options.cpus) settings.cpus = static_cast<unsigned>(std::min<std::uint64_t>(*options.cpus, 1U << 20U));
+  if (!options.cpu_model.empty()) settings.cpu_model = options.cpu_model;
+  if (!options.machine.empty()) settings.machine = options.machine;
+  check_vm_settings(settings);
+  return settings;
+}
+
+void refuse_taken_name(Account& account, const std::string& name) {
+  check_parcel_name(name);
+  account.online("making a parcel");
+  for (const ParcelEntry& parcel : read_profile(account).parcels) {
+    if (parcel.name == name) {
+      throw Error(ErrorKind::kUsage, fmt::format("a parcel called {} exists", name), {"isr ls"});
+    }
+  }
+}
+
+std::string plain_name(const std::string& text) {
+  const ParcelName name = parse_parcel_name(text);
+  if (name.version.given) throw Error(ErrorKind::kUsage, "a new parcel has no version yet");
+  check_parcel_name(name.parcel);
+  return name.parcel;
+}
+
+int run_import(CommandContext& context, const ImportOptions& options) {
+  const auto began = std::chrono::steady_clock::now();
+  const std::string name = plain_name(options.name);
+  const VmSettings settings = settings_from(options);
+  const auto source = open_disk_source(options.file, options.format);
+  Account account = context.open_account(parse_parcel_name(options.name).repository);
+  refuse_taken_name(account, name);
+  ParcelVersion version;
+  version.vm = settings;
+  version.message = options.message.empty() ? "import of " + fs::path(options.file).filename().string() : options.message;
+  ImportResult result;
+  {
+    Progress progress(context.out, "Importing " + name);
+    version.images.push_back(import_disk(
+        account, "disk", *source, context.stop(),
+        [&](std::string_view step, std::uint64_t done, std::uint64_t total) { progress.update(step, done, total); }, result));
+  }
+  version.added_bytes = result.uploaded_bytes;
+  create_parcel(account, name, version);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  if (context.out.json()) {
+    context.out.document({{"schema", 1}, {"type", "summary"}, {"parcel", name}, {"version", 1}, {"size", result.size},
+                          {"data_bytes", result.data_bytes}, {"uploaded_bytes", result.uploaded_bytes}, {"objects", result.objects},
+                          {"seconds", seconds}});
+  } else {
+    context.out.line(fmt::format("{}@1: {} disk, {} of data, {} stored, in {:.1f} s", name, format_size(result.size),
+                                 format_size(result.data_bytes), format_size(result.uploaded_bytes), seconds));
+  }
+  return 0;
+}
+
+int run_create(CommandContext& context, const ImportOptions& options) {
+  const std::string name = plain_name(options.name);
+  const std::uint64_t size = options.size.value_or(20ULL << 30U);
+  if (size == 0 || size % 512 != 0) {
+    throw Error(ErrorKind::kUsage, fmt::format("a disk of {} bytes: it must be a multiple of 512", size));
+  }
+  if (size > kMaxImageSize) throw Error(ErrorKind::kUnsupported, "disks larger than 16 TiB are not supported");
+  ParcelVersion version;
+  version.vm = settings_from(options);
+  version.images.push_back({"disk", ImageRole::kUser, {size, {}}});
+  version.message = "created empty";
+  Account account = context.open_account(parse_parcel_name(options.name).repository);
+  refuse_taken_name(account, name);
+  create_parcel(account, name, version);
+  context.out.line(fmt::format("{}@1: an empty disk of {}", name, format_size(size)));
+  return 0;
+}
+
+const VersionImage& choose_disk(const ParcelVersion& version, const std::string& wanted) {
+  for (const VersionImage& image : version.images) {
+    const bool disk = image.role != ImageRole::kMemory && image.role != ImageRole::kDevice;
+    if (wanted.empty() ? disk : image.name == wanted) return image;
+  }
+  throw Error(ErrorKind::kNotFound, fmt::format("there is no image called {}", wanted));
+}
+
+void convert_to_qcow2(const fs::path& raw, const fs::path& target) {
+  const std::string command[] = {"qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw.string(), target.string()};
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::execlp(command[0].c_str(), command[0].c_str(), command[1].c_str(), command[2].c_str(), command[3].c_str(),
+             command[4].c_str(), command[5].c_str(), command[6].c_str(), command[7].c_str(), nullptr);
+    ::_exit(127);
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  if (status != 0) {
+    fs::remove(target);
+    throw Error(ErrorKind::kIo, fmt::format("qemu-img could not write {}", target.string()));
+  }
+}
+
+int run_export(CommandContext& context, const ExportOptions& options) {
+  if (options.raw.empty() == options.qcow2.empty()) {
+    throw Error(ErrorKind::kUsage, "say --raw FILE or --qcow2 FILE");
+  }
+  const fs::path target = options.raw.empty() ? options.qcow2 : options.raw;
+  if (target == "-") throw Error(ErrorKind::kUsage, "an export needs a file that can have holes, not standard output");
+  if (fs::exists(target)) throw Error(ErrorKind::kUsage, fmt::format("{} exists", target.string()));
+  OpenParcel parcel = context.open_parcel(options.name);
+  const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, parcel.version);
+  VersionReader reader(parcel.account, Unreachable::kFail);
+  const auto image = reader.open(choose_disk(loaded.version, options.disk));
+  const fs::path raw = options.raw.empty() ? fs::path(target.string() + ".partial") : target;
+  {
+    Progress progress(context.out, "Exporting " + parcel.entry.name);
+    export_raw(image, raw, context.stop(),
+               [&](std::string_view step, std::uint64_t done, std::uint64_t total) { progress.update(step, done, total); });
+  }
+  if (raw != target) {
+    convert_to_qcow2(raw, target);
+    fs::remove(raw);
+  }
+  context.out.line(fmt::format("{}@{} {} is in {}", parcel.entry.name, loaded.head.head.n, image->name(), target.string()));
+  return 0;
+}
+
+int run_mount(CommandContext& context, const MountCommandOptions& options) {
+  OpenParcel parcel = context.open_parcel(options.name);
+  const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, parcel.version);
+  mount_version(parcel.account, parcel.entry, loaded.head.head.n, options.directory);
+  if (context.out.json()) {
+    context.out.document({{"schema", 1}, {"parcel", parcel.entry.name}, {"version", loaded.head.head.n}, {"mount", fs::absolute(options.directory).string()}});
+  } else {
+    context.out.line(fmt::format("{}@{} is mounted read-only at {}", parcel.entry.name, loaded.head.head.n, options.directory));
+  }
+  return 0;
+}
+
+int run_umount(CommandContext&, const std::string& directory) {
+  if (!unmount(directory)) throw Error(ErrorKind::kNotFound, fmt::format("nothing of isr is mounted at {}", escaped(directory)));
+  return 0;
+}
+
+int run_check(CommandContext& context, const CheckCommandOptions& options) {
+  Account account = context.open_account();
+  account.online("a check");
+  std::vector<ParcelEntry> parcels;
+  const Profile profile = read_profile(account);
+  for (const std::string& name : options.names) parcels.push_back(find_parcel(profile, name));
+  if (options.names.empty()) parcels = profile.parcels;
+  CheckOptions how;
+  how.deep = options.deep;
+  how.newest_only = options.newest;
+  json findings = json::array();
+  json checked = json::array();
+  for (const ParcelEntry& parcel : parcels) {
+    Progress progress(context.out, "Checking " + parcel.name);
+    const CheckReport report = check_parcel(account, parcel, how, context.stop(),
+                                            [&](std::string_view step, std::uint64_t done, std::uint64_t total) { progress.update(step, done, total); });
+    progress.clear();
+    checked.push_back({{"name", parcel.name}, {"versions", report.versions}, {"pages", report.pages}, {"chunks", report.chunks}, {"problems", report.findings.size()}});
+    if (!context.out.json()) {
+      context.out.line(fmt::format("{}: {} versions, {} pages, {} chunks: {}", parcel.name, report.versions, report.pages,
+                                   report.chunks, report.findings.empty() ? "ok" : fmt::format("{} problems", report.findings.size())));
+    }
+    for (const CheckFinding& finding : report.findings) {
+      findings.push_back({{"parcel", parcel.name}, {"where", finding.where}, {"problem", finding.problem}});
+      if (!context.out.json()) context.out.line(fmt::format("  {}: {}", finding.where, finding.problem));
+    }
+  }
+  if (context.out.json()) context.out.document({{"schema", 1}, {"parcels", checked}, {"findings", findings}});
+  return findings.empty() ? 0 : to_exit_code(ErrorKind::kCorrupt);
+}
+
+void add_vm_flags(Command& command, ImportOptions& options) {
+  command.size("--memory", options.memory, "of the VM (512M)")
+      .number("--cpus", options.cpus, "N", "virtual processors (1)")
+      .option("--cpu-model", options.cpu_model, "MODEL", "a versioned QEMU model")
+      .option("--machine", options.machine, "TYPE", "a versioned QEMU machine type");
+}
+
+}  // namespace
+
+void register_image(App& app) {
+  auto import = std::make_shared<ImportOptions>();
+  Command& import_command = app.command(Group::kAppliances, "import", "a new parcel from a disk image");
+  import_command.argument("NAME", import->name, "of the new parcel")
+      .argument("FILE", import->file, "raw, qcow2, vmdk, vdi or vhdx")
+      .choice("--format", import->format, {"raw", "qcow2", "vmdk", "vdi", "vhdx"}, "when not to be told from the file");
+  add_vm_flags(import_command, *import);
+  import_command.option("-m,--message", import->message, "TEXT", "shown by isr log")
+      .example("isr import work disk.qcow2 --memory 2G", "a VM with 2 GiB of memory")
+      .example("isr import work disk.raw --format raw", "whatever the file begins with")
+      .note("Backing files, encrypted images and images of several files are refused.")
+      .exit_codes({0, 2, 13, 18, 19, 130})
+      .run([import](CommandContext& context) { return run_import(context, *import); });
+
+  auto create = std::make_shared<ImportOptions>();
+  Command& create_command = app.command(Group::kAppliances, "create", "a new parcel with an empty disk");
+  create_command.argument("NAME", create->name, "of the new parcel").size("--size", create->size, "of the disk (20G)");
+  add_vm_flags(create_command, *create);
+  create_command.example("isr create lab --size 40G", "40 GiB that cost nothing until written")
+      .example("isr create lab --size 1T --memory 4G", "with 4 GiB of memory")
+      .exit_codes({0, 2, 13, 19})
+      .run([create](CommandContext& context) { return run_create(context, *create); });
+
+  auto exported = std::make_shared<ExportOptions>();
+  app.command(Group::kAppliances, "export", "write a version's disk to a file")
+      .argument("NAME[@V]", exported->name, "the parcel, and the version if not the newest")
+      .option("--raw", exported->raw, "FILE", "a raw image, sparse")
+      .option("--qcow2", exported->qcow2, "FILE", "a qcow2 image")
+      .option("--disk", exported->disk, "NAME", "when it has several disks")
+      .example("isr export work --raw disk.raw", "the newest version")
+      .example("isr export work@3 --qcow2 disk.qcow2", "version 3")
+      .exit_codes({0, 2, 10, 13, 14, 18, 130})
+      .run([exported](CommandContext& context) { return run_export(context, *exported); });
+
+  auto mounted = std::make_shared<MountCommandOptions>();
+  app.command(Group::kAppliances, "mount", "look into a version, read-only")
+      .argument("NAME[@V]", mounted->name, "the parcel, and the version if not the newest")
+      .argument("DIR", mounted->directory, "an empty directory")
+      .example("isr mount work@41 ~/look", "~/look/disk.raw is the disk")
+      .example("isr umount ~/look", "ends it")
+      .exit_codes({0, 2, 10, 13, 14, 18, 20})
+      .run([mounted](CommandContext& context) { return run_mount(context, *mounted); });
+
+  auto unmounted = std::make_shared<std::string>();
+  app.command(Group::kAppliances, "umount", "end a mount")
+      .argument("DIR", *unmounted, "where it is mounted")
+      .example("isr umount ~/look", "after isr mount work ~/look")
+      .example("isr umount /mnt/dead", "also one whose daemon was killed")
+      .exit_codes({0, 10, 18})
+      .run([unmounted](CommandContext& context) { return run_umount(context, *unmounted); });
+
+  auto check = std::make_shared<CheckCommandOptions>();
+  app.command(Group::kAdministration, "check", "is everything there and undamaged?")
+      .arguments("NAME", check->names, "parcels; all when none is named")
+      .flag("--deep", check->deep, "read, verify and decrypt every object")
+      .flag("--newest", check->newest, "the newest version only")
+      .example("isr check", "heads, pages and the presence of every chunk")
+      .example("isr check work --deep", "every byte of every version of work")
+      .exit_codes({0, 10, 13, 14, 130})
+      .run([check](CommandContext& context) { return run_check(context, *check); });
+}
+
+}  // namespace isr

@@ -1,0 +1,113 @@
+// start, resume, suspend, stop, poweroff: the VM's life.
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/session_commands.h"
+#include "session/session_state.h"
+
+namespace isr {
+namespace {
+
+struct SuspendOptions {
+  std::string name;
+  bool no_upload = false;
+  std::string message = "suspend";
+};
+
+struct StopOptions {
+  std::string name;
+  std::optional<std::chrono::seconds> timeout;
+  bool kill = false;
+};
+
+/// A suspend or stop that ran to its end although its command was killed is done.
+int nothing_here(CommandContext& context, const OpenParcel& parcel) {
+  context.out.note(fmt::format("{} is not checked out here: nothing to do", parcel.entry.name));
+  return 0;
+}
+
+int run_suspend(CommandContext& context, const SuspendOptions& options) {
+  const OpenParcel parcel = context.open_parcel_without_version(options.name);
+  const auto socket = open_session(parcel);
+  if (!socket) return nothing_here(context, parcel);
+  const auto result = ask_daemon(
+      context, *socket, {{"command", "suspend"}, {"upload", !options.no_upload}, {"message", options.message}},
+      "Suspending " + parcel.entry.name);
+  return report_publish(context, parcel.entry.name, "suspended", result);
+}
+
+int run_stop(CommandContext& context, const StopOptions& options) {
+  const OpenParcel parcel = context.open_parcel_without_version(options.name);
+  const auto socket = open_session(parcel);
+  if (!socket) return nothing_here(context, parcel);
+  const auto result = ask_daemon(context, *socket,
+                                 {{"command", "stop"},
+                                  {"timeout_s", options.timeout.value_or(std::chrono::seconds(60)).count()},
+                                  {"kill", options.kill}},
+                                 "Stopping " + parcel.entry.name);
+  return report_publish(context, parcel.entry.name, "saved", result);
+}
+
+int run_poweroff(CommandContext& context, const std::string& name) {
+  const OpenParcel parcel = context.open_parcel_without_version(name);
+  const fs::path socket = require_session(parcel);
+  confirm(context.flags, fmt::format("{}: its memory is dropped, as if its power failed. Power off?", name));
+  ask_daemon(context, socket, {{"command", "poweroff"}}, "Switching off " + name);
+  context.out.line(fmt::format("{} is off; its disks are kept, still checked out here", name));
+  return 0;
+}
+
+}  // namespace
+
+void register_run(App& app) {
+  auto resume = std::make_shared<RunOptions>();
+  Command& resume_command = app.command(Group::kEveryday, "resume", "check out if needed, then continue where it was");
+  add_run_flags(resume_command, *resume);
+  resume_command.example("isr resume work", "continue the newest version of work")
+      .example("isr resume work -r 3", "continue version 3")
+      .note("Without saved memory, after a stop or a crash, the parcel boots from its disks.")
+      .exit_codes({0, 10, 11, 12, 13, 15, 16, 19})
+      .run([resume](CommandContext& context) { return run_vm(context, *resume, false); });
+
+  auto start = std::make_shared<RunOptions>();
+  Command& start_command = app.command(Group::kEveryday, "start", "boot from the disks without restoring memory");
+  add_run_flags(start_command, *start);
+  start_command.example("isr start work", "boot work")
+      .example("isr start work --accelerator tcg", "boot it without KVM")
+      .exit_codes({0, 10, 11, 12, 13, 15, 16, 19})
+      .run([start](CommandContext& context) { return run_vm(context, *start, true); });
+
+  auto suspend = std::make_shared<SuspendOptions>();
+  app.command(Group::kEveryday, "suspend", "save memory and disks, upload, release")
+      .argument("NAME", suspend->name, "the parcel")
+      .flag("--no-upload", suspend->no_upload, "keep it on this host; a later suspend uploads it")
+      .option("-m,--message", suspend->message, "TEXT", "shown by isr log")
+      .example("isr suspend work", "now it can be resumed anywhere")
+      .example("isr suspend work --no-upload", "at once, without the network")
+      .note("Interrupted and run again, it goes on. Nothing changed: no new version.")
+      .exit_codes({0, 13, 16, 17, 18})
+      .run([suspend](CommandContext& context) { return run_suspend(context, *suspend); });
+
+  auto stop = std::make_shared<StopOptions>();
+  app.command(Group::kEveryday, "stop", "ask the guest to shut down, then save the disks")
+      .argument("NAME", stop->name, "the parcel")
+      .duration("--timeout", stop->timeout, "how long the guest may take (60s)")
+      .flag("--kill", stop->kill, "switch it off when it takes longer")
+      .example("isr stop work", "shut down and upload")
+      .example("isr stop work --timeout 5m --kill", "wait five minutes at most")
+      .exit_codes({0, 13, 16, 17, 18})
+      .run([stop](CommandContext& context) { return run_stop(context, *stop); });
+
+  auto poweroff = std::make_shared<std::string>();
+  app.command(Group::kGoingBack, "poweroff", "delete the memory image only")
+      .argument("NAME", *poweroff, "the parcel")
+      .example("isr poweroff work", "asks first")
+      .example("isr poweroff work --yes", "does not ask")
+      .exit_codes({0, 2, 10, 20})
+      .run([poweroff](CommandContext& context) { return run_poweroff(context, *poweroff); });
+}
+
+}  // namespace isr

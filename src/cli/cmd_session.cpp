@@ -1,0 +1,214 @@
+// checkout, checkin, sync, discard, rollback, stat: the session without its VM.
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/session_commands.h"
+#include "session/control.h"
+#include "session/daemon.h"
+#include "session/import.h"
+#include "session/session.h"
+
+namespace isr {
+namespace {
+
+using nlohmann::json;
+
+struct CheckoutOptions {
+  std::string name;
+  std::optional<std::uint64_t> version;
+  bool take_lock = false;
+};
+
+struct SyncOptions {
+  std::string name;
+  std::string message;
+};
+
+int run_checkout(CommandContext& context, const CheckoutOptions& options) {
+  OpenParcel parcel = context.open_parcel(options.name);
+  if (!local_state(parcel.account, parcel.entry)) {
+    VersionSelector selector = parcel.version;
+    if (options.version) selector.number = options.version;
+    parcel.account.online("checking out " + parcel.entry.name);
+    std::optional<std::uint64_t> n;
+    if (selector.number || selector.back != 0) n = resolve_version(parcel.account, parcel.entry, selector);
+    const std::optional<std::string> steal =
+        options.take_lock ? std::optional<std::string>("--take-lock") : std::nullopt;
+    Session::create(parcel.account, parcel.entry, LockMode::kCheckout, n, steal);
+  } else if (options.version || parcel.version.given) {
+    throw Error(ErrorKind::kVm, fmt::format("{} is checked out here already", parcel.entry.name));
+  }
+  const fs::path socket = start_session_daemon(parcel.account, parcel.entry);
+  const json status = control_request(socket, {{"command", "status"}}, {}, context.stop());
+  if (context.out.json()) {
+    context.out.document({{"schema", 1}, {"parcel", parcel.entry.name}, {"mount", status.at("mount")}, {"version", status.at("version")}});
+  } else {
+    context.out.line(fmt::format("{}@{} is checked out at {}", parcel.entry.name,
+                                 status.value("version", std::uint64_t{0}), status.value("mount", "")));
+    if (status.value("phase", "") == "suspended") {
+      context.out.note("it is suspended, so its disks are read-only until it is resumed or powered off");
+    }
+  }
+  return 0;
+}
+
+int publish_command(CommandContext& context, const SyncOptions& options, const std::string& command,
+                    const std::string& title, const std::string& done) {
+  const OpenParcel parcel = context.open_parcel_without_version(options.name);
+  const auto socket = open_session(parcel);
+  if (!socket && command == "checkin") {
+    context.out.note(fmt::format("{} is not checked out here: nothing to do", parcel.entry.name));
+    return 0;
+  }
+  json request{{"command", command}};
+  if (!options.message.empty()) request["message"] = options.message;
+  const json result = ask_daemon(context, socket ? *socket : require_session(parcel), request, title + parcel.entry.name);
+  return report_publish(context, parcel.entry.name, done, result);
+}
+
+int run_discard(CommandContext& context, const std::string& name) {
+  const OpenParcel parcel = context.open_parcel_without_version(name);
+  const fs::path socket = require_session(parcel);
+  const json status = control_request(socket, {{"command", "status"}}, {}, context.stop());
+  confirm(context.flags,
+          fmt::format("{}: {} changed since version {} are dropped for good. Go on?", name,
+                      format_size(status.value("changed_bytes", std::uint64_t{0})), status.value("version", std::uint64_t{0})));
+  const json result = ask_daemon(context, socket, {{"command", "discard"}}, "Discarding " + name);
+  context.out.line(fmt::format("{} is back at version {}, still checked out here", name,
+                               result.value("version", std::uint64_t{0})));
+  return 0;
+}
+
+int run_rollback(CommandContext& context, const std::string& name) {
+  OpenParcel parcel = context.open_parcel(name);
+  if (!parcel.version.given) {
+    throw Error(ErrorKind::kUsage, "which version?", {fmt::format("isr rollback {}@V    isr log {} lists them", name, name)});
+  }
+  if (local_state(parcel.account, parcel.entry)) {
+    throw Error(ErrorKind::kVm, fmt::format("{} is checked out here", parcel.entry.name),
+                {fmt::format("isr checkin {}    first", parcel.entry.name)});
+  }
+  parcel.account.online("rolling back");
+  const std::uint64_t n = resolve_version(parcel.account, parcel.entry, parcel.version);
+  confirm(context.flags, fmt::format("{} becomes what it was at version {}, as a new version. Go on?",
+                                     parcel.entry.name, n));
+  const std::uint64_t made = roll_back(parcel.account, parcel.entry, n);
+  context.out.line(fmt::format("{}: version {} is a copy of version {}", parcel.entry.name, made, n));
+  return 0;
+}
+
+void print_status(CommandContext& context, const std::string& name, const json& status) {
+  const auto number = [&](const char* key) { return status.value(key, std::uint64_t{0}); };
+  const auto& out = context.out;
+  out.line(fmt::format("{}@{}  {} here since {}", name, number("version"), status.value("phase", ""), status.value("since", "")));
+  out.line(fmt::format("MOUNT    {}", status.value("mount", "")));
+  out.line(fmt::format("CHANGED  {} since version {}, journal {}", format_size(number("changed_bytes")), number("version"),
+                       format_size(number("journal_bytes"))));
+  for (const json& image : status.value("images", json::array())) {
+    out.line(fmt::format("  {:<10} {:>10}   read {}, wrote {}", image.value("name", ""),
+                         format_size(image.value("size", std::uint64_t{0})),
+                         format_size(image.value("read_bytes", std::uint64_t{0})),
+                         format_size(image.value("written_bytes", std::uint64_t{0}))));
+  }
+  if (status.contains("vm")) {
+    const json& vm = status.at("vm");
+    out.line(fmt::format("VM       {} ({}: {}), process {}", vm.value("state", ""), vm.value("accelerator", ""),
+                         vm.value("accelerator_reason", ""), vm.value("pid", 0)));
+  }
+  const json& sources = status.at("sources");
+  out.line(fmt::format("READS    cache {}, repository {} ({})", sources.value("cache_hits", std::uint64_t{0}),
+                       sources.value("repository_fetches", std::uint64_t{0}),
+                       format_size(sources.value("repository_bytes", std::uint64_t{0}))));
+  if (sources.value("waiting", std::uint64_t{0}) > 0) out.line("WAITING  for the repository, which cannot be reached");
+  if (status.value("lock_lost", false)) out.line("LOCK     taken over by another host; a suspend here becomes a fork");
+  if (const std::string event = status.value("last_event", ""); !event.empty()) out.line("LAST     " + event);
+}
+
+int run_stat(CommandContext& context, const std::string& name) {
+  const OpenParcel parcel = context.open_parcel_without_version(name);
+  const auto local = local_state(parcel.account, parcel.entry);
+  if (!local || !local->daemon_alive) {
+    const std::string state = local ? local->state : "not checked out here";
+    if (context.out.json()) {
+      context.out.document({{"schema", 1}, {"parcel", parcel.entry.name}, {"state", state}, {"phase", state}, {"version", local ? local->base : 0}});
+    } else {
+      context.out.line(fmt::format("{}: {}", parcel.entry.name, state));
+    }
+    return 0;
+  }
+  json status = control_request(control_socket(parcel.account.paths, parcel.entry.id), {{"command", "status"}}, {},
+                                context.stop());
+  status.erase("type");
+  status["state"] = local->state;
+  if (context.out.json()) {
+    context.out.document(status);
+  } else {
+    print_status(context, parcel.entry.name, status);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void register_session(App& app) {
+  auto checkout = std::make_shared<CheckoutOptions>();
+  app.command(Group::kOffline, "checkout", "lock it and mount its disks here, without a VM")
+      .argument("NAME[@V]", checkout->name, "the parcel")
+      .number("-r,--version", checkout->version, "V", "another version than the newest")
+      .flag("--take-lock", checkout->take_lock, "also when another host holds the parcel")
+      .alias("co")
+      .example("isr checkout work", "prints where its disks are")
+      .example("isr checkout work -r 3", "go on from version 3")
+      .note("After a crash it recovers everything that was written.")
+      .exit_codes({0, 10, 11, 12, 13, 15, 18, 19})
+      .run([checkout](CommandContext& context) { return run_checkout(context, *checkout); });
+
+  auto checkin = std::make_shared<SyncOptions>();
+  app.command(Group::kOffline, "checkin", "upload and release; safe to interrupt and rerun")
+      .argument("NAME", checkin->name, "the parcel")
+      .option("-m,--message", checkin->message, "TEXT", "shown by isr log")
+      .alias("ci")
+      .example("isr checkin work", "publish what changed")
+      .example("isr checkin work -m 'new kernel'", "with a message")
+      .exit_codes({0, 13, 16, 17, 18})
+      .run([checkin](CommandContext& context) { return publish_command(context, *checkin, "checkin", "Checking in ", "checked in"); });
+
+  auto sync = std::make_shared<SyncOptions>();
+  app.command(Group::kEveryday, "sync", "a new version; keep running here")
+      .argument("NAME", sync->name, "the parcel")
+      .option("-m,--message", sync->message, "TEXT", "shown by isr log")
+      .example("isr sync work", "back up the disks of a running parcel")
+      .example("isr sync work -m 'before the upgrade'", "with a message")
+      .note("Of a running parcel it saves the disks, as a power cut would leave them.")
+      .exit_codes({0, 10, 13, 17, 18})
+      .run([sync](CommandContext& context) { return publish_command(context, *sync, "sync", "Syncing ", "synced"); });
+
+  auto discard = std::make_shared<std::string>();
+  app.command(Group::kGoingBack, "discard", "drop changes since the last sync")
+      .argument("NAME", *discard, "the parcel")
+      .example("isr discard work", "asks first")
+      .example("isr discard work --yes", "does not ask")
+      .exit_codes({0, 2, 10, 16})
+      .run([discard](CommandContext& context) { return run_discard(context, *discard); });
+
+  auto rollback = std::make_shared<std::string>();
+  app.command(Group::kGoingBack, "rollback", "the whole parcel as it was at a version")
+      .argument("NAME@V", *rollback, "the parcel and the version")
+      .example("isr rollback work@3", "version 3 again, as a new version")
+      .example("isr rollback work@latest~1", "one version back")
+      .exit_codes({0, 2, 10, 11, 16})
+      .run([rollback](CommandContext& context) { return run_rollback(context, *rollback); });
+
+  auto stat = std::make_shared<std::string>();
+  app.command(Group::kEveryday, "stat", "local state, cache and transfer numbers")
+      .argument("NAME", *stat, "the parcel")
+      .example("isr stat work", "for people")
+      .example("isr stat work --json", "for scripts; \"mount\" is the directory")
+      .exit_codes({0, 10, 20})
+      .run([stat](CommandContext& context) { return run_stat(context, *stat); });
+}
+
+}  // namespace isr

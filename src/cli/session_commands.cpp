@@ -1,0 +1,151 @@
+#include "cli/session_commands.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "session/control.h"
+#include "session/daemon.h"
+#include "session/machine.h"
+#include "session/session.h"
+
+namespace isr {
+namespace {
+
+using nlohmann::json;
+
+/// Before the lock is taken and before anything is downloaded.
+void check_memory_loads_here(const OpenParcel& parcel, const LoadedVersion& loaded) {
+  if (!loaded.version.suspended() || !loaded.version.stamp) return;
+  const auto why = why_not_resumable(loaded.version.vm, *loaded.version.stamp, parcel.account.paths);
+  if (!why) return;
+  throw Error(ErrorKind::kVm, fmt::format("the memory of {} cannot be loaded here: {}", parcel.entry.name, *why),
+              {fmt::format("isr start {}    boots from its disks and drops the memory", parcel.entry.name)});
+}
+
+/// What an attempt that failed has taken is given back.
+void give_back(const fs::path& socket) {
+  try {
+    control_request(socket, {{"command", "checkin"}});
+  } catch (const Error&) {
+    // It stays checked out here; the failure that is being reported says why nothing runs.
+  }
+}
+
+void check_out(OpenParcel& parcel, const RunOptions& options, bool fresh) {
+  VersionSelector selector = parcel.version;
+  if (options.version) selector.number = options.version;
+  parcel.account.online("resuming " + parcel.entry.name);
+  const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, selector);
+  if (!fresh) check_memory_loads_here(parcel, loaded);
+  const std::optional<std::string> steal = options.take_lock ? std::optional<std::string>("--take-lock") : std::nullopt;
+  Session::create(parcel.account, parcel.entry, LockMode::kAttended, loaded.head.head.n, steal);
+}
+
+}  // namespace
+
+void add_run_flags(Command& command, RunOptions& options) {
+  command.argument("NAME[@V]", options.name, "the parcel, and the version if not the newest")
+      .number("-r,--version", options.version, "V", "another version than the newest")
+      .choice("--accelerator", options.accelerator, {"auto", "kvm", "tcg"}, "what runs the guest's code")
+      .flag("--no-network", options.no_network, "the guest reaches nothing outside")
+      .flag("--take-lock", options.take_lock, "also when another host holds the parcel; its unsynced work becomes a fork");
+}
+
+std::optional<fs::path> open_session(const OpenParcel& parcel) {
+  if (!local_state(parcel.account, parcel.entry)) return std::nullopt;
+  return start_session_daemon(parcel.account, parcel.entry);
+}
+
+fs::path require_session(const OpenParcel& parcel) {
+  const auto socket = open_session(parcel);
+  if (socket) return *socket;
+  throw Error(ErrorKind::kNotFound, fmt::format("{} is not checked out here", parcel.entry.name),
+              {fmt::format("isr resume {0}    or    isr checkout {0}", parcel.entry.name)});
+}
+
+json ask_daemon(CommandContext& context, const fs::path& socket, const json& request, const std::string& title) {
+  Progress progress(context.out, title);
+  return control_request(
+      socket, request,
+      [&](const json& line) {
+        progress.update(line.value("step", ""), line.value("done", std::uint64_t{0}),
+                        line.value("total", std::uint64_t{0}));
+      },
+      context.stop());
+}
+
+int report_publish(CommandContext& context, const std::string& name, const std::string& done, const json& result) {
+  const auto version = result.value("version", std::uint64_t{0});
+  const std::string fork = result.value("fork", "");
+  if (!fork.empty()) {
+    throw Error(ErrorKind::kForked,
+                fmt::format("another host published {} first; the work of this host is kept as fork {}", name, fork),
+                {fmt::format("isr log {}            lists versions and forks", name)});
+  }
+  if (context.out.json()) {
+    json document = result;
+    document["schema"] = 1;
+    document["type"] = "summary";
+    document["parcel"] = name;
+    context.out.document(document);
+    return 0;
+  }
+  if (!result.value("uploaded", false)) {
+    context.out.line(fmt::format("{} is suspended on this host only; nothing was uploaded. isr suspend {} uploads it",
+                                 name, name));
+  } else if (result.value("unchanged", false)) {
+    context.out.line(fmt::format("{}: nothing changed, version {} stays the newest", name, version));
+  } else {
+    context.out.line(fmt::format("{} {} as version {} ({} uploaded)", name, done, version,
+                                 format_size(result.value("uploaded_bytes", std::uint64_t{0}))));
+  }
+  return 0;
+}
+
+int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
+  const auto began = std::chrono::steady_clock::now();
+  OpenParcel parcel = context.open_parcel(options.name);
+  const std::string& name = parcel.entry.name;
+  const auto local = local_state(parcel.account, parcel.entry);
+  if (local && local->daemon_alive && local->state == "running") {
+    throw Error(ErrorKind::kVm, fmt::format("{} is running already", name), {fmt::format("isr view {}", name)});
+  }
+  if (local && (options.version || parcel.version.given)) {
+    throw Error(ErrorKind::kVm, fmt::format("{} is checked out here at version {}", name, local->base),
+                {fmt::format("isr checkin {}    or    isr discard {}    first", name, name)});
+  }
+  if (local && fresh && local->state == "suspended here") {
+    confirm(context.flags, fmt::format("{} is suspended; starting it drops its memory. Start?", name));
+  }
+  if (!local) check_out(parcel, options, fresh);
+  const fs::path socket = start_session_daemon(parcel.account, parcel.entry);
+  json result;
+  try {
+    result = ask_daemon(context, socket,
+                        {{"command", fresh ? "start" : "resume"},
+                         {"network", !options.no_network},
+                         {"accelerator", options.accelerator}},
+                        (fresh ? "Starting " : "Resuming ") + name);
+  } catch (const Error& error) {
+    if (!local && error.kind() != ErrorKind::kDaemon && error.kind() != ErrorKind::kCancelled) give_back(socket);
+    throw;
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  if (context.out.json()) {
+    result["type"] = "summary";
+    result["schema"] = 1;
+    result["parcel"] = name;
+    result["seconds"] = seconds;
+    context.out.document(result);
+    return 0;
+  }
+  if (!fresh && !result.value("resumed", false)) {
+    context.out.note(fmt::format("{} had no saved memory: it boots from its disks", name));
+  }
+  context.out.note(fmt::format("accelerator {}: {}", result.value("accelerator", ""), result.value("accelerator_reason", "")));
+  context.out.line(fmt::format("Running after {:.1f} s. Screen: isr view {}   console: isr console {}", seconds, name, name));
+  return 0;
+}
+
+}  // namespace isr

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "cli/app.h"
+
+namespace isr {
+
+/// Flags that start and resume share.
+struct RunOptions {
+  std::string name;
+  std::optional<std::uint64_t> version;
+  std::string accelerator = "auto";
+  bool no_network = false;
+  bool take_lock = false;
+};
+void add_run_flags(Command& command, RunOptions& options);
+
+/// Checks out if needed, starts the daemon if needed, then boots (fresh) or resumes.
+int run_vm(CommandContext& context, const RunOptions& options, bool fresh);
+
+/// The parcel's session on this host, with its daemon running; nullopt when it is
+/// not checked out here.
+std::optional<fs::path> open_session(const OpenParcel& parcel);
+/// As open_session(); Error{kNotFound} "not checked out here".
+fs::path require_session(const OpenParcel& parcel);
+
+/// One request to the daemon, with its progress shown under `title`.
+nlohmann::json ask_daemon(CommandContext& context, const fs::path& socket, const nlohmann::json& request,
+                          const std::string& title);
+/// Prints what a publish came to; the exit code (0, or 17 for a fork).
+int report_publish(CommandContext& context, const std::string& name, const std::string& done,
+                   const nlohmann::json& result);
+
+}  // namespace isr

@@ -1,0 +1,191 @@
+// Import works in runs of one tree page (256 chunks, 32 MiB): read and seal on all
+// cores, hand the objects to the uploader, push the references into the tree.
+
+#include "session/import.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/thread_pool.h"
+#include "image/tree_builder.h"
+
+namespace isr {
+namespace {
+
+constexpr unsigned kUploadThreads = 12;
+constexpr std::size_t kExportStep = 8 * kChunkSize;
+
+void check_stop(const std::stop_token& stop) {
+  if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted; run the command again to go on");
+}
+
+class Importer {
+ public:
+  Importer(Account& account, DiskSource& source, ImportResult& result)
+      : account_(account),
+        source_(source),
+        result_(result),
+        cache_(open_cache(account.paths, Config::load(account.paths))),
+        uploader_(account.store, kUploadThreads, counters_),
+        builder_(source.size(), account.keys.domain_secret, [this](const SealedObject& page) { put(page); }) {}
+
+  TreeRoot run(const std::stop_token& stop, const ProgressFn& progress) {
+    const std::uint64_t chunks = chunk_count(source_.size());
+    for (std::uint64_t chunk = 0; chunk < chunks;) {
+      check_stop(stop);
+      const std::uint64_t data = source_.next_data(chunk * kChunkSize) / kChunkSize;
+      if (data > chunk) {
+        builder_.add_zeros(std::min(data, chunks) - chunk);
+        chunk = std::min(data, chunks);
+        continue;
+      }
+      const std::uint64_t count = std::min<std::uint64_t>(kReferencesPerPage - chunk % kReferencesPerPage, chunks - chunk);
+      seal_run(chunk, count);
+      chunk += count;
+      if (progress) progress("import", chunk * kChunkSize, source_.size());
+    }
+    const TreeRoot root = builder_.finish();
+    uploader_.finish();
+    cache_->sync();
+    result_.size = source_.size();
+    result_.objects = counters_.objects;
+    result_.uploaded_bytes = counters_.bytes;
+    return root;
+  }
+
+ private:
+  void seal_run(std::uint64_t first, std::uint64_t count) {
+    std::vector<SealedObject> sealed(count);
+    parallel_for(count, std::max(1U, std::thread::hardware_concurrency()), [&](std::size_t i) {
+      const std::uint64_t offset = (first + i) * kChunkSize;
+      if (source_.next_data(offset) >= offset + kChunkSize) return;  // a hole inside the run
+      thread_local Bytes plaintext;
+      plaintext.resize(kChunkSize);
+      source_.read(offset, plaintext);
+      sealed[i] = seal_chunk(plaintext, account_.keys.domain_secret);
+      wipe(plaintext);
+    });
+    for (SealedObject& object : sealed) {
+      builder_.add(object.ref);
+      if (object.ref.is_zero()) continue;
+      result_.data_bytes += kChunkSize;
+      put(object);
+    }
+  }
+
+  void put(const SealedObject& object) {
+    if (caching_) {
+      try {
+        cache_->put(object.ref.cid, object.bytes);
+      } catch (const Error& error) {
+        caching_ = false;
+        log::warn("the import goes on without the cache: {}", error.what());
+      }
+    }
+    uploader_.put(object.ref.cid, object.bytes);
+  }
+
+  Account& account_;
+  DiskSource& source_;
+  ImportResult& result_;
+  std::shared_ptr<PackStore> cache_;
+  bool caching_ = true;
+  UploadCounters counters_;
+  Uploader uploader_;
+  TreeBuilder builder_;
+};
+
+/// The file of an export: complete, or not there.
+class NewFile {
+ public:
+  explicit NewFile(fs::path path) : path_(std::move(path)), fd_(::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) {
+    if (!fd_ && errno == EEXIST) throw Error(ErrorKind::kUsage, fmt::format("{} exists", path_.string()));
+    if (!fd_) throw_errno(fmt::format("cannot create {}", path_.string()), errno);
+  }
+  ~NewFile() {
+    if (!complete_) ::unlink(path_.c_str());
+  }
+  NewFile(const NewFile&) = delete;
+  NewFile& operator=(const NewFile&) = delete;
+  int fd() const { return fd_.get(); }
+  const fs::path& path() const { return path_; }
+  void complete() {
+    sync_file(fd_.get(), path_);
+    complete_ = true;
+  }
+
+ private:
+  fs::path path_;
+  UniqueFd fd_;
+  bool complete_ = false;
+};
+
+}  // namespace
+
+VersionImage import_disk(Account& account, const std::string& name, DiskSource& source, std::stop_token stop,
+                         const ProgressFn& progress, ImportResult& result) {
+  Importer importer(account, source, result);
+  return {name, ImageRole::kUser, importer.run(stop, progress)};
+}
+
+ParcelEntry create_parcel(Account& account, const std::string& name, const ParcelVersion& version) {
+  check_parcel_name(name);
+  ParcelEntry parcel;
+  const Key random = random_key();
+  parcel.id = to_hex(random.view().first(16));
+  parcel.name = name;
+  parcel.epoch_keys[1] = random_key();
+  const Bytes blob = make_head(account, parcel, 1, {}, version);
+  if (account.chain(parcel.chain()).publish(1, blob) != PutResult::kCreated) {
+    throw Error(ErrorKind::kBug, "a new parcel's id is taken");
+  }
+  change_profile(account, [&](Profile& profile) {
+    for (const ParcelEntry& other : profile.parcels) {
+      if (other.name == name) throw Error(ErrorKind::kUsage, fmt::format("a parcel called {} exists", name));
+    }
+    profile.parcels.push_back(parcel);
+  });
+  return parcel;
+}
+
+std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, std::uint64_t n) {
+  const LoadedVersion newest = load_version(account, parcel);
+  LoadedVersion old = load_version(account, parcel, n);
+  auto lock = account.lock(parcel);
+  const LockRecord record = lock.acquire(LockMode::kAttended, newest.head.head.n);
+  old.version.copy_of = fmt::format("version {}", n);
+  old.version.message = fmt::format("rollback to {}", n);
+  old.version.added_bytes = 0;
+  const std::uint64_t next = newest.head.head.n + 1;
+  const Bytes blob = make_head(account, parcel, next, newest.head.hash, old.version);
+  const PutResult put = account.chain(parcel.chain()).publish(next, blob);
+  lock.release(record);
+  if (put != PutResult::kCreated) {
+    throw Error(ErrorKind::kForked, fmt::format("another host published version {} of {} first", next, parcel.name));
+  }
+  return next;
+}
+
+void export_raw(const std::shared_ptr<Image>& image, const fs::path& file,
+                std::stop_token stop, const ProgressFn& progress) {
+  NewFile out(file);
+  if (::ftruncate(out.fd(), static_cast<off_t>(image->size())) != 0) {
+    throw_errno(fmt::format("cannot write {}", file.string()), errno);
+  }
+  Bytes buffer(kExportStep);
+  for (std::uint64_t offset = 0; offset < image->size(); offset += buffer.size()) {
+    check_stop(stop);
+    const std::size_t n = image->read(offset, buffer);
+    for (std::size_t at = 0; at < n; at += kChunkSize) {
+      const ByteView part = ByteView(buffer).subspan(at, std::min(kChunkSize, n - at));
+      if (!is_zero(part)) write_all_at(out.fd(), part, offset + at, file);
+    }
+    if (progress) progress("export", offset + n, image->size());
+  }
+  wipe(buffer);
+  out.complete();
+}
+
+}  // namespace isr

@@ -1,0 +1,33 @@
+#pragma once
+
+#include "session/disk_source.h"
+#include "session/session.h"
+
+namespace isr {
+
+struct ImportResult {
+  std::uint64_t size = 0;             ///< of the disk
+  std::uint64_t data_bytes = 0;       ///< of it, read: not holes
+  std::uint64_t objects = 0;
+  std::uint64_t uploaded_bytes = 0;   ///< sealed
+};
+
+/// Seals a disk chunk by chunk into the repository, and into this host's cache,
+/// so that what was imported here starts here at once. Holes cost nothing.
+/// Interrupted and run again it sends only what is missing.
+VersionImage import_disk(Account& account, const std::string& name, DiskSource& source, std::stop_token stop,
+                         const ProgressFn& progress, ImportResult& result);
+
+/// A new parcel with this first version: publishes it, then names it in the
+/// profile. Error{kUsage} when the name is taken.
+ParcelEntry create_parcel(Account& account, const std::string& name, const ParcelVersion& version);
+
+/// Appends a copy of version n as the newest version. Error{kLocked} when another host holds the parcel.
+std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, std::uint64_t n);
+
+/// Writes an image to a new raw file, holes kept; removed again after a failure.
+/// Error{kUsage} when the file exists.
+void export_raw(const std::shared_ptr<Image>& image, const fs::path& file,
+                std::stop_token stop, const ProgressFn& progress);
+
+}  // namespace isr
