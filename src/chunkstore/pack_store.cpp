@@ -336,7 +336,8 @@ void PackStoreImpl::check_directory(Writer& writer) {
   if (options_.durable) {
     throw Error(ErrorKind::kIo, fmt::format("{} was deleted while in use", directory_.string()));
   }
-  log::warn("{} was deleted while in use; beginning it anew", directory_.string());
+  log::warn("{}: {} while in use; going on with what is there now", describe(),
+            gone || pack_gone ? "deleted" : "its index was replaced");
   if (gone || pack_gone) {
     state->pending.clear();  // they went with their pack
     if (writer.pack) open_.close(writer.pack->id());

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/sqlite.h"
 #include "chunkstore/object_source_suite.h"
+#include "chunkstore/pack_space.h"
 #include "support/error_kind.h"
 
 namespace isr {
@@ -361,6 +362,16 @@ TEST_CASE("above its limit a cache forgets what was not used for longest", "[pac
   CHECK(count_good(*store, {all.begin() + 20, all.begin() + 64}) <= 14);  // the first batch but for what was used
   CHECK(count_good(*store, {all.begin() + 64, all.end()}) == 36);         // newer than that
   CHECK(blocks_of(temp.path()) < 1'200'000);
+}
+
+TEST_CASE("what has to go follows from the limit and from what the disk has left", "[pack_store]") {
+  CHECK(bytes_to_evict(1000, {}, 0, 0) == 0);
+  CHECK(bytes_to_evict(1600, {}, 1600, 0) == 0);
+  CHECK(bytes_to_evict(1700, {}, 1600, 0) == 200);  // and a sixteenth of the limit
+  CHECK(bytes_to_evict(1000, 160, 0, 160) == 0);
+  CHECK(bytes_to_evict(1000, 100, 0, 160) == 70);
+  CHECK(bytes_to_evict(1700, 100, 1600, 160) == 200);
+  CHECK(bytes_to_evict(50, 0, 0, 160) == 50);  // never more than there is
 }
 
 TEST_CASE("a cache makes room when the file system is full, a settled store never does", "[pack_store]") {

@@ -1,8 +1,12 @@
 // Runs a fuzz target without a fuzzer: every file of a corpus directory, then
 // mutations of it. The mutations are the same each time, so that a failure can be
 // repeated; ISR_FUZZ_ROUNDS asks for more of them. A target fails by crashing or
-// by letting an exception out.
+// by letting an exception out; the input is then in fuzz-failure.bin.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -87,13 +91,22 @@ class Mutator {
   std::mt19937_64 random_;  // its output is fixed by the standard
 };
 
+const Input* current = nullptr;  // for the signal handler
+
+/// Keeps the input that a target died of, then dies of the signal itself.
+extern "C" void keep_input(int signal) {
+  const int fd = ::open("fuzz-failure.bin", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (fd >= 0 && ::write(fd, current->data(), current->size()) >= 0) ::close(fd);
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
 void run(const Input& input, const char* what, std::size_t number) {
+  current = &input;
   try {
     LLVMFuzzerTestOneInput(input.data(), input.size());
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s %zu: %s\n", what, number, error.what());
-    std::ofstream("fuzz-failure.bin", std::ios::binary)
-        .write(reinterpret_cast<const char*>(input.data()), static_cast<std::streamsize>(input.size()));
     std::abort();
   }
 }
@@ -106,6 +119,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   auto corpus = read_corpus(argv[1]);
+  for (const int signal : {SIGABRT, SIGSEGV, SIGFPE}) std::signal(signal, keep_input);
   corpus.emplace_back();  // nothing at all is an input, too
   for (std::size_t i = 0; i < corpus.size(); ++i) run(corpus[i], "corpus file", i);
   const char* const asked = std::getenv("ISR_FUZZ_ROUNDS");  // NOLINT(concurrency-mt-unsafe): one thread
