@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <array>
 #include <condition_variable>
+#include <cstdlib>
 
 #include "base/handle.h"
 #include "base/sync.h"
@@ -167,8 +168,8 @@ class Attached {
 
 class CurlClient final : public HttpClient {
  public:
-  CurlClient(std::string base_url, bool loopback, const HttpOptions& options)
-      : base_url_(std::move(base_url)), loopback_(loopback), options_(options) {}
+  CurlClient(std::string base_url, bool loopback, std::string ca_file, const HttpOptions& options)
+      : base_url_(std::move(base_url)), loopback_(loopback), ca_file_(std::move(ca_file)), options_(options) {}
 
   HttpResponse perform(const HttpRequest& request, std::stop_token stop) override;
 
@@ -188,6 +189,7 @@ class CurlClient final : public HttpClient {
 
   const std::string base_url_;
   const bool loopback_;
+  const std::string ca_file_;  ///< empty: the system's
   const HttpOptions options_;
   Sync<Pool> pool_;
   std::condition_variable freed_;
@@ -254,6 +256,7 @@ void CurlClient::prepare(Connection& connection, Exchange& exchange, curl_slist*
   set(easy, CURLOPT_USERAGENT, "isr");
   set(easy, CURLOPT_HTTPHEADER, headers);
   if (loopback_) set(easy, CURLOPT_PROXY, "");
+  if (!ca_file_.empty()) set(easy, CURLOPT_CAINFO, ca_file_.c_str());
   set(easy, CURLOPT_WRITEFUNCTION, &take_body);
   set(easy, CURLOPT_WRITEDATA, static_cast<void*>(&exchange));
   set(easy, CURLOPT_HEADERFUNCTION, &take_header);
@@ -357,7 +360,7 @@ void CurlClient::fail(CURLcode code, const Exchange& exchange, const Connection&
   if (is_tls_refusal(code, connection.easy.get())) {
     throw Error(ErrorKind::kOffline,
                 fmt::format("{}: the server's TLS certificate or protocol was refused: {}", name, why),
-                {"a private certificate authority is trusted through SSL_CERT_FILE or the system's store"});
+                {"a certificate authority of your own: add it to the system's, or name its file in SSL_CERT_FILE"});
   }
   // All else is the network, what speaks on it, or the proxy in the environment.
   throw Error(ErrorKind::kTransient, fmt::format("{}: {}", name, why));
@@ -423,7 +426,10 @@ std::unique_ptr<HttpClient> make_http_client(const std::string& base_url, const 
   if (scheme != "http" && scheme != "https") {
     throw Error(ErrorKind::kUsage, fmt::format("{}:// is not http:// or https://", printable(scheme)));
   }
-  return std::make_unique<CurlClient>(base_url, is_loopback(url_part(url.get(), CURLUPART_HOST)), options);
+  // As curl, git and OpenSSL's own programs; libcurl by itself does not look.
+  const char* ca_file = std::getenv("SSL_CERT_FILE");
+  return std::make_unique<CurlClient>(base_url, is_loopback(url_part(url.get(), CURLUPART_HOST)),
+                                      ca_file != nullptr ? ca_file : "", options);
 }
 
 void throw_for_status(const HttpResponse& response, const std::string& what) {

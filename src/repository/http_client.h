@@ -60,6 +60,7 @@ class HttpClient {
 /// base_url has no trailing slash; Error{kUsage} unless it is http:// or
 /// https:// without user information. A proxy named by the environment is used
 /// as curl does (http_proxy, https_proxy, no_proxy), but never for loopback.
+/// SSL_CERT_FILE in the environment replaces the system's authorities.
 std::unique_ptr<HttpClient> make_http_client(const std::string& base_url, const HttpOptions& options = {});
 
 /// Throws what an answer means that the caller did not expect. `what` names the

@@ -51,7 +51,7 @@ def reset(writer):
     writer.transport.abort()
 
 
-async def carry(reader, writer, link, tap=None):
+async def carry(reader, writer, link):
     """Moves bytes over the link until the end; what is under way is bounded."""
     loop = asyncio.get_running_loop()
     # As much as a long fat pipe holds, so that delay alone limits no throughput.
@@ -74,8 +74,6 @@ async def carry(reader, writer, link, tap=None):
     try:
         while not delivery.done():
             data = await reader.read(PIECE)
-            if data and tap:
-                data = tap(data)
             due = link.arrival(len(data), loop.time())
             put = asyncio.create_task(under_way.put((due, data or None)))
             await asyncio.wait({put, delivery}, return_when=asyncio.FIRST_COMPLETED)
@@ -119,6 +117,8 @@ class Proxy:
                 )
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             reset(writer)
+        except asyncio.CancelledError:  # the proxy ends; nobody waits for this task
+            pass
         finally:
             self.clients.discard(writer)
             for end in (writer, upstream):
