@@ -68,9 +68,9 @@ class Command {
   struct Impl;
   explicit Command(std::unique_ptr<Impl> impl);
   ~Command();
+  const Impl& description() const noexcept { return *impl_; }
 
  private:
-  friend class App;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -15,5 +15,9 @@ void register_serve(App& app);
 void register_doctor(App& app);
 void register_config(App& app);
 void register_version(App& app);
+void register_run(App& app);
+void register_session(App& app);
+void register_image(App& app);
+void register_console(App& app);
 
 }  // namespace isr

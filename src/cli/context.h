@@ -1,6 +1,6 @@
 #pragma once
 
-#include <chrono>
+#include <functional>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -43,12 +43,13 @@ struct OpenParcel {
 /// is asked for, so that help, version and doctor work where all is broken.
 class CommandContext {
  public:
-  CommandContext(GlobalFlags global_flags, std::stop_token stop);
+  CommandContext(GlobalFlags global_flags, std::function<std::stop_token()> stop);
 
   const GlobalFlags flags;
   const Output out;
-  /// Ends with Ctrl-C: Error{kCancelled}, exit 130.
-  std::stop_token stop() const { return stop_; }
+  /// Requested by the first Ctrl-C; end with Error{kCancelled}, exit 130. A command
+  /// that never calls this is ended by the first Ctrl-C where it is.
+  std::stop_token stop() const { return stop_(); }
   /// Throws Error{kCancelled} once stop was requested.
   void check_stop() const;
 
@@ -60,13 +61,15 @@ class CommandContext {
   RepositoryEntry repository(const std::string& name = {});
   /// Opens it, asking for the password where that is needed.
   Account open_account(const std::string& repository_name = {});
+  /// With time-outs of its own; `local` as if --offline were given.
+  Account open_account(const std::string& repository_name, StoreOptions store, bool local);
   /// "[REPO:]PARCEL[@VERSION]". Error{kUsage}, {kNotFound}.
   OpenParcel open_parcel(const std::string& name);
   /// The same where a version makes no sense: Error{kUsage} when there is one.
   OpenParcel open_parcel_without_version(const std::string& name);
 
  private:
-  std::stop_token stop_;
+  std::function<std::stop_token()> stop_;
   std::optional<Paths> paths_;
   std::optional<Config> config_;
 };

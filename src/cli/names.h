@@ -5,10 +5,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "session/account.h"
 #include "session/parcel_version.h"
+#include "session/text.h"
 
 namespace isr {
 
@@ -35,9 +35,5 @@ LoadedVersion load_selected(const Account& account, const ParcelEntry& parcel, c
 
 /// "90s", "5m", "12h", "2d", "90": Error{kUsage}.
 std::chrono::seconds parse_duration(const std::string& text);
-/// Control characters, quotes and bytes that are no UTF-8 as \xNN: for messages.
-std::string escaped(std::string_view text);
-/// The candidate nearest to `word`, "" when none is near.
-std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace isr

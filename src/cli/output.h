@@ -42,6 +42,12 @@ class Output {
   std::string progress_;
 };
 
+/// Says what went wrong as Output::error() does; the exit code. Never throws.
+int report_failure(const GlobalFlags& flags, const Error& error) noexcept;
+/// Text from outside as a terminal may have it: control characters and those
+/// that change the direction of text are shown as \xNN.
+std::string printable(std::string_view text);
+
 /// Progress of one long command on stderr: one live line at 10 Hz on a terminal;
 /// else one line at the start, every 30 s and at the end; with --json, objects on stdout.
 /// Threads: any.

@@ -8,14 +8,14 @@ namespace isr {
 
 inline constexpr std::size_t kMaxPassword = 1U << 20U;
 
-/// --password-file, --password-command, then ISR_PASSWORD_FILE and
-/// ISR_PASSWORD_COMMAND, then a prompt on /dev/tty. One trailing line end is
-/// taken off. Error{kDenied} naming the flags when there is no way to ask;
-/// {kUsage} for an empty one and for one above kMaxPassword.
-PasswordSource password_source(const GlobalFlags& flags, std::string prompt);
+/// --password-file, --password-command, their variables or settings, then a
+/// prompt on /dev/tty. One trailing line end is taken off. Error{kDenied} naming
+/// the flags when there is no way to ask; {kUsage} for an empty one and for one
+/// above kMaxPassword.
+PasswordSource password_source(CommandContext& context, const std::string& prompt);
 /// True when a flag or variable says where the password is: it then goes before the session's keys.
-bool password_is_given(const GlobalFlags& flags);
+bool password_is_given(CommandContext& context);
 /// A new password: as above, and asked twice on a terminal. Error{kUsage} when the two differ.
-std::string new_password(const GlobalFlags& flags, const std::string& prompt);
+std::string new_password(CommandContext& context, const std::string& prompt);
 
 }  // namespace isr

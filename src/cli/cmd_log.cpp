@@ -1,0 +1,126 @@
+// log: the versions of a parcel, newest first, each checked to be the one that
+// its successor names; then the forks.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/app.h"
+#include "cli/commands.h"
+
+namespace isr {
+namespace {
+
+constexpr std::uint64_t kDefaultCount = 20;
+
+struct LogOptions {
+  std::string name;
+  std::optional<std::uint64_t> count;
+};
+
+struct Entry {
+  std::string label;  ///< the number, or a fork's name
+  LoadedVersion loaded;
+};
+
+/// Up to `count` versions from the newest (or the one that was named) down.
+std::vector<Entry> read_versions(CommandContext& context, const OpenParcel& parcel, std::uint64_t count) {
+  std::vector<Entry> entries;
+  LoadedVersion at = load_selected(parcel.account, parcel.entry, parcel.version);
+  if (parcel.account.offline()) return {{std::to_string(at.head.head.n), std::move(at)}};
+  Chain chain = parcel.account.chain(parcel.entry.chain());
+  while (entries.size() < count) {
+    context.check_stop();
+    const std::uint64_t n = at.head.head.n;
+    const Sha256 prev = at.head.head.prev;
+    entries.push_back({std::to_string(n), std::move(at)});
+    if (n == 1) break;
+    auto older = chain.read(n - 1);
+    if (!older || older->hash != prev) {
+      throw Error(ErrorKind::kHistory, fmt::format("{}: version {} is absent, or not the one that version {} followed",
+                                                   parcel.entry.name, n - 1, n));
+    }
+    at.version = open_version(parcel.entry, older->head);
+    at.head = std::move(*older);
+  }
+  return entries;
+}
+
+std::vector<Entry> read_forks(const OpenParcel& parcel) {
+  std::vector<Entry> entries;
+  if (parcel.account.offline()) return entries;
+  Chain chain = parcel.account.chain(parcel.entry.chain());
+  const auto forks = chain.forks();
+  if (!forks) return entries;
+  for (const auto& fork : *forks) {
+    auto head = chain.read_fork(fork);
+    if (!head) continue;  // removed since it was listed
+    ParcelVersion version = open_version(parcel.entry, head->head);
+    entries.push_back({fork, {std::move(*head), std::move(version)}});
+  }
+  return entries;
+}
+
+nlohmann::json to_json(const Entry& entry, const char* label) {
+  const Head& head = entry.loaded.head.head;
+  const ParcelVersion& version = entry.loaded.version;
+  nlohmann::json out{{"version", head.n},           {"when", to_rfc3339(head.time)},   {"host", head.host},
+                     {"added", version.added_bytes}, {"suspended", version.suspended()}, {"message", version.message}};
+  if (!version.copy_of.empty()) out["copy_of"] = version.copy_of;
+  if (std::string_view(label) == "fork") out["fork"] = entry.label;
+  return out;
+}
+
+void print(const Output& out, const std::vector<Entry>& entries, const char* label) {
+  std::vector<std::vector<std::string>> rows{{label, "WHEN", "WHERE", "ADDED", "STATE", "MESSAGE"}};
+  for (const Entry& entry : entries) {
+    const Head& head = entry.loaded.head.head;
+    const ParcelVersion& version = entry.loaded.version;
+    const std::string copied = version.copy_of.empty() ? "" : fmt::format("({}) ", version.copy_of);
+    rows.push_back({entry.label, describe_when(head.time, wall_now()), head.host, format_size(version.added_bytes),
+                    version.suspended() ? "suspended" : "off", printable(copied + version.message)});
+  }
+  out.table(rows, "");
+}
+
+int run_log(CommandContext& context, const LogOptions& options) {
+  const std::uint64_t count = options.count.value_or(kDefaultCount);
+  if (count == 0) throw Error(ErrorKind::kUsage, "-n: from 1 on");
+  const OpenParcel parcel = context.open_parcel(options.name);
+  const auto versions = read_versions(context, parcel, count);
+  const auto forks = read_forks(parcel);
+  if (context.out.json()) {
+    nlohmann::json answer{{"schema", 1}, {"parcel", parcel.entry.name}, {"versions", nlohmann::json::array()},
+                          {"forks", nlohmann::json::array()}};
+    for (const auto& entry : versions) answer["versions"].push_back(to_json(entry, "version"));
+    for (const auto& entry : forks) answer["forks"].push_back(to_json(entry, "fork"));
+    context.out.document(answer);
+    return 0;
+  }
+  print(context.out, versions, "VERSION");
+  const std::uint64_t oldest = versions.back().loaded.head.head.n;
+  if (parcel.account.offline()) {
+    context.out.note("offline: only the newest version that this host has seen");
+  } else if (oldest > 1 && !options.count) {
+    context.out.note(fmt::format("{} older versions; isr log {} -n N shows more", oldest - 1, parcel.entry.name));
+  }
+  if (!forks.empty()) {
+    context.out.line("\nForks: work that lost a race for a version, kept");
+    print(context.out, forks, "FORK");
+  }
+  return 0;
+}
+
+}  // namespace
+
+void register_log(App& app) {
+  auto options = std::make_shared<LogOptions>();
+  app.command(Group::kGoingBack, "log", "versions: when, where, size added, message")
+      .argument("NAME[@V]", options->name, "the parcel; with a version: that one and older")
+      .number("-n", options->count, "N", "at most so many (20)")
+      .example("isr log work", "the newest versions of work")
+      .example("isr log work@30 -n 5 --json", "versions 30 to 26, for scripts")
+      .exit_codes({0, 10, 12, 13, 14, 15})
+      .run([options](CommandContext& context) { return run_log(context, *options); });
+}
+
+}  // namespace isr

@@ -1,0 +1,97 @@
+// login, logout: the keys of an account in the kernel's keyring, for a while.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/app.h"
+#include "cli/commands.h"
+#include "cli/password.h"
+
+namespace isr {
+namespace {
+
+constexpr std::chrono::hours kDefaultTtl{12};
+constexpr std::chrono::hours kMaxTtl{24 * 30};
+
+struct LoginOptions {
+  std::string repository;
+  std::optional<std::chrono::seconds> ttl;
+};
+
+struct LogoutOptions {
+  std::string repository;
+  bool all = false;
+};
+
+int run_login(CommandContext& context, const LoginOptions& options) {
+  const auto ttl = options.ttl.value_or(kDefaultTtl);
+  if (ttl.count() < 1 || ttl > kMaxTtl) throw Error(ErrorKind::kUsage, "--ttl: from 1 second to 30 days is possible");
+  const RepositoryEntry entry = context.repository(options.repository);
+  OpenOptions open;
+  open.offline = context.offline();
+  open.use_keyring = false;  // what is there already proves nothing
+  const Account account =
+      open_account(context.paths(), entry,
+                   password_source(context, fmt::format("Password of {} at {}: ", entry.user, entry.name)), open);
+  Bytes secret = serialise_user_keys(account.keys);
+  keyring_store(keyring_label(account.info, entry.user), secret, ttl);
+  wipe(secret);
+  const WallTime until = wall_now() + ttl;
+  if (context.out.json()) {
+    context.out.document({{"schema", 1}, {"repository", entry.name}, {"user", entry.user},
+                          {"until", to_rfc3339(until)}, {"offline", account.offline()}});
+  } else {
+    context.out.line(fmt::format("{} is logged in to {} until {}{}", entry.user, entry.name, to_rfc3339(until),
+                                 account.offline() ? ", offline" : ""));
+  }
+  return 0;
+}
+
+int run_logout(CommandContext& context, const LogoutOptions& options) {
+  std::size_t forgotten = 0;
+  if (options.all) {
+    forgotten = keyring_forget_all(kKeyringPrefix);
+  } else {
+    const RepositoryEntry entry = context.repository(options.repository);
+    const auto info = pinned_repository(context.paths(), entry);
+    if (info && keyring_forget(keyring_label(*info, entry.user))) forgotten = 1;
+  }
+  if (context.out.json()) {
+    context.out.document({{"schema", 1}, {"forgotten", forgotten}});
+  } else {
+    context.out.line(forgotten == 0 ? "nobody was logged in" : fmt::format("forgot the keys of {} login{}", forgotten,
+                                                                          forgotten == 1 ? "" : "s"));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void register_login(App& app) {
+  auto options = std::make_shared<LoginOptions>();
+  app.command(Group::kEveryday, "login", "unlock your keys for this session")
+      .optional_argument("REPO", options->repository, "a configured repository; else the default one")
+      .duration("--ttl", options->ttl, "forget them after this time (12h)")
+      .alias("auth")
+      .note("The keys go into the kernel's keyring of your user, never to a disk. It works offline too, once\n"
+            "you have logged in on this host while the repository could be reached.")
+      .example("isr login", "asks for the password; other commands do not, for 12 hours")
+      .example("isr login home --ttl 30m --password-file -", "the password comes from stdin")
+      .exit_codes({0, 10, 12, 13})
+      .run([options](CommandContext& context) { return run_login(context, *options); });
+}
+
+void register_logout(App& app) {
+  auto options = std::make_shared<LogoutOptions>();
+  app.command(Group::kEveryday, "logout", "forget the keys that login unlocked")
+      .optional_argument("REPO", options->repository, "a configured repository; else the default one")
+      .flag("--all", options->all, "of all repositories")
+      .alias("deauth")
+      .note("Machines that run go on running: their session has its own copy of the keys until it ends.")
+      .example("isr logout", "of the default repository")
+      .example("isr logout --all", "of all of them")
+      .exit_codes({0, 10})
+      .run([options](CommandContext& context) { return run_logout(context, *options); });
+}
+
+}  // namespace isr

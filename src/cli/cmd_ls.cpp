@@ -1,0 +1,153 @@
+// ls: local state first; what the repository knows is asked for all parcels at
+// once, with short time-outs, because people run ls to see whether it answers.
+#include <fmt/format.h>
+
+#include <atomic>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/log.h"
+#include "cli/app.h"
+#include "cli/commands.h"
+#include "session/session_state.h"
+
+namespace isr {
+namespace {
+
+constexpr std::size_t kThreads = 8;
+constexpr std::chrono::milliseconds kPatience{2000};
+
+struct LsOptions {
+  std::vector<std::string> names;
+  bool local = false;
+};
+
+struct Row {
+  ParcelEntry parcel;
+  std::string state = "unknown";
+  std::string where = "-";
+  std::uint64_t version = 0;  ///< 0: not known, or none yet
+  std::optional<WallTime> saved;
+  std::string problem;
+};
+
+void ask_repository(const Account& account, bool here, Row& row) {
+  const auto ruling = account.lock(row.parcel).show();
+  const bool held = ruling && ruling->record.held && !ruling->expired;
+  if (held && !ruling->ours) row.where = ruling->record.host;
+  if (held && !ruling->ours && !here) row.state = "in use";
+  const auto newest = account.chain(row.parcel.chain()).newest();
+  if (!newest) {
+    row.state = "empty";
+    return;
+  }
+  row.version = newest->head.n;
+  row.saved = newest->head.time;
+  if (!here && row.state != "in use") {
+    row.state = open_version(row.parcel, newest->head).suspended() ? "suspended" : "off";
+  }
+}
+
+void ask_offline(const Account& account, bool here, Row& row) {
+  const LoadedVersion kept = load_version(account, row.parcel);
+  row.version = kept.head.head.n;
+  row.saved = kept.head.head.time;
+  if (!here) row.state = kept.version.suspended() ? "suspended" : "off";
+}
+
+void fill(const Account& account, Row& row) {
+  const auto local = local_state(account, row.parcel);
+  if (local) {
+    row.state = local->state;
+    row.where = "here";
+    row.version = local->base;
+  }
+  try {
+    account.offline() ? ask_offline(account, local.has_value(), row) : ask_repository(account, local.has_value(), row);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kOffline || !account.offline()) row.problem = error.what();
+  }
+}
+
+std::vector<Row> fill_all(const Account& account, const std::vector<ParcelEntry>& parcels) {
+  std::vector<Row> rows;
+  for (const auto& parcel : parcels) rows.emplace_back().parcel = parcel;
+  std::atomic<std::size_t> next{0};
+  std::vector<std::jthread> threads;
+  for (std::size_t i = 0; i < std::min(kThreads, rows.size()); ++i) {
+    threads.emplace_back([&] {
+      for (std::size_t at = next++; at < rows.size(); at = next++) {
+        try {
+          fill(account, rows[at]);
+        } catch (const std::exception& error) {
+          rows[at].problem = error.what();
+        }
+      }
+    });
+  }
+  threads.clear();
+  return rows;
+}
+
+nlohmann::json to_json(const Row& row) {
+  nlohmann::json out{{"id", row.parcel.id}, {"name", row.parcel.name}, {"state", row.state},
+                     {"version", row.version == 0 ? nlohmann::json() : nlohmann::json(row.version)},
+                     {"where", row.where == "-" ? nlohmann::json() : nlohmann::json(row.where)},
+                     {"saved", row.saved ? nlohmann::json(to_rfc3339(*row.saved)) : nlohmann::json()}};
+  if (!row.problem.empty()) out["problem"] = row.problem;
+  return out;
+}
+
+void print(CommandContext& context, const Account& account, const std::vector<Row>& rows) {
+  context.out.line(fmt::format("{}  {}  {}", account.entry.name, account.entry.url,
+                               account.offline() ? "offline" : "online"));
+  if (rows.empty()) {
+    context.out.note("no parcels yet; isr import NAME FILE or isr create NAME makes one");
+    return;
+  }
+  std::vector<std::vector<std::string>> table{{"NAME", "STATE", "WHERE", "VERSION", "SAVED"}};
+  for (const Row& row : rows) {
+    table.push_back({row.parcel.name, row.state, row.where, row.version == 0 ? "-" : std::to_string(row.version),
+                     row.saved ? describe_when(*row.saved, wall_now()) : "-"});
+  }
+  context.out.table(table);
+}
+
+int run_ls(CommandContext& context, const LsOptions& options) {
+  StoreOptions patience;
+  patience.connect_timeout = kPatience;
+  patience.stall_timeout = kPatience;
+  Account account = context.open_account({}, patience, options.local);
+  const Profile profile = read_profile(account);
+  std::vector<ParcelEntry> parcels;
+  for (const auto& name : options.names) parcels.push_back(find_parcel(profile, parse_parcel_name(name).parcel));
+  if (options.names.empty()) parcels = profile.parcels;
+  const auto rows = fill_all(account, parcels);
+  if (context.out.json()) {
+    nlohmann::json list = nlohmann::json::array();
+    for (const Row& row : rows) list.push_back(to_json(row));
+    context.out.document({{"schema", 1}, {"repository", account.entry.name}, {"offline", account.offline()},
+                          {"parcels", list}});
+  } else {
+    print(context, account, rows);
+  }
+  for (const Row& row : rows) {
+    if (!row.problem.empty()) log::warn("{}: {}", row.parcel.name, printable(row.problem));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void register_ls(App& app) {
+  auto options = std::make_shared<LsOptions>();
+  app.command(Group::kEveryday, "ls", "parcels, where they are, how new")
+      .arguments("NAME", options->names, "only these")
+      .flag("--local", options->local, "what this host knows; do not ask the repository")
+      .example("isr ls", "all parcels of the default repository")
+      .example("isr ls work --json", "one of them, for scripts")
+      .exit_codes({0, 10, 12, 13})
+      .run([options](CommandContext& context) { return run_ls(context, *options); });
+}
+
+}  // namespace isr

@@ -1,0 +1,37 @@
+// Losses of two kinds: those that can be undone take y, those that cannot take
+// the name of what is lost, which no habit types.
+#include <fmt/format.h>
+
+#include "cli/context.h"
+#include "cli/terminal.h"
+
+namespace isr {
+
+void confirm(const GlobalFlags& flags, const std::string& question) {
+  if (flags.yes) return;
+  std::optional<std::string> answer;
+  if (!flags.no_input) answer = ask_terminal(printable(question) + " [y/N] ", Echo::kShown);
+  if (!answer) {
+    throw Error(ErrorKind::kUsage, fmt::format("there is nobody to ask: {}", question), {"say yes with --yes"});
+  }
+  if (*answer != "y" && *answer != "Y" && *answer != "yes") throw Error(ErrorKind::kCancelled, "nothing was changed");
+}
+
+void confirm_name(const GlobalFlags& flags, const std::string& question, const std::string& name,
+                  const std::string& confirm_flag) {
+  if (!confirm_flag.empty()) {
+    if (confirm_flag == name) return;
+    throw Error(ErrorKind::kUsage, fmt::format("--confirm says another name than {}", name));
+  }
+  std::optional<std::string> answer;
+  if (!flags.no_input) {
+    answer = ask_terminal(printable(question) + "\nType " + printable(name) + " to go on: ", Echo::kShown);
+  }
+  if (!answer) {
+    throw Error(ErrorKind::kUsage, fmt::format("there is nobody to ask: {}", question),
+                {fmt::format("--confirm {}   (--yes is not enough for this)", name)});
+  }
+  if (*answer != name) throw Error(ErrorKind::kCancelled, "nothing was changed");
+}
+
+}  // namespace isr

@@ -1,0 +1,92 @@
+// Each thing is made when it is first asked for. Flags and environment have
+// been merged into the configuration before anybody sees it.
+#include "cli/context.h"
+
+#include <fmt/format.h>
+
+#include "cli/password.h"
+
+namespace isr {
+namespace {
+
+/// "5M/s" as well as "5M".
+std::string rate_of(std::string text) {
+  if (text.ends_with("/s")) text.resize(text.size() - 2);
+  return text;
+}
+
+}  // namespace
+
+CommandContext::CommandContext(GlobalFlags global_flags, std::function<std::stop_token()> stop)
+    : flags(std::move(global_flags)), out(flags), stop_(std::move(stop)) {}
+
+void CommandContext::check_stop() const {
+  if (stop().stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted; run the command again to continue");
+}
+
+const Paths& CommandContext::paths() {
+  if (!paths_) {
+    paths_ = paths_from_environment();
+    if (!flags.config_file.empty()) paths_->config_file = fs::absolute(flags.config_file);
+  }
+  return *paths_;
+}
+
+Config& CommandContext::config() {
+  if (config_) return *config_;
+  config_ = Config::load(paths());
+  if (!flags.repo.empty()) config_->override_with_flag("default_repo", flags.repo);
+  if (flags.offline) config_->override_with_flag("offline", "true");
+  if (!flags.bwlimit.empty()) config_->override_with_flag("upload.limit", rate_of(flags.bwlimit));
+  if (!flags.password_file.empty()) config_->override_with_flag("password.file", flags.password_file);
+  if (!flags.password_command.empty()) config_->override_with_flag("password.command", flags.password_command);
+  if (const std::string cache = config_->get("cache.dir"); !cache.empty()) paths_->cache = cache;
+  return *config_;
+}
+
+bool CommandContext::offline() { return config().get_bool("offline"); }
+
+RepositoryEntry CommandContext::repository(const std::string& name) {
+  const std::string wanted = name.empty() ? config().default_repository() : name;
+  if (auto entry = config().repository(wanted)) return *entry;
+  std::vector<std::string> names;
+  for (const auto& entry : config().repositories()) names.push_back(entry.name);
+  if (names.empty()) {
+    throw Error(ErrorKind::kNotFound, "no repository is configured",
+                {"isr repo init URL             makes a new one", "isr repo add NAME URL --user U   uses one that exists"});
+  }
+  throw Error(ErrorKind::kNotFound, fmt::format("no repository is called \"{}\"", escaped(wanted)),
+              {fmt::format("there are: {}", fmt::join(names, ", "))});
+}
+
+Account CommandContext::open_account(const std::string& repository_name) {
+  return open_account(repository_name, {}, false);
+}
+
+Account CommandContext::open_account(const std::string& repository_name, StoreOptions store, bool local) {
+  const RepositoryEntry entry = repository(repository_name);
+  OpenOptions options;
+  options.offline = local || offline();
+  options.use_keyring = !password_is_given(*this);
+  options.store = store;
+  options.store.bytes_per_second = config().get_bytes("upload.limit");
+  return isr::open_account(paths(), entry,
+                           password_source(*this, fmt::format("Password of {} at {}: ", entry.user, entry.name)),
+                           options);
+}
+
+OpenParcel CommandContext::open_parcel(const std::string& name) {
+  const ParcelName parsed = parse_parcel_name(name);
+  Account account = open_account(parsed.repository);
+  ParcelEntry entry = find_parcel(read_profile(account), parsed.parcel);
+  return {std::move(account), std::move(entry), parsed.version};
+}
+
+OpenParcel CommandContext::open_parcel_without_version(const std::string& name) {
+  if (parse_parcel_name(name).version.given) {
+    throw Error(ErrorKind::kUsage, fmt::format("\"{}\": a version has no place here", escaped(name)));
+  }
+  return open_parcel(name);
+}
+
+}  // namespace isr

@@ -1,0 +1,47 @@
+// The only place that knows every command.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <string_view>
+
+#include "cli/app.h"
+#include "cli/commands.h"
+#include "session/daemon.h"
+#include "session/inspect.h"
+
+namespace {
+
+/// With stdin closed, the next file opened would become it.
+void fill_standard_descriptors() {
+  int fd = 0;
+  do {
+    fd = ::open("/dev/null", O_RDWR);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd > STDERR_FILENO) ::close(fd);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  fill_standard_descriptors();
+  const std::string_view first = argc == 2 ? argv[1] : "";
+  if (first == isr::kSessionDaemonArgument) return isr::session_daemon_main();
+  if (first == isr::kMountDaemonArgument) return isr::mount_daemon_main();
+  isr::App app;
+  isr::register_login(app);
+  isr::register_logout(app);
+  isr::register_ls(app);
+  isr::register_run(app);
+  isr::register_session(app);
+  isr::register_console(app);
+  isr::register_log(app);
+  isr::register_image(app);
+  isr::register_repo(app);
+  isr::register_lock(app);
+  isr::register_accept_older(app);
+  isr::register_serve(app);
+  isr::register_doctor(app);
+  isr::register_config(app);
+  isr::register_version(app);
+  return app.run(argc, argv);
+}

@@ -1,0 +1,99 @@
+// What people type for a parcel, a version, a time. Numbers are checked here
+// once: 0, negative ones and those that no version can have are bad words, not
+// absent versions.
+#include "cli/names.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "repository/sequence.h"
+
+namespace isr {
+namespace {
+
+[[noreturn]] void refuse_version(std::string_view text) {
+  throw Error(ErrorKind::kUsage, fmt::format("\"{}\" is not a version", escaped(text)),
+              {"write a number from 1, latest, or latest~1 for the one before"});
+}
+
+std::uint64_t whole_number(std::string_view digits, std::string_view text) {
+  std::uint64_t value = 0;
+  const bool plain = !digits.empty() && std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+  const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (!plain || failure != std::errc() || end != digits.data() + digits.size() || value > kMaxSequence) {
+    refuse_version(text);
+  }
+  return value;
+}
+
+}  // namespace
+
+VersionSelector parse_version_selector(std::string_view text) {
+  VersionSelector selector;
+  selector.given = true;
+  constexpr std::string_view kLatest = "latest";
+  if (!text.starts_with(kLatest)) {
+    selector.number = whole_number(text, text);
+    if (*selector.number == 0) refuse_version(text);
+    return selector;
+  }
+  const auto rest = text.substr(kLatest.size());
+  if (rest.empty()) return selector;
+  if (rest[0] != '~') refuse_version(text);
+  selector.back = whole_number(rest.substr(1), text);
+  return selector;
+}
+
+ParcelName parse_parcel_name(const std::string& text) {
+  ParcelName name;
+  std::string_view rest = text;
+  if (const auto at = rest.find('@'); at != std::string_view::npos) {
+    name.version = parse_version_selector(rest.substr(at + 1));
+    rest = rest.substr(0, at);
+  }
+  if (const auto colon = rest.find(':'); colon != std::string_view::npos) {
+    name.repository = std::string(rest.substr(0, colon));
+    check_repository_name(name.repository);
+    rest = rest.substr(colon + 1);
+  }
+  name.parcel = std::string(rest);
+  check_parcel_name(name.parcel);
+  return name;
+}
+
+LoadedVersion load_selected(const Account& account, const ParcelEntry& parcel, const VersionSelector& version) {
+  if (version.number) return load_version(account, parcel, version.number);
+  LoadedVersion newest = load_version(account, parcel);
+  if (version.back == 0) return newest;
+  if (version.back >= newest.head.head.n) {
+    throw Error(ErrorKind::kNotFound, fmt::format("{} has no version {} before its newest, which is {}", parcel.name,
+                                                  version.back, newest.head.head.n),
+                {fmt::format("isr log {}", parcel.name)});
+  }
+  return load_version(account, parcel, newest.head.head.n - version.back);
+}
+
+std::uint64_t resolve_version(const Account& account, const ParcelEntry& parcel, const VersionSelector& version) {
+  return load_selected(account, parcel, version).head.head.n;
+}
+
+std::chrono::seconds parse_duration(const std::string& text) {
+  std::uint64_t value = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+  const std::uint64_t scale = unit.empty() || unit == "s" ? 1
+                              : unit == "m"               ? 60
+                              : unit == "h"               ? 3600
+                              : unit == "d"               ? 86400
+                                                          : 0;
+  // Ten years: more is a typing error, and the sum must stay far from overflow.
+  constexpr std::uint64_t kLongest = 10ULL * 366 * 86400;
+  if (failure != std::errc() || scale == 0 || value > kLongest / scale) {
+    throw Error(ErrorKind::kUsage, fmt::format("\"{}\" is not a time", escaped(text)),
+                {"write for example 90s, 5m, 12h or 2d"});
+  }
+  return std::chrono::seconds(value * scale);
+}
+
+}  // namespace isr

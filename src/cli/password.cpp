@@ -1,0 +1,150 @@
+// A password passes through pipes, files and the terminal, never through an
+// argument or a variable: those can be read by others. What a command prints is
+// read whole before it is judged, so that a failing one gives no half password.
+#include "cli/password.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "cli/terminal.h"
+
+extern char** environ;  // NOLINT: POSIX declares it nowhere
+
+namespace isr {
+namespace {
+
+[[noreturn]] void refuse_long() {
+  throw Error(ErrorKind::kUsage, fmt::format("the password is longer than {} bytes", kMaxPassword));
+}
+
+std::string read_stream(int fd, const std::string& name) {
+  std::string text;
+  std::array<char, 4096> buffer{};
+  for (;;) {
+    const ssize_t n = ::read(fd, buffer.data(), buffer.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EBADF) throw Error(ErrorKind::kDenied, fmt::format("{} is closed: no password there", name));
+    if (n < 0) throw_errno(name, errno);
+    if (n == 0) return text;
+    text.append(buffer.data(), static_cast<std::size_t>(n));
+    if (text.size() > kMaxPassword + 2) refuse_long();
+  }
+}
+
+/// Takes off one line end; refuses what no keybox was made with.
+std::string checked(std::string text) {
+  if (text.ends_with('\n')) text.pop_back();
+  if (text.ends_with('\r')) text.pop_back();
+  if (text.empty()) throw Error(ErrorKind::kUsage, "the password is empty");
+  if (text.size() > kMaxPassword) refuse_long();
+  return text;
+}
+
+std::string from_file(const std::string& path) {
+  if (path == "-") {
+    std::string text = read_stream(STDIN_FILENO, "stdin");
+    // An empty line is an empty password; nothing at all is a stdin that nobody feeds.
+    if (text.empty()) throw Error(ErrorKind::kDenied, "stdin is closed or empty: no password there");
+    return text;
+  }
+  // Not through open_file(): /dev/fd/N and a symlink into a secret store are usual here.
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  if (!fd) {
+    throw Error(ErrorKind::kDenied,
+                fmt::format("the password file {}: {}", path, std::generic_category().message(errno)));
+  }
+  return read_stream(fd.get(), path);
+}
+
+std::string from_command(const std::string& command) {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw_errno("a pipe", errno);
+  const UniqueFd reading(ends[0]);
+  UniqueFd writing(ends[1]);
+  posix_spawn_file_actions_t actions{};
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_adddup2(&actions, writing.get(), STDOUT_FILENO);
+  posix_spawnattr_t attributes{};
+  ::posix_spawnattr_init(&attributes);
+  sigset_t defaults{};
+  ::sigemptyset(&defaults);
+  ::sigaddset(&defaults, SIGPIPE);  // we ignore it, and that would be inherited
+  ::posix_spawnattr_setsigdefault(&attributes, &defaults);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+  std::string shell = "sh";
+  std::string dash_c = "-c";
+  std::string text = command;
+  std::array<char*, 4> argv = {shell.data(), dash_c.data(), text.data(), nullptr};
+  pid_t pid = -1;
+  const int failure = ::posix_spawn(&pid, "/bin/sh", &actions, &attributes, argv.data(), environ);
+  ::posix_spawn_file_actions_destroy(&actions);
+  ::posix_spawnattr_destroy(&attributes);
+  if (failure != 0) throw_errno("/bin/sh", failure);
+  writing.reset();
+  std::string printed;
+  std::exception_ptr reading_failed;
+  try {
+    printed = read_stream(reading.get(), "the password command");
+  } catch (const Error&) {
+    reading_failed = std::current_exception();
+    ::kill(pid, SIGKILL);
+  }
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (reading_failed) std::rethrow_exception(reading_failed);
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+    throw Error(ErrorKind::kDenied, "the password command failed",
+                {"run it by hand to see why; it must print the password and exit 0"});
+  }
+  return printed;
+}
+
+/// nullopt: nothing says where the password is.
+std::optional<std::string> given_password(CommandContext& context) {
+  // A flag goes before the other one's variable or setting.
+  const bool command_flag = !context.flags.password_command.empty();
+  const std::string file = command_flag ? "" : context.config().get("password.file");
+  if (!file.empty()) return checked(from_file(file));
+  const std::string command = context.config().get("password.command");
+  if (!command.empty()) return checked(from_command(command));
+  return std::nullopt;
+}
+
+std::string ask(CommandContext& context, const std::string& prompt) {
+  std::optional<std::string> answer;
+  if (!context.flags.no_input) answer = ask_terminal(printable(prompt), Echo::kHidden);
+  if (!answer) {
+    throw Error(ErrorKind::kDenied, "the password is needed, and there is no terminal to ask for it",
+                {"--password-file FILE (- is stdin), --password-command COMMAND, or isr login first"});
+  }
+  if (answer->empty()) throw Error(ErrorKind::kUsage, "the password is empty");
+  return std::move(*answer);
+}
+
+}  // namespace
+
+bool password_is_given(CommandContext& context) {
+  return !context.config().get("password.file").empty() || !context.config().get("password.command").empty();
+}
+
+PasswordSource password_source(CommandContext& context, const std::string& prompt) {
+  return [&context, prompt] {
+    if (auto given = given_password(context)) return std::move(*given);
+    return ask(context, prompt);
+  };
+}
+
+std::string new_password(CommandContext& context, const std::string& prompt) {
+  if (auto given = given_password(context)) return std::move(*given);
+  std::string first = ask(context, prompt);
+  if (ask(context, "Again: ") != first) throw Error(ErrorKind::kUsage, "the two passwords differ");
+  return first;
+}
+
+}  // namespace isr

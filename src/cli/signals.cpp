@@ -1,0 +1,94 @@
+// The handler only counts and writes to an eventfd; a thread turns that into a
+// stop request, whose callbacks may lock. Handlers, unlike a blocked mask, are
+// not inherited by what we exec.
+#include "cli/signals.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <thread>
+
+#include "base/error.h"
+#include "base/handle.h"
+
+namespace isr {
+namespace {
+
+constexpr int kInterrupted = 130;
+constexpr std::array<int, 3> kSignals = {SIGINT, SIGTERM, SIGHUP};
+
+// What a signal handler can reach is global by nature.
+std::atomic<int> g_event{-1};
+std::atomic<int> g_seen{0};
+std::atomic<bool> g_can_stop{false};
+
+void on_signal(int) {
+  const int before = g_seen.fetch_add(1);
+  if (before > 0 || !g_can_stop.load()) ::_exit(kInterrupted);
+  const std::uint64_t one = 1;
+  const ssize_t ignored = ::write(g_event.load(), &one, sizeof one);
+  static_cast<void>(ignored);
+}
+
+void set_handler(int signal, void (*handler)(int)) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;
+  ::sigemptyset(&action.sa_mask);
+  ::sigaction(signal, &action, nullptr);
+}
+
+/// nohup and shells that start jobs in the background ignore some signals on purpose.
+bool is_ignored(int signal) {
+  struct sigaction action {};
+  return ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
+}  // namespace
+
+struct Signals::Impl {
+  UniqueFd event;
+  std::stop_source stop;
+  std::jthread watcher;
+};
+
+Signals::Signals() : impl_(std::make_unique<Impl>()) {
+  impl_->event = UniqueFd(::eventfd(0, EFD_CLOEXEC));
+  if (!impl_->event) throw_errno("eventfd", errno);
+  g_event = impl_->event.get();
+  g_seen = 0;
+  g_can_stop = false;
+  set_handler(SIGPIPE, SIG_IGN);
+  for (const int signal : kSignals) {
+    if (!is_ignored(signal)) set_handler(signal, on_signal);
+  }
+  impl_->watcher = std::jthread([this](const std::stop_token& end) {
+    std::uint64_t count = 0;
+    while (!end.stop_requested()) {
+      if (::read(impl_->event.get(), &count, sizeof count) != sizeof count) continue;
+      if (!end.stop_requested()) impl_->stop.request_stop();
+    }
+  });
+}
+
+Signals::~Signals() {
+  for (const int signal : kSignals) {
+    if (!is_ignored(signal)) set_handler(signal, SIG_DFL);
+  }
+  impl_->watcher.request_stop();
+  const std::uint64_t one = 1;
+  const ssize_t ignored = ::write(impl_->event.get(), &one, sizeof one);
+  static_cast<void>(ignored);
+}
+
+std::stop_token Signals::token() {
+  g_can_stop = true;
+  return impl_->stop.get_token();
+}
+
+}  // namespace isr

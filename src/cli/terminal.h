@@ -1,0 +1,14 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace isr {
+
+/// A line typed on /dev/tty, without its end; with `hidden`, not shown.
+/// nullopt: there is no terminal. Error{kCancelled} for Ctrl-C and Ctrl-D,
+/// {kUsage} for more than 1 MiB.
+enum class Echo { kShown, kHidden };
+std::optional<std::string> ask_terminal(const std::string& question, Echo echo);
+
+}  // namespace isr
