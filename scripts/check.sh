@@ -1,0 +1,21 @@
+#!/bin/bash
+# All that must pass before a change is done: fast checks first, then every preset.
+#   check.sh [--fast]    without the presets
+# Needs scripts/bootstrap --dev.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+
+step() {
+  echo "== $*"
+  "$@"
+}
+
+step scripts/check_layers.py
+step scripts/format.sh --check
+mapfile -t shell < <(git grep -l --max-depth=3 '^#!/bin/bash' -- scripts .ci bench tests | grep -v '\.md$')
+step shellcheck "${shell[@]}"
+[[ ${1:-} != --fast ]] || exit 0
+
+for preset in dev asan tsan tidy; do
+  step cmake --workflow --preset "$preset"
+done

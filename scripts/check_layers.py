@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Fails when a source file includes a layer that it must not know.
+
+Layers point one way (docs/architecture.md). A layer may include itself and
+every layer below it in this table; a folder that is not in it is an error, so
+that a new layer is placed here on purpose.
+"""
+import argparse
+import pathlib
+import re
+import sys
+
+BELOW = {
+    "base": [],
+    "repository": ["base"],
+    "chunkstore": ["repository"],
+    "image": ["chunkstore"],
+    "fusefs": ["image"],
+    "vm": ["base"],
+    "session": ["vm", "fusefs"],
+    "server": ["repository"],
+    "cli": ["session", "server"],
+}
+SOURCE_SUFFIXES = {".h", ".hpp", ".c", ".cpp", ".cc"}
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]')
+
+
+def reachable(layer):
+    """The layer itself and all below it."""
+    found = {layer}
+    for below in BELOW[layer]:
+        found |= reachable(below)
+    return found
+
+
+def check_include(path, layer, quote, target):
+    """What is wrong with one include of a file of `layer`, or None."""
+    folder, slash, _ = target.partition("/")
+    if folder in BELOW and slash:
+        if folder not in reachable(layer):
+            return f"{layer} must not include {folder}: {target}"
+        return None
+    if quote == '"' and not (path.parent / target).is_file():
+        return f"include of an unknown layer: {target}"
+    if ".." in pathlib.PurePosixPath(target).parts:
+        return f"include by a relative path hides its layer: {target}"
+    return None
+
+
+def check_file(path, layer):
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        match = INCLUDE.match(line)
+        problem = match and check_include(path, layer, *match.groups())
+        if problem:
+            yield f"{path}:{number}: {problem}"
+
+
+def check_tree(source):
+    for path in sorted(source.rglob("*")):
+        if path.suffix not in SOURCE_SUFFIXES or not path.is_file():
+            continue
+        layer = path.relative_to(source).parts[0]
+        if layer not in BELOW:
+            yield f"{path}: {layer} is not a layer that scripts/check_layers.py knows"
+        else:
+            yield from check_file(path, layer)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    default = pathlib.Path(__file__).resolve().parent.parent
+    parser.add_argument("--root", type=pathlib.Path, default=default, help="of the project; its src/ is checked")
+    source = parser.parse_args().root / "src"
+    if not source.is_dir():
+        print(f"{source} is not there", file=sys.stderr)
+        return 2
+    problems = list(check_tree(source))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        return 1
+    print("layers: ok")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
