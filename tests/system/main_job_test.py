@@ -1,0 +1,108 @@
+"""The main job: a machine suspended on one host continues on another through HTTP."""
+import subprocess
+
+import support
+from support import expect, expect_equal
+
+
+def set_up(world, parcel="work"):
+    server = world.serve()
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(server.url)
+    a.run("import", parcel, support.guest_image(), "--memory", "256M")
+    return server, a, b
+
+
+def expect_memory_and_disk_right(console, checksum):
+    console.wait(f"MEM ok {checksum}")
+    console.wait("SECTORS ok", count=2)
+    expect_equal(set(console.find("MEM ok (.*)")), {checksum}, "memory checksums")
+
+
+def test_suspend_here_resume_there(world):
+    _, a, b = set_up(world)
+    a.run("start", "work")
+    on_a = a.console("work")
+    on_a.wait(r"TICK \d+", count=3)
+    checksum = on_a.find("MEM filled (.*)")[0]
+    a.run("suspend", "work")
+    expect(not world.mounts(), "a suspended parcel is still mounted")
+
+    b.add_repository(a.run("repo", "ls", json=True)["repositories"][0]["url"])
+    b.run("resume", "work")
+    on_b = b.console("work")
+    on_b.wait(r"TICK \d+", count=3)
+    support.expect_continuation(on_a, on_b)
+
+    refused = a.run("resume", "work", expect=11)
+    expect("hint:" in refused.err, f"a refusal without a hint: {refused.err}")
+    b.run("resume", "work", expect=16)
+
+    expect_memory_and_disk_right(on_b, checksum)
+    b.run("suspend", "work")
+
+    a.run("resume", "work")
+    back_on_a = a.console("work")
+    back_on_a.wait(r"TICK \d+", count=2)
+    support.expect_continuation(on_b, back_on_a)
+    expect_memory_and_disk_right(back_on_a, checksum)
+    a.run("suspend", "work")
+
+    exported = world.folder / "export.raw"
+    a.run("export", "work", "--raw", exported)
+    support.check_guest_disk(exported, max(c.flushed() for c in (on_a, on_b, back_on_a)))
+    b.run("check", "work", "--deep")
+
+
+def test_stop_then_start_boots_from_the_disk_that_was_left(world):
+    server, a, b = set_up(world)
+    a.run("start", "work")
+    first = a.console("work")
+    first.wait(r"DISK \d+", count=2)
+    a.run("stop", "work", "--timeout", "120s")
+    expect(first.find("POWEROFF"), "the guest was not asked to shut down")
+    b.add_repository(server.url)
+    b.run("start", "work")
+    second = b.console("work")
+    seq = int(second.wait(r"BOOT seq=(\d+) bad=0 .*")[0])
+    expect(seq >= first.flushed(), f"the disk has sectors up to {seq}, but {first.flushed()} was flushed")
+    second.wait(r"TICK \d+")
+    b.run("--yes", "poweroff", "work")
+    b.run("--yes", "discard", "work")
+    b.run("checkin", "work")
+
+
+def test_a_static_web_server_serves_an_imported_image(world):
+    repository = world.new_folder("repository")
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(repository)
+    image = support.guest_image()
+    a.run("import", "work", image, "--memory", "256M")
+    web = world.static_server(repository)
+    b.add_repository(web.url)
+    look = world.new_folder("look")
+    b.run("mount", "work@1", look)
+    expect(support.same_bytes(look / "disk.raw", image), "the mounted disk differs from the image")
+    b.run("umount", look)
+    refused = b.run("resume", "work", expect=19)
+    expect("read-only" in refused.err, f"resume on a read-only store says: {refused.err}")
+
+
+def test_nothing_readable_leaves_the_host(world):
+    parcel, canary = "payroll-of-alice", "canary-3b9d-plain"
+    server, a, _ = set_up(world, parcel)
+    a.run("start", parcel)
+    console = a.console(parcel)
+    console.wait(r"TICK \d+", count=2)
+    console.type(f"fill {canary}")
+    console.wait(f"FILLED {canary}")
+    a.run("sync", parcel)
+    a.run("suspend", parcel)
+    everywhere = [server.root, server.log, a.state, a.cache, a.config, a.runtime]
+    for secret, places in ((canary, everywhere), (support.PASSWORD, everywhere), (parcel, [server.root, server.log])):
+        found = subprocess.run(["grep", "-rlaF", "--", secret, *places], capture_output=True, text=True, check=False)
+        expect_equal(found.stdout, "", f'files with "{secret}"')
+
+
+support.main(test_suspend_here_resume_there, test_stop_then_start_boots_from_the_disk_that_was_left,
+             test_a_static_web_server_serves_an_imported_image, test_nothing_readable_leaves_the_host)

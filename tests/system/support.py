@@ -1,0 +1,460 @@
+"""What system tests share: hosts, servers, guests, and the certainty that nothing is left behind.
+
+A test is a program:  python3 NAME_test.py PATH-OF-ISR
+
+    import support
+
+    def test_something(world):
+        server = world.serve()
+        a = world.host("a")
+        a.run("repo", "init", server.url, "--user", "alice")
+        ...
+
+    support.main(test_something)
+
+A World is one test's temporary folder. On leaving it, every process whose command
+line or environment names that folder is ended and every mount below it is taken
+away; a test that succeeded otherwise fails when there were any.
+"""
+import contextlib
+import fcntl
+import inspect
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+SCRIPTS = PROJECT / "scripts"
+ISR = pathlib.Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else PROJECT / "build" / "release" / "isr"
+
+# Deadlines are for what hangs, not for what is slow: machines that run tests are busy.
+COMMAND_TIMEOUT = 180
+GUEST_TIMEOUT = 180
+PASSWORD = "correct horse battery staple 7f3a"
+
+
+class Failure(AssertionError):
+    """A test's expectation was not met; the text says which."""
+
+
+def expect(condition, message):
+    if not condition:
+        raise Failure(message)
+
+
+def expect_equal(found, wanted, what):
+    expect(found == wanted, f"{what}: {found!r}, expected {wanted!r}")
+
+
+def wait_until(condition, what, timeout=60, every=0.05):
+    """Returns the first true answer of condition(); Failure after the deadline."""
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise Failure(f"{what}: not within {timeout} s")
+        time.sleep(every)
+
+
+class Result:
+    """What a finished command said."""
+
+    def __init__(self, arguments, code, out, err):
+        self.arguments, self.code, self.out, self.err = arguments, code, out, err
+
+    @property
+    def json(self):
+        """The answer as a document; the last one of a command that prints several."""
+        return json.loads(self.out.strip().splitlines()[-1])
+
+    def __str__(self):
+        return f"isr {' '.join(map(str, self.arguments))}: exit {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+
+
+class Host:
+    """A person's computer: its own home and XDG folders. Several of them share this machine."""
+
+    def __init__(self, world, name, password=PASSWORD):
+        self.world, self.name = world, name
+        self.home = world.folder / name
+        self.runtime = self.home / "run"
+        self.state = self.home / "state" / "isr"
+        self.cache = self.home / "cache" / "isr"
+        self.config = self.home / "config" / "isr"
+        self.home.mkdir()
+        self.runtime.mkdir(mode=0o700)
+        self.password_file = self.home / "password"
+        self.password_file.write_text(password + "\n")
+        self.password_file.chmod(0o600)
+        self.variables = {"ISR_PASSWORD_FILE": str(self.password_file)}
+
+    def environment(self):
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("ISR_", "XDG_"))}
+        return kept | {
+            "HOME": str(self.home),
+            "XDG_CONFIG_HOME": str(self.home / "config"),
+            "XDG_STATE_HOME": str(self.home / "state"),
+            "XDG_CACHE_HOME": str(self.home / "cache"),
+            "XDG_RUNTIME_DIR": str(self.runtime),
+        } | self.variables
+
+    def start(self, *arguments, **options):
+        """A running isr; the caller waits for it or kills it. Options as of subprocess.Popen."""
+        options.setdefault("stdin", subprocess.DEVNULL)
+        options.setdefault("env", self.environment())
+        return subprocess.Popen([str(ISR), *map(str, arguments)], **options)
+
+    def run(self, *arguments, expect=0, timeout=COMMAND_TIMEOUT, stdin=None, json=False):
+        """Runs isr to its end. `expect`: the exit code wanted, several, or None for any.
+        Returns a Result; with json=True (adds --json) the document it printed."""
+        if json:
+            arguments = ("--json", *arguments)
+        # Into files: a daemon that keeps a pipe open must not keep us waiting.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = self.start(*arguments, stdout=out, stderr=err, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL)
+            try:
+                process.communicate(stdin.encode() if isinstance(stdin, str) else stdin, timeout=timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            out.seek(0), err.seek(0)
+            result = Result(arguments, process.returncode, out.read(), err.read())
+        wanted = (expect,) if isinstance(expect, int) else expect
+        if wanted is not None and result.code not in wanted:
+            raise Failure(f"on host {self.name}, expected exit {expect} within {timeout} s\n{result}")
+        return result.json if json else result
+
+    def stat(self, name):
+        return self.run("stat", name, json=True)
+
+    def add_repository(self, url, user="alice", name="home"):
+        return self.run("repo", "add", name, url, "--user", user)
+
+    def init_repository(self, url, user="alice"):
+        return self.run("repo", "init", url, "--user", user, "--recovery-file", self.home / "recovery-key")
+
+    def console(self, name):
+        """Listens to the guest of a running parcel from here on."""
+        return Console(self, name)
+
+    def daemon_logs(self):
+        return sorted(self.state.glob("*/*/parcels/*/daemon.log"))
+
+
+class Console:
+    """All that a guest says on one host, from its start or resume to its end there."""
+
+    def __init__(self, host, name):
+        self.host = host
+        self.path = host.world.new_file("console")
+        with open(self.path, "wb") as out:
+            self.process = host.start("console", name, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.DEVNULL)
+
+    def text(self):
+        return self.path.read_bytes().decode("latin-1")
+
+    def lines(self):
+        """Whole lines only: the guest may be in the middle of one, or have been when it was suspended."""
+        return [line.rstrip("\r") for line in self.text().split("\n")[:-1]]
+
+    def find(self, pattern):
+        """The first groups (or whole texts) of all whole lines that match."""
+        matches = (re.fullmatch(pattern, line) for line in self.lines())
+        return [m.group(1) if m.re.groups else m.group(0) for m in matches if m]
+
+    def wait(self, pattern, count=1, timeout=GUEST_TIMEOUT):
+        """Waits until `count` lines match; Failure when the guest reports damage or says nothing in time."""
+        def enough():
+            self.check()
+            found = self.find(pattern)
+            return found if len(found) >= count else None
+        try:
+            return wait_until(enough, f'guest on host {self.host.name} says {count} x "{pattern}"', timeout, every=0.2)
+        except Failure as failure:
+            raise Failure(f"{failure}\n--- the console's end\n{self.text()[-2000:]}") from None
+
+    def check(self):
+        bad = self.find(r"(?:MEM|SECTORS) BAD.*")
+        expect(not bad, f"the guest found damage: {bad}")
+
+    def ticks(self):
+        return [int(n) for n in self.find(r"TICK (\d+)")]
+
+    def flushed(self):
+        """The highest sector that the guest was told is durable."""
+        return max((int(n) for n in self.find(r"DISK (\d+)")), default=0)
+
+    def type(self, line):
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.flush()
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def expect_continuation(before, after):
+    """The guest's counter went on from one console to the next without a gap.
+
+    A line that the guest said in the very moment of a suspend may have been
+    delivered to nobody; more than one may not."""
+    expect(after.find(r"BOOT .*") == [], "the guest booted again instead of going on")
+    last, ticks = before.ticks()[-1], after.ticks()
+    expect(ticks[0] in (last + 1, last + 2), f"the counter went from {last} to {ticks[0]}")
+    expect_equal(ticks, list(range(ticks[0], ticks[0] + len(ticks))), "ticks")
+
+
+class Server:
+    """`isr serve` on a folder, on a port of its own."""
+
+    def __init__(self, world, root, *options):
+        self.world, self.root, self.options = world, root, options
+        self.log = world.new_file("serve.log")
+        self.port = 0
+        self.start()
+
+    def start(self):
+        """Also after stop(), on the same port."""
+        port_file = self.world.new_file("port")
+        port_file.unlink()
+        host = self.world.service_host()
+        with open(self.log, "ab") as log:
+            self.process = host.start("serve", "--root", self.root, "--listen", f"127.0.0.1:{self.port}", "--port-file",
+                                      port_file, *self.options, stdout=log, stderr=log)
+        def port():
+            expect(self.process.poll() is None, f"isr serve ended:\n{self.log.read_text()}")
+            return port_file.exists() and port_file.read_text().strip()
+        self.port = int(wait_until(port, "isr serve listens"))
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        self.process.wait(timeout=30)
+
+
+class StaticServer:
+    """nginx, read-only, on a folder: the web server that anyone may have."""
+
+    def __init__(self, world, root):
+        folder = world.new_folder("nginx")
+        self.port = free_port()
+        configuration = folder / "nginx.conf"
+        configuration.write_text(f"""
+daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log {folder}/access.log; default_type application/octet-stream;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  server {{ listen 127.0.0.1:{self.port}; root {root}; }}
+}}
+""")
+        self.access_log = folder / "access.log"
+        nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+        expect(nginx, "nginx is not installed")
+        # As root nginx would serve as www-data, which may not enter our folder.
+        user = ["-g", "user root;"] if os.geteuid() == 0 else []
+        self.process = subprocess.Popen([nginx, "-p", folder, "-c", configuration, *user], stderr=subprocess.DEVNULL)
+        wait_until(lambda: answers(self.port), "nginx listens")
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(timeout=30)
+
+
+def free_port():
+    """For servers that cannot choose one themselves."""
+    import socket
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def answers(port):
+    import socket
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+class World:
+    """One test's folder, its hosts and servers, and the end of all of them."""
+
+    def __init__(self, name):
+        # Short: sockets lie below it, and a socket's path has 107 bytes at most.
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"isr-{name[:12]}-", dir="/tmp"))
+        self.hosts, self.services, self.files = {}, [], 0
+
+    def host(self, name, **options):
+        self.hosts[name] = Host(self, name, **options)
+        return self.hosts[name]
+
+    def service_host(self):
+        return self.hosts.get("service") or self.host("service")
+
+    def serve(self, root=None, options=()):
+        self.services.append(Server(self, root or self.new_folder("repository"), *options))
+        return self.services[-1]
+
+    def static_server(self, root):
+        self.services.append(StaticServer(self, root))
+        return self.services[-1]
+
+    def new_file(self, name):
+        self.files += 1
+        path = self.folder / f"{name}.{self.files}"
+        path.touch()
+        return path
+
+    def new_folder(self, name):
+        self.files += 1
+        path = self.folder / f"{name}.{self.files}"
+        path.mkdir()
+        return path
+
+    def mounts(self):
+        with open("/proc/self/mounts", encoding="utf-8") as mounts:
+            targets = [line.split()[1].encode().decode("unicode_escape") for line in mounts]
+        return [t for t in targets if t.startswith(f"{self.folder}/")]
+
+    def processes(self):
+        """Numbers and command lines of all that runs for this world."""
+        wanted, found = os.fsencode(self.folder), {}
+        for entry in os.scandir("/proc"):
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            for part in ("cmdline", "environ"):
+                with contextlib.suppress(OSError), open(f"{entry.path}/{part}", "rb") as file:
+                    if wanted in file.read():
+                        found[int(entry.name)] = pathlib.Path(entry.path, "cmdline").read_bytes().replace(b"\0", b" ").decode("latin-1")
+        return found
+
+    def daemons(self):
+        """Daemons hide their environment from other programs; their parcels know their numbers."""
+        for host in self.hosts.values():
+            with contextlib.suppress(Exception):
+                for parcel in host.run("ls", "--local", json=True, timeout=15)["parcels"]:
+                    with contextlib.suppress(Exception):
+                        yield host.stat(parcel["name"])["daemon_pid"]
+
+    def leftovers(self):
+        """What should have ended by itself, as text; waits a little for what is ending."""
+        def gone():
+            return not self.processes() and not self.mounts()
+        with contextlib.suppress(Failure):
+            wait_until(gone, "everything ends", timeout=10)
+        return [f"process {pid}: {line}" for pid, line in self.processes().items()] + [f"mount {m}" for m in self.mounts()]
+
+    def end(self, failed):
+        for service in self.services:
+            if service.process.poll() is None:
+                with contextlib.suppress(Exception):
+                    service.stop()
+        left = [] if failed else self.leftovers()
+        if failed and os.geteuid() != 0:
+            for pid in list(self.daemons()):
+                kill(pid)
+        for pid in self.processes():
+            kill(pid)
+        wait_until(lambda: not self.processes(), "killed processes end", timeout=30)
+        for mount in reversed(self.mounts()):
+            if subprocess.run(["umount", "-l", mount], stderr=subprocess.DEVNULL, check=False).returncode:
+                subprocess.run(["fusermount3", "-u", "-z", mount], check=False)
+        if failed and os.environ.get("ISR_TEST_KEEP"):
+            print(f"files are kept in {self.folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(self.folder)
+        expect(not left, "left behind:\n  " + "\n  ".join(left))
+
+    def say_logs(self):
+        for host in self.hosts.values():
+            for log in host.daemon_logs():
+                print(f"--- {log}\n{log.read_text(errors='replace')[-4000:]}", file=sys.stderr)
+
+
+def kill(pid):
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def guest_image(*options):
+    """The path of a test guest's raw disk, built once per set of make-guest options and
+    kept beside the isr binary. Read it, copy it, never write to it."""
+    key = re.sub(r"[^A-Za-z0-9.=]+", "_", "guest" + "".join(options))
+    folder = ISR.parent / "test-guests" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    image = folder / "guest.raw"
+    newest = max(path.stat().st_mtime for path in (SCRIPTS / "make-guest", PROJECT / "tests" / "guest" / "guest.c"))
+    with open(folder / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not image.exists() or image.stat().st_mtime < newest:
+            subprocess.run([SCRIPTS / "make-guest", *options, folder], check=True, stdout=subprocess.DEVNULL)
+    return image
+
+
+def check_guest_disk(image, at_least):
+    """Every sector that the guest was told is durable is on the image."""
+    checked = subprocess.run([SCRIPTS / "check-guest-disk", image, "--at-least", str(at_least)], capture_output=True,
+                             text=True, check=False)
+    expect(checked.returncode == 0, f"check-guest-disk: {checked.stderr}")
+
+
+def same_bytes(first, second):
+    return subprocess.run(["cmp", "--silent", first, second], check=False).returncode == 0
+
+
+def run_test(test):
+    name = test.__name__.removeprefix("test_")
+    began = time.monotonic()
+    world = World(name)
+    failed = True
+    try:
+        try:
+            test(world)
+            failed = False
+        finally:
+            if failed:
+                world.say_logs()
+            world.end(failed)
+    except Exception:  # pylint: disable=broad-except
+        traceback.print_exc()
+        failed = True
+    print(f"{'FAILED' if failed else 'ok'}  {name}  ({time.monotonic() - began:.1f} s)", flush=True)
+    return not failed
+
+
+def stop_on_signals():
+    """CTest ends a test that takes too long with SIGTERM: clean up then, too."""
+    def stop(number, _):
+        raise SystemExit(128 + number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
+def main(*tests):
+    """Runs the tests, or those that further arguments name; the exit code is the answer."""
+    stop_on_signals()
+    os.umask(0o077)
+    wanted = sys.argv[2:]
+    chosen = [t for t in tests if not wanted or t.__name__ in wanted or t.__name__.removeprefix("test_") in wanted]
+    expect(chosen, f"no such test: {wanted}; there are {[t.__name__ for t in tests]}")
+    expect(ISR.exists(), f"{ISR} is not there; {inspect.getsourcefile(tests[0])} wants the path of isr")
+    results = [run_test(test) for test in chosen]
+    sys.exit(0 if all(results) else 1)
