@@ -28,6 +28,9 @@ VersionImage placeholder(std::string_view name, ImageRole role, std::uint64_t si
   return {std::string(name), role, {size, {}}};
 }
 
+/// Of the device state while there is none: an image cannot be empty.
+constexpr std::uint64_t kNoDeviceState = kChunkSize;
+
 /// The version's images with the numbers that they have in the journal; memory and device always have one.
 std::vector<SessionImage> number_images(const ParcelVersion& version) {
   std::vector<SessionImage> images;
@@ -40,7 +43,7 @@ std::vector<SessionImage> number_images(const ParcelVersion& version) {
   const VersionImage* memory = version.find("memory");
   add(memory ? *memory : placeholder("memory", ImageRole::kMemory, version.vm.memory_bytes));
   const VersionImage* device = version.find("device");
-  add(device ? *device : placeholder("device", ImageRole::kDevice, 0));
+  add(device ? *device : placeholder("device", ImageRole::kDevice, kNoDeviceState));
   return images;
 }
 
@@ -193,7 +196,7 @@ void Session::void_records(Part& part, const TreeRoot& base) {
 
 void Session::drop_memory() {
   void_records(part("memory"), {state_.vm.memory_bytes, {}});
-  void_records(part("device"), {0, {}});
+  void_records(part("device"), {kNoDeviceState, {}});
   memory_image_.reset();
   scratch_.reset();
   state_.stamp.reset();
