@@ -19,7 +19,6 @@
 
 #include "base/handle.h"
 #include "base/sync.h"
-#include "repository/blob_store.h"
 #include "repository/http_message.h"
 
 namespace isr {
@@ -50,20 +49,6 @@ void check(CURLMcode code) {
 void init_curl_once() {
   static const CURLcode code = curl_global_init(CURL_GLOBAL_DEFAULT);
   if (code != CURLE_OK) throw Error(ErrorKind::kFailed, fmt::format("curl: {}", curl_easy_strerror(code)));
-}
-
-std::string_view trimmed(std::string_view text) {
-  const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };
-  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
-  while (!text.empty() && blank(text.back())) text.remove_suffix(1);
-  return text;
-}
-
-/// Text of a server for a message: short, and safe for a terminal.
-std::string printable(std::string_view text) {
-  std::string out;
-  for (const char c : text.substr(0, 100)) out += (c >= 0x20 && c < 0x7f) ? c : '?';
-  return out;
 }
 
 enum class Refusal { kNone, kBodyTooLarge, kHeadersTooLarge, kOutOfMemory };
@@ -126,7 +111,7 @@ std::size_t take_header(const char* data, std::size_t, std::size_t count, void* 
     std::string name(line.substr(0, colon));
     std::transform(name.begin(), name.end(), name.begin(),
                    [](char c) { return (c >= 'A' && c <= 'Z') ? static_cast<char>(c + ('a' - 'A')) : c; });
-    exchange.response.headers.emplace_back(std::move(name), trimmed(line.substr(colon + 1)));
+    exchange.response.headers.emplace_back(std::move(name), without_blanks(line.substr(colon + 1)));
     return count;
   });
 }
@@ -356,7 +341,8 @@ void CurlClient::fail(CURLcode code, const Exchange& exchange, const Connection&
     case Refusal::kNone:
       break;
   }
-  const std::string why = printable(connection.reason[0] != '\0' ? connection.reason.data() : curl_easy_strerror(code));
+  const std::string why =
+      printable_excerpt(connection.reason[0] != '\0' ? connection.reason.data() : curl_easy_strerror(code));
   if (is_tls_refusal(code, connection.easy.get())) {
     throw Error(ErrorKind::kOffline,
                 fmt::format("{}: the server's TLS certificate or protocol was refused: {}", name, why),
@@ -408,13 +394,6 @@ std::string url_part(CURLU* url, CURLUPart part) {
 
 }  // namespace
 
-std::string_view HttpResponse::header(std::string_view name) const noexcept {
-  for (const auto& [key, value] : headers) {
-    if (key == name) return value;
-  }
-  return {};
-}
-
 std::unique_ptr<HttpClient> make_http_client(const std::string& base_url, const HttpOptions& options) {
   init_curl_once();
   const CurlUrl url(curl_url());
@@ -424,51 +403,12 @@ std::unique_ptr<HttpClient> make_http_client(const std::string& base_url, const 
   }
   const std::string scheme = url_part(url.get(), CURLUPART_SCHEME);
   if (scheme != "http" && scheme != "https") {
-    throw Error(ErrorKind::kUsage, fmt::format("{}:// is not http:// or https://", printable(scheme)));
+    throw Error(ErrorKind::kUsage, fmt::format("{}:// is not http:// or https://", printable_excerpt(scheme)));
   }
   // As curl, git and OpenSSL's own programs; libcurl by itself does not look.
   const char* ca_file = std::getenv("SSL_CERT_FILE");
   return std::make_unique<CurlClient>(base_url, is_loopback(url_part(url.get(), CURLUPART_HOST)),
                                       ca_file != nullptr ? ca_file : "", options);
-}
-
-void throw_for_status(const HttpResponse& response, const std::string& what) {
-  const int status = response.status;
-  const std::string said = fmt::format("{}: the server answered {}", what, status);
-  const std::string text = response.header("content-type").starts_with("text/plain")
-                               ? ": " + printable(trimmed(as_text(response.body)))
-                               : std::string();
-  if (status >= 300 && status < 400) {
-    throw Error(
-        ErrorKind::kUnsupported,
-        fmt::format("{}, a redirect to {}, which is not followed", said, printable(response.header("location"))),
-        {"give the repository's final address"});
-  }
-  switch (status) {
-    case 401:
-    case 403:
-    case 407:
-      throw Error(ErrorKind::kDenied, said + text);
-    case 507:
-      throw Error(ErrorKind::kIo, said + text);
-    case 405:
-    case 411:
-    case 413:
-    case 421:
-    case 428:
-    case 501:
-    case 505:
-      throw Error(ErrorKind::kUnsupported, said + text);
-    default:
-      break;
-  }
-  if (status == 408 || status == 425 || status == 429 || (status >= 500 && status < 600)) {
-    if (const auto pause = parse_retry_after(response.header("retry-after"), wall_now())) {
-      throw RetryLater(said + text, *pause);
-    }
-    throw Error(ErrorKind::kTransient, said + text);
-  }
-  throw Error(ErrorKind::kFailed, said + text);
 }
 
 }  // namespace isr

@@ -36,6 +36,19 @@ std::optional<std::pair<std::string_view, std::string_view>> cut(std::string_vie
 
 }  // namespace
 
+std::string_view without_blanks(std::string_view text) {
+  const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };
+  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
+  while (!text.empty() && blank(text.back())) text.remove_suffix(1);
+  return text;
+}
+
+std::string printable_excerpt(std::string_view text) {
+  std::string out;
+  for (const char c : text.substr(0, 100)) out += (c >= 0x20 && c < 0x7f) ? c : '?';
+  return out;
+}
+
 std::string to_http_date(WallTime time) {
   const auto day = std::chrono::floor<std::chrono::days>(time);
   const std::chrono::year_month_day date(day);

@@ -15,6 +15,11 @@
 /// docs/formats/http.md has the protocol. All pure.
 namespace isr {
 
+/// Text without blanks and line ends at either end.
+std::string_view without_blanks(std::string_view text);
+/// Text of a server for a message: short, and safe for a terminal.
+std::string printable_excerpt(std::string_view text);
+
 /// RFC 9110 IMF-fixdate, e.g. "Mon, 23 Nov 2026 04:06:20 GMT".
 std::string to_http_date(WallTime time);
 /// The inverse: exactly that form, nothing else.

@@ -253,6 +253,7 @@ TEST_CASE("requests sent in one go are answered in order", "[server]") {
   std::string all;
   for (int i = 0; i < 50; ++i)
     all += "GET /a/b HTTP/1.1\r\n" + kHost + "\r\nGET /a/absent HTTP/1.1\r\n" + kHost + "\r\n";
+  // The last one is of an old kind, which does not keep the connection.
   all += "GET /a/b HTTP/1.0\r\n" + kHost + "\r\n";
   const std::string answers = target.say(all);
   std::size_t found = 0;
