@@ -35,9 +35,7 @@ int run_checkout(CommandContext& context, const CheckoutOptions& options) {
     parcel.account.online("checking out " + parcel.entry.name);
     std::optional<std::uint64_t> n;
     if (selector.number || selector.back != 0) n = resolve_version(parcel.account, parcel.entry, selector);
-    const std::optional<std::string> steal =
-        options.take_lock ? std::optional<std::string>("--take-lock") : std::nullopt;
-    Session::create(parcel.account, parcel.entry, LockMode::kCheckout, n, steal);
+    take_out(parcel, LockMode::kCheckout, n, options.take_lock);
   } else if (options.version || parcel.version.given) {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here already", parcel.entry.name));
   }
@@ -95,7 +93,8 @@ int run_rollback(CommandContext& context, const std::string& name) {
   const std::uint64_t n = resolve_version(parcel.account, parcel.entry, parcel.version);
   confirm(context.flags, fmt::format("{} becomes what it was at version {}, as a new version. Go on?",
                                      parcel.entry.name, n));
-  const std::uint64_t made = roll_back(parcel.account, parcel.entry, n);
+  std::uint64_t made = 0;
+  phrase_locked(parcel.entry.name, [&] { made = roll_back(parcel.account, parcel.entry, n); });
   context.out.line(fmt::format("{}: version {} is a copy of version {}", parcel.entry.name, made, n));
   return 0;
 }

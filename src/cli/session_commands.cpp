@@ -38,11 +38,40 @@ void check_out(OpenParcel& parcel, const RunOptions& options, bool fresh) {
   parcel.account.online("resuming " + parcel.entry.name);
   const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, selector);
   if (!fresh) check_memory_loads_here(parcel, loaded);
-  const std::optional<std::string> steal = options.take_lock ? std::optional<std::string>("--take-lock") : std::nullopt;
-  Session::create(parcel.account, parcel.entry, LockMode::kAttended, loaded.head.head.n, steal);
+  take_out(parcel, LockMode::kAttended, loaded.head.head.n, options.take_lock);
+}
+
+std::string clock_time(WallTime time) {
+  const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
+  std::tm local{};
+  ::localtime_r(&seconds, &local);
+  const bool today = wall_now() - time < std::chrono::hours(20);
+  char text[32];
+  std::strftime(text, sizeof text, today ? "%H:%M" : "%Y-%m-%d %H:%M", &local);
+  return text;
 }
 
 }  // namespace
+
+void phrase_locked(const std::string& name, const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const LockedError& locked) {
+    const LockRecord& record = locked.record();
+    std::string seen;
+    if (locked.age()) seen = ", last seen " + describe_age(*locked.age());
+    throw Error(ErrorKind::kLocked,
+                fmt::format("{} is in use on {} (since {}{})", name, record.host, clock_time(record.since), seen),
+                {fmt::format("on {} run    isr suspend {}", record.host, name),
+                 fmt::format("or look without running    isr mount {}@latest DIR", name),
+                 fmt::format("if {} is lost    isr lock break {}    (its unsynced changes stay there)", record.host, name)});
+  }
+}
+
+void take_out(OpenParcel& parcel, LockMode mode, std::optional<std::uint64_t> n, bool take_lock) {
+  const std::optional<std::string> steal = take_lock ? std::optional<std::string>("--take-lock") : std::nullopt;
+  phrase_locked(parcel.entry.name, [&] { Session::create(parcel.account, parcel.entry, mode, n, steal); });
+}
 
 void add_run_flags(Command& command, RunOptions& options) {
   command.argument("NAME[@V]", options.name, "the parcel, and the version if not the newest")

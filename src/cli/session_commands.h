@@ -25,6 +25,11 @@ std::optional<fs::path> open_session(const OpenParcel& parcel);
 /// As open_session(); Error{kNotFound} "not checked out here".
 fs::path require_session(const OpenParcel& parcel);
 
+/// Session::create() of version n, or the newest. Error{kLocked} in the parcel's own name, with what to do.
+void take_out(OpenParcel& parcel, LockMode mode, std::optional<std::uint64_t> n, bool take_lock);
+/// Runs body; a lock that another host holds is reported with the parcel's name.
+void phrase_locked(const std::string& name, const std::function<void()>& body);
+
 /// One request to the daemon, with its progress shown under `title`.
 nlohmann::json ask_daemon(CommandContext& context, const fs::path& socket, const nlohmann::json& request,
                           const std::string& title);
