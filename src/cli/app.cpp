@@ -112,6 +112,8 @@ void configure_log(const GlobalFlags& flags) {
   }
 }
 
+bool is_flag(const std::string& word) { return word.size() > 1 && word[0] == '-'; }
+
 bool asks_for_json(int argc, char** argv) {
   return std::any_of(argv + 1, argv + argc, [](const char* word) { return std::string_view(word) == "--json"; });
 }
@@ -182,8 +184,10 @@ void App::Impl::refuse_extra(const CLI::App& root, const Made& made) const {
   const CLI::App* app = selected(root);
   const auto found = made.find(app);
   const Command::Impl* command = found == made.end() ? nullptr : found->second;
-  const std::string word = root.remaining(true).empty() ? "" : root.remaining(true).front();
-  if (word.starts_with('-') && word.size() > 1) {
+  const auto words = root.remaining(true);
+  const auto flag = std::find_if(words.begin(), words.end(), is_flag);
+  const std::string word = flag != words.end() ? *flag : words.empty() ? "" : words.front();
+  if (is_flag(word)) {
     const std::string near = nearest(word.substr(0, word.find('=')), option_names(*app));
     const std::string guess = near.empty() ? "" : fmt::format(" Did you mean \"{}\"?", near);
     throw Error(ErrorKind::kUsage,
@@ -197,7 +201,10 @@ void App::Impl::refuse_extra(const CLI::App& root, const Made& made) const {
 }
 
 void App::Impl::refuse(const CLI::App& root, const Made& made, const CLI::ParseError& error) const {
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) refuse_extra(root, made);
+  // A mistyped flag often leaves an argument missing too; the flag is the cause.
+  const auto words = root.remaining(true);
+  const bool stray_flag = std::any_of(words.begin(), words.end(), is_flag);
+  if (stray_flag || dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) refuse_extra(root, made);
   const auto found = made.find(selected(root));
   if (found == made.end()) throw Error(ErrorKind::kUsage, escaped(error.what()), {"isr --help"});
   // Positional arguments carry a name of ours inside CLI11.

@@ -78,7 +78,7 @@ void print_new_repository(CommandContext& context, const RepositoryEntry& entry,
     context.out.line(fmt::format("The recovery key is in {}; it opens everything, so keep it elsewhere.", file));
     return;
   }
-  context.out.line(fmt::format("Recovery key (shown once; keep it on paper, it opens everything):\n\n  {}\n", recovery));
+  context.out.line(fmt::format("Recovery key (shown once; keep it on paper, it opens everything):\n\n  {}\n\n", recovery));
   context.out.line("Without the password and without this key your data is lost: nobody else can open it.");
 }
 

@@ -81,7 +81,8 @@ std::string format_size(std::uint64_t bytes) {
     ++unit;
   }
   // Whole numbers need no ".0", and from 100 on a tenth says nothing.
-  const bool whole = value >= 99.95 || value - static_cast<double>(static_cast<std::uint64_t>(value)) < 0.05;
+  const auto tenths = static_cast<std::uint64_t>(value * 10 + 0.5);
+  const bool whole = tenths >= 1000 || tenths % 10 == 0;
   return whole ? fmt::format("{:.0f} {}iB", value, kUnits[unit]) : fmt::format("{:.1f} {}iB", value, kUnits[unit]);
 }
 

@@ -45,8 +45,8 @@ std::string escaped(std::string_view text) {
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
   std::string best;
   if (word.size() > kMaxShown) return best;
-  // A third of the letters may be wrong; one always.
-  std::size_t limit = std::max<std::size_t>(1, word.size() / 3) + 1;
+  // Half of the letters may be wrong, up to three: two that changed places count twice.
+  std::size_t limit = std::clamp<std::size_t>(word.size() / 2, 1, 3) + 1;
   for (const auto& candidate : candidates) {
     const std::size_t distance = edit_distance(word, candidate);
     if (distance < limit) {

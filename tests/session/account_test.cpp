@@ -1,0 +1,221 @@
+#include <catch2/catch.hpp>
+#include <keyutils.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "session/account.h"
+#include "session/parcel_version.h"
+#include "support/bytes.h"
+#include "support/error_kind.h"
+
+using namespace isr;
+using test::kind_thrown;
+
+namespace {
+
+PasswordSource password(const std::string& text) {
+  return [text] { return text; };
+}
+
+PasswordSource never_asked() {
+  return []() -> std::string { throw Error(ErrorKind::kBug, "the password was asked for"); };
+}
+
+/// A repository with the user alice, and one host that uses it.
+struct Place {
+  TempDirectory directory;
+  RepositoryEntry entry{"home", (directory.path() / "repository").string(), "alice"};
+  Key recovery;
+
+  Place() {
+    prepare_store_location(entry.url);
+    const auto store = open_store(entry.url);
+    init_repository(*store);
+    recovery = create_user(host("here"), entry, *store, "correct horse");
+  }
+  Paths host(const std::string& name) const {
+    Paths paths;
+    paths.state = directory.path() / name / "state";
+    paths.cache = directory.path() / name / "cache";
+    fs::create_directories(directory.path() / name);
+    return paths;
+  }
+  Account open(const std::string& host_name, const std::string& text = "correct horse", bool offline = false) const {
+    OpenOptions options;
+    options.offline = offline;
+    options.use_keyring = false;
+    return open_account(host(host_name), entry, password(text), options);
+  }
+};
+
+ParcelEntry parcel_called(const std::string& name) {
+  ParcelEntry parcel;
+  parcel.id = to_hex(test::random_bytes(16, 5));
+  parcel.name = name;
+  parcel.epoch_keys[1].value.fill(9);
+  return parcel;
+}
+
+}  // namespace
+
+TEST_CASE("an account opens with its password on any host, and with no other", "[session]") {
+  const Place place;
+  const Account here = place.open("here");
+  const Account there = place.open("there");
+  CHECK((here.keys.domain_secret == there.keys.domain_secret));
+  CHECK_FALSE((here.device_key == there.device_key));
+  CHECK(here.host.host_id != there.host.host_id);
+  CHECK((place.open("here").device_key == here.device_key));
+  CHECK(place.open("here").host.host_id == here.host.host_id);
+  CHECK(kind_thrown([&] { place.open("here", "wrong horse"); }) == ErrorKind::kDenied);
+}
+
+TEST_CASE("a wrong password leaves the copy of the keybox that opens", "[session]") {
+  const Place place;
+  const Account account = place.open("here");
+  const Bytes before = read_file(account.state_directory / "keybox", 65536);
+  const auto store = open_store(place.entry.url);
+  put_next_keybox(*store, "alice", make_keybox(account.keys, "new password", place.recovery));
+  CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kDenied);
+  CHECK((read_file(account.state_directory / "keybox", 65536) == before));
+  CHECK_FALSE(kind_thrown([&] { place.open("here", "correct horse", true); }));  // offline, the old one
+  CHECK_FALSE(kind_thrown([&] { place.open("here", "new password"); }));
+  CHECK_FALSE((read_file(account.state_directory / "keybox", 65536) == before));
+}
+
+TEST_CASE("a user that the repository does not have is denied without being asked", "[session]") {
+  Place place;
+  place.entry.user = "bob";
+  CHECK(kind_thrown([&] { open_account(place.host("here"), place.entry, never_asked(), {}); }) == ErrorKind::kDenied);
+}
+
+TEST_CASE("a second init of the same user changes nothing", "[session]") {
+  const Place place;
+  const auto store = open_store(place.entry.url);
+  CHECK(kind_thrown([&] { create_user(place.host("there"), place.entry, *store, "other"); }) == ErrorKind::kUsage);
+  CHECK(kind_thrown([&] { init_repository(*store); }) == ErrorKind::kUsage);
+  CHECK_FALSE(kind_thrown([&] { place.open("here"); }));
+}
+
+TEST_CASE("an unplugged repository makes the account offline, where it was used before", "[session]") {
+  const Place place;
+  {
+    Account account = place.open("here");
+    change_profile(account, [](Profile& profile) { profile.parcels.push_back(parcel_called("work")); });
+  }
+  fs::rename(place.entry.url, place.entry.url + ".away");
+  Account account = place.open("here");
+  CHECK(account.offline());
+  CHECK(read_profile(account).parcels.at(0).name == "work");
+  CHECK(kind_thrown([&] { change_profile(account, [](Profile&) {}); }) == ErrorKind::kOffline);
+  CHECK(kind_thrown([&] { account.chain("users/alice/profile"); }) == ErrorKind::kOffline);
+  CHECK(kind_thrown([&] { account.online("a test"); }) == ErrorKind::kOffline);
+  CHECK(kind_thrown([&] { place.open("there"); }) == ErrorKind::kNotFound);
+  CHECK(kind_thrown([&] { place.open("there", "correct horse", true); }) == ErrorKind::kOffline);
+}
+
+TEST_CASE("another repository under the same address is refused until it is added anew", "[session]") {
+  const Place place;
+  place.open("here");
+  fs::remove_all(place.entry.url);
+  prepare_store_location(place.entry.url);
+  const auto store = open_store(place.entry.url);
+  const RepositoryInfo info = init_repository(*store);
+  CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kHistory);
+  create_user(place.host("there"), place.entry, *store, "correct horse");
+  CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kHistory);
+  pin_repository(place.host("here"), place.entry, info);
+  CHECK_FALSE(kind_thrown([&] { place.open("here"); }));
+}
+
+TEST_CASE("a damaged device key is said, not replaced", "[session]") {
+  const Place place;
+  const fs::path file = place.open("here").state_directory / "device-key";
+  replace_file(file, test::flip_bit(read_file(file, 4096), 200));
+  CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kCorrupt);
+  CHECK(fs::exists(file));
+}
+
+TEST_CASE("two hosts that change the profile at once lose neither change", "[session]") {
+  const Place place;
+  Account here = place.open("here");
+  Account there = place.open("there");
+  bool raced = false;
+  change_profile(here, [&](Profile& profile) {
+    if (!std::exchange(raced, true)) {
+      change_profile(there, [](Profile& other) {
+        other.parcels.push_back(parcel_called("theirs"));
+        other.parcels.back().id[0] = 'f';
+      });
+    }
+    profile.parcels.push_back(parcel_called("ours"));
+    profile.parcels.back().id[0] = 'e';
+  });
+  const Profile profile = read_profile(there);
+  REQUIRE(profile.parcels.size() == 2);
+  CHECK(profile.parcels[0].name == "theirs");
+  CHECK(profile.parcels[1].name == "ours");
+}
+
+TEST_CASE("keys in the keyring open the account without a password", "[session]") {
+  const Place place;
+  const Account account = place.open("here");
+  const std::string label = keyring_label(account.info, "alice");
+  try {
+    keyring_store(label, serialise_user_keys(account.keys), std::chrono::seconds(60));
+  } catch (const Error& error) {
+    WARN("no keyring in this environment: " << error.what());
+    return;
+  }
+  CHECK_FALSE(kind_thrown([&] { open_account(place.host("here"), place.entry, never_asked(), {}); }));
+
+  SECTION("and a process of another login session finds them") {
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      ::keyctl_join_session_keyring(nullptr);
+      ::_exit(keyring_find(label) ? 0 : 1);
+    }
+    int status = -1;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+  }
+  SECTION("until they are forgotten") {
+    CHECK(keyring_forget(label));
+    CHECK_FALSE(keyring_find(label));
+    CHECK_FALSE(keyring_forget(label));
+  }
+  SECTION("until all of a kind are forgotten") {
+    CHECK(keyring_forget_all(label) == 1);
+    CHECK_FALSE(keyring_find(label));
+  }
+  keyring_forget(label);
+}
+
+TEST_CASE("a version is published, read again, and known offline", "[session]") {
+  const Place place;
+  Account account = place.open("here");
+  const ParcelEntry parcel = parcel_called("work");
+  CHECK(kind_thrown([&] { load_version(account, parcel); }) == ErrorKind::kNotFound);
+  ParcelVersion version;
+  version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
+  version.message = "first";
+  const Bytes first = make_head(account, parcel, 1, {}, version);
+  REQUIRE((account.chain(parcel.chain()).publish(1, first) == PutResult::kCreated));
+  version.message = "second";
+  REQUIRE((account.chain(parcel.chain()).publish(2, make_head(account, parcel, 2, head_hash(first), version)) ==
+           PutResult::kCreated));
+  CHECK(load_version(account, parcel).version.message == "second");
+  CHECK(load_version(account, parcel, 1).version.message == "first");
+  CHECK(kind_thrown([&] { load_version(account, parcel, 3); }) == ErrorKind::kNotFound);
+  CHECK(kind_thrown([&] { load_version(account, parcel, 0); }) == ErrorKind::kNotFound);
+  account.store = nullptr;
+  CHECK(load_version(account, parcel).head.head.n == 2);
+  CHECK(load_version(account, parcel, 2).version.message == "second");
+  CHECK(kind_thrown([&] { load_version(account, parcel, 1); }) == ErrorKind::kOffline);
+
+  ParcelEntry without_key = parcel;
+  without_key.epoch_keys = {{2, Key{}}};
+  CHECK(kind_thrown([&] { load_version(account, without_key); }) == ErrorKind::kDenied);
+}
