@@ -1,0 +1,151 @@
+"""What a person types wrong, and how isr answers: exit codes, messages, nothing changed."""
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+
+import support
+from support import expect, expect_equal
+
+
+def on_terminal(host, arguments, talk):
+    """Runs isr on a terminal of its own; talk: (what to wait for, what to type). Returns (exit code, screen)."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        environment = {k: v for k, v in host.environment().items() if k != "ISR_PASSWORD_FILE"}
+        os.execve(support.ISR, [str(support.ISR), *map(str, arguments)], environment)
+    screen, seen, talk, end = b"", 0, list(talk), time.monotonic() + 30
+    while time.monotonic() < end:
+        if not select.select([terminal], [], [], 0.1)[0]:
+            continue
+        try:
+            got = os.read(terminal, 4096)
+        except OSError:
+            break
+        if not got:
+            break
+        screen += got
+        if talk and talk[0][0] in screen[seen:]:
+            seen = len(screen)
+            os.write(terminal, talk.pop(0)[1])
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), screen.decode()
+
+
+def test_usage_errors_are_one_line_and_a_suggestion(world):
+    host = world.host("a")
+    for words in ([], ["frobnicate"], ["--bogus"], ["repo"], ["repo", "frob"], ["log"], ["log", "a", "b"], ["repo", "rm"],
+                  ["--color", "purple", "version"], ["login", "--ttl"], ["login", "--ttl", "-5"], ["ls", "--dry-run"]):
+        refused = host.run(*words, expect=2)
+        expect(refused.err.startswith("isr: ") and refused.out == "", f"another form: {refused}")
+    expect("Did you mean \"version\"?" in host.run("versio", expect=2).err, "no suggestion for a command")
+    expect("Did you mean \"--origin\"?" in host.run("config", "show", "--orgin", expect=2).err, "none for a flag")
+    answer = host.run("versio", expect=2, json=True)
+    expect_equal((answer["type"], answer["kind"], answer["retryable"], answer["exit_code"]), ("error", "usage", False, 2),
+                 "the error as JSON")
+
+
+def test_help_and_version_work_where_all_is_broken(world):
+    host = world.host("a")
+    host.config.mkdir(parents=True)
+    (host.config / "config.toml").write_text("[broken\n")
+    host.run("ls", expect=2)
+    for words in (["--help"], ["--help-all"], ["help"], ["help", "undo"], ["version"], ["-V"], ["--json", "version"]):
+        host.run(*words)
+    listed = [line.split()[0] for line in host.run("--help").out.splitlines() if line.startswith("  ") and line[2] > " "]
+    for command in [word for word in listed if not word.startswith("-")]:
+        text = host.run(command, "--help").out
+        for part in ("usage: isr", "Examples", "Exit codes"):
+            expect(part in text, f"isr {command} --help has no {part}")
+
+
+def test_bad_names_and_versions_are_refused_and_escaped(world):
+    host = world.host("a")
+    host.init_repository(world.new_folder("repository"))
+    for name in ("", "x" * 65, ".", "..", "a/b", "a\nb", "\x1b[2J", "cafe\u0301", "a\u200f", "CON", "w@0", "w@-1", "w@abc",
+                 "w@18446744073709551616", "w@latest~x"):
+        refused = host.run("log", name, expect=2)
+        expect("\x1b" not in refused.err and "\u200f" not in refused.err, f"not escaped: {refused.err!r}")
+    host.run("log", "work", expect=10)
+    host.run("log", "nowhere:work", expect=10)
+
+
+def test_a_second_init_changes_nothing(world):
+    host = world.host("a")
+    folder = world.new_folder("repository")
+    host.init_repository(folder)
+    before = sorted(p.relative_to(folder) for p in folder.rglob("*"))
+    expect("exists" in host.run("repo", "init", folder, "--user", "bob", "--name", "two", expect=2).err, "no reason")
+    expect_equal(sorted(p.relative_to(folder) for p in folder.rglob("*")), before, "the repository's files")
+    full = world.new_folder("full")
+    (full / "file").write_text("not ours")
+    host.run("repo", "init", full, "--name", "full", expect=19)
+    for url in ("", "ftp://host/", "http://user:sekret@host/", "http://host:0/", "http://host:65536/", "http://::1/"):
+        refused = host.run("repo", "add", "bad", url, expect=2)
+        expect("sekret" not in refused.err + refused.out, f"a password was echoed: {refused}")
+
+
+def test_passwords_come_from_where_they_are_said_to_be(world):
+    host = world.host("a")
+    host.init_repository(world.new_folder("repository"))
+    password = host.password_file.read_text()
+    host.run("ls")
+    host.variables = {}
+    host.run("ls", "--password-file", "-", stdin=password)
+    host.run("ls", "--password-command", f"cat {host.password_file}")
+    host.run("ls", "--password-file", "-", stdin="wrong\n", expect=12)
+    host.run("ls", "--password-file", "-", stdin="\n", expect=2)
+    host.run("ls", "--password-file", "-", stdin="x" * (2 << 20), expect=2)
+    host.run("ls", "--password-command", "exit 3", expect=12)
+    host.run("ls", "--password-file", world.folder / "absent", expect=12)
+    began = time.monotonic()
+    refused = subprocess.run([support.ISR, "ls"], stdin=subprocess.DEVNULL, env=host.environment(), capture_output=True,
+                             text=True, start_new_session=True, check=False)
+    expect_equal(refused.returncode, 12, "exit code without a terminal")
+    expect("--password-file" in refused.stderr and time.monotonic() - began < 10, f"no hint, or slow: {refused.stderr}")
+
+
+def test_prompts_ask_twice_and_leave_the_terminal_as_it_was(world):
+    host = world.host("a")
+    folder = world.new_folder("repository")
+    init = ["repo", "init", folder, "--user", "alice"]
+    code, screen = on_terminal(host, init, [(b"New password", b"one\n"), (b"Again", b"two\n")])
+    expect(code == 2 and "differ" in screen and "one" not in screen.replace("one of", ""), f"{code}: {screen}")
+    code, screen = on_terminal(host, init, [(b"New password", b"onx\x7fe\n"), (b"Again", b"one\n")])
+    expect_equal(code, 0, f"exit code of the second attempt: {screen}")
+    code, screen = on_terminal(host, ["ls"], [(b"Password", b"\x03")])
+    expect_equal(code, 130, f"exit code of Ctrl-C: {screen}")
+    code, screen = on_terminal(host, ["ls"], [(b"Password", b"one\n")])
+    expect_equal(code, 0, f"exit code with the right password: {screen}")
+
+
+def test_settings_say_where_they_come_from(world):
+    host = world.host("a")
+    host.run("config", "set", "cache.limit", "5G")
+    host.variables["ISR_READ_UNREACHABLE"] = "fail"
+    origins = {s["key"]: (s["value"], s["origin"]) for s in host.run("config", "show", json=True)["settings"]}
+    expect_equal(origins["cache.limit"], ("5G", str(host.config / "config.toml")), "from the file")
+    expect_equal(origins["read.unreachable"], ("fail", "environment ISR_READ_UNREACHABLE"), "from the environment")
+    expect_equal(origins["upload.limit"], ("0", "built in"), "built in")
+    (host.config / "config.toml").chmod(0o666)
+    host.run("config", "show", expect=2)
+
+
+def test_a_closed_pipe_and_a_full_disk_are_noticed(world):
+    host = world.host("a")
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = host.start("--help", stdout=writing)
+    os.close(writing)
+    expect_equal(process.wait(timeout=30), -signal.SIGPIPE, "end of a command whose reader is gone")
+    with open("/dev/full", "wb") as full:
+        process = host.start("--help", stdout=full, stderr=subprocess.DEVNULL)
+        expect_equal(process.wait(timeout=30), 18, "exit code with a full disk")
+
+
+support.main(test_usage_errors_are_one_line_and_a_suggestion, test_help_and_version_work_where_all_is_broken,
+             test_bad_names_and_versions_are_refused_and_escaped, test_a_second_init_changes_nothing,
+             test_passwords_come_from_where_they_are_said_to_be, test_prompts_ask_twice_and_leave_the_terminal_as_it_was,
+             test_settings_say_where_they_come_from, test_a_closed_pipe_and_a_full_disk_are_noticed)
