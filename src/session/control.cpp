@@ -255,12 +255,6 @@ json parse_control_line(std::string_view line) {
     }
     return true;
   };
-  // The parser recurses; a cheap bound first keeps hostile depth off its stack.
-  int depth = 0;
-  for (const char c : line) {
-    depth += (c == '{' || c == '[') ? 1 : (c == '}' || c == ']') ? -1 : 0;
-    if (depth > kMaxDepth) throw Error(ErrorKind::kCorrupt, "a control line is nested too deep");
-  }
   json parsed;
   try {
     parsed = json::parse(line, check);
