@@ -79,8 +79,8 @@ void run_loop(Serving& serving, unsigned threads) {
 
   const LoopConfig config(fuse_loop_cfg_create());
   fuse_loop_cfg_set_max_threads(config.get(), threads);
-  // Idle threads stay: making one costs more than keeping one. One descriptor for all: measured as fast
-  // as one each, and a single one can be handed to another process.
+  // Idle threads stay: making one costs more than keeping one. One descriptor for all, so that a supervisor
+  // could hold it; a descriptor each may be faster with many threads: docs/decisions/0002-low-level-fuse.md.
   fuse_loop_cfg_set_idle_threads(config.get(), threads);
   fuse_loop_cfg_set_clone_fd(config.get(), 0);
   const int result = fuse_session_loop_mt(serving.session.get(), config.get());
