@@ -102,6 +102,19 @@ TEST_CASE("what QEMU shows the world is private, and the guest's words are not o
   CHECK(entries == 1);
 }
 
+TEST_CASE("a machine saved with a CD in its drive is resumed without one", "[vm]") {
+  Machine machine;
+  machine.settings.machine = "pc-i440fx-7.2";
+  machine.files.cdrom = machine.directory.path() / "install.iso";
+  REQUIRE(::ftruncate(open_file(*machine.files.cdrom, O_RDWR | O_CREAT).get(), 1 << 20) == 0);
+  auto qemu = machine.start();
+  const Bytes state = qemu->save_device_state();
+  qemu->quit();
+  qemu.reset();
+  machine.files.cdrom.reset();
+  CHECK_FALSE(machine.resume(state)->status().running);
+}
+
 TEST_CASE("device state that is damaged, too long or empty is told, not hung on", "[vm]") {
   Machine machine;
   CHECK(message_of([&] { machine.resume(as_bytes("not a migration stream")); }).starts_with("QEMU has ended: "));
