@@ -35,7 +35,7 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 18> kGlobalF
     {"--no-input", "never ask anything"},
     {"--color WHEN", "auto, always, never"},
     {"--progress FORM", "auto, bar, plain, json, none"},
-    {"--password-file F", "first line of F is the password; - is stdin"},
+    {"--password-file F", "what F holds is the password; - is stdin"},
     {"--password-command C", "what C prints is the password"},
     {"--bwlimit RATE", "upload at most so much a second, e.g. 5M"},
     {"--log-level L", "debug, info, warn, error, off"},
