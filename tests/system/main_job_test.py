@@ -59,8 +59,8 @@ def test_stop_then_start_boots_from_the_disk_that_was_left(world):
     a.run("start", "work")
     first = a.console("work")
     first.wait(r"DISK \d+", count=2)
+    # Without --kill it succeeds only if the guest switched itself off.
     a.run("stop", "work", "--timeout", "120s")
-    expect(first.find("POWEROFF"), "the guest was not asked to shut down")
     b.add_repository(server.url)
     b.run("start", "work")
     second = b.console("work")
