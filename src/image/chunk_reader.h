@@ -20,7 +20,8 @@ struct ReaderOptions {
 
 /// From references to plaintext: fetches, opens, checks, keeps what is decoded.
 /// An object that the cache gave and that does not open is dropped there and
-/// fetched again, once. Each chunk is decoded once however many ask.
+/// fetched again, once. Each chunk is decoded once however many ask; who waits for
+/// another's fetch of a lower priority tries itself when that fails.
 ///
 /// Errors:  kCorrupt naming the object; kOffline; kCancelled. A referenced object
 ///          that no source has is kCorrupt ("missing"). Never zeros for missing data.
@@ -35,7 +36,8 @@ class ChunkReader {
   PageData read_page(const ChunkRef& ref, Priority priority = Priority::kGuest);
   /// True when read_chunk() would not wait for a fetch.
   bool is_decoded(const ChunkRef& ref);
-  /// Runs `task` on a prefetch thread; dropped when too many wait.
+  /// Runs `task` on a prefetch thread; dropped when too many wait, and with the reader.
+  /// It must not throw nor own the reader. The threads start with the first task.
   void prefetch(std::function<void()> task);
   /// Ends waiting fetches with kCancelled, for shutting down.
   void cancel();

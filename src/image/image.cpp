@@ -1,29 +1,34 @@
 // A read asks the overlay first and then, for what is not there, the chunk that
-// replaces the tree's or the tree's own. Sequential reads double a window of
-// chunks that prefetch threads decode ahead; any jump closes the window.
+// replaces the tree's or the tree's own. What read_ahead.h asks for is decoded by
+// prefetch threads; they hold the image's lower half alone, never the reader
+// whose threads they are, so that none of them ever has to join itself.
 
 #include "image/image.h"
 
 #include <fmt/format.h>
 
+#include "base/error.h"
+
 namespace isr {
-namespace {
 
-constexpr std::uint64_t kMaxWindow = 32;   // chunks: 4 MiB ahead fills 100 Mbit/s at 40 ms several times
-constexpr std::uint64_t kFirstWindow = 2;  // chunks
-
-}  // namespace
+ChunkRef Image::Below::reference(std::uint64_t chunk, Priority priority) const {
+  // Overlay before base: a publish sets the new base before it drops what the base now holds.
+  if (overlay) {
+    if (const auto replaced = overlay->replaced(chunk)) return *replaced;
+  }
+  return find_chunk(reader, *base.lock(), chunk, priority);
+}
 
 Image::Image(std::string name, TreeRoot base, std::shared_ptr<ChunkReader> reader, std::shared_ptr<Overlay> overlay)
     : name_(std::move(name)),
       size_(base.size),
-      base_(base),
       reader_(std::move(reader)),
-      overlay_(std::move(overlay)) {}
+      overlay_(std::move(overlay)),
+      below_(std::make_shared<Below>(*reader_, overlay_, base)) {}
 
-TreeRoot Image::base() const { return *base_.lock(); }
+TreeRoot Image::base() const { return *below_->base.lock(); }
 
-void Image::set_base(const TreeRoot& base) { *base_.lock() = base; }
+void Image::set_base(const TreeRoot& base) { *below_->base.lock() = base; }
 
 std::size_t Image::read(std::uint64_t offset, MutableBytes out) {
   if (offset >= size_) return 0;
@@ -46,26 +51,29 @@ std::size_t Image::read(std::uint64_t offset, MutableBytes out) {
   return length;
 }
 
-ChunkRef Image::reference(std::uint64_t chunk, Priority priority) {
-  // Overlay before base: a publish sets the new base before it drops what the base now holds.
-  if (overlay_) {
-    if (const auto replaced = overlay_->replaced(chunk)) return *replaced;
+ChunkData Image::chunk_below(std::uint64_t chunk) {
+  for (;;) {
+    const ChunkRef ref = below_->reference(chunk, Priority::kGuest);
+    if (ref.is_zero()) return nullptr;
+    try {
+      return reader_->read_chunk(ref);
+    } catch (const Error& error) {
+      // A chunk that was replaced or published meanwhile may be gone where we looked for it.
+      if (error.kind() != ErrorKind::kCorrupt || below_->reference(chunk, Priority::kGuest) == ref) throw;
+    }
   }
-  return find_chunk(*reader_, base(), chunk, priority);
 }
 
 void Image::read_below(std::uint64_t offset, MutableBytes out) {
+  if (out.empty()) return;
   read_ahead(offset, out.size());
   while (!out.empty()) {
-    const std::uint64_t chunk = offset / kChunkSize;
     const std::size_t within = offset % kChunkSize;
     const std::size_t length = std::min(out.size(), kChunkSize - within);
-    const ChunkRef ref = reference(chunk, Priority::kGuest);
-    if (ref.is_zero()) {
-      std::fill_n(out.begin(), length, std::uint8_t{0});
-    } else {
-      const ChunkData data = reader_->read_chunk(ref);
+    if (const ChunkData data = chunk_below(offset / kChunkSize)) {
       std::copy_n(data->begin() + static_cast<std::ptrdiff_t>(within), length, out.begin());
+    } else {
+      std::fill_n(out.begin(), length, std::uint8_t{0});
     }
     offset += length;
     out = out.subspan(length);
@@ -73,38 +81,15 @@ void Image::read_below(std::uint64_t offset, MutableBytes out) {
 }
 
 void Image::read_ahead(std::uint64_t offset, std::size_t length) {
-  std::uint64_t from = 0;
-  std::uint64_t until = 0;
-  {
-    auto sequence = sequence_.lock();
-    const bool follows = offset >= sequence->next && offset < sequence->next + kChunkSize;
-    sequence->next = offset + length;
-    const std::uint64_t here = (offset + length + kChunkSize - 1) / kChunkSize;
-    if (!follows) {
-      sequence->window = 0;
-      // One large read still spans chunks that can be fetched side by side.
-      if (length <= kChunkSize) return;
-      from = offset / kChunkSize + 1;
-      until = here;
-      sequence->ahead = until;
-    } else {
-      if (sequence->ahead < here) sequence->ahead = offset / kChunkSize + 1;
-      // Asked again only when half of the window is used up, so that the threads get work in runs.
-      if (sequence->window != 0 && sequence->ahead > here + sequence->window / 2) return;
-      sequence->window = std::clamp(sequence->window * 2, kFirstWindow, kMaxWindow);
-      from = sequence->ahead;
-      until = std::min(here + sequence->window, chunk_count(size_));
-      sequence->ahead = std::max(sequence->ahead, until);
-    }
-  }
-  for (std::uint64_t chunk = from; chunk < until; ++chunk) {
-    reader_->prefetch([weak = weak_from_this(), chunk] {
-      const auto image = weak.lock();
-      if (!image) return;
+  const AheadRange ahead = read_ahead_.lock()->on_read(offset, length, chunk_count(size_));
+  for (std::uint64_t chunk = ahead.first; chunk < ahead.end; ++chunk) {
+    reader_->prefetch([weak = std::weak_ptr<const Below>(below_), chunk] {
+      const auto below = weak.lock();
+      if (!below) return;
       try {
-        const ChunkRef ref = image->reference(chunk, Priority::kReadahead);
-        if (!ref.is_zero()) image->reader_->read_chunk(ref, Priority::kReadahead);
-      } catch (const Error&) {
+        const ChunkRef ref = below->reference(chunk, Priority::kReadahead);
+        if (!ref.is_zero()) below->reader.read_chunk(ref, Priority::kReadahead);
+      } catch (const std::exception&) {
         // The guest's own read meets the same failure and reports it.
       }
     });
@@ -117,7 +102,10 @@ void Image::write(std::uint64_t offset, ByteView data) {
     throw Error(ErrorKind::kUsage, fmt::format("a write beyond the end of {}", name_));
   }
   const std::size_t grain = overlay_->granularity();
-  if (offset % grain == 0 && data.size() % grain == 0) {
+  if (grain == 1) {
+    overlay_->write(offset, data);
+  } else if (offset % grain == 0 && data.size() % grain == 0) {
+    const std::shared_lock lock(edge_mutex_);
     overlay_->write(offset, data);
   } else {
     write_block_edges(offset, data);
@@ -130,11 +118,15 @@ void Image::write_block_edges(std::uint64_t offset, ByteView data) {
   const std::size_t grain = overlay_->granularity();
   const std::uint64_t first = offset / grain * grain;
   const std::uint64_t end = (offset + data.size() + grain - 1) / grain * grain;
-  const std::lock_guard lock(edge_mutex_);
   Bytes blocks(end - first);
-  for (const Extent& gap : overlay_->read(first, blocks)) {
-    read_below(gap.offset, MutableBytes(blocks).subspan(gap.offset - first, gap.length));
-  }
+  const auto read_blocks = [&] {
+    for (const Extent& gap : overlay_->read(first, blocks)) {
+      read_below(gap.offset, MutableBytes(blocks).subspan(gap.offset - first, gap.length));
+    }
+  };
+  read_blocks();  // fetches what is needed, so that the mutex is not held across a fetch
+  const std::unique_lock lock(edge_mutex_);
+  read_blocks();
   std::copy(data.begin(), data.end(), blocks.begin() + static_cast<std::ptrdiff_t>(offset - first));
   overlay_->write(first, blocks);
 }
@@ -147,7 +139,10 @@ void Image::discard(std::uint64_t offset, std::uint64_t length) {
   const std::uint64_t first = std::min((offset + grain - 1) / grain * grain, offset + length);
   const std::uint64_t end = std::max((offset + length) / grain * grain, first);
   if (first > offset) write(offset, Bytes(first - offset));
-  if (end > first) overlay_->zero(first, end - first);
+  if (end > first) {
+    const std::shared_lock lock(edge_mutex_);
+    overlay_->zero(first, end - first);
+  }
   if (offset + length > end) write(end, Bytes(offset + length - end));
 }
 

@@ -1,10 +1,12 @@
 #pragma once
 
-#include <mutex>
+#include <atomic>
+#include <shared_mutex>
 #include <string>
 
 #include "base/sync.h"
 #include "image/overlay.h"
+#include "image/read_ahead.h"
 #include "image/tree.h"
 
 namespace isr {
@@ -15,13 +17,13 @@ struct ImageCounters {
 
 /// A byte array kept in chunks: a disk, guest memory. Reads any range and, with
 /// an overlay, writes any range; a partial write of a chunk that is not here
-/// fetches nothing. Sequential reads are read ahead, when a shared_ptr owns it.
+/// fetches nothing. Sequential reads are read ahead.
 ///
 /// Errors:  as ChunkReader and Overlay. Writing without an overlay is kDenied.
-/// Threads: any. Lock order: none is held across a fetch.
-class Image : public std::enable_shared_from_this<Image> {
+/// Threads: any. No lock is held across a fetch.
+class Image {
  public:
-  /// overlay may be null (read-only). reader outlives the image.
+  /// overlay may be null (read-only).
   Image(std::string name, TreeRoot base, std::shared_ptr<ChunkReader> reader, std::shared_ptr<Overlay> overlay);
 
   const std::string& name() const noexcept { return name_; }
@@ -42,24 +44,31 @@ class Image : public std::enable_shared_from_this<Image> {
   const ImageCounters& counters() const noexcept { return counters_; }
 
  private:
+  /// What prefetch threads need. They are the reader's own, so they end before it.
+  struct Below {
+    Below(ChunkReader& from, std::shared_ptr<Overlay> over, const TreeRoot& tree)
+        : reader(from), overlay(std::move(over)), base(tree) {}
+    ChunkRef reference(std::uint64_t chunk, Priority priority) const;
+    ChunkReader& reader;
+    std::shared_ptr<Overlay> overlay;
+    Sync<TreeRoot> base;
+  };
+  /// nullptr: all zero.
+  ChunkData chunk_below(std::uint64_t chunk);
   void read_below(std::uint64_t offset, MutableBytes out);
   void read_ahead(std::uint64_t offset, std::size_t length);
   void write_block_edges(std::uint64_t offset, ByteView data);
-  ChunkRef reference(std::uint64_t chunk, Priority priority);
 
   std::string name_;
   std::uint64_t size_;
-  Sync<TreeRoot> base_;
   std::shared_ptr<ChunkReader> reader_;
   std::shared_ptr<Overlay> overlay_;
+  std::shared_ptr<Below> below_;
+  Sync<ReadAhead> read_ahead_;
   ImageCounters counters_;
-  std::mutex edge_mutex_;  // read-modify-write of blocks, for overlays with a granularity above 1
-  struct Sequence {
-    std::uint64_t next = 0;        // where a sequential read would go on
-    std::uint64_t ahead = 0;       // chunks up to here were asked for
-    std::uint64_t window = 0;      // chunks
-  };
-  Sync<Sequence> sequence_;
+  /// For overlays with a granularity above 1: whoever reads, changes and writes a
+  /// block excludes who writes it whole.
+  std::shared_mutex edge_mutex_;
 };
 
 }  // namespace isr

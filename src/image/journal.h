@@ -18,15 +18,17 @@ using SegmentPtr = std::shared_ptr<const JournalSegment>;
 enum class RecordKind : std::uint8_t {
   kData = 1,     ///< payload: bytes at offset
   kZero = 2,     ///< payload: length u64 of zeros at offset
-  kReplace = 3,  ///< payload: the reference of the chunk at offset
-  kMark = 4,     ///< no payload: what stands before it was synced
+  /// payload: the reference of the chunk at offset, then u64: hides the chunk's bytes
+  /// in records with a sequence number below that; 0: in every record before this one
+  kReplace = 3,
 };
+inline constexpr std::uint8_t kLastRecordKind = 3;
 
 /// Where a record lies.
 struct RecordPlace {
   SegmentPtr segment;
   std::uint64_t position = 0;  ///< of its header in the file
-  std::uint64_t number = 0;    ///< within the segment; its nonce
+  std::uint64_t sequence = 0;  ///< its number in the journal, and its nonce
   std::uint32_t length = 0;    ///< of its payload
 };
 
@@ -43,18 +45,21 @@ struct ReplayedRecord {
 inline constexpr std::size_t kMaxRecordPayload = 131072;
 
 /// The encrypted log of a session's writes. Each segment's key is derived from the
-/// device key and the segment's own random id, a record's nonce is its number: a
-/// segment is never continued after a restart, so neither ever repeats.
+/// device key and the segment's own random id, a record's nonce is its sequence
+/// number: a segment is never continued after a restart or a failed append, so no
+/// pair of the two ever repeats.
 ///
-/// Errors:  kIo: nothing of that append is in the journal (no space), or the journal
-///          has failed: after a failed sync every later call fails, since what the
-///          kernel still holds cannot be known. kCorrupt from reading.
-/// Threads: any.
+/// Errors:  kIo: nothing of that append is in the journal (no space; the next append
+///          may go well), or the journal has failed: after a failed sync append() and
+///          sync() fail for ever, since what the kernel still holds cannot be known.
+///          kCorrupt from reading.
+/// Threads: any. Many threads that sync at once share one fdatasync.
 class Journal {
  public:
-  /// Opens the segments of a directory (made when absent), replays every record
-  /// in order and begins a new segment. A torn end, which no sync can have
-  /// covered, is cut off; damage before it is Error{kCorrupt} naming the segment.
+  /// Opens the segments of a directory (made when absent) and replays every record in
+  /// order; what was replayed is durable then. A torn end, which no sync can have
+  /// covered, is cut off; damage before it is Error{kCorrupt} naming the segment, and
+  /// so is a key that is not the one it was written under. Nothing is cut then.
   Journal(std::filesystem::path directory, const Key& device_key,
           const std::function<void(const ReplayedRecord&)>& replay);
   ~Journal();
@@ -65,7 +70,8 @@ class Journal {
     std::uint64_t offset = 0;
     ByteView payload;
   };
-  /// Appends all or nothing, in order. They survive a crash of this process on return.
+  /// Appends in order. On return they survive a crash of this process; a crash before
+  /// may leave any number of the first of them.
   std::vector<RecordPlace> append(std::span<const Entry> entries);
   /// Every record appended before survives a power cut on return.
   void sync();
@@ -79,9 +85,11 @@ class Journal {
   /// supersedes them is durable first). Returns the bytes freed.
   std::uint64_t collect();
   std::uint64_t size_bytes() const;
-  /// The oldest segment that still has holders and is not being appended to.
+  /// The oldest segment, unless it is the one being appended to.
   SegmentPtr oldest() const;
-  /// Begins a new segment, so that the current one can be collected.
+  std::size_t segment_count() const;
+  std::uint64_t size_of(const SegmentPtr& segment) const;
+  /// The next append begins a new segment, so that the current one can be collected.
   void roll();
 
  private:

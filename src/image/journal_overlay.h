@@ -3,10 +3,18 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <span>
 
 #include "image/extent_map.h"
+#include "image/tree.h"
 
 namespace isr {
+
+/// Chunks by number, and runs of chunks that became all zero; the two do not overlap.
+struct DirtyChunks {
+  std::set<std::uint64_t> chunks;
+  std::vector<ChunkRun> zeros;
+};
 
 /// The overlay of a disk (or of suspended memory): its writes stand in the
 /// session's journal. Two layers: the active one takes writes; a snapshot freezes
@@ -29,7 +37,7 @@ class JournalOverlay : public Overlay {
   std::optional<ChunkRef> replaced(std::uint64_t chunk) override;
   void flush() override;
 
-  /// A record of this image, at replay.
+  /// A record of this image, at replay. Error{kCorrupt} when it makes no sense.
   void replay(const ReplayedRecord& record);
 
   /// Freezes. Returns the sequence number below which every record of this image is frozen.
@@ -37,8 +45,9 @@ class JournalOverlay : public Overlay {
   void thaw();
   void drop_frozen();
   bool is_frozen() const;
-  /// Chunks that the frozen layer changes.
-  std::set<std::uint64_t> frozen_chunks() const;
+  /// What the frozen layer changes. Chunks that it makes all zero come as runs, since a
+  /// guest may discard a whole disk.
+  DirtyChunks frozen_chunks() const;
   /// As read() and replaced(), of the frozen layer alone.
   std::vector<Extent> read_frozen(std::uint64_t offset, MutableBytes out);
   std::optional<ChunkRef> frozen_replaced(std::uint64_t chunk) const;
@@ -46,27 +55,33 @@ class JournalOverlay : public Overlay {
   bool frozen_has_bytes(std::uint64_t chunk) const;
 
   /// Settling: chunks of the active layer with bytes in `segment` (null: anywhere).
-  std::set<std::uint64_t> chunks_with_bytes(const SegmentPtr& segment) const;
+  std::vector<std::uint64_t> chunks_with_bytes(const SegmentPtr& segment) const;
   /// Changes whenever bytes of the chunk change; compare before replace_chunk().
   std::vector<PieceAt> pieces_of(std::uint64_t chunk) const;
-  /// Puts a sealed chunk in the place of `seen` (what pieces_of() gave). False,
-  /// and nothing done, when the chunk has changed since or a snapshot is going on.
+  /// Puts a sealed chunk in the place of `seen` (what pieces_of() gave). False, and
+  /// nothing done, when the chunk has changed since, has no bytes any more, or a
+  /// snapshot is going on.
   bool replace_chunk(std::uint64_t chunk, const ChunkRef& ref, const std::vector<PieceAt>& seen);
   /// Replaces a chunk whatever lies over it: suspended memory.
   void set_chunk(std::uint64_t chunk, const ChunkRef& ref);
-  /// Writes replacements and zeros whose record lies in `segment` again, so that it can go.
-  void rewrite_records(const SegmentPtr& segment);
+  /// Bytes of journal that move_records() would write.
+  std::uint64_t live_bytes(const SegmentPtr& segment) const;
+  /// Writes what is still needed of `segment`, the journal's oldest, once more behind
+  /// the rest, so that it can go. Does nothing while a snapshot is going on.
+  void move_records(const SegmentPtr& segment);
   /// Forgets everything, e.g. the memory of a guest that was powered off. Returns
   /// the sequence number below which records of this image are void.
   std::uint64_t clear();
 
-  std::set<std::uint64_t> dirty_chunks() const;  ///< of both layers
+  /// Of both layers; chunks that were discarded whole are not counted.
+  std::set<std::uint64_t> dirty_chunks() const;
   bool is_dirty() const;
 
  private:
   struct Replacement {
     ChunkRef ref;
     RecordPlace place;
+    std::uint64_t hides_below = 0;  // older records of the chunk's bytes are void
   };
   struct Layer {
     ExtentMap extents;
@@ -74,13 +89,15 @@ class JournalOverlay : public Overlay {
     bool empty() const { return extents.empty() && replaced.empty(); }
   };
 
-  void append_zero(std::uint64_t offset, std::uint64_t length);
   void append_replacement(std::uint64_t chunk, const ChunkRef& ref);
+  void move_replacements(const SegmentPtr& segment);
+  void move_pieces(const SegmentPtr& segment);
+  bool move_some(std::span<const Extent> runs, const SegmentPtr& segment);
   static void collect(const Layer& layer, const Extent& range, std::vector<PieceAt>& pieces,
                       std::vector<Extent>& gaps);
   std::vector<Extent> fill(std::uint64_t offset, MutableBytes out, const std::vector<PieceAt>& pieces,
                            std::vector<Extent> gaps);
-  static void add_chunks(const Layer& layer, std::set<std::uint64_t>& out);
+  static DirtyChunks changes_of(const Layer& layer);
   static void cover(Layer& layer, std::uint64_t chunk, const Replacement& replacement);
 
   std::shared_ptr<Journal> journal_;

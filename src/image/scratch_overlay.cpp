@@ -53,10 +53,11 @@ class Scratch : public ScratchOverlay {
       const std::lock_guard lock(stripe(chunk));
       ChunkBlocks& blocks = ensure(chunk);
       for (std::size_t i = 0; i < part / kBlock; ++i) blocks[block + i].state = Block::State::kZero;
+      // Gives the space back; a file system that cannot only costs space. Not without the
+      // mutex: it would take what another thread writes here meanwhile.
+      (void)::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                        static_cast<off_t>(chunk * kChunkSize + block * kBlock), static_cast<off_t>(part));
     });
-    // Gives the space back; a file system that cannot only costs space.
-    (void)::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
-                      static_cast<off_t>(length));
   }
 
   std::vector<Extent> read(std::uint64_t offset, MutableBytes out) override {

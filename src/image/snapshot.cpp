@@ -1,15 +1,24 @@
 #include "image/snapshot.h"
 
+#include <algorithm>
+
+#include "base/error.h"
 #include "base/thread_pool.h"
 
 namespace isr {
 namespace {
 
+constexpr std::size_t kSealedAtOnce = 1024;  // chunks: bounds memory
+constexpr std::uint64_t kMostMoved = 4;      // a segment of which more than 1/4 is needed stays
+
 /// Fills gaps of a chunk buffer from the reference that lies below.
 void fill_gaps(ChunkReader& reader, const ChunkRef& below, std::uint64_t chunk, const std::vector<Extent>& gaps,
                MutableBytes out) {
   if (gaps.empty() || below.is_zero()) {
-    for (const Extent& gap : gaps) std::fill_n(out.begin() + (gap.offset - chunk * kChunkSize), gap.length, 0);
+    for (const Extent& gap : gaps) {
+      std::fill_n(out.begin() + static_cast<std::ptrdiff_t>(gap.offset - chunk * kChunkSize), gap.length,
+                  std::uint8_t{0});
+    }
     return;
   }
   const ChunkData data = reader.read_chunk(below, Priority::kUpload);
@@ -25,71 +34,111 @@ ChunkRef put_sealed(const SealContext& context, ByteView plaintext) {
   return sealed.ref;
 }
 
+/// Seals some of the chunks that the frozen layer changes.
+void seal_some(const SealContext& context, JournalOverlay& overlay, const TreeRoot& base,
+               std::span<const std::uint64_t> chunks, std::map<std::uint64_t, ChunkRef>& changes) {
+  std::vector<std::optional<ChunkRef>> after(chunks.size());
+  parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
+    const std::uint64_t chunk = chunks[i];
+    const ChunkRef before = find_chunk(context.reader, base, chunk, Priority::kUpload);
+    ChunkRef sealed = overlay.frozen_replaced(chunk).value_or(before);
+    if (overlay.frozen_has_bytes(chunk)) {
+      thread_local Bytes plaintext(kChunkSize);
+      const auto gaps = overlay.read_frozen(chunk * kChunkSize, plaintext);
+      fill_gaps(context.reader, sealed, chunk, gaps, plaintext);
+      sealed = put_sealed(context, plaintext);
+    }
+    if (sealed != before) after[i] = sealed;
+  });
+  for (std::size_t i = 0; i < chunks.size(); ++i) {
+    if (after[i]) changes.emplace(chunks[i], *after[i]);
+  }
+}
+
+struct Sealed {
+  std::vector<PieceAt> seen;
+  std::optional<ChunkRef> ref;
+};
+
+/// nullopt in `ref`: the rest of the chunk cannot be had now.
+Sealed seal_active(const SealContext& context, const SettleImage& of, std::uint64_t chunk) {
+  Sealed sealed;
+  sealed.seen = of.overlay.pieces_of(chunk);
+  if (sealed.seen.empty()) return sealed;  // replaced or forgotten meanwhile
+  thread_local Bytes plaintext(kChunkSize);
+  const auto gaps = of.overlay.read(chunk * kChunkSize, plaintext);
+  ChunkRef below;
+  if (!gaps.empty()) {
+    // In this order, as everywhere: a publish sets the new base before it drops what the base now holds.
+    const auto replaced = of.overlay.replaced(chunk);
+    below = replaced ? *replaced : find_chunk(context.reader, of.image->base(), chunk, Priority::kUpload);
+  }
+  fill_gaps(context.reader, below, chunk, gaps, plaintext);
+  sealed.ref = put_sealed(context, plaintext);
+  return sealed;
+}
+
+/// Seals what the segment holds of one image's bytes.
+void settle_segment(const SealContext& context, const SettleImage& of, const SegmentPtr& segment) {
+  const std::vector<std::uint64_t> all = of.overlay.chunks_with_bytes(segment);
+  for (std::span<const std::uint64_t> rest = all; !rest.empty();) {
+    const auto chunks = rest.first(std::min(rest.size(), kSealedAtOnce));
+    rest = rest.subspan(chunks.size());
+    std::vector<Sealed> sealed(chunks.size());
+    parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
+      try {
+        sealed[i] = seal_active(context, of, chunks[i]);
+      } catch (const Error& error) {
+        if (error.kind() != ErrorKind::kOffline && error.kind() != ErrorKind::kTransient) throw;
+      }
+    });
+    // The objects are durable before a record can say that they replace the bytes.
+    context.settled.sync();
+    for (std::size_t i = 0; i < chunks.size(); ++i) {
+      if (sealed[i].ref) of.overlay.replace_chunk(chunks[i], *sealed[i].ref, sealed[i].seen);
+    }
+  }
+}
+
 }  // namespace
 
 SealedImage seal_frozen(const SealContext& context, JournalOverlay& overlay, const TreeRoot& base) {
-  const auto dirty = overlay.frozen_chunks();
-  const std::vector<std::uint64_t> chunks(dirty.begin(), dirty.end());
-  std::vector<ChunkRef> before(chunks.size());
-  std::vector<ChunkRef> after(chunks.size());
-  parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
-    const std::uint64_t chunk = chunks[i];
-    before[i] = find_chunk(context.reader, base, chunk, Priority::kUpload);
-    const auto replaced = overlay.frozen_replaced(chunk);
-    const ChunkRef below = replaced.value_or(before[i]);
-    if (!overlay.frozen_has_bytes(chunk)) {
-      after[i] = below;
-      return;
-    }
-    thread_local Bytes plaintext;
-    plaintext.resize(kChunkSize);
-    const auto gaps = overlay.read_frozen(chunk * kChunkSize, plaintext);
-    fill_gaps(context.reader, below, chunk, gaps, plaintext);
-    after[i] = put_sealed(context, plaintext);
-  });
-
-  SealedImage result;
+  const DirtyChunks dirty = overlay.frozen_chunks();
+  const std::vector<std::uint64_t> chunks(dirty.chunks.begin(), dirty.chunks.end());
   std::map<std::uint64_t, ChunkRef> changes;
-  for (std::size_t i = 0; i < chunks.size(); ++i) {
-    if (after[i] == before[i]) continue;
-    changes.emplace(chunks[i], after[i]);
-    if (!after[i].is_zero()) result.new_objects.push_back(after[i].cid);
+  for (std::span<const std::uint64_t> rest = chunks; !rest.empty();) {
+    const auto some = rest.first(std::min(rest.size(), kSealedAtOnce));
+    seal_some(context, overlay, base, some, changes);
+    rest = rest.subspan(some.size());
   }
-  result.root = update_tree(context.reader, base, changes, context.domain_secret, [&](const SealedObject& page) {
+  SealedImage result;
+  for (const auto& [chunk, ref] : changes) {
+    if (!ref.is_zero()) result.new_objects.push_back(ref.cid);
+  }
+  const auto emit = [&](const SealedObject& page) {
     context.settled.put(page.ref.cid, page.bytes);
     result.new_objects.push_back(page.ref.cid);
-  });
+  };
+  result.root = update_tree(context.reader, base, changes, context.domain_secret, emit, dirty.zeros);
   context.settled.sync();
   return result;
 }
 
 void settle(const SealContext& context, Journal& journal, std::span<SettleImage> images, std::uint64_t target_bytes) {
-  while (journal.size_bytes() > target_bytes) {
+  for (std::size_t left = journal.segment_count(); left > 0 && journal.size_bytes() > target_bytes; --left) {
     SegmentPtr segment = journal.oldest();
     if (!segment) return;
-    for (SettleImage& image : images) {
-      const auto dirty = image.overlay.chunks_with_bytes(segment);
-      const std::vector<std::uint64_t> chunks(dirty.begin(), dirty.end());
-      std::vector<ChunkRef> refs(chunks.size());
-      std::vector<std::vector<PieceAt>> seen(chunks.size());
-      parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
-        thread_local Bytes plaintext;
-        plaintext.resize(kChunkSize);
-        seen[i] = image.overlay.pieces_of(chunks[i]);
-        const auto gaps = image.overlay.read(chunks[i] * kChunkSize, plaintext);
-        const auto replaced = image.overlay.replaced(chunks[i]);
-        const ChunkRef below =
-            replaced ? *replaced : find_chunk(context.reader, image.base, chunks[i], Priority::kUpload);
-        fill_gaps(context.reader, below, chunks[i], gaps, plaintext);
-        refs[i] = put_sealed(context, plaintext);
-      });
-      // The objects are durable before a record can say that they replace the bytes.
-      context.settled.sync();
-      for (std::size_t i = 0; i < chunks.size(); ++i) image.overlay.replace_chunk(chunks[i], refs[i], seen[i]);
-      image.overlay.rewrite_records(segment);
+    std::uint64_t live = 0;
+    for (const SettleImage& image : images) {
+      if (image.overlay.is_frozen()) return;  // nothing of it can be replaced now
+      settle_segment(context, image, segment);
+      live += image.overlay.live_bytes(segment);
     }
+    // Each move frees several times what it writes, so that settling costs a bounded share of what was written.
+    if (live * kMostMoved > journal.size_of(segment)) return;
+    for (const SettleImage& image : images) image.overlay.move_records(segment);
     segment.reset();  // ours would keep it
-    if (journal.collect() == 0) return;  // somebody writes faster than we settle, or a snapshot is going on: later
+    if (journal.collect() == 0) return;  // somebody reads from it, or a snapshot began: later
   }
 }
 
@@ -99,9 +148,9 @@ void settle_memory(const SealContext& context, Image& memory, const ScratchOverl
   const std::vector<std::uint64_t> chunks(dirty.begin(), dirty.end());
   std::vector<ChunkRef> refs(chunks.size());
   parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
-    thread_local Bytes plaintext;
-    plaintext.assign(kChunkSize, 0);
-    memory.read(chunks[i] * kChunkSize, plaintext);
+    thread_local Bytes plaintext(kChunkSize);
+    const std::size_t got = memory.read(chunks[i] * kChunkSize, plaintext);
+    std::fill(plaintext.begin() + static_cast<std::ptrdiff_t>(got), plaintext.end(), std::uint8_t{0});
     refs[i] = put_sealed(context, plaintext);
   });
   context.settled.sync();

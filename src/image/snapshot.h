@@ -26,11 +26,13 @@ struct SealedImage {
 SealedImage seal_frozen(const SealContext& context, JournalOverlay& overlay, const TreeRoot& base);
 
 /// Settling: seals chunks whose bytes lie in the journal's oldest segments and
-/// lets go of the segments, until the journal is below `target_bytes` or nothing
-/// more can go. `images` pairs each overlay with its base.
+/// lets go of the segments, until the journal is below `target_bytes` or most of
+/// the oldest segment is still needed. What cannot be sealed now (chunks that are
+/// written all the time, or whose rest cannot be fetched) stays in the journal.
+/// `images` pairs each overlay with the image that it lies over.
 struct SettleImage {
   JournalOverlay& overlay;
-  TreeRoot base;
+  std::shared_ptr<const Image> image;
 };
 void settle(const SealContext& context, Journal& journal, std::span<SettleImage> images, std::uint64_t target_bytes);
 

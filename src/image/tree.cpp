@@ -5,7 +5,7 @@
 
 #include "image/tree.h"
 
-#include <fmt/format.h>
+#include <algorithm>
 
 namespace isr {
 namespace {
@@ -15,23 +15,22 @@ constexpr std::uint64_t reach(unsigned level) { return 1ULL << (8U * level); }
 
 class TreeUpdate {
  public:
-  TreeUpdate(ChunkReader& reader, const std::map<std::uint64_t, ChunkRef>& changes, const Key& domain_secret,
-             const EmitObject& emit)
-      : reader_(reader), changes_(changes), domain_secret_(domain_secret), emit_(emit) {}
+  TreeUpdate(ChunkReader& reader, const std::map<std::uint64_t, ChunkRef>& changes, std::span<const ChunkRun> zeros,
+             std::uint64_t count, const Key& domain_secret, const EmitObject& emit)
+      : reader_(reader), changes_(changes), zeros_(zeros), count_(count), domain_secret_(domain_secret), emit_(emit) {}
 
   /// The page at `level` whose first chunk is `first`, with the changes below it.
   ChunkRef rewrite(const ChunkRef& page, unsigned level, std::uint64_t first) {
-    const std::uint64_t end = first + reach(level + 1);
-    auto it = changes_.lower_bound(first);
-    if (it == changes_.end() || it->first >= end) return page;
+    const std::uint64_t end = std::min(first + reach(level + 1), count_);
+    if (first >= end) return page;
+    if (is_zeroed(first, end)) return {};
+    if (!is_changed(first, end) && (page.is_zero() || !touches_zeros(first, end))) return page;
     std::vector<ChunkRef> refs(kReferencesPerPage);
-    if (!page.is_zero()) refs = *reader_.read_page(page);
+    if (!page.is_zero()) refs = *reader_.read_page(page, Priority::kUpload);
     const std::vector<ChunkRef> before = refs;
-    while (it != changes_.end() && it->first < end) {
-      const std::uint64_t slot = (it->first - first) / reach(level);
+    for (std::size_t slot = 0; slot < kReferencesPerPage; ++slot) {
       const std::uint64_t slot_first = first + slot * reach(level);
-      refs[slot] = level == 0 ? it->second : rewrite(refs[slot], level - 1, slot_first);
-      it = changes_.lower_bound(slot_first + reach(level));
+      refs[slot] = level == 0 ? leaf(refs[slot], slot_first) : rewrite(refs[slot], level - 1, slot_first);
     }
     if (refs == before) return page;
     const SealedObject sealed = seal_page(refs, domain_secret_);
@@ -40,8 +39,32 @@ class TreeUpdate {
   }
 
  private:
+  ChunkRef leaf(const ChunkRef& before, std::uint64_t chunk) const {
+    if (const auto it = changes_.find(chunk); it != changes_.end()) return it->second;
+    return chunk < count_ && is_zeroed(chunk, chunk + 1) ? ChunkRef{} : before;
+  }
+  bool is_changed(std::uint64_t first, std::uint64_t end) const {
+    const auto it = changes_.lower_bound(first);
+    return it != changes_.end() && it->first < end;
+  }
+  /// The first run that does not end before `chunk`.
+  std::span<const ChunkRun>::iterator run_at(std::uint64_t chunk) const {
+    return std::upper_bound(zeros_.begin(), zeros_.end(), chunk,
+                            [](std::uint64_t c, const ChunkRun& run) { return c < run.end(); });
+  }
+  bool touches_zeros(std::uint64_t first, std::uint64_t end) const {
+    const auto run = run_at(first);
+    return run != zeros_.end() && run->first < end;
+  }
+  bool is_zeroed(std::uint64_t first, std::uint64_t end) const {
+    const auto run = run_at(first);
+    return run != zeros_.end() && run->first <= first && run->end() >= end;
+  }
+
   ChunkReader& reader_;
   const std::map<std::uint64_t, ChunkRef>& changes_;
+  std::span<const ChunkRun> zeros_;
+  std::uint64_t count_;
   const Key& domain_secret_;
   const EmitObject& emit_;
 };
@@ -81,11 +104,12 @@ ChunkRef find_chunk(ChunkReader& reader, const TreeRoot& tree, std::uint64_t ind
 }
 
 TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<std::uint64_t, ChunkRef>& changes,
-                     const Key& domain_secret, const EmitObject& emit) {
-  if (!changes.empty() && changes.rbegin()->first >= chunk_count(base.size)) {
+                     const Key& domain_secret, const EmitObject& emit, std::span<const ChunkRun> zeros) {
+  const std::uint64_t count = chunk_count(base.size);
+  if ((!changes.empty() && changes.rbegin()->first >= count) || (!zeros.empty() && zeros.back().end() > count)) {
     throw Error(ErrorKind::kBug, "a changed chunk beyond the image's end");
   }
-  TreeUpdate update(reader, changes, domain_secret, emit);
+  TreeUpdate update(reader, changes, zeros, count, domain_secret, emit);
   return {base.size, update.rewrite(base.root, tree_levels(base.size) - 1, 0)};
 }
 

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <map>
+#include <span>
 
 #include "image/chunk_reader.h"
 
@@ -25,11 +26,21 @@ struct TreeRoot {
 ChunkRef find_chunk(ChunkReader& reader, const TreeRoot& tree, std::uint64_t index,
                     Priority priority = Priority::kGuest);
 
+/// A run of chunks.
+struct ChunkRun {
+  std::uint64_t first = 0;
+  std::uint64_t count = 0;
+  std::uint64_t end() const noexcept { return first + count; }
+  friend bool operator==(const ChunkRun&, const ChunkRun&) = default;
+};
+
 /// What a change of references makes of a tree: the pages above them, sealed
-/// anew, handed to `emit` (children before parents); the rest is shared.
+/// anew, handed to `emit` (children before parents); the rest is shared. `zeros`:
+/// chunks that become all zero, in order, apart from each other and from
+/// `changes`; whole subtrees of them are not even read.
 using EmitObject = std::function<void(const SealedObject&)>;
 TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<std::uint64_t, ChunkRef>& changes,
-                     const Key& domain_secret, const EmitObject& emit);
+                     const Key& domain_secret, const EmitObject& emit, std::span<const ChunkRun> zeros = {});
 
 /// Calls visit(index, ref) for every chunk that is not zero, in order.
 void for_each_chunk(ChunkReader& reader, const TreeRoot& tree,

@@ -287,7 +287,7 @@ void Session::settle_if_needed() {
   std::vector<SettleImage> images;
   for (const SessionImage& image : state_.images) {
     Part& owner = part(image.image.name);
-    images.push_back({*owner.overlay, owner.image->base()});
+    images.push_back({*owner.overlay, owner.image});
   }
   settle(seal_context(), *journal_, images, kJournalTarget);
 }

@@ -119,7 +119,7 @@ TEST_CASE("a writable image reads like a plain file through writes, discards, sn
       case 4:
         if (below(6) == 0) {
           bench.journal->roll();
-          SettleImage one{*bench.overlay, bench.base};
+          SettleImage one{*bench.overlay, bench.image};
           settle(bench.context(), *bench.journal, {&one, 1}, 0);
         }
         break;
@@ -165,7 +165,7 @@ TEST_CASE("settling bounds the journal by what differs, not by what was written"
     bench.model = data;
     bench.journal->roll();
   }
-  SettleImage one{*bench.overlay, bench.base};
+  SettleImage one{*bench.overlay, bench.image};
   settle(bench.context(), *bench.journal, {&one, 1}, 4096);
   CHECK(bench.journal->size_bytes() < 8192);
   bench.check();

@@ -1,0 +1,214 @@
+// The bytes of a segment. The header carries a tag of its own: under a wrong key
+// nothing of a journal verifies, and without the tag that would look like a
+// journal whose every write was torn.
+
+#include "image/journal_segment.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace isr {
+namespace {
+
+constexpr std::string_view kMagic = "ISRJ";
+constexpr std::uint32_t kFormat = 1;
+constexpr std::size_t kSegmentIdSize = 32;
+constexpr std::size_t kSealedHeaderSize = kSegmentHeaderSize - kTagSize;
+constexpr std::size_t kWindowSize = 1U << 20U;
+
+/// Of the header's tag; a sequence number gives no such nonce.
+Nonce header_nonce() {
+  Nonce nonce;
+  nonce.value.fill(0xff);
+  return nonce;
+}
+
+Nonce record_nonce(std::uint64_t sequence) {
+  Nonce nonce;
+  for (std::size_t i = 0; i < 8; ++i) nonce.value[i] = static_cast<std::uint8_t>(sequence >> (8 * i));
+  return nonce;
+}
+
+template <class Integer>
+void store(std::uint8_t*& out, Integer value) {
+  for (std::size_t i = 0; i < sizeof value; ++i) *out++ = static_cast<std::uint8_t>(value >> (8 * i));
+}
+
+void encode_header(const RecordHeader& h, std::uint8_t* out) {
+  store(out, static_cast<std::uint8_t>(h.kind));
+  store(out, std::uint8_t{0});
+  store(out, h.image);
+  store(out, h.length);
+  store(out, h.offset);
+  store(out, h.sequence);
+  store(out, h.synced);
+}
+
+/// nullopt: not a header. bytes has at least kRecordHeaderSize.
+std::optional<RecordHeader> decode_header(ByteView bytes) {
+  if (bytes[0] < 1 || bytes[0] > kLastRecordKind || bytes[1] != 0) return std::nullopt;  // most of what is no header
+  ByteReader r(bytes, "journal record");
+  RecordHeader h;
+  h.kind = static_cast<RecordKind>(r.u8());
+  r.u8();
+  h.image = r.u16();
+  h.length = r.u32();
+  h.offset = r.u64();
+  h.sequence = r.u64();
+  h.synced = r.u64();
+  if (h.length > kMaxRecordPayload || h.synced >= h.sequence) return std::nullopt;
+  return h;
+}
+
+Key segment_key(const Key& device_key, ByteView id) { return hkdf_sha256(device_key.view(), id, "isr1/journal"); }
+
+class Replay {
+ public:
+  Replay(const std::shared_ptr<JournalSegment>& segment, const std::function<void(const ReplayedRecord&)>& visit)
+      : segment_(segment), visit_(visit) {
+    found_.file_size = file_size(segment->fd.get(), segment->path);
+    found_.end = kSegmentHeaderSize;
+    found_.end_sequence = segment->first_sequence;
+  }
+
+  SegmentReplay run() {
+    while (const auto header = verified_at(found_.end)) {
+      if (header->sequence != found_.end_sequence) break;
+      note(*header);
+      visit_({header->kind, header->image, header->offset, header->sequence, payload_,
+              {segment_, found_.end, header->sequence, header->length}});
+      found_.end += record_size(header->length);
+      ++found_.end_sequence;
+    }
+    look_behind();
+    return found_;
+  }
+
+ private:
+  void note(const RecordHeader& header) {
+    found_.greatest_synced = std::max(found_.greatest_synced, header.synced);
+  }
+
+  /// What a record behind the first bad one says of it.
+  void look_behind() {
+    std::uint64_t position = found_.end + 1;
+    while (position + record_size(0) <= found_.file_size) {
+      const std::uint64_t skipped = position - found_.end;
+      const auto header = header_at(position);
+      const bool likely = header && header->sequence > found_.end_sequence &&
+                          header->sequence - found_.end_sequence <= skipped / record_size(0) + 1;
+      if (likely && verified_at(position)) {
+        note(*header);
+        position += record_size(header->length);
+      } else {
+        ++position;
+      }
+    }
+  }
+
+  std::optional<RecordHeader> header_at(std::uint64_t position) {
+    if (position + record_size(0) > found_.file_size) return std::nullopt;
+    const auto header = decode_header(bytes_at(position, kRecordHeaderSize));
+    if (!header || position + record_size(header->length) > found_.file_size) return std::nullopt;
+    return header;
+  }
+
+  std::optional<RecordHeader> verified_at(std::uint64_t position) {
+    const auto header = header_at(position);
+    if (!header) return std::nullopt;
+    payload_.resize(header->length);
+    const ByteView record = bytes_at(position, record_size(header->length));
+    if (!segment_->open_record(record, header->sequence, payload_)) return std::nullopt;
+    return header;
+  }
+
+  /// Through a window, so that a record costs no call to the kernel. Within the file.
+  ByteView bytes_at(std::uint64_t position, std::size_t size) {
+    if (position < window_start_ || position + size > window_start_ + window_.size()) {
+      window_.resize(std::min<std::uint64_t>(kWindowSize, found_.file_size - position));
+      window_start_ = position;
+      read_exact_at(segment_->fd.get(), window_, position, segment_->path);
+    }
+    return ByteView(window_).subspan(position - window_start_, size);
+  }
+
+  const std::shared_ptr<JournalSegment>& segment_;
+  const std::function<void(const ReplayedRecord&)>& visit_;
+  SegmentReplay found_;
+  Bytes payload_;
+  Bytes window_;
+  std::uint64_t window_start_ = 0;
+};
+
+}  // namespace
+
+JournalSegment::JournalSegment(fs::path file, UniqueFd handle, std::uint64_t number, std::uint64_t first,
+                               const Key& segment_key)
+    : path(std::move(file)), fd(std::move(handle)), index(number), first_sequence(first), key_(segment_key) {}
+
+std::shared_ptr<JournalSegment> JournalSegment::create(const fs::path& directory, std::uint64_t index,
+                                                       std::uint64_t first_sequence, const Key& device_key) {
+  Bytes id(kSegmentIdSize);
+  random_bytes(id);
+  const Key key = segment_key(device_key, id);
+  ByteWriter header;
+  header.put(as_bytes(kMagic)).u32(kFormat).put(id).u64(index).u64(first_sequence);
+  const auto tag = gcm_seal(key, header_nonce(), {header.bytes()}, {}, {});
+  header.put(tag);
+  const fs::path path = directory / fmt::format("{:016x}.journal", index);
+  UniqueFd fd = open_file(path, O_RDWR | O_CREAT | O_EXCL);
+  try {
+    write_all_at(fd.get(), header.bytes(), 0, path);
+  } catch (const Error&) {
+    remove_if_exists(path);
+    throw;
+  }
+  return std::shared_ptr<JournalSegment>(new JournalSegment(path, std::move(fd), index, first_sequence, key));
+}
+
+std::shared_ptr<JournalSegment> JournalSegment::open(const fs::path& path, UniqueFd fd, const Key& device_key) {
+  Bytes header(kSegmentHeaderSize);
+  // A sync of any record covers the header: what is short or empty was never synced.
+  if (read_at(fd.get(), header, 0, path) < kSegmentHeaderSize || is_zero(header)) return nullptr;
+  ByteReader r(header, "journal segment");
+  if (as_text(r.take(kMagic.size())) != kMagic) {
+    throw Error(ErrorKind::kCorrupt, fmt::format("{} is not a journal segment", path.string()));
+  }
+  if (const auto format = r.u32(); format != kFormat) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{}: journal format {} is not known", path.string(), format));
+  }
+  const Key key = segment_key(device_key, r.take(kSegmentIdSize));
+  const std::uint64_t index = r.u64();
+  const std::uint64_t first_sequence = r.u64();
+  if (!gcm_open(key, header_nonce(), {ByteView(header).first(kSealedHeaderSize)}, {}, r.take(kTagSize), {})) {
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("the header of journal segment {} is damaged, or the segment is another host's",
+                            path.string()));
+  }
+  return std::shared_ptr<JournalSegment>(new JournalSegment(path, std::move(fd), index, first_sequence, key));
+}
+
+void JournalSegment::seal_record(const RecordHeader& header, ByteView payload, MutableBytes out) const {
+  encode_header(header, out.data());
+  const auto tag = gcm_seal(key_, record_nonce(header.sequence), {out.first(kRecordHeaderSize)}, payload,
+                            out.subspan(kRecordHeaderSize, payload.size()));
+  std::copy(tag.begin(), tag.end(), out.begin() + static_cast<std::ptrdiff_t>(kRecordHeaderSize + payload.size()));
+}
+
+bool JournalSegment::open_record(ByteView record, std::uint64_t sequence, MutableBytes out) const {
+  const ByteView header = record.first(kRecordHeaderSize);
+  const ByteView cipher = record.subspan(kRecordHeaderSize, out.size());
+  const ByteView tag = record.subspan(kRecordHeaderSize + out.size(), kTagSize);
+  return gcm_open(key_, record_nonce(sequence), {header}, cipher, tag, out);
+}
+
+SegmentReplay replay_segment(const std::shared_ptr<JournalSegment>& segment,
+                             const std::function<void(const ReplayedRecord&)>& visit) {
+  return Replay(segment, visit).run();
+}
+
+}  // namespace isr
