@@ -122,9 +122,7 @@ Bytes with_checksum(const Key& key) {
   ByteWriter hashed;
   hashed.put(as_bytes("isr1/recovery-key")).u8(0).put(key.view());
   const Sha256 sum = sha256(hashed.bytes());
-  Bytes out = to_bytes(key.view());
-  out.insert(out.end(), sum.value.begin(), sum.value.begin() + kChecksumSize);
-  return out;
+  return ByteWriter().put(key.view()).put(sum.view().first(kChecksumSize)).take();
 }
 
 /// The digits of a typed recovery key; Error{kUsage} for other characters.
