@@ -1,0 +1,100 @@
+#pragma once
+
+#include "base/file.h"
+#include "image/scratch_overlay.h"
+#include "image/snapshot.h"
+#include "image/tree_builder.h"
+#include "support/bytes.h"
+
+namespace isr::test {
+
+inline Key domain_secret() { return hkdf_sha256(as_bytes("domain"), {}, "test"); }
+
+/// A session's parts without a session: a settled store, a journal, one image.
+struct ImageBench {
+  explicit ImageBench(const fs::path& where, const TreeRoot& at, std::uint64_t void_records_below = 0)
+      : directory(where), base(at), void_below(void_records_below) {
+    PackStoreOptions options;
+    options.durable = true;
+    settled = open_pack_store(directory / "settled", options);
+    StackParts parts;
+    parts.settled = settled;
+    reader = std::make_shared<ChunkReader>(open_stack(parts, stats), ReaderOptions{1U << 20U, 16, 2});
+    open();
+  }
+
+  void open() {
+    image.reset();
+    overlay.reset();
+    journal.reset();
+    struct Kept {
+      ReplayedRecord record;
+      Bytes payload;
+    };
+    std::vector<Kept> kept;
+    journal = std::make_shared<Journal>(directory / "journal", hkdf_sha256(as_bytes("device"), {}, "test"),
+                                        [&](const ReplayedRecord& r) {
+                                          if (r.sequence >= void_below) kept.push_back({r, to_bytes(r.payload)});
+                                        });
+    journal->raise_sequence(void_below);
+    overlay = std::make_shared<JournalOverlay>(journal, std::uint16_t{0});
+    for (Kept& k : kept) {
+      k.record.payload = k.payload;
+      overlay->replay(k.record);
+    }
+    image = std::make_shared<Image>("disk", base, reader, overlay);
+  }
+
+  SealContext context() { return {*reader, *settled, domain_secret(), 2}; }
+
+  /// What a session does; `save` is told the base and boundary before anything is dropped.
+  template <class Save>
+  void publish(Save save) {
+    const std::uint64_t boundary = overlay->freeze();
+    journal->sync();
+    base = seal_frozen(context(), *overlay, base).root;
+    void_below = boundary;
+    save();
+    image->set_base(base);
+    overlay->drop_frozen();
+    journal->collect();
+  }
+
+  void settle_to(std::uint64_t target_bytes) {
+    SettleImage one{*overlay, image};
+    settle(context(), *journal, {&one, 1}, target_bytes);
+  }
+
+  fs::path directory;
+  SourceStats stats;
+  std::shared_ptr<PackStore> settled;
+  std::shared_ptr<ChunkReader> reader;
+  std::shared_ptr<Journal> journal;
+  std::shared_ptr<JournalOverlay> overlay;
+  std::shared_ptr<Image> image;
+  TreeRoot base;
+  std::uint64_t void_below = 0;
+};
+
+/// A block of 4 KiB that says who wrote it: bytes that follow from a number, so
+/// that a mixture of two writes shows. Stamp 0 is a block of zeros.
+inline constexpr std::size_t kStampBlock = 4096;
+inline void put_stamp(std::uint64_t block, std::uint64_t stamp, MutableBytes out) {
+  for (std::size_t i = 0; i < kStampBlock; i += 16) {
+    const std::uint64_t first = stamp == 0 ? 0 : stamp;
+    const std::uint64_t second = stamp == 0 ? 0 : block;
+    std::memcpy(out.data() + i, &first, 8);
+    std::memcpy(out.data() + i + 8, &second, 8);
+  }
+}
+/// nullopt: not one whole stamp of this block.
+inline std::optional<std::uint64_t> stamp_of(std::uint64_t block, ByteView bytes) {
+  std::uint64_t stamp = 0;
+  std::memcpy(&stamp, bytes.data(), 8);
+  Bytes expected(kStampBlock);
+  put_stamp(block, stamp, expected);
+  if (!std::equal(expected.begin(), expected.end(), bytes.begin(), bytes.end())) return std::nullopt;
+  return stamp;
+}
+
+}  // namespace isr::test
