@@ -11,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -79,6 +80,7 @@ struct Qemu::Impl {
   void prepare_migration();
   void give_state_file(int fd);
   void await_migration(std::string_view what);
+  void await_postmigrate();
   void cancel_migration() const;
   void on_qmp_event(const QmpEvent& event);
   void on_child_exit();
@@ -165,6 +167,18 @@ void Qemu::Impl::await_migration(std::string_view what) {
   if (result == "exiting") throw_ended(Error(ErrorKind::kVm, fmt::format("QEMU ended {}", what)));
   const auto why = text_member(ask("query-migrate"), "error-desc");
   throw Error(ErrorKind::kVm, fmt::format("QEMU failed {}: {}", what, why.empty() ? "no end in sight" : why));
+}
+
+/// "completed" is told shortly before the machine leaves "finish-migrate", and until then QEMU refuses cont.
+void Qemu::Impl::await_postmigrate() {
+  const auto deadline = std::chrono::steady_clock::now() + options.patience.timeout;
+  while (text_member(ask("query-status"), "status") == "finish-migrate") {
+    if (options.patience.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "cancelled to save the device state");
+    if (std::chrono::steady_clock::now() > deadline) {
+      throw Error(ErrorKind::kVm, "QEMU does not finish saving the device state");
+    }
+    std::this_thread::sleep_for(milliseconds(1));
+  }
 }
 
 /// So that the VM can go on. Whoever calls has a failure to tell already.
@@ -276,6 +290,7 @@ Bytes Qemu::save_device_state() {
   impl.give_state_file(file.get());
   impl.ask("migrate", {{"uri", kStateUri}});
   impl.await_migration("to save the device state");
+  impl.await_postmigrate();
   // QEMU writes through the same open file: its offset is where it ended.
   const auto size = ::lseek(file.get(), 0, SEEK_CUR);
   if (size <= 0) throw Error(ErrorKind::kVm, "QEMU saved no device state");
