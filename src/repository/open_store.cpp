@@ -6,6 +6,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "base/sync.h"
 #include "repository/blob_store.h"
 
 namespace isr {
@@ -134,7 +135,39 @@ std::string canonical_http_url(std::string_view rest, bool https) {
   return fmt::format("{}://{}{}{}", https ? "https" : "http", lower(host), port, path);
 }
 
+/// Opens the store when it is first asked for something, and again after a failure.
+class LazyStore : public BlobStore {
+ public:
+  LazyStore(std::string url, const StoreOptions& options) : BlobStore(url, true), url_(std::move(url)), options_(options) {}
+
+  std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
+    return opened()->get(name, range, stop);
+  }
+  std::optional<std::uint64_t> stat(std::string_view name) override { return opened()->stat(name); }
+  PutResult put_new(std::string_view name, ByteView bytes) override { return opened()->put_new(name, bytes); }
+  void put_hint(std::string_view name, ByteView bytes) override { opened()->put_hint(name, bytes); }
+  std::optional<std::vector<std::string>> list(std::string_view prefix) override { return opened()->list(prefix); }
+  bool remove(std::string_view name) override { return opened()->remove(name); }
+
+ private:
+  BlobStorePtr opened() {
+    if (BlobStorePtr store = *store_.lock()) return store;
+    // Without the mutex: it may take a time-out. Two that race open it twice, which harms nobody.
+    BlobStorePtr store = open_store(url_, options_);
+    *store_.lock() = store;
+    return store;
+  }
+
+  std::string url_;
+  StoreOptions options_;
+  Sync<BlobStorePtr> store_;
+};
+
 }  // namespace
+
+BlobStorePtr make_lazy_store(const std::string& url, const StoreOptions& options) {
+  return std::make_shared<LazyStore>(canonical_store_url(url), options);
+}
 
 std::string canonical_store_url(const std::string& url) {
   if (url.empty()) refuse("it is empty");

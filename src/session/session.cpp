@@ -54,6 +54,32 @@ std::shared_ptr<ChunkReader> make_reader(const StackParts& parts, SourceStats& s
 /// A directory that end() began to delete.
 fs::path ended_directory(const fs::path& directory) { return directory.string() + ".ended"; }
 
+/// With the lock held, so that what is the newest version stays it.
+void write_first_state(const Account& account, const ParcelEntry& parcel, const LockRecord& lock,
+                       std::optional<std::uint64_t> n) {
+  LoadedVersion loaded = load_version(account, parcel);
+  const std::uint64_t newest = loaded.head.head.n;
+  const Sha256 newest_hash = loaded.head.hash;
+  if (n && *n != newest) loaded = load_version(account, parcel, n);
+
+  SessionState state;
+  state.parcel_id = parcel.id;
+  state.parcel_name = parcel.name;
+  state.base = newest;  // an older version is continued as a new one behind the newest
+  state.base_hash = newest_hash;
+  state.base_version = loaded.version;
+  state.phase = loaded.version.suspended() ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
+  state.since = wall_now();
+  state.lock_s = lock.s;
+  state.lock_mode = lock.mode;
+  state.vm = loaded.version.vm;
+  state.stamp = loaded.version.stamp;
+  state.images = number_images(loaded.version);
+  const fs::path directory = account.parcel_directory(parcel);
+  make_private_directory(directory);
+  write_session_state(directory, account.device_key, state);
+}
+
 }  // namespace
 
 std::shared_ptr<PackStore> open_cache(const Paths& paths, const Config& config) {
@@ -68,33 +94,27 @@ void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode,
                      const std::optional<std::string>& steal_reason) {
   const fs::path directory = account.parcel_directory(parcel);
   fs::remove_all(ended_directory(directory));
+  if (fs::exists(directory / "journal")) {
+    // Its records belong to another base; put over this one they would be wrong bytes.
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("{} holds unsynced changes of an earlier session, whose description is missing",
+                            directory.string()),
+                {"put its file 'session' back from a backup, or move the directory away to give the changes up"});
+  }
   auto& store = account.online("checking out " + parcel.name);
   if (!store.writable()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only: it can be mounted, not run", store.describe()),
                 {fmt::format("isr mount {}@latest DIR    looks at it", parcel.name)});
   }
-  LoadedVersion loaded = load_version(account, parcel);
-  const std::uint64_t newest = loaded.head.head.n;
-  const Sha256 newest_hash = loaded.head.hash;
   auto lock = account.lock(parcel);
-  const LockRecord record = steal_reason ? lock.steal(mode, newest, *steal_reason) : lock.acquire(mode, newest);
-  if (n && *n != newest) loaded = load_version(account, parcel, n);
-
-  SessionState state;
-  state.parcel_id = parcel.id;
-  state.parcel_name = parcel.name;
-  state.base = newest;  // an older version is continued as a new one behind the newest
-  state.base_hash = newest_hash;
-  state.base_version = loaded.version;
-  state.phase = loaded.version.suspended() ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
-  state.since = wall_now();
-  state.lock_s = record.s;
-  state.lock_mode = mode;
-  state.vm = loaded.version.vm;
-  state.stamp = loaded.version.stamp;
-  state.images = number_images(loaded.version);
-  make_private_directory(directory);
-  write_session_state(directory, account.device_key, state);
+  const std::uint64_t before = load_version(account, parcel).head.head.n;
+  const LockRecord record = steal_reason ? lock.steal(mode, before, *steal_reason) : lock.acquire(mode, before);
+  try {
+    write_first_state(account, parcel, record, n);
+  } catch (const Error&) {
+    lock.release(record);
+    throw;
+  }
 }
 
 Session::Session(Account& account, const ParcelEntry& parcel)
@@ -113,7 +133,8 @@ Session::Session(Account& account, const ParcelEntry& parcel)
   StackParts parts;
   parts.settled = settled_;
   parts.cache = cache_;
-  parts.repository = account.store;
+  // Offline, reads go on asking: they find the repository when it comes back.
+  parts.repository = account.offline() ? make_lazy_store(account.entry.url, account.store_options) : account.store;
   parts.unreachable = config.get("read.unreachable") == "wait" ? Unreachable::kWait : Unreachable::kFail;
   reader_ = make_reader(parts, source_stats_);
   resolve_pending();
@@ -295,7 +316,7 @@ void Session::settle_if_needed() {
 void Session::go_online() {
   if (!account_.offline()) return;
   try {
-    account_.store = open_store(account_.entry.url);
+    account_.store = open_store(account_.entry.url, account_.store_options);
   } catch (const Error& error) {
     throw Error(ErrorKind::kOffline, error.what(),
                 {"everything is kept here; run the command again when the repository can be reached"});
