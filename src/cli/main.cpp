@@ -1,5 +1,7 @@
 // The only place that knows every command.
 #include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <string_view>
@@ -20,10 +22,19 @@ void fill_standard_descriptors() {
   if (fd > STDERR_FILENO) ::close(fd);
 }
 
+/// What we hold in memory is for nobody else: keys, the password, a guest's data. No
+/// core file, whoever collects them, and no other program of this user looks inside.
+void keep_memory_to_ourselves() {
+  const rlimit none{0, 0};
+  ::setrlimit(RLIMIT_CORE, &none);
+  ::prctl(PR_SET_DUMPABLE, 0);  // a limit of 0 does not stop a core_pattern that is a pipe
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   fill_standard_descriptors();
+  keep_memory_to_ourselves();
   const std::string_view first = argc == 2 ? argv[1] : "";
   if (first == isr::kSessionDaemonArgument) return isr::session_daemon_main();
   if (first == isr::kMountDaemonArgument) return isr::mount_daemon_main();
