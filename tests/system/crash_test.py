@@ -1,0 +1,73 @@
+"""The session daemon is killed while somebody writes: nothing that was promised is missing afterwards.
+
+ISR_TEST_ROUNDS=20 crash_test.py ISR   for more random moments than CI has time for."""
+import pathlib
+
+import support
+import writing
+from support import expect
+
+
+def test_after_a_kill_the_disk_is_exactly_what_was_written(world):
+    chance = writing.chance()
+    a = world.host("a")
+    a.init_repository(world.new_folder("repository"))
+    image, content = writing.small_disk(world, chance)
+    a.run("import", "work", image)
+    disk = writing.check_out(a, "work")
+    for number in range(writing.rounds(4)):
+        writer = writing.Writer(disk, content, chance, direct=number % 2 == 1)
+        writer.wait(20)
+        writing.moment(chance)
+        writing.kill_daemon(a, "work")
+        writer.stop()
+        expect(world.mounts(), "the mount of a killed daemon went away by itself: is this test right?")
+        disk = writing.check_out(a, "work")
+        writer.check(disk)
+        if number % 3 == 1:  # what was recovered can be published, too
+            a.run("checkin", "work")
+            disk = writing.check_out(a, "work")
+            writer.check(disk)
+    a.run("checkin", "work")
+    exported = world.folder / "export.raw"
+    a.run("export", "work", "--raw", exported)
+    expect(exported.read_bytes() == content, "the export differs from what was written")
+    a.run("check", "--deep")
+
+
+def test_after_a_kill_under_a_guest_all_flushed_sectors_are_there(world):
+    chance = writing.chance()
+    server = world.serve()
+    a = world.host("a")
+    a.init_repository(server.url)
+    a.run("import", "work", support.guest_image(), "--memory", "256M")
+    a.run("start", "work")
+    flushed = 0
+    for number in range(writing.rounds(2)):
+        console = a.console("work")
+        console.wait(r"DISK \d+", count=2)
+        writing.moment(chance, 4.0)
+        writing.kill_daemon(a, "work")
+        console.close()
+        console.check()
+        flushed = max(flushed, console.flushed())
+        # First as a file, by another program; then by the guest itself when it boots.
+        disk = writing.check_out(a, "work")
+        support.check_guest_disk(disk, flushed)
+        resumed = a.run("resume", "work")
+        expect("boot" in (resumed.out + resumed.err).lower(), f"resume does not say that it boots: {resumed}")
+        after = a.console("work")
+        seq = int(after.wait(r"BOOT seq=(\d+) bad=\d+.*")[0])
+        after.close()
+        expect(seq >= flushed, f"round {number}: the guest found {seq}, but {flushed} was flushed")
+    a.run("--yes", "poweroff", "work")
+    a.run("checkin", "work")
+    exported = world.folder / "export.raw"
+    a.run("export", "work", "--raw", exported)
+    support.check_guest_disk(exported, flushed)
+    expect(not list(pathlib.Path(a.runtime).glob("**/disk.raw")), "something is still mounted")
+
+
+if __name__ == "__main__":
+    support.main(test_after_a_kill_the_disk_is_exactly_what_was_written,
+                 test_after_a_kill_under_a_guest_all_flushed_sectors_are_there)

@@ -1,0 +1,116 @@
+"""For tests that interrupt isr while somebody writes: a writer that knows what it was promised."""
+import mmap
+import os
+import random
+import sys
+import threading
+import time
+
+import support
+
+BLOCK = 4096
+
+
+def rounds(default):
+    """How often a test repeats what it leaves to chance; ISR_TEST_ROUNDS for more than CI has time for."""
+    return int(os.environ.get("ISR_TEST_ROUNDS", default))
+
+
+def chance():
+    """Random numbers that a failure can be repeated with: ISR_TEST_SEED."""
+    seed = int(os.environ.get("ISR_TEST_SEED", random.randrange(1 << 30)))
+    print(f"    ISR_TEST_SEED={seed}", file=sys.stderr, flush=True)
+    return random.Random(seed)
+
+
+def small_disk(world, chance_, size=8 << 20):
+    """A raw disk of noise with some zeros in it, and its bytes."""
+    content = bytearray(chance_.randbytes(size))
+    content[size // 4: size // 4 + (1 << 20)] = bytes(1 << 20)
+    path = world.new_file("disk.raw")
+    path.write_bytes(content)
+    return path, content
+
+
+def check_out(host, parcel, *options):
+    """Returns the path of the parcel's writable disk."""
+    return os.path.join(host.run("checkout", parcel, *options, json=True)["mount"], "disk.raw")
+
+
+def kill_daemon(host, parcel):
+    pid = host.stat(parcel)["daemon_pid"]
+    support.kill(pid)
+    support.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the killed daemon ends")
+
+
+class Writer:
+    """Writes at random places of a file until the file fails or stop(); `content` is what every
+    answered write makes of it, `under_way` the one range that may be old, new or, block by block, both."""
+
+    def __init__(self, path, content, chance_, direct=False):
+        self.content, self.under_way, self.writes, self.flushes = content, None, 0, 0
+        self._chance, self._stop = random.Random(chance_.random()), threading.Event()
+        self._file = os.open(path, os.O_RDWR | (os.O_DIRECT if direct else 0))
+        self._direct = direct
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _piece(self):
+        unit = 512
+        length = unit * self._chance.choice((1, 1, 2, 7, 8, 8, 8, 16, 129, 512))
+        offset = unit * self._chance.randrange((len(self.content) - length) // unit)
+        stamp = self._chance.randbytes(16)
+        data = mmap.mmap(-1, length)  # aligned, as O_DIRECT wants it
+        data[:] = stamp * (length // 16)
+        return offset, data
+
+    def _run(self):
+        try:
+            while not self._stop.is_set():
+                offset, data = self._piece()
+                self.under_way = (offset, bytes(data))
+                if os.pwrite(self._file, data, offset) != len(data):
+                    return
+                self.content[offset:offset + len(data)] = data
+                self.under_way = None
+                self.writes += 1
+                if self._chance.random() < 0.1:
+                    os.fsync(self._file)
+                    self.flushes += 1
+        except OSError:
+            pass
+        finally:
+            try:
+                os.close(self._file)
+            except OSError:
+                pass  # of a daemon that was killed
+
+    def wait(self, writes, timeout=60):
+        goal = self.writes + writes
+        support.wait_until(lambda: self.writes >= goal or not self._thread.is_alive(), f"{writes} more writes", timeout, 0.002)
+
+    def stop(self):
+        """The writer's end, also after its file's daemon was killed."""
+        self._stop.set()
+        self._thread.join(timeout=60)
+        support.expect(not self._thread.is_alive(), "a write hangs")
+
+    def check(self, path):
+        """Exactly the answered writes are in the file; what was under way is settled in `content`."""
+        with open(path, "rb") as file:
+            found = file.read()
+        support.expect_equal(len(found), len(self.content), "the disk's size")
+        if self.under_way:
+            offset, data = self.under_way
+            for at in range(offset, offset + len(data), 512):
+                new = data[at - offset:at - offset + 512]
+                if found[at:at + 512] == new:
+                    self.content[at:at + 512] = new
+        if found != self.content:
+            bad = [at for at in range(0, len(found), 512) if found[at:at + 512] != self.content[at:at + 512]]
+            raise support.Failure(f"{len(bad)} sectors differ from what was written, the first at {bad[0]}")
+
+
+def moment(chance_, longest=1.0):
+    """Lets a random time go by: the one kind of waiting that a test of interruptions needs."""
+    time.sleep(chance_.uniform(0, longest))
