@@ -10,8 +10,36 @@ namespace isr::test {
 
 inline Key domain_secret() { return hkdf_sha256(as_bytes("domain"), {}, "test"); }
 
+/// A journal, the overlay that was replayed from it, the image over both.
+struct OpenedImage {
+  OpenedImage(const fs::path& journal_directory, const TreeRoot& base, std::uint64_t void_below,
+              const std::shared_ptr<ChunkReader>& reader) {
+    struct Kept {
+      ReplayedRecord record;
+      Bytes payload;
+    };
+    std::vector<Kept> kept;
+    journal = std::make_shared<Journal>(journal_directory, hkdf_sha256(as_bytes("device"), {}, "test"),
+                                        [&](const ReplayedRecord& r) {
+                                          if (r.sequence >= void_below) kept.push_back({r, to_bytes(r.payload)});
+                                        });
+    journal->raise_sequence(void_below);
+    overlay = std::make_shared<JournalOverlay>(journal, std::uint16_t{0});
+    for (Kept& k : kept) {
+      k.record.payload = k.payload;
+      overlay->replay(k.record);
+    }
+    image = std::make_shared<Image>("disk", base, reader, overlay);
+  }
+  OpenedImage() = default;
+
+  std::shared_ptr<Journal> journal;
+  std::shared_ptr<JournalOverlay> overlay;
+  std::shared_ptr<Image> image;
+};
+
 /// A session's parts without a session: a settled store, a journal, one image.
-struct ImageBench {
+struct ImageBench : OpenedImage {
   explicit ImageBench(const fs::path& where, const TreeRoot& at, std::uint64_t void_records_below = 0)
       : directory(where), base(at), void_below(void_records_below) {
     PackStoreOptions options;
@@ -24,25 +52,8 @@ struct ImageBench {
   }
 
   void open() {
-    image.reset();
-    overlay.reset();
-    journal.reset();
-    struct Kept {
-      ReplayedRecord record;
-      Bytes payload;
-    };
-    std::vector<Kept> kept;
-    journal = std::make_shared<Journal>(directory / "journal", hkdf_sha256(as_bytes("device"), {}, "test"),
-                                        [&](const ReplayedRecord& r) {
-                                          if (r.sequence >= void_below) kept.push_back({r, to_bytes(r.payload)});
-                                        });
-    journal->raise_sequence(void_below);
-    overlay = std::make_shared<JournalOverlay>(journal, std::uint16_t{0});
-    for (Kept& k : kept) {
-      k.record.payload = k.payload;
-      overlay->replay(k.record);
-    }
-    image = std::make_shared<Image>("disk", base, reader, overlay);
+    static_cast<OpenedImage&>(*this) = {};
+    static_cast<OpenedImage&>(*this) = OpenedImage(directory / "journal", base, void_below, reader);
   }
 
   SealContext context() { return {*reader, *settled, domain_secret(), 2}; }
@@ -60,18 +71,20 @@ struct ImageBench {
     journal->collect();
   }
 
-  void settle_to(std::uint64_t target_bytes) {
+  void publish() {
+    publish([] {});
+  }
+
+  void settle_to(std::uint64_t target_bytes) { settle_into(*settled, target_bytes); }
+  void settle_into(PackStore& store, std::uint64_t target_bytes) {
     SettleImage one{*overlay, image};
-    settle(context(), *journal, {&one, 1}, target_bytes);
+    settle({*reader, store, domain_secret(), 2}, *journal, {&one, 1}, target_bytes);
   }
 
   fs::path directory;
   SourceStats stats;
   std::shared_ptr<PackStore> settled;
   std::shared_ptr<ChunkReader> reader;
-  std::shared_ptr<Journal> journal;
-  std::shared_ptr<JournalOverlay> overlay;
-  std::shared_ptr<Image> image;
   TreeRoot base;
   std::uint64_t void_below = 0;
 };

@@ -6,65 +6,17 @@
 #include <catch2/catch.hpp>
 #include <random>
 
-#include "base/file.h"
-#include "image/scratch_overlay.h"
-#include "image/snapshot.h"
-#include "image/tree_builder.h"
-#include "support/bytes.h"
+#include "image/image_bench.h"
 
 namespace isr {
 namespace {
 
 constexpr std::uint64_t kSize = 5 * kChunkSize + 12288 + 512;
 
-Key secret() { return hkdf_sha256(as_bytes("domain"), {}, "test"); }
-Key device() { return hkdf_sha256(as_bytes("device"), {}, "test"); }
+Key secret() { return test::domain_secret(); }
 
-/// A session's parts without a session: a settled store, a journal, one image.
-struct Bench {
-  explicit Bench(std::uint64_t size) : model(size) {
-    PackStoreOptions options;
-    options.durable = true;
-    settled = open_pack_store(temp.path() / "settled", options);
-    StackParts parts;
-    parts.settled = settled;
-    reader = std::make_shared<ChunkReader>(open_stack(parts, stats), ReaderOptions{1U << 20U, 16, 2});
-    base = {size, {}};
-    open();
-  }
-
-  void open() {
-    std::vector<ReplayedRecord> found;
-    std::vector<Bytes> payloads;
-    image.reset();
-    overlay.reset();
-    journal.reset();
-    struct Kept {
-      ReplayedRecord record;
-      Bytes payload;
-    };
-    std::vector<Kept> kept;
-    journal = std::make_shared<Journal>(temp.path() / "journal", device(), [&](const ReplayedRecord& r) {
-      if (r.sequence >= void_below) kept.push_back({r, to_bytes(r.payload)});
-    });
-    journal->raise_sequence(void_below);
-    overlay = std::make_shared<JournalOverlay>(journal, std::uint16_t{0});
-    for (Kept& k : kept) {
-      k.record.payload = k.payload;
-      overlay->replay(k.record);
-    }
-    image = std::make_shared<Image>("disk", base, reader, overlay);
-  }
-
-  SealContext context() { return {*reader, *settled, secret(), 2}; }
-
-  void publish() {
-    const std::uint64_t boundary = overlay->freeze();
-    base = seal_frozen(context(), *overlay, base).root;
-    void_below = boundary;
-    image->set_base(base);
-    overlay->drop_frozen();
-  }
+struct Bench : TempDirectory, test::ImageBench {
+  explicit Bench(std::uint64_t size) : ImageBench(path(), {size, {}}), model(size) {}
 
   void check() {
     Bytes all(model.size());
@@ -76,15 +28,6 @@ struct Bench {
     }
   }
 
-  TempDirectory temp;
-  SourceStats stats;
-  std::shared_ptr<PackStore> settled;
-  std::shared_ptr<ChunkReader> reader;
-  std::shared_ptr<Journal> journal;
-  std::shared_ptr<JournalOverlay> overlay;
-  std::shared_ptr<Image> image;
-  TreeRoot base;
-  std::uint64_t void_below = 0;
   Bytes model;
 };
 
@@ -119,8 +62,7 @@ TEST_CASE("a writable image reads like a plain file through writes, discards, sn
       case 4:
         if (below(6) == 0) {
           bench.journal->roll();
-          SettleImage one{*bench.overlay, bench.image};
-          settle(bench.context(), *bench.journal, {&one, 1}, 0);
+          bench.settle_to(0);
         }
         break;
       case 5:
@@ -165,8 +107,7 @@ TEST_CASE("settling bounds the journal by what differs, not by what was written"
     bench.model = data;
     bench.journal->roll();
   }
-  SettleImage one{*bench.overlay, bench.image};
-  settle(bench.context(), *bench.journal, {&one, 1}, 4096);
+  bench.settle_to(4096);
   CHECK(bench.journal->size_bytes() < 8192);
   bench.check();
   bench.open();
@@ -190,7 +131,7 @@ TEST_CASE("memory under a scratch layer reads like a plain file and settles into
   bench.publish();
   Bytes model(kChunkSize * 4);
   bench.image->read(0, model);
-  auto scratch = make_scratch_overlay(bench.temp.path(), kChunkSize * 4, bench.overlay);
+  auto scratch = make_scratch_overlay(bench.path(), kChunkSize * 4, bench.overlay);
   auto memory = std::make_shared<Image>("memory", bench.base, bench.reader, scratch);
   std::mt19937 rng(5);
   for (int step = 0; step < 200; ++step) {

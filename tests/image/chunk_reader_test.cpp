@@ -1,0 +1,159 @@
+#include "image/chunk_reader.h"
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <thread>
+
+#include "image/image.h"
+#include "image/tree_builder.h"
+#include "support/bytes.h"
+#include "support/error_kind.h"
+#include "support/memory_source.h"
+
+namespace isr {
+namespace {
+
+using test::kind_thrown;
+using test::MemorySource;
+
+Key secret() { return hkdf_sha256(as_bytes("domain"), {}, "test"); }
+
+ChunkRef stored(MemorySource& source, std::uint64_t seed) {
+  const SealedObject sealed = seal_chunk(test::random_bytes(kChunkSize, seed), secret());
+  source.store(sealed.ref.cid, sealed.bytes);
+  return sealed.ref;
+}
+
+TreeRoot image_of(MemorySource& source, std::uint64_t chunks) {
+  TreeBuilder builder(chunks * kChunkSize, secret(),
+                      [&](const SealedObject& page) { source.store(page.ref.cid, page.bytes); });
+  for (std::uint64_t i = 0; i < chunks; ++i) builder.add(stored(source, i));
+  return builder.finish();
+}
+
+/// Fails the prefetches once a guest's read has come.
+class FailingPrefetch : public ObjectSource {
+ public:
+  explicit FailingPrefetch(SourcePtr inner) : inner_(std::move(inner)) {}
+  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
+    if (priority != Priority::kReadahead) return inner_->fetch(cid, priority, std::move(stop));
+    begun = true;
+    begun.notify_all();
+    guest_came.wait(false);
+    for (int i = 0; i < 1000; ++i) std::this_thread::yield();  // so that it waits already, most times
+    throw Error(ErrorKind::kTransient, "a prefetch failed");
+  }
+  std::string describe() const override { return "failing"; }
+  std::atomic<bool> begun{false}, guest_came{false};
+
+ private:
+  SourcePtr inner_;
+};
+
+}  // namespace
+
+TEST_CASE("a chunk is fetched once however many ask at once", "[image]") {
+  const auto source = std::make_shared<MemorySource>("memory");
+  const ChunkRef ref = stored(*source, 1);
+  ChunkReader reader(source, {});
+  source->hold();
+  std::vector<std::jthread> threads;
+  std::atomic<int> good{0};
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&] { good += *reader.read_chunk(ref) == test::random_bytes(kChunkSize, 1) ? 1 : 0; });
+  }
+  source->wait_for_fetches(1);
+  source->release();
+  threads.clear();
+  CHECK(good == 8);
+  CHECK(source->fetches() == 1);
+  CHECK(reader.is_decoded(ref));
+}
+
+TEST_CASE("a guest's read does not inherit the failure of the prefetch it waited for", "[image]") {
+  const auto memory = std::make_shared<MemorySource>("memory");
+  const ChunkRef ref = stored(*memory, 1);
+  const auto source = std::make_shared<FailingPrefetch>(memory);
+  ChunkReader reader(source, {});
+  std::atomic<int> failed{0};
+  reader.prefetch([&] { failed += kind_thrown([&] { reader.read_chunk(ref, Priority::kReadahead); }) ? 1 : 0; });
+  source->begun.wait(false);
+  source->guest_came = true;
+  source->guest_came.notify_all();
+  CHECK((*reader.read_chunk(ref) == test::random_bytes(kChunkSize, 1)));
+  CHECK(memory->fetches() == 1);
+}
+
+TEST_CASE("those who wait for a read as important as theirs share its failure", "[image]") {
+  const auto source = std::make_shared<MemorySource>("memory");
+  ChunkRef absent = stored(*source, 1);
+  absent.cid.value[0] ^= 1;
+  ChunkReader reader(source, {});
+  std::vector<std::jthread> threads;
+  std::atomic<int> corrupt{0};
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] { corrupt += kind_thrown([&] { reader.read_chunk(absent); }) == ErrorKind::kCorrupt; });
+  }
+  threads.clear();
+  CHECK(corrupt == 4);
+}
+
+TEST_CASE("a copy that does not open is dropped and fetched again, once", "[image]") {
+  const auto source = std::make_shared<MemorySource>("memory");
+  const ChunkRef ref = stored(*source, 1);
+  source->store(ref.cid, test::flip_bit(*source->fetch(ref.cid, Priority::kGuest, {}), 999));
+  ChunkReader reader(source, {});
+  CHECK((kind_thrown([&] { reader.read_chunk(ref); }) == ErrorKind::kCorrupt));
+  CHECK(source->dropped().size() == 1);
+  CHECK(source->fetches() == 3);
+}
+
+TEST_CASE("the decoded chunks that are kept are bounded", "[image]") {
+  const auto source = std::make_shared<MemorySource>("memory");
+  ChunkReader reader(source, {.decoded_bytes = 4 * kChunkSize});
+  std::vector<ChunkRef> refs;
+  for (std::uint64_t i = 0; i < 10; ++i) refs.push_back(stored(*source, i));
+  for (const ChunkRef& ref : refs) reader.read_chunk(ref);
+  CHECK(std::count_if(refs.begin(), refs.end(), [&](const ChunkRef& ref) { return reader.is_decoded(ref); }) == 4);
+}
+
+TEST_CASE("an image and its reader end while prefetches wait for the network", "[image]") {
+  const auto source = std::make_shared<MemorySource>("memory");
+  const TreeRoot tree = image_of(*source, 64);
+  auto reader = std::make_shared<ChunkReader>(source, ReaderOptions{});
+  auto image = std::make_shared<Image>("disk", tree, reader, nullptr);
+  Bytes out(kChunkSize);
+  image->read(0, out);
+  const std::size_t before = source->fetches();
+  std::jthread guest;
+  source->hold();
+  {
+    guest = std::jthread([image, out]() mutable { kind_thrown([&] { image->read(kChunkSize, out); }); });
+    source->wait_for_fetches(before + 3);  // its own and at least two ahead
+  }
+  SECTION("cancelled") { reader->cancel(); }
+  SECTION("released") { source->release(); }
+  image.reset();
+  reader.reset();
+}
+
+TEST_CASE("a long read of an image fetches its chunks side by side", "[image]") {
+  const auto source = std::make_shared<MemorySource>("memory");
+  const TreeRoot tree = image_of(*source, 16);
+  const auto reader = std::make_shared<ChunkReader>(source, ReaderOptions{});
+  Image image("disk", tree, reader, nullptr);
+  Bytes first(1);
+  image.read(15 * kChunkSize, first);  // the page is here now
+  const std::size_t before = source->fetches();
+  source->hold();
+  Bytes out(8 * kChunkSize);
+  {
+    const std::jthread guest([&] { image.read(kChunkSize, out); });
+    source->wait_for_fetches(before + 8);
+    source->release();
+  }
+  CHECK((ByteView(out).first(4)[0] == test::random_bytes(kChunkSize, 1)[0]));
+  CHECK(source->fetches() == before + 8);
+}
+
+}  // namespace isr

@@ -1,0 +1,105 @@
+#include "image/uploader.h"
+
+#include <catch2/catch.hpp>
+#include <thread>
+
+#include "support/bytes.h"
+#include "support/error_kind.h"
+#include "support/fault_store.h"
+#include "support/memory_store.h"
+
+namespace isr {
+namespace {
+
+using test::kind_thrown;
+
+struct Object {
+  explicit Object(std::uint64_t seed) : bytes(test::random_bytes(1000, seed)), cid(cid_of(bytes)) {}
+  Bytes bytes;
+  Cid cid;
+};
+
+/// Holds every put until it is opened, then refuses the first.
+class GateStore : public test::MemoryStore {
+ public:
+  PutResult put_new(std::string_view name, ByteView bytes) override {
+    open.wait(false);
+    if (!refused.exchange(true)) throw Error(ErrorKind::kDenied, "refused");
+    return MemoryStore::put_new(name, bytes);
+  }
+  std::atomic<bool> open{false}, refused{false};
+};
+
+}  // namespace
+
+TEST_CASE("what was put is in the store when finish() returns", "[image]") {
+  const auto store = std::make_shared<test::MemoryStore>();
+  UploadCounters counters;
+  Uploader uploader(store, 3, counters);
+  store->put_new(object_name(Object(5).cid), Object(5).bytes);
+  for (std::uint64_t i = 0; i < 50; ++i) {
+    const Object object(i);
+    if (i % 2 == 0) {
+      uploader.put(object.cid, object.bytes);
+    } else {
+      uploader.put_later(object.cid, [object] { return object.bytes; });
+    }
+  }
+  uploader.finish();
+  for (std::uint64_t i = 0; i < 50; ++i) CHECK(store->stat(object_name(Object(i).cid)) == 1000);
+  CHECK(counters.objects == 50);
+  CHECK(counters.existed == 1);
+  CHECK(counters.bytes == 50'000);
+}
+
+TEST_CASE("a producer that waits is told of the first failure", "[image]") {
+  const auto store = std::make_shared<GateStore>();
+  UploadCounters counters;
+  Uploader uploader(store, 1, counters);
+  std::atomic<int> accepted{0};
+  std::optional<ErrorKind> seen;
+  {
+    const std::jthread producer([&] {
+      seen = kind_thrown([&] {
+        for (std::uint64_t i = 0; i < 100; ++i) {
+          uploader.put(Object(i).cid, Object(i).bytes);
+          ++accepted;
+          accepted.notify_all();
+        }
+      });
+    });
+    for (int now = accepted; now < 4; now = accepted) accepted.wait(now);  // the next one waits: 4 are under way
+    store->open = true;
+    store->open.notify_all();
+  }
+  CHECK((seen == ErrorKind::kDenied));
+  CHECK(accepted < 100);
+  CHECK((kind_thrown([&] { uploader.finish(); }) == ErrorKind::kDenied));
+  CHECK((kind_thrown([&] { uploader.put(Object(1).cid, Object(1).bytes); }) == ErrorKind::kDenied));
+  CHECK(counters.objects == 0);
+}
+
+TEST_CASE("an object that cannot be loaded fails the upload", "[image]") {
+  const auto store = std::make_shared<test::MemoryStore>();
+  UploadCounters counters;
+  Uploader uploader(store, 2, counters);
+  uploader.put_later(Object(1).cid, []() -> Bytes { throw Error(ErrorKind::kCorrupt, "damaged"); });
+  CHECK((kind_thrown([&] { uploader.finish(); }) == ErrorKind::kCorrupt));
+}
+
+TEST_CASE("an uploader that is given up ends with the puts that had begun", "[image]") {
+  const auto store = std::make_shared<GateStore>();
+  UploadCounters counters;
+  std::jthread opener;
+  {
+    Uploader uploader(store, 2, counters);
+    for (std::uint64_t i = 0; i < 8; ++i) uploader.put(Object(i).cid, Object(i).bytes);
+    opener = std::jthread([&] {
+      store->open = true;
+      store->open.notify_all();
+    });
+  }
+  CHECK(counters.objects < 8);
+}
+
+}  // namespace isr
