@@ -113,11 +113,11 @@ SealedImage seal_frozen(const SealContext& context, JournalOverlay& overlay, con
   }
   SealedImage result;
   for (const auto& [chunk, ref] : changes) {
-    if (!ref.is_zero()) result.new_objects.push_back(ref.cid);
+    if (!ref.is_zero()) result.new_objects.push_back({ref.cid, ref.length});
   }
   const auto emit = [&](const SealedObject& page) {
     context.settled.put(page.ref.cid, page.bytes);
-    result.new_objects.push_back(page.ref.cid);
+    result.new_objects.push_back({page.ref.cid, page.ref.length});
   };
   result.root = update_tree(context.reader, base, changes, context.domain_secret, emit, dirty.zeros);
   context.settled.sync();

@@ -17,7 +17,7 @@ struct SealContext {
 /// A sealed image and the objects that its base does not have.
 struct SealedImage {
   TreeRoot root;
-  std::vector<Cid> new_objects;
+  std::vector<ClearRef> new_objects;  ///< may name one twice
 };
 
 /// Seals what the frozen layer changes over `base`: chunks, then the pages above

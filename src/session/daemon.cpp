@@ -94,7 +94,7 @@ class Daemon {
   json suspend(const json& request, const ControlReply& reply) {
     // Without a VM (checked out only, or after a crash) there are the disks to save.
     if (machine_.running()) {
-      reply({{"type", "progress"}, {"step", "memory"}, {"done", 0}, {"total", 1}});
+      reply({{"type", "progress"}, {"step", "memory"}, {"done", 0}, {"total", 0}});
       machine_.suspend();
       machine_.mount_disks();
     }
@@ -106,7 +106,7 @@ class Daemon {
   json stop(const json& request, const ControlReply& reply) {
     if (machine_.running()) {
       const auto timeout = std::chrono::seconds(request.value("timeout_s", 60));
-      reply({{"type", "progress"}, {"step", "guest shuts down"}, {"done", 0}, {"total", 1}});
+      reply({{"type", "progress"}, {"step", "guest shuts down"}, {"done", 0}, {"total", 0}});
       if (!machine_.power_down(timeout) && !request.value("kill", false)) {
         throw Error(ErrorKind::kVm,
                     fmt::format("{} did not shut down within {} s; it is still running", parcel_.name, timeout.count()),

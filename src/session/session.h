@@ -101,7 +101,7 @@ class Session {
   void upload(const Publication& publication, const ProgressFn& progress);
   void commit(const Publication& publication, PublishResult& result);
   void adopt(const Publication& publication, const StoredHead& head);
-  void empty_settled(const std::vector<Cid>& published);
+  void empty_settled(const std::map<Cid, std::uint32_t>& published);
   LockRecord lock_record() const;
 
   Account& account_;

@@ -30,7 +30,7 @@ bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
 
 struct Session::Publication {
   ParcelVersion version;
-  std::vector<Cid> objects;
+  std::map<Cid, std::uint32_t> objects;  ///< with their length
   std::map<std::uint16_t, std::uint64_t> void_below;
   std::vector<Part*> parts;
 };
@@ -77,11 +77,8 @@ void Session::freeze_and_seal(const PublishOptions& options, Publication& public
     const SealedImage sealed = seal_frozen(seal_context(), *part->overlay, image.tree);
     image.tree = sealed.root;
     publication.version.images.push_back(std::move(image));
-    publication.objects.insert(publication.objects.end(), sealed.new_objects.begin(), sealed.new_objects.end());
+    for (const ClearRef& object : sealed.new_objects) publication.objects.emplace(object.cid, object.length);
   }
-  std::sort(publication.objects.begin(), publication.objects.end());
-  publication.objects.erase(std::unique(publication.objects.begin(), publication.objects.end()),
-                            publication.objects.end());
   publication.version.vm = state_.vm;
   if (options.memory) publication.version.stamp = state_.stamp;
   publication.version.message = options.message;
@@ -95,10 +92,13 @@ void Session::upload(const Publication& publication, const ProgressFn& progress)
     save_state();
   }
   Uploader uploader(account_.store, kUploadThreads, upload_counters_);
-  const std::uint64_t total = publication.objects.size();
+  std::uint64_t total = 0;
+  for (const auto& [cid, length] : publication.objects) total += length;
   std::uint64_t done = 0;
-  for (const Cid& cid : publication.objects) {
-    if (progress) progress("upload", done++, total);
+  for (const auto& [object_cid, length] : publication.objects) {
+    if (progress) progress("upload", done, total);
+    done += length;
+    const Cid cid = object_cid;
     if (again && account_.store->stat(object_name(cid))) continue;  // sent before the interruption
     uploader.put_later(cid, [this, cid] {
       auto object = settled_->fetch(cid, Priority::kUpload, {});
@@ -138,8 +138,8 @@ void Session::adopt(const Publication& publication, const StoredHead& head) {
 }
 
 /// What is published is clean: it goes to the cache, and nothing else keeps it here.
-void Session::empty_settled(const std::vector<Cid>& published) {
-  for (const Cid& cid : published) {
+void Session::empty_settled(const std::map<Cid, std::uint32_t>& published) {
+  for (const auto& [cid, length] : published) {
     if (const auto object = settled_->fetch(cid, Priority::kUpload, {})) {
       try {
         cache_->put(cid, *object);
@@ -209,7 +209,7 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
   const std::uint64_t objects_before = upload_counters_.objects;
   Publication publication;
   try {
-    if (progress) progress("seal", 0, 1);
+    if (progress) progress("seal", 0, 0);
     freeze_and_seal(options, publication);
     if (options.copy_of.empty() && same_content(publication.version, state_.base_version)) {
       result.unchanged = true;
