@@ -12,7 +12,8 @@ SIZE = os.environ.get("ISR_TEST_FIO_SIZE", "100M")  # of each of three jobs; 1G 
 def verified_writes(path, *options):
     done = subprocess.run(
         ["fio", "--name=verified", f"--filename={path}", "--ioengine=psync", f"--size={SIZE}", "--rw=randwrite",
-         "--bsrange=512-1M", "--verify=crc32c", "--verify_fatal=1", "--fallocate=none", *options],
+         "--bsrange=512-1M", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0",
+         "--fallocate=none", *options],
         capture_output=True, text=True, timeout=1800)
     support.expect(done.returncode == 0, f"fio {options} found wrong bytes:\n{done.stdout}\n{done.stderr}")
 
