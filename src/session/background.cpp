@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <spawn.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 #include <sys/wait.h>
 
 #include <nlohmann/json.hpp>
@@ -74,6 +76,12 @@ std::string read_line(int fd, int timeout_ms) {
   return line;
 }
 
+/// spdlog's own default is stdout, where a warning would be taken for our one line.
+void log_to_stderr() {
+  auto logger = std::make_shared<spdlog::logger>("isr", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  spdlog::set_default_logger(std::move(logger));
+}
+
 void say(const json& line) {
   const std::string text = line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
   (void)!::write(STDOUT_FILENO, text.data(), text.size());
@@ -126,6 +134,7 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
 }
 
 Bytes read_background_secret() {
+  log_to_stderr();
   Bytes secret;
   std::array<std::uint8_t, 4096> bytes{};
   for (;;) {
