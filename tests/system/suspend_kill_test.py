@@ -1,0 +1,146 @@
+"""`isr suspend` or its daemon is killed at any moment; the same command again completes it.
+
+ISR_TEST_ROUNDS=20 suspend_kill_test.py ISR   for more random moments than CI has time for."""
+import pathlib
+import subprocess
+
+import race_test
+import support
+import writing
+from support import expect, expect_equal
+
+
+def start_quietly(host, command):
+    return host.start(command, "work", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def publish_again(host, command, parcel):
+    """What a person does who was interrupted. A session that ended in time has nothing left to do."""
+    result = host.run(command, parcel, expect=None)
+    nothing_left = result.code in (10, 16, 20) and host.stat(parcel)["state"] == "not checked out here"
+    expect(result.code == 0 or nothing_left, f"the command again: {result}")
+
+
+def expect_chain(root, number):
+    expect_equal([int(name) for name in race_test.names(root, "parcels/*/heads/*")], list(range(1, number + 1)), "heads")
+    expect_equal(race_test.names(root, "parcels/*/forks/*/*"), [], "forks")
+
+
+def set_up_disk(world, chance):
+    server = world.serve()
+    a = world.host("a")
+    a.init_repository(server.url)
+    image, content = writing.small_disk(world, chance)
+    a.run("import", "work", image)
+    return server, a, content
+
+
+def change(a, content, chance):
+    disk = writing.check_out(a, "work")
+    writer = writing.Writer(disk, content, chance)
+    writer.wait(100)
+    writer.stop()
+
+
+def expect_published(world, host, content):
+    exported = world.folder / "export.raw"
+    exported.unlink(missing_ok=True)
+    host.run("export", "work", "--raw", exported)
+    expect(exported.read_bytes() == content, "what was published is not what was written")
+
+
+def interrupted_checkins(world, interrupt):
+    chance = writing.chance()
+    server, a, content = set_up_disk(world, chance)
+    early = 0
+    for number in range(1, writing.rounds(4) + 1):
+        change(a, content, chance)
+        daemon = a.stat("work")["daemon_pid"]
+        process = start_quietly(a, "checkin")
+        writing.moment(chance, 0.7)
+        interrupt(process, daemon)
+        process.wait(timeout=support.COMMAND_TIMEOUT)
+        early += process.returncode != 0
+        publish_again(a, "checkin", "work")
+        expect_chain(server.root, 1 + number)
+        expect_published(world, a, content)
+    print(f"    {early} of {writing.rounds(4)} were interrupted in time", flush=True)
+    a.run("check", "--deep")
+
+
+def test_a_checkin_whose_command_is_killed_completes_when_repeated(world):
+    interrupted_checkins(world, lambda process, _: process.kill())
+
+
+def test_a_checkin_whose_daemon_is_killed_completes_when_repeated(world):
+    interrupted_checkins(world, lambda _, daemon: support.kill(daemon))
+
+
+def suspended_machine(world):
+    server = world.serve()
+    a = world.host("a")
+    a.init_repository(server.url)
+    a.run("import", "work", support.guest_image(), "--memory", "256M")
+    a.run("start", "work")
+    return server, a
+
+
+def test_a_suspend_whose_command_is_killed_completes_when_repeated(world):
+    chance = writing.chance()
+    server, a = suspended_machine(world)
+    before = a.console("work")
+    before.wait(r"TICK \d+")
+    for number in range(1, writing.rounds(2) + 1):
+        process = start_quietly(a, "suspend")
+        writing.moment(chance, 3.0)
+        process.kill()
+        process.wait()
+        publish_again(a, "suspend", "work")
+        expect_chain(server.root, 1 + number)
+        before.close()
+        a.run("resume", "work")
+        after = a.console("work")
+        after.wait(r"TICK \d+", count=2)
+        support.expect_continuation(before, after)
+        before = after
+    before.wait("MEM ok .*")
+    flushed = before.flushed()
+    a.run("suspend", "work")
+    exported = world.folder / "export.raw"
+    a.run("export", "work", "--raw", exported)
+    support.check_guest_disk(exported, flushed)
+    a.run("check", "work", "--deep")
+
+
+def test_a_suspend_whose_daemon_is_killed_while_uploading_completes_when_repeated(world):
+    chance = writing.chance()
+    server, a = suspended_machine(world)
+    before = a.console("work")
+    before.wait(r"TICK \d+")
+    for number in range(1, writing.rounds(2) + 1):
+        # Memory is durable here before anything is uploaded, so the machine goes on, not only its disks.
+        a.run("suspend", "work", "--no-upload")
+        daemon = a.stat("work")["daemon_pid"]
+        process = start_quietly(a, "suspend")
+        writing.moment(chance, 1.0)
+        support.kill(daemon)
+        process.wait(timeout=support.COMMAND_TIMEOUT)
+        publish_again(a, "suspend", "work")
+        expect_chain(server.root, 1 + number)
+        before.close()
+        a.run("resume", "work")
+        after = a.console("work")
+        after.wait(r"TICK \d+", count=2)
+        support.expect_continuation(before, after)
+        before = after
+    before.wait("MEM ok .*")
+    a.run("suspend", "work")
+    a.run("check", "work", "--deep")
+    expect(not list(pathlib.Path(a.state).glob("*/*/parcels/*/journal")), "a session is left")
+
+
+if __name__ == "__main__":
+    support.main(test_a_checkin_whose_command_is_killed_completes_when_repeated,
+                 test_a_checkin_whose_daemon_is_killed_completes_when_repeated,
+                 test_a_suspend_whose_command_is_killed_completes_when_repeated,
+                 test_a_suspend_whose_daemon_is_killed_while_uploading_completes_when_repeated)
