@@ -26,7 +26,8 @@ def chance():
 def small_disk(world, chance_, size=8 << 20):
     """A raw disk of noise with some zeros in it, and its bytes."""
     content = bytearray(chance_.randbytes(size))
-    content[size // 4: size // 4 + (1 << 20)] = bytes(1 << 20)
+    zeros = size // 8
+    content[zeros:2 * zeros] = bytes(zeros)
     path = world.new_file("disk.raw")
     path.write_bytes(content)
     return path, content

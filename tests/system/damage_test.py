@@ -1,0 +1,143 @@
+"""A repository that hands back wrong bytes, none, or yesterday's: never believed, named, and nothing lasts of it.
+
+ISR_TEST_ROUNDS=4 damage_test.py ISR   damages every object in every way; else each in one way."""
+import os
+import shutil
+
+import support
+import writing
+from support import expect, expect_equal
+
+CHUNK = 128 << 10
+CHUNKS = 16
+
+
+def flip(data, _, chance):
+    at = chance.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1:]
+
+
+def truncate(data, _, chance):
+    return data[:chance.randrange(len(data))]
+
+
+def swap(_, other, __):
+    return other
+
+
+def delete(*_):
+    return None
+
+
+DAMAGES = [flip, truncate, swap, delete]
+
+
+def put(path, data):
+    path.unlink(missing_ok=True)
+    if data is not None:
+        path.write_bytes(data)
+
+
+def read_what_can_be(host, world, content):
+    """Reads the mounted disk piece by piece: each is right, or an I/O error. Returns the number of errors;
+    None when not even the mount can be made."""
+    look = world.new_folder("look")
+    mounted = host.run("mount", "work@1", look, expect=(0, 14))
+    if mounted.code:
+        return None
+    errors = 0
+    try:
+        file = os.open(look / "disk.raw", os.O_RDONLY)
+        for at in range(0, len(content), CHUNK):
+            try:
+                piece = os.pread(file, CHUNK, at)
+                expect(piece == content[at:at + CHUNK], f"wrong bytes were read at {at}")
+            except OSError:
+                errors += 1
+        os.close(file)
+    finally:
+        host.run("umount", look)
+    return errors
+
+
+def test_a_damaged_object_is_named_and_never_read(world):
+    chance = writing.chance()
+    root = world.new_folder("repository")
+    a, b = world.host("a"), world.host("b")
+    b.variables["ISR_READ_UNREACHABLE"] = "fail"
+    a.init_repository(root)
+    image, content = writing.small_disk(world, chance, size=CHUNKS * CHUNK)
+    a.run("import", "work", image)
+    b.add_repository(root)
+    objects = sorted((root / "objects").glob("*/*"))
+    good = [path.read_bytes() for path in objects]
+    expect(len(objects) > CHUNKS // 4, f"only {len(objects)} objects")
+    for number, path in enumerate(objects):
+        for turn in range(min(writing.rounds(1), len(DAMAGES))):
+            damage = DAMAGES[(number + turn) % len(DAMAGES)]
+            what = f"{path.name}, {damage.__name__}"
+            put(path, damage(good[number], good[(number + 1) % len(good)], chance))
+            shutil.rmtree(b.cache, ignore_errors=True)
+            expect(read_what_can_be(b, world, content) != 0, f"{what}: nobody noticed")
+            checked = b.run("check", "work", "--deep", expect=14)
+            expect(path.name[:12] in checked.out + checked.err, f"{what}: not named: {checked}")
+            put(path, good[number])
+            expect_equal(read_what_can_be(b, world, content), 0, f"errors after the repair of {what}")
+    b.run("check", "--deep")
+
+
+def test_a_damaged_head_is_refused(world):
+    chance = writing.chance()
+    root = world.new_folder("repository")
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(root)
+    image, _ = writing.small_disk(world, chance, size=CHUNK)
+    a.run("import", "work", image)
+    b.add_repository(root)
+    head = next(root.glob("parcels/*/heads/*"))
+    work = head.read_bytes()
+    a.run("import", "other", image)
+    other = next(path for path in root.glob("parcels/*/heads/*") if path != head).read_bytes()
+    for number in range(8):
+        damaged = [flip(work, None, chance), truncate(work, None, chance), other, work + b" ", b" " + work, b"",
+                   work.replace(b'"', b'" ', 1), flip(work, None, chance)][number]
+        put(head, damaged)
+        for host, command in ((b, ("log", "work")), (a, ("check", "work"))):
+            refused = host.run(*command, expect=(14, 15))
+            expect("Traceback" not in refused.err and head.parts[-3] in refused.err + refused.out, f"unclear: {refused}")
+    put(head, work)
+    b.run("log", "work")
+    a.run("check", "--deep")
+
+
+def test_a_repository_of_yesterday_is_refused_until_it_is_accepted(world):
+    chance = writing.chance()
+    root = world.new_folder("repository")
+    a = world.host("a")
+    a.init_repository(root)
+    image, content = writing.small_disk(world, chance, size=CHUNK)
+    a.run("import", "work", image)
+    yesterday = world.folder / "yesterday"
+    shutil.copytree(root, yesterday)
+    disk = writing.check_out(a, "work")
+    with open(disk, "r+b") as file:
+        file.write(chance.randbytes(4096))
+    a.run("checkin", "work")
+    shutil.rmtree(root)
+    shutil.copytree(yesterday, root)
+    for command in (("checkout", "work"), ("start", "work"), ("mount", "work", world.new_folder("look")),
+                    ("log", "work"), ("check", "work")):
+        refused = a.run(*command, expect=15)
+        expect("accept-older" in refused.err, f"no way on: {refused}")
+    expect(a.run("ls", expect=None).code in (0, 15), "ls does not say what is wrong")
+    a.run("accept-older", "work@1", "--reason", "restored from a backup", "--yes")
+    disk = writing.check_out(a, "work")
+    with open(disk, "rb") as file:
+        expect(file.read() == content, "the accepted version is not the first one")
+    a.run("checkin", "work")
+    a.run("check", "--deep")
+
+
+if __name__ == "__main__":
+    support.main(test_a_damaged_object_is_named_and_never_read, test_a_damaged_head_is_refused,
+                 test_a_repository_of_yesterday_is_refused_until_it_is_accepted)
