@@ -1,0 +1,78 @@
+"""What nobody else may read is found nowhere that others can look: files, logs, core dumps."""
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+
+import support
+import writing
+from support import expect, expect_equal
+
+CANARY = "canary-6d1f-nobody-reads-this"
+
+
+def expect_nowhere(secret, *places):
+    found = subprocess.run(["grep", "-rlaF", "--", secret, *map(str, places)], capture_output=True, text=True, check=False)
+    expect_equal(found.stdout, "", f'files with "{secret}"')
+
+
+def test_a_disk_written_by_hand_is_readable_nowhere_else(world):
+    chance = writing.chance()
+    server = world.serve()
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(server.url)
+    image, content = writing.small_disk(world, chance)
+    planted = (CANARY + "-image\n").encode() * 4096
+    content[2 << 20:(2 << 20) + len(planted)] = planted
+    image.write_bytes(content)
+    a.run("import", "work", image)
+    image.unlink()
+    b.add_repository(server.url)
+    disk = writing.check_out(b, "work")
+    with open(disk, "r+b") as file:
+        expect(CANARY.encode() in file.read(), "the canary is not where it was planted")
+        file.seek(5 << 20)
+        file.write((CANARY + "-written\n").encode() * 4096)
+        os.fsync(file.fileno())
+    everywhere = [server.root, server.log] + [place for host in (a, b) for place in (host.state, host.cache, host.config)]
+    for secret in (CANARY, support.PASSWORD):
+        expect_nowhere(secret, *everywhere)  # with a journal
+    b.run("sync", "work")
+    writing.kill_daemon(b, "work")
+    for secret in (CANARY, support.PASSWORD):
+        expect_nowhere(secret, *everywhere)  # with what a crash leaves
+    b.run("checkin", "work")
+    for host in (a, b):
+        for secret in (CANARY, support.PASSWORD):
+            expect_nowhere(secret, server.root, server.log, host.state, host.cache, host.config)
+
+
+def core_files_of(pid):
+    places = [pathlib.Path("/"), pathlib.Path.cwd(), pathlib.Path(f"/proc/{pid}/cwd")]
+    return {str(path) for place in places if place.exists() for path in place.glob("core*")}
+
+
+def test_a_daemon_that_aborts_leaves_no_core(world):
+    a = world.host("a")
+    a.init_repository(world.new_folder("repository"))
+    image, _ = writing.small_disk(world, writing.chance())
+    resource.setrlimit(resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE)[1:] * 2)
+    a.run("import", "work", image)
+    writing.check_out(a, "work")
+    pid = a.stat("work")["daemon_pid"]
+    limits = pathlib.Path(f"/proc/{pid}/limits").read_text(encoding="ascii")
+    expect(any(line.split()[:5] == ["Max", "core", "file", "size", "0"] for line in limits.splitlines()), limits)
+    # Memory that its own user may not look into belongs to root.
+    status = pathlib.Path(f"/proc/{pid}/mem").stat()
+    expect_equal(status.st_uid, 0, "owner of the daemon's memory")
+    before = core_files_of(pid)
+    os.kill(pid, signal.SIGABRT)
+    support.wait_until(lambda: not pathlib.Path(f"/proc/{pid}").exists(), "the daemon ends")
+    expect_equal(core_files_of(pid) - before, set(), "core files")
+    writing.check_out(a, "work")
+    a.run("checkin", "work")
+
+
+if __name__ == "__main__":
+    support.main(test_a_disk_written_by_hand_is_readable_nowhere_else, test_a_daemon_that_aborts_leaves_no_core)
