@@ -69,7 +69,7 @@ void write_first_state(const Account& account, const ParcelEntry& parcel, const 
   state.base_hash = newest_hash;
   state.base_version = loaded.version;
   state.phase = loaded.version.suspended() ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
-  state.since = wall_now();
+  state.since = lock.since;  // by which the lock is known to be ours
   state.lock_s = lock.s;
   state.lock_mode = lock.mode;
   state.vm = loaded.version.vm;
