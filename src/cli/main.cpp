@@ -1,5 +1,6 @@
 // The only place that knows every command.
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -35,6 +36,7 @@ void keep_memory_to_ourselves() {
 int main(int argc, char** argv) {
   fill_standard_descriptors();
   keep_memory_to_ourselves();
+  ::signal(SIGXFSZ, SIG_IGN);  // a file beyond the limit is an error of that write, with our words
   const std::string_view first = argc == 2 ? argv[1] : "";
   if (first == isr::kSessionDaemonArgument) return isr::session_daemon_main();
   if (first == isr::kMountDaemonArgument) return isr::mount_daemon_main();
