@@ -1,0 +1,312 @@
+"""Odd arguments, files, folders and surroundings: the exit code that is promised, words that help, nothing changed.
+
+cli_test.py has what concerns words and passwords alone; here it is what lies around them."""
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import support
+import writing
+from support import expect, expect_equal
+
+
+def refuse(host, code, words, *command, **options):
+    refused = host.run(*command, expect=code, **options)
+    for word in words:
+        expect(word.lower() in (refused.err + refused.out).lower(), f'nothing about "{word}": {refused}')
+    return refused
+
+
+def set_up(world, size=2 << 20):
+    root = world.new_folder("repository")
+    a = world.host("a")
+    a.init_repository(root)
+    image, content = writing.small_disk(world, writing.chance(), size=size)
+    a.run("import", "work", image)
+    return root, a, image, content
+
+
+def parcels(host):
+    return sorted(parcel["name"] for parcel in host.run("ls", json=True)["parcels"])
+
+
+def test_sizes_and_versions(world):
+    _, a, _, _ = set_up(world)
+    for size in ("0", "-1", "9223372036854775808", "18446744073709551616", "1e3", "", "G", "8 parsecs"):
+        refuse(a, 2, [], "create", "new", f"--size={size}")
+    for memory in ("0", "-1", "1", "x", "100T"):
+        refuse(a, 2, [], "create", "new", f"--memory={memory}")
+    expect_equal(parcels(a), ["work"], "parcels after refused commands")
+    # Any whole number of sectors will do; the guest sees what was asked for.
+    a.run("create", "odd", "--size", "131584", "--memory", "64M")
+    expect_equal(os.path.getsize(writing.check_out(a, "odd")), 131584, "size of the disk")
+    a.run("checkin", "odd")
+    a.run("create", "huge", "--size", "16T")
+    disk = writing.check_out(a, "huge")
+    with open(disk, "r+b") as file:
+        file.seek((16 << 40) - 4096)
+        file.write(b"end of a large disk".ljust(4096))
+    a.run("checkin", "huge")
+    a.run("check", "huge", "--deep")
+    for version in ("0", "-1", "abc", "18446744073709551616"):
+        refuse(a, 2, [], "checkout", f"work@{version}")
+        refuse(a, (2, 10), [], "checkout", "work", f"--version={version}")
+    refuse(a, 10, ["version"], "checkout", "work@2")
+    refuse(a, 10, [], "checkout", "works")
+
+
+def test_what_is_imported(world):
+    _, a, image, content = set_up(world)
+    folder = world.new_folder("images")
+
+    def made(name, *options):
+        subprocess.run(["qemu-img", *map(str, options)], check=True, stdout=subprocess.DEVNULL)
+        return folder / name
+
+    secret = folder / "shadow"
+    secret.write_bytes(b"root:secret\n" * 1000)
+    backed = made("backed.qcow2", "create", "-q", "-f", "qcow2", "-b", secret, "-F", "raw", folder / "backed.qcow2", "1M")
+    refuse(a, 19, ["backing"], "import", "new", backed)
+    good = made("good.qcow2", "convert", "-f", "raw", "-O", "qcow2", image, folder / "good.qcow2")
+    cut = folder / "cut.qcow2"
+    cut.write_bytes(good.read_bytes()[:300])
+    refuse(a, 19, ["cut off"], "import", "new", cut)
+    empty = folder / "empty.raw"
+    empty.touch()
+    refuse(a, (2, 19), [], "import", "new", empty)
+    fifo = folder / "fifo"
+    os.mkfifo(fifo)
+    refuse(a, (2, 19), [], "import", "new", fifo, timeout=30)
+    refuse(a, (2, 18), [], "import", "new", folder)
+    refuse(a, (2, 18), [], "import", "new", folder / "absent")
+    refuse(a, 2, [], "import", "new", image, "--format", "exe")
+    refuse(a, 19, [], "import", "new", image, "--format", "qcow2")
+    refuse(a, (2, 18), ["exists"], "import", "work", image)
+    # A guest's own disk may begin like a qcow2: said to be raw, it is.
+    disguised = folder / "disguised.raw"
+    disguised.write_bytes(backed.read_bytes().ljust(1 << 20, b"\0"))
+    a.run("import", "disguised", disguised, "--format", "raw")
+    a.run("export", "disguised", "--raw", folder / "disguised.out")
+    expect(support.same_bytes(disguised, folder / "disguised.out"), "a raw image was interpreted")
+    a.run("import", "good", good)
+    a.run("export", "good", "--raw", folder / "good.out")
+    expect((folder / "good.out").read_bytes() == content, "the qcow2 became another disk")
+    sparse = folder / "sparse.raw"
+    with open(sparse, "wb") as file:
+        file.truncate(8 << 40)
+    a.run("import", "sparse", sparse, timeout=60)
+    refuse(a, (2, 18), [], "export", "work", "--raw", "/dev/full")
+    present = folder / "present"
+    present.write_bytes(b"mine")
+    refuse(a, (2, 18), ["exists"], "export", "work", "--raw", present)
+    expect_equal(present.read_bytes(), b"mine", "a file that was there")
+    expect_equal(parcels(a), ["disguised", "good", "sparse", "work"], "parcels")
+
+
+def test_places_of_a_repository(world):
+    host = world.host("a")
+    file = world.new_file("file")
+    loop = world.folder / "loop"
+    loop.symlink_to(loop)
+    for place in (file, loop, "/proc/isr"):
+        refuse(host, (18, 19), [], "repo", "init", place, "--user", "alice", "--recovery-file", world.folder / "key")
+    refuse(host, (2, 10, 13, 18, 19), [], "repo", "add", "home", world.folder / "absent", "--user", "alice")
+    refuse(host, 10, ["no repository"], "repo", "add", "home", world.new_folder("empty"), "--user", "alice")
+    refuse(host, 13, [], "repo", "add", "home", f"http://127.0.0.1:{support.free_port()}", "--user", "alice")
+    expect_equal(host.run("repo", "ls", json=True)["repositories"], [], "repositories after refused commands")
+    # Two at once: one wins, the other is told.
+    root, b = world.new_folder("repository"), world.host("b")
+    racing = [h.start("repo", "init", root, "--user", "alice", "--recovery-file", h.home / "key", stdout=subprocess.DEVNULL,
+                      stderr=subprocess.DEVNULL) for h in (host, b)]
+    codes = [process.wait(timeout=support.COMMAND_TIMEOUT) for process in racing]
+    expect_equal(sorted(codes), [0, 2], "exit codes of two inits")
+    (host, b)[codes.index(0)].run("create", "work", "--size", "1M")
+
+
+def test_mount_points(world):
+    _, a, _, content = set_up(world)
+    full, file, look = world.new_folder("full"), world.new_file("file"), world.new_folder("look")
+    (full / "mine").touch()
+    for place in (full, file, world.folder / "absent"):
+        refuse(a, (2, 18), [], "mount", "work", place)
+    a.run("mount", "work", look)
+    refuse(a, (2, 18), [], "mount", "work", look)
+    refuse(a, (2, 18), [], "mount", "work", look / "disk.raw")
+    expect((look / "disk.raw").read_bytes() == content, "the mounted disk")
+    mounter = [pid for pid, line in world.processes().items() if "__mount" in line]
+    for pid in mounter:
+        support.kill(pid)
+    support.wait_until(lambda: not any(pid in world.processes() for pid in mounter), "the mount's daemon ends")
+    a.run("mount", "work", look)  # over the dead one
+    expect((look / "disk.raw").read_bytes() == content, "the disk, mounted again")
+    a.run("umount", look)
+    refuse(a, (2, 10, 18), [], "umount", look)
+
+
+def test_states_of_a_parcel(world):
+    root, a, _, _ = set_up(world)
+    b = world.host("b")
+    b.add_repository(root)
+    disk = writing.check_out(a, "work")
+    refuse(b, 11, ["hint:", "in use on"], "checkout", "work")
+    refuse(b, 11, ["hint:"], "resume", "work")
+    refuse(b, 11, ["hint:"], "rollback", "work@1", "--yes")
+    refuse(a, 16, [], "checkout", "work@1")
+    refuse(a, 16, ["checkin"], "rollback", "work@1", "--yes")
+    refuse(a, 2, ["--yes"], "discard", "work")
+    # Nothing changed: no new version.
+    before = len(list(root.glob("parcels/*/heads/*")))
+    a.run("checkin", "work")
+    expect_equal(len(list(root.glob("parcels/*/heads/*"))), before, "versions after a checkin of nothing")
+    a.run("checkin", "work")  # again: nothing to do
+    refuse(a, 10, [], "discard", "work", "--yes")
+    refuse(a, (10, 16), [], "poweroff", "work", "--yes")
+    # Another host takes over: this one keeps its work as a fork, and is told.
+    disk = writing.check_out(a, "work")
+    with open(disk, "r+b") as file:
+        file.write(b"work of a".ljust(4096))
+    refuse(b, 11, ["hint:"], "start", "work")
+    theirs = writing.check_out(b, "work", "--take-lock")
+    with open(theirs, "r+b") as file:
+        file.write(b"work of b".ljust(4096))
+    b.run("checkin", "work")
+    refuse(a, 17, ["fork"], "checkin", "work")
+
+
+def test_settings_files(world):
+    host = world.host("a")
+    host.config.mkdir(parents=True)
+    file = host.config / "config.toml"
+    for content, code in ((b"", 0), (b"\xef\xbb\xbfoffline = false\n", (0, 2)), (b"\0\1\2\xff" * 100, 2), (b"offline = tr", 2),
+                          (b"[cache]\nlimit = '1G'\nlimit = '2G'\n", 2), (b"[cache]\nlimt = '1G'\n", (0, 2)),
+                          (b"[cache]\nlimit = 'much'\n", 2), (b"# " + b"x" * (100 << 20), (0, 2))):
+        file.write_bytes(content)
+        result = host.run("config", "show", expect=None, timeout=20)
+        expect(result.code in ((code,) if isinstance(code, int) else code), f"{content[:30]}: {result}")
+        if result.code:
+            expect("config.toml" in result.err, f"the file is not named: {result}")
+    file.unlink()
+    file.mkdir()
+    refuse(host, 2, ["config.toml"], "config", "show")
+
+
+def test_surroundings(world):
+    _, a, _, content = set_up(world)
+    usual = dict(a.variables)
+    a.variables = usual | {"XDG_RUNTIME_DIR": str(world.folder / "absent" / "deep")}
+    look = world.new_folder("look")
+    refuse(a, 20, [], "checkout", "work")
+    open_folder = world.new_folder("open")
+    open_folder.chmod(0o777)
+    a.variables = usual | {"XDG_RUNTIME_DIR": str(open_folder)}
+    a.run("ls", expect=(0, 20))
+    long = world.folder / ("long " * 30) / ("name " * 30)
+    long.mkdir(parents=True, mode=0o700)
+    a.variables = usual | {"XDG_RUNTIME_DIR": str(long)}
+    if a.run("checkout", "work", expect=(0, 2, 20)).code == 0:
+        a.run("checkin", "work")
+    a.variables = usual | {"HOME": "", "XDG_CONFIG_HOME": "", "XDG_STATE_HOME": "", "XDG_CACHE_HOME": ""}
+    refuse(a, 2, ["HOME"], "ls")
+    a.variables = usual | {"LC_ALL": "de_DE.UTF-8", "TZ": "Asia/Kathmandu", "COLUMNS": "10", "NO_COLOR": "1", "TERM": "dumb"}
+    a.run("ls"), a.run("log", "work")
+    expect_equal(a.run("log", "absent", expect=10, json=True)["exit_code"], 10, "an error as JSON")
+    # Whatever the umask, nobody else reads our files.
+    process = a.start("mount", "work", look, umask=0, stdout=subprocess.DEVNULL)
+    expect_equal(process.wait(timeout=60), 0, "mount with an open umask")
+    expect((look / "disk.raw").read_bytes() == content, "the mounted disk")
+    a.run("umount", look)
+    a.variables = usual
+    readable = [path for place in (a.state, a.cache, a.config, a.runtime) for path in place.rglob("*")
+                if path.is_file() and path.stat().st_mode & 0o077]
+    expect_equal([path for path in readable if path.name != "CACHEDIR.TAG"], [], "files that others may read")
+    for name, kind, limit in (("few files", resource.RLIMIT_NOFILE, 16), ("small files", resource.RLIMIT_FSIZE, 1024)):
+        process = a.start("checkout", "work", preexec_fn=lambda k=kind, n=limit: resource.setrlimit(k, (n, n)),
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        said = process.communicate(timeout=60)[1]
+        expect(process.returncode >= 0 and (process.returncode == 0 or said.startswith("isr: ")),
+               f"{name}: exit {process.returncode}: {said}")
+    a.run("checkout", "work")
+    a.run("checkin", "work")
+    closed = subprocess.run(f"exec {support.ISR} ls >&-", shell=True, env=a.environment(), stdin=subprocess.DEVNULL,
+                            capture_output=True, text=True, check=False, timeout=60)
+    expect(closed.returncode in (0, 18), f"stdout closed: {closed}")
+
+
+def test_control_sockets(world):
+    _, a, _, _ = set_up(world)
+    disk = writing.check_out(a, "work")
+    path = next((a.runtime / "isr" / "ctl").iterdir())
+    pid = a.stat("work")["daemon_pid"]
+    # A daemon that is stopped: every command says so within five seconds.
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for command in (("stat", "work"), ("checkin", "work"), ("suspend", "work"), ("sync", "work"), ("console", "work"),
+                        ("checkout", "work"), ("resume", "work")):
+            began = time.monotonic()
+            a.run(*command, expect=20, timeout=60)
+            took = time.monotonic() - began
+            expect(took < 5 + 5, f"isr {command[0]} took {took:.1f} s to say that the daemon does not answer")
+        a.run("ls", timeout=60, expect=(0, 20))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    a.run("stat", "work")
+    # Whatever is said to it, the daemon lives on.
+    for said in (b"\n", b"{", b"{}\n", b"[" * 100000 + b"\n", b"\xff" * 100 + b"\n", b'{"command":7}\n', b"x" * (2 << 20)):
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(30)
+            peer.connect(str(path))
+            try:
+                peer.sendall(said)
+                peer.shutdown(socket.SHUT_WR)
+                while peer.recv(4096):
+                    pass
+            except OSError:
+                pass
+    expect_equal(a.stat("work")["daemon_pid"], pid, "the daemon")
+    # Stale socket, then a file in its place.
+    writing.kill_daemon(a, "work")
+    expect(path.exists(), "a killed daemon's socket is expected to be left")
+    writing.check_out(a, "work")
+    a.run("checkin", "work")
+    support.wait_until(lambda: not path.exists(), "the daemon's end takes its socket away")
+    path.write_text("a file")
+    refuse(a, 20, ["socket"], "checkout", "work")
+    path.unlink()
+    disk = writing.check_out(a, "work")
+    expect(pathlib.Path(disk).exists(), "no disk")
+    a.run("checkin", "work")
+
+
+def test_a_full_server_names_the_cause_and_shows_no_half(world):
+    full = world.new_folder("full")
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", full], check=False).returncode:
+        print("    skipped: only root can make a small volume", flush=True)
+        return
+    try:
+        server = world.serve(root=full)
+        a = world.host("a")
+        a.init_repository(server.url)
+        image, _ = writing.small_disk(world, writing.chance(), size=8 << 20)
+        refuse(a, 18, ["no room"], "import", "work", image)
+        for path in full.glob("objects/*/*"):
+            sum_ = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
+            expect_equal(sum_, path.name, "an object's digest")
+        a.run("ls")
+        subprocess.run(["mount", "-o", "remount,size=64m", full], check=True)
+        a.run("import", "work", image)
+        a.run("check", "--deep")
+        server.stop()
+    finally:
+        subprocess.run(["umount", "-l", full], check=False)
+    shutil.rmtree(full, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    support.main(test_sizes_and_versions, test_what_is_imported, test_places_of_a_repository, test_mount_points,
+                 test_states_of_a_parcel, test_settings_files, test_surroundings, test_control_sockets,
+                 test_a_full_server_names_the_cause_and_shows_no_half)
