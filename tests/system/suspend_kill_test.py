@@ -14,6 +14,17 @@ def start_quietly(host, command):
     return host.start(command, "work", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def kill_daemon_at_work(host, command, longest, chance):
+    """Runs a command and kills the daemon while it works for it, or in the moments after. Returns the exit code."""
+    daemon = host.stat("work")["daemon_pid"]
+    process = host.start(command, "work", "--progress", "plain", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process.stderr.readline()  # the first that the daemon says of its work
+    writing.moment(chance, longest)
+    support.kill(daemon)
+    process.communicate(timeout=support.COMMAND_TIMEOUT)
+    return process.returncode
+
+
 def publish_again(host, command, parcel):
     """What a person does who was interrupted. A session that ended in time has nothing left to do."""
     result = host.run(command, parcel, expect=None)
@@ -49,18 +60,13 @@ def expect_published(world, host, content):
     expect(exported.read_bytes() == content, "what was published is not what was written")
 
 
-def interrupted_checkins(world, interrupt):
+def interrupted_checkins(world, interrupted_checkin):
     chance = writing.chance()
     server, a, content = set_up_disk(world, chance)
     early = 0
     for number in range(1, writing.rounds(4) + 1):
         change(a, content, chance)
-        daemon = a.stat("work")["daemon_pid"]
-        process = start_quietly(a, "checkin")
-        writing.moment(chance, 0.7)
-        interrupt(process, daemon)
-        process.wait(timeout=support.COMMAND_TIMEOUT)
-        early += process.returncode != 0
+        early += interrupted_checkin(a, chance) != 0
         publish_again(a, "checkin", "work")
         expect_chain(server.root, 1 + number)
         expect_published(world, a, content)
@@ -69,11 +75,16 @@ def interrupted_checkins(world, interrupt):
 
 
 def test_a_checkin_whose_command_is_killed_completes_when_repeated(world):
-    interrupted_checkins(world, lambda process, _: process.kill())
+    def killed(host, chance):
+        process = start_quietly(host, "checkin")
+        writing.moment(chance, 1.2)
+        process.kill()
+        return process.wait()
+    interrupted_checkins(world, killed)
 
 
 def test_a_checkin_whose_daemon_is_killed_completes_when_repeated(world):
-    interrupted_checkins(world, lambda _, daemon: support.kill(daemon))
+    interrupted_checkins(world, lambda host, chance: kill_daemon_at_work(host, "checkin", 0.15, chance))
 
 
 def suspended_machine(world):
@@ -120,11 +131,7 @@ def test_a_suspend_whose_daemon_is_killed_while_uploading_completes_when_repeate
     for number in range(1, writing.rounds(2) + 1):
         # Memory is durable here before anything is uploaded, so the machine goes on, not only its disks.
         a.run("suspend", "work", "--no-upload")
-        daemon = a.stat("work")["daemon_pid"]
-        process = start_quietly(a, "suspend")
-        writing.moment(chance, 1.0)
-        support.kill(daemon)
-        process.wait(timeout=support.COMMAND_TIMEOUT)
+        kill_daemon_at_work(a, "suspend", 0.5, chance)
         publish_again(a, "suspend", "work")
         expect_chain(server.root, 1 + number)
         before.close()
