@@ -27,8 +27,8 @@ void read_exact_at(int fd, MutableBytes out, std::uint64_t offset, const fs::pat
 /// Reads up to out.size() bytes; returns the count, short only at end of file.
 std::size_t read_at(int fd, MutableBytes out, std::uint64_t offset, const fs::path& name_for_errors);
 void write_all_at(int fd, ByteView bytes, std::uint64_t offset, const fs::path& name_for_errors);
-void sync_file(int fd, const fs::path& name_for_errors);       ///< fdatasync
-void sync_directory(const fs::path& directory);                ///< follows a symlink
+void sync_file(int fd, const fs::path& name_for_errors);  ///< fdatasync
+void sync_directory(const fs::path& directory);           ///< follows a symlink
 std::uint64_t file_size(int fd, const fs::path& name_for_errors);
 
 /// The whole regular file; Error{kCorrupt} when larger than limit. nullopt when absent.

@@ -71,7 +71,8 @@ std::vector<std::string> option_names(const CLI::App& app) {
 
 void check_choice(const char* flag, const std::string& value, const std::vector<std::string>& choices) {
   if (std::find(choices.begin(), choices.end(), value) != choices.end()) return;
-  throw Error(ErrorKind::kUsage, fmt::format("{}: \"{}\" is none of {}", flag, escaped(value), fmt::join(choices, ", ")));
+  throw Error(ErrorKind::kUsage,
+              fmt::format("{}: \"{}\" is none of {}", flag, escaped(value), fmt::join(choices, ", ")));
 }
 
 void check_flags(GlobalFlags& flags) {
@@ -190,10 +191,10 @@ void App::Impl::refuse_extra(const CLI::App& root, const Made& made) const {
   if (is_flag(word)) {
     const std::string near = nearest(word.substr(0, word.find('=')), option_names(*app));
     const std::string guess = near.empty() ? "" : fmt::format(" Did you mean \"{}\"?", near);
-    throw Error(ErrorKind::kUsage,
-                fmt::format("isr{} has no flag \"{}\".{}", command == nullptr ? "" : " " + command->path,
-                            escaped(word), guess),
-                {command == nullptr ? "isr --help" : fmt::format("isr {} --help", command->path)});
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("isr{} has no flag \"{}\".{}", command == nullptr ? "" : " " + command->path, escaped(word), guess),
+        {command == nullptr ? "isr --help" : fmt::format("isr {} --help", command->path)});
   }
   if (command == nullptr || !command->subcommands.empty()) refuse_unknown(word, command);
   throw Error(ErrorKind::kUsage, fmt::format("isr {}: one argument too many: \"{}\"", command->path, escaped(word)),

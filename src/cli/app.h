@@ -38,8 +38,7 @@ class Command {
   Command& arguments(const std::string& name, std::vector<std::string>& values, const std::string& help);  ///< 0..n
   /// flags: "--message" or "-m,--message". An option given twice is a usage error, but for the vector.
   Command& flag(const std::string& flags, bool& value, const std::string& help);
-  Command& option(const std::string& flags, std::string& value, const std::string& value_name,
-                  const std::string& help);
+  Command& option(const std::string& flags, std::string& value, const std::string& value_name, const std::string& help);
   Command& option(const std::string& flags, std::optional<std::string>& value, const std::string& value_name,
                   const std::string& help);
   Command& option(const std::string& flags, std::vector<std::string>& values, const std::string& value_name,

@@ -66,8 +66,9 @@ int run_version(CommandContext& context) {
 void register_config(App& app) {
   auto options = std::make_shared<ConfigOptions>();
   Command& config = app.command(Group::kAdministration, "config", "settings and where they come from");
-  config.note("Flags go before environment variables, those before your config.toml, that before\n"
-              "/etc/isr/config.toml, that before what is built in.");
+  config.note(
+      "Flags go before environment variables, those before your config.toml, that before\n"
+      "/etc/isr/config.toml, that before what is built in.");
   config.example("isr config show --origin", "every setting and who said it");
   config.example("isr config set cache.limit 50G", "a larger cache").exit_codes({0, 2});
   config.subcommand("get", "print one setting")

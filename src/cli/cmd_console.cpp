@@ -93,8 +93,7 @@ bool installed(const std::string& program) {
 
 int run_view(CommandContext& context, const ViewOptions& options) {
   const OpenParcel parcel = context.open_parcel_without_version(options.name);
-  const json status =
-      control_request(running_session(parcel), {{"command", "status"}}, {}, context.stop());
+  const json status = control_request(running_session(parcel), {{"command", "status"}}, {}, context.stop());
   if (!status.contains("vm")) throw Error(ErrorKind::kVm, fmt::format("{} is not running", parcel.entry.name));
   const std::string socket = status.at("vm").value("vnc", "");
   const bool screen = std::getenv("DISPLAY") || std::getenv("WAYLAND_DISPLAY");
@@ -109,7 +108,8 @@ int run_view(CommandContext& context, const ViewOptions& options) {
     context.out.document({{"schema", 1}, {"vnc_socket", socket}});
   } else {
     context.out.line(socket);
-    context.out.note("the screen is a VNC server at this UNIX socket; with remote-viewer or vncviewer installed, view opens it");
+    context.out.note(
+        "the screen is a VNC server at this UNIX socket; with remote-viewer or vncviewer installed, view opens it");
   }
   return 0;
 }

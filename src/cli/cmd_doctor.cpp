@@ -13,7 +13,6 @@
 #include "cli/commands.h"
 #include "vm/accelerator.h"
 
-
 namespace isr {
 namespace {
 
@@ -72,10 +71,12 @@ Finding check_space(const fs::path& directory, std::string_view name) {
   while (!fs::exists(existing) && existing.has_relative_path()) existing = existing.parent_path();
   struct statvfs info {};
   if (::statvfs(existing.c_str(), &info) != 0) {
-    return {Verdict::kFail, fmt::format("{} {}: {}", name, existing.string(), std::generic_category().message(errno)), ""};
+    return {Verdict::kFail, fmt::format("{} {}: {}", name, existing.string(), std::generic_category().message(errno)),
+            ""};
   }
   if (::access(existing.c_str(), W_OK) != 0) {
-    return {Verdict::kFail, fmt::format("{} {} cannot be written", name, existing.string()), "make it yours, or set another"};
+    return {Verdict::kFail, fmt::format("{} {} cannot be written", name, existing.string()),
+            "make it yours, or set another"};
   }
   const std::uint64_t free = std::uint64_t{info.f_bavail} * info.f_frsize;
   const std::string text = fmt::format("{} {} has {} free", name, directory.string(), format_size(free));
@@ -102,17 +103,20 @@ Finding check_keyring() {
   const bool found = keyring_find(label).has_value();
   keyring_forget(label);
   if (found) return {Verdict::kOk, "the kernel's keyring works", ""};
-  return {Verdict::kWarn, "the kernel's keyring loses keys: isr login has no effect", "use --password-file or --password-command"};
+  return {Verdict::kWarn, "the kernel's keyring loses keys: isr login has no effect",
+          "use --password-file or --password-command"};
 }
 
 /// The probe's age by the store's clock is 0 for a good clock; where the store
 /// says nothing of times there is nothing to compare.
 Finding check_clock(const RepositoryEntry& entry, BlobStore& store) {
   const auto blob = store.get("isr-repository");
-  if (!entry.url.starts_with('/') || !blob) return {Verdict::kOk, fmt::format("{}: no clock to compare", entry.name), ""};
+  if (!entry.url.starts_with('/') || !blob)
+    return {Verdict::kOk, fmt::format("{}: no clock to compare", entry.name), ""};
   struct stat info {};
   const fs::path probe = fs::path(entry.url) / "isr-repository";
-  if (::stat(probe.c_str(), &info) == 0 && info.st_mtim.tv_sec > wall_now().time_since_epoch().count() + kClockTolerance) {
+  if (::stat(probe.c_str(), &info) == 0 &&
+      info.st_mtim.tv_sec > wall_now().time_since_epoch().count() + kClockTolerance) {
     return {Verdict::kWarn, fmt::format("the clock is behind: {} was made in the future", entry.name),
             "sudo timedatectl set-ntp true"};
   }

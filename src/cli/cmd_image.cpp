@@ -84,20 +84,28 @@ int run_import(CommandContext& context, const ImportOptions& options) {
   refuse_taken_name(account, name);
   ParcelVersion version;
   version.vm = settings;
-  version.message = options.message.empty() ? "import of " + fs::path(options.file).filename().string() : options.message;
+  version.message =
+      options.message.empty() ? "import of " + fs::path(options.file).filename().string() : options.message;
   ImportResult result;
   {
     Progress progress(context.out, "Importing " + name);
     version.images.push_back(import_disk(
         account, "disk", *source, context.stop(),
-        [&](std::string_view step, std::uint64_t done, std::uint64_t total) { progress.update(step, done, total); }, result));
+        [&](std::string_view step, std::uint64_t done, std::uint64_t total) { progress.update(step, done, total); },
+        result));
   }
   version.added_bytes = result.uploaded_bytes;
   create_parcel(account, name, version);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   if (context.out.json()) {
-    context.out.document({{"schema", 1}, {"type", "summary"}, {"parcel", name}, {"version", 1}, {"size", result.size},
-                          {"data_bytes", result.data_bytes}, {"uploaded_bytes", result.uploaded_bytes}, {"objects", result.objects},
+    context.out.document({{"schema", 1},
+                          {"type", "summary"},
+                          {"parcel", name},
+                          {"version", 1},
+                          {"size", result.size},
+                          {"data_bytes", result.data_bytes},
+                          {"uploaded_bytes", result.uploaded_bytes},
+                          {"objects", result.objects},
                           {"seconds", seconds}});
   } else {
     context.out.line(fmt::format("{}@1: {} disk, {} of data, {} stored, in {:.1f} s", name, format_size(result.size),
@@ -162,14 +170,16 @@ int run_export(CommandContext& context, const ExportOptions& options) {
   const fs::path raw = options.raw.empty() ? fs::path(target.string() + ".partial") : target;
   {
     Progress progress(context.out, "Exporting " + parcel.entry.name);
-    export_raw(image, raw, context.stop(),
-               [&](std::string_view step, std::uint64_t done, std::uint64_t total) { progress.update(step, done, total); });
+    export_raw(image, raw, context.stop(), [&](std::string_view step, std::uint64_t done, std::uint64_t total) {
+      progress.update(step, done, total);
+    });
   }
   if (raw != target) {
     convert_to_qcow2(raw, target);
     fs::remove(raw);
   }
-  context.out.line(fmt::format("{}@{} {} is in {}", parcel.entry.name, loaded.head.head.n, image->name(), target.string()));
+  context.out.line(
+      fmt::format("{}@{} {} is in {}", parcel.entry.name, loaded.head.head.n, image->name(), target.string()));
   return 0;
 }
 
@@ -178,15 +188,20 @@ int run_mount(CommandContext& context, const MountCommandOptions& options) {
   const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, parcel.version);
   mount_version(parcel.account, parcel.entry, loaded.head.head.n, options.directory);
   if (context.out.json()) {
-    context.out.document({{"schema", 1}, {"parcel", parcel.entry.name}, {"version", loaded.head.head.n}, {"mount", fs::absolute(options.directory).string()}});
+    context.out.document({{"schema", 1},
+                          {"parcel", parcel.entry.name},
+                          {"version", loaded.head.head.n},
+                          {"mount", fs::absolute(options.directory).string()}});
   } else {
-    context.out.line(fmt::format("{}@{} is mounted read-only at {}", parcel.entry.name, loaded.head.head.n, options.directory));
+    context.out.line(
+        fmt::format("{}@{} is mounted read-only at {}", parcel.entry.name, loaded.head.head.n, options.directory));
   }
   return 0;
 }
 
 int run_umount(CommandContext&, const std::string& directory) {
-  if (!unmount(directory)) throw Error(ErrorKind::kNotFound, fmt::format("nothing of isr is mounted at {}", escaped(directory)));
+  if (!unmount(directory))
+    throw Error(ErrorKind::kNotFound, fmt::format("nothing of isr is mounted at {}", escaped(directory)));
   return 0;
 }
 
@@ -204,13 +219,19 @@ int run_check(CommandContext& context, const CheckCommandOptions& options) {
   json checked = json::array();
   for (const ParcelEntry& parcel : parcels) {
     Progress progress(context.out, "Checking " + parcel.name);
-    const CheckReport report = check_parcel(account, parcel, how, context.stop(),
-                                            [&](std::string_view step, std::uint64_t done, std::uint64_t total) { progress.update(step, done, total); });
+    const CheckReport report = check_parcel(
+        account, parcel, how, context.stop(),
+        [&](std::string_view step, std::uint64_t done, std::uint64_t total) { progress.update(step, done, total); });
     progress.clear();
-    checked.push_back({{"name", parcel.name}, {"versions", report.versions}, {"pages", report.pages}, {"chunks", report.chunks}, {"problems", report.findings.size()}});
+    checked.push_back({{"name", parcel.name},
+                       {"versions", report.versions},
+                       {"pages", report.pages},
+                       {"chunks", report.chunks},
+                       {"problems", report.findings.size()}});
     if (!context.out.json()) {
-      context.out.line(fmt::format("{}: {} versions, {} pages, {} chunks: {}", parcel.name, report.versions, report.pages,
-                                   report.chunks, report.findings.empty() ? "ok" : fmt::format("{} problems", report.findings.size())));
+      context.out.line(fmt::format(
+          "{}: {} versions, {} pages, {} chunks: {}", parcel.name, report.versions, report.pages, report.chunks,
+          report.findings.empty() ? "ok" : fmt::format("{} problems", report.findings.size())));
     }
     for (const CheckFinding& finding : report.findings) {
       findings.push_back({{"parcel", parcel.name}, {"where", finding.where}, {"problem", finding.problem}});

@@ -89,9 +89,9 @@ int run_break(CommandContext& context, const BreakOptions& options) {
   }
   const std::string who = ruling->ours ? "this host" : ruling->record.host;
   const std::string seen = ruling->age ? describe_age(*ruling->age) : "at an unknown time";
-  const std::string question =
-      fmt::format("{} is locked by {} (last seen {}). Its unsynced changes stay there, and can then only become a fork.",
-                  name, who, seen);
+  const std::string question = fmt::format(
+      "{} is locked by {} (last seen {}). Its unsynced changes stay there, and can then only become a fork.", name, who,
+      seen);
   if (ruling->expired) {
     confirm(context.flags, question + " Break the lock?");
   } else {
@@ -119,8 +119,8 @@ int run_accept(CommandContext& context, const AcceptOptions& options) {
   if (!name.version.number) throw Error(ErrorKind::kUsage, "say which version: NAME@VERSION, a number");
   const OpenParcel parcel = context.open_parcel(options.name);
   const auto head = parcel.account.chain(parcel.entry.chain()).accept_older(*name.version.number, options.reason);
-  context.out.line(fmt::format("{}: version {} of {} is the newest that this host trusts", parcel.entry.name, head.head.n,
-                               to_rfc3339(head.head.time)));
+  context.out.line(fmt::format("{}: version {} of {} is the newest that this host trusts", parcel.entry.name,
+                               head.head.n, to_rfc3339(head.head.time)));
   return 0;
 }
 
@@ -146,8 +146,9 @@ void register_lock(App& app) {
       .argument("NAME", options->name, "the parcel")
       .option("--reason", options->reason, "TEXT", "kept in the lock's history")
       .option("--confirm", options->confirm, "NAME", "instead of typing the name, when the host may be alive")
-      .note("What the other host has not synced stays there. When it comes back, its work becomes a fork:\n"
-            "nothing is overwritten, on either side.")
+      .note(
+          "What the other host has not synced stays there. When it comes back, its work becomes a fork:\n"
+          "nothing is overwritten, on either side.")
       .example("isr lock break work", "asks first")
       .example("isr lock break work --confirm work --reason 'laptop stolen'", "for scripts")
       .exit_codes({0, 2, 10, 12, 13})
@@ -160,8 +161,9 @@ void register_accept_older(App& app) {
       .optional_argument("NAME@V", options->name, "the parcel, and the version that is to be its newest")
       .number("--profile", options->profile, "N", "instead: version N of your list of parcels")
       .option("--reason", options->reason, "TEXT", "why; it is logged on this host")
-      .note("A repository that hands back an old version is refused (exit 15): it may hide your newer work. After\n"
-            "it was restored from a backup on purpose, this is the way on.")
+      .note(
+          "A repository that hands back an old version is refused (exit 15): it may hide your newer work. After\n"
+          "it was restored from a backup on purpose, this is the way on.")
       .example("isr accept-older work@39 --reason 'server restored from Monday backup'", "the parcel work")
       .example("isr accept-older --profile 4 --reason 'server restored'", "the list of parcels itself")
       .exit_codes({0, 2, 10, 12, 13, 14})

@@ -63,8 +63,12 @@ std::vector<Entry> read_forks(const OpenParcel& parcel) {
 nlohmann::json to_json(const Entry& entry, const char* label) {
   const Head& head = entry.loaded.head.head;
   const ParcelVersion& version = entry.loaded.version;
-  nlohmann::json out{{"version", head.n},           {"when", to_rfc3339(head.time)},   {"host", head.host},
-                     {"added", version.added_bytes}, {"suspended", version.suspended()}, {"message", version.message}};
+  nlohmann::json out{{"version", head.n},
+                     {"when", to_rfc3339(head.time)},
+                     {"host", head.host},
+                     {"added", version.added_bytes},
+                     {"suspended", version.suspended()},
+                     {"message", version.message}};
   if (!version.copy_of.empty()) out["copy_of"] = version.copy_of;
   if (std::string_view(label) == "fork") out["fork"] = entry.label;
   return out;
@@ -89,7 +93,9 @@ int run_log(CommandContext& context, const LogOptions& options) {
   const auto versions = read_versions(context, parcel, count);
   const auto forks = read_forks(parcel);
   if (context.out.json()) {
-    nlohmann::json answer{{"schema", 1}, {"parcel", parcel.entry.name}, {"versions", nlohmann::json::array()},
+    nlohmann::json answer{{"schema", 1},
+                          {"parcel", parcel.entry.name},
+                          {"versions", nlohmann::json::array()},
                           {"forks", nlohmann::json::array()}};
     for (const auto& entry : versions) answer["versions"].push_back(to_json(entry, "version"));
     for (const auto& entry : forks) answer["forks"].push_back(to_json(entry, "fork"));

@@ -38,8 +38,11 @@ int run_login(CommandContext& context, const LoginOptions& options) {
   wipe(secret);
   const WallTime until = wall_now() + ttl;
   if (context.out.json()) {
-    context.out.document({{"schema", 1}, {"repository", entry.name}, {"user", entry.user},
-                          {"until", to_rfc3339(until)}, {"offline", account.offline()}});
+    context.out.document({{"schema", 1},
+                          {"repository", entry.name},
+                          {"user", entry.user},
+                          {"until", to_rfc3339(until)},
+                          {"offline", account.offline()}});
   } else {
     context.out.line(fmt::format("{} is logged in to {} until {}{}", entry.user, entry.name, to_rfc3339(until),
                                  account.offline() ? ", offline" : ""));
@@ -59,8 +62,9 @@ int run_logout(CommandContext& context, const LogoutOptions& options) {
   if (context.out.json()) {
     context.out.document({{"schema", 1}, {"forgotten", forgotten}});
   } else {
-    context.out.line(forgotten == 0 ? "nobody was logged in" : fmt::format("forgot the keys of {} login{}", forgotten,
-                                                                          forgotten == 1 ? "" : "s"));
+    context.out.line(forgotten == 0
+                         ? "nobody was logged in"
+                         : fmt::format("forgot the keys of {} login{}", forgotten, forgotten == 1 ? "" : "s"));
   }
   return 0;
 }
@@ -73,8 +77,9 @@ void register_login(App& app) {
       .optional_argument("REPO", options->repository, "a configured repository; else the default one")
       .duration("--ttl", options->ttl, "forget them after this time (12h)")
       .alias("auth")
-      .note("The keys go into the kernel's keyring of your user, never to a disk. It works offline too, once\n"
-            "you have logged in on this host while the repository could be reached.")
+      .note(
+          "The keys go into the kernel's keyring of your user, never to a disk. It works offline too, once\n"
+          "you have logged in on this host while the repository could be reached.")
       .example("isr login", "asks for the password; other commands do not, for 12 hours")
       .example("isr login home --ttl 30m --password-file -", "the password comes from stdin")
       .exit_codes({0, 10, 12, 13})

@@ -90,7 +90,9 @@ std::vector<Row> fill_all(const Account& account, const std::vector<ParcelEntry>
 }
 
 nlohmann::json to_json(const Row& row) {
-  nlohmann::json out{{"id", row.parcel.id}, {"name", row.parcel.name}, {"state", row.state},
+  nlohmann::json out{{"id", row.parcel.id},
+                     {"name", row.parcel.name},
+                     {"state", row.state},
                      {"version", row.version == 0 ? nlohmann::json() : nlohmann::json(row.version)},
                      {"where", row.where == "-" ? nlohmann::json() : nlohmann::json(row.where)},
                      {"saved", row.saved ? nlohmann::json(to_rfc3339(*row.saved)) : nlohmann::json()}};
@@ -99,8 +101,8 @@ nlohmann::json to_json(const Row& row) {
 }
 
 void print(CommandContext& context, const Account& account, const std::vector<Row>& rows) {
-  context.out.line(fmt::format("{}  {}  {}", account.entry.name, account.entry.url,
-                               account.offline() ? "offline" : "online"));
+  context.out.line(
+      fmt::format("{}  {}  {}", account.entry.name, account.entry.url, account.offline() ? "offline" : "online"));
   if (rows.empty()) {
     context.out.note("no parcels yet; isr import NAME FILE or isr create NAME makes one");
     return;
@@ -126,8 +128,8 @@ int run_ls(CommandContext& context, const LsOptions& options) {
   if (context.out.json()) {
     nlohmann::json list = nlohmann::json::array();
     for (const Row& row : rows) list.push_back(to_json(row));
-    context.out.document({{"schema", 1}, {"repository", account.entry.name}, {"offline", account.offline()},
-                          {"parcels", list}});
+    context.out.document(
+        {{"schema", 1}, {"repository", account.entry.name}, {"offline", account.offline()}, {"parcels", list}});
   } else {
     print(context, account, rows);
   }

@@ -42,8 +42,8 @@ std::string default_user(const std::string& given) {
 void refuse_taken_name(CommandContext& context, const std::string& name) {
   check_repository_name(name);
   if (const auto taken = context.config().repository(name)) {
-    throw Error(ErrorKind::kUsage, fmt::format("a repository called {} exists already in the configuration: {}", name,
-                                               taken->url),
+    throw Error(ErrorKind::kUsage,
+                fmt::format("a repository called {} exists already in the configuration: {}", name, taken->url),
                 {"choose another name with --name, or: isr repo rm " + name});
   }
 }
@@ -78,7 +78,8 @@ void print_new_repository(CommandContext& context, const RepositoryEntry& entry,
     context.out.line(fmt::format("The recovery key is in {}; it opens everything, so keep it elsewhere.", file));
     return;
   }
-  context.out.line(fmt::format("Recovery key (shown once; keep it on paper, it opens everything):\n\n  {}\n\n", recovery));
+  context.out.line(
+      fmt::format("Recovery key (shown once; keep it on paper, it opens everything):\n\n  {}\n\n", recovery));
   context.out.line("Without the password and without this key your data is lost: nobody else can open it.");
 }
 
@@ -130,8 +131,8 @@ int run_add(CommandContext& context, const AddOptions& options) {
 int run_rm(CommandContext& context, const std::string& name) {
   const RepositoryEntry entry = context.repository(name);
   context.config().remove_repository(entry.name);
-  context.out.line(fmt::format("{} is no longer configured; what is stored at {} and on this host stays", entry.name,
-                               entry.url));
+  context.out.line(
+      fmt::format("{} is no longer configured; what is stored at {} and on this host stays", entry.name, entry.url));
   return 0;
 }
 
@@ -141,7 +142,8 @@ int run_ls(CommandContext& context) {
   if (context.out.json()) {
     nlohmann::json list = nlohmann::json::array();
     for (const auto& entry : entries) {
-      list.push_back({{"name", entry.name}, {"url", entry.url}, {"user", entry.user}, {"default", entry.name == chosen}});
+      list.push_back(
+          {{"name", entry.name}, {"url", entry.url}, {"user", entry.user}, {"default", entry.name == chosen}});
     }
     context.out.document({{"schema", 1}, {"repositories", list}});
     return 0;
@@ -165,8 +167,13 @@ int run_info(CommandContext& context, const std::string& name) {
   const RepositoryInfo info = read_repository_info(*store);
   const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - began);
   if (context.out.json()) {
-    context.out.document({{"schema", 1}, {"name", entry.name}, {"url", entry.url}, {"user", entry.user},
-                          {"id", info.id}, {"chunk_size", info.chunk_size}, {"writable", store->writable()},
+    context.out.document({{"schema", 1},
+                          {"name", entry.name},
+                          {"url", entry.url},
+                          {"user", entry.user},
+                          {"id", info.id},
+                          {"chunk_size", info.chunk_size},
+                          {"writable", store->writable()},
                           {"answered_ms", took.count()}});
     return 0;
   }
@@ -182,8 +189,9 @@ int run_info(CommandContext& context, const std::string& name) {
 }
 
 int run_check(CommandContext& context, const std::string& name_or_url) {
-  const auto entry = name_or_url.empty() ? context.repository()
-                     : context.config().repository(name_or_url).value_or(RepositoryEntry{"", name_or_url, ""});
+  const auto entry = name_or_url.empty()
+                         ? context.repository()
+                         : context.config().repository(name_or_url).value_or(RepositoryEntry{"", name_or_url, ""});
   const BlobStorePtr store = open_store(entry.url);
   race_store(*store);
   if (context.out.json()) {

@@ -33,9 +33,9 @@ int run_suspend(CommandContext& context, const SuspendOptions& options) {
   const OpenParcel parcel = context.open_parcel_without_version(options.name);
   const auto socket = open_session(parcel);
   if (!socket) return nothing_here(context, parcel);
-  const auto result = ask_daemon(
-      context, *socket, {{"command", "suspend"}, {"upload", !options.no_upload}, {"message", options.message}},
-      "Suspending " + parcel.entry.name);
+  const auto result = ask_daemon(context, *socket,
+                                 {{"command", "suspend"}, {"upload", !options.no_upload}, {"message", options.message}},
+                                 "Suspending " + parcel.entry.name);
   return report_publish(context, parcel.entry.name, "suspended", result);
 }
 

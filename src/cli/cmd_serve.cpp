@@ -57,8 +57,12 @@ int run_serve(CommandContext& context, const ServeOptions& options) {
   const auto server = start_server(server_options);
   const std::string url = server->url() + "/";
   if (context.out.json()) {
-    context.out.document({{"type", "event"}, {"event", "serving"}, {"root", server_options.root.string()}, {"url", url},
-                          {"port", server->port()}, {"read_only", options.read_only}});
+    context.out.document({{"type", "event"},
+                          {"event", "serving"},
+                          {"root", server_options.root.string()},
+                          {"url", url},
+                          {"port", server->port()},
+                          {"read_only", options.read_only}});
   } else {
     context.out.line(fmt::format("Serving {} at {}", server_options.root.string(), url));
   }
@@ -77,8 +81,9 @@ void register_serve(App& app) {
       .option("--port-file", options->port_file, "FILE", "write the port there once it listens")
       .option("--host-name", options->host_names, "NAME", "a further name that clients may use, behind a TLS proxy")
       .flag("--read-only", options->read_only, "refuse every write")
-      .note("Loopback addresses only: there is no user check and no TLS in it. To serve other hosts put a\n"
-            "TLS proxy with a password in front, or forward the port over ssh. Ctrl-C or SIGTERM ends it.")
+      .note(
+          "Loopback addresses only: there is no user check and no TLS in it. To serve other hosts put a\n"
+          "TLS proxy with a password in front, or forward the port over ssh. Ctrl-C or SIGTERM ends it.")
       .example("isr serve --root /srv/isr", "at http://127.0.0.1:7460/")
       .example("isr serve --root /srv/isr --listen 127.0.0.1:0 --port-file port --read-only", "any free port")
       .exit_codes({0, 2, 10, 18})

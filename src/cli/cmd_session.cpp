@@ -42,7 +42,10 @@ int run_checkout(CommandContext& context, const CheckoutOptions& options) {
   const fs::path socket = start_session_daemon(parcel.account, parcel.entry);
   const json status = control_request(socket, {{"command", "status"}}, {}, context.stop());
   if (context.out.json()) {
-    context.out.document({{"schema", 1}, {"parcel", parcel.entry.name}, {"mount", status.at("mount")}, {"version", status.at("version")}});
+    context.out.document({{"schema", 1},
+                          {"parcel", parcel.entry.name},
+                          {"mount", status.at("mount")},
+                          {"version", status.at("version")}});
   } else {
     context.out.line(fmt::format("{}@{} is checked out at {}", parcel.entry.name,
                                  status.value("version", std::uint64_t{0}), status.value("mount", "")));
@@ -63,7 +66,8 @@ int publish_command(CommandContext& context, const SyncOptions& options, const s
   }
   json request{{"command", command}};
   if (!options.message.empty()) request["message"] = options.message;
-  const json result = ask_daemon(context, socket ? *socket : require_session(parcel), request, title + parcel.entry.name);
+  const json result =
+      ask_daemon(context, socket ? *socket : require_session(parcel), request, title + parcel.entry.name);
   return report_publish(context, parcel.entry.name, done, result);
 }
 
@@ -71,19 +75,20 @@ int run_discard(CommandContext& context, const std::string& name) {
   const OpenParcel parcel = context.open_parcel_without_version(name);
   const fs::path socket = require_session(parcel);
   const json status = control_request(socket, {{"command", "status"}}, {}, context.stop());
-  confirm(context.flags,
-          fmt::format("{}: {} changed since version {} are dropped for good. Go on?", name,
-                      format_size(status.value("changed_bytes", std::uint64_t{0})), status.value("version", std::uint64_t{0})));
+  confirm(context.flags, fmt::format("{}: {} changed since version {} are dropped for good. Go on?", name,
+                                     format_size(status.value("changed_bytes", std::uint64_t{0})),
+                                     status.value("version", std::uint64_t{0})));
   const json result = ask_daemon(context, socket, {{"command", "discard"}}, "Discarding " + name);
-  context.out.line(fmt::format("{} is back at version {}, still checked out here", name,
-                               result.value("version", std::uint64_t{0})));
+  context.out.line(
+      fmt::format("{} is back at version {}, still checked out here", name, result.value("version", std::uint64_t{0})));
   return 0;
 }
 
 int run_rollback(CommandContext& context, const std::string& name) {
   OpenParcel parcel = context.open_parcel(name);
   if (!parcel.version.given) {
-    throw Error(ErrorKind::kUsage, "which version?", {fmt::format("isr rollback {}@V    isr log {} lists them", name, name)});
+    throw Error(ErrorKind::kUsage, "which version?",
+                {fmt::format("isr rollback {}@V    isr log {} lists them", name, name)});
   }
   if (local_state(parcel.account, parcel.entry)) {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here", parcel.entry.name),
@@ -91,8 +96,8 @@ int run_rollback(CommandContext& context, const std::string& name) {
   }
   parcel.account.online("rolling back");
   const std::uint64_t n = resolve_version(parcel.account, parcel.entry, parcel.version);
-  confirm(context.flags, fmt::format("{} becomes what it was at version {}, as a new version. Go on?",
-                                     parcel.entry.name, n));
+  confirm(context.flags,
+          fmt::format("{} becomes what it was at version {}, as a new version. Go on?", parcel.entry.name, n));
   std::uint64_t made = 0;
   phrase_locked(parcel.entry.name, [&] { made = roll_back(parcel.account, parcel.entry, n); });
   context.out.line(fmt::format("{}: version {} is a copy of version {}", parcel.entry.name, made, n));
@@ -102,10 +107,11 @@ int run_rollback(CommandContext& context, const std::string& name) {
 void print_status(CommandContext& context, const std::string& name, const json& status) {
   const auto number = [&](const char* key) { return status.value(key, std::uint64_t{0}); };
   const auto& out = context.out;
-  out.line(fmt::format("{}@{}  {} here since {}", name, number("version"), status.value("phase", ""), status.value("since", "")));
+  out.line(fmt::format("{}@{}  {} here since {}", name, number("version"), status.value("phase", ""),
+                       status.value("since", "")));
   out.line(fmt::format("MOUNT    {}", status.value("mount", "")));
-  out.line(fmt::format("CHANGED  {} since version {}, journal {}", format_size(number("changed_bytes")), number("version"),
-                       format_size(number("journal_bytes"))));
+  out.line(fmt::format("CHANGED  {} since version {}, journal {}", format_size(number("changed_bytes")),
+                       number("version"), format_size(number("journal_bytes"))));
   for (const json& image : status.value("images", json::array())) {
     out.line(fmt::format("  {:<10} {:>10}   read {}, wrote {}", image.value("name", ""),
                          format_size(image.value("size", std::uint64_t{0})),
@@ -132,7 +138,11 @@ int run_stat(CommandContext& context, const std::string& name) {
   if (!local || !local->daemon_alive) {
     const std::string state = local ? local->state : "not checked out here";
     if (context.out.json()) {
-      context.out.document({{"schema", 1}, {"parcel", parcel.entry.name}, {"state", state}, {"phase", state}, {"version", local ? local->base : 0}});
+      context.out.document({{"schema", 1},
+                            {"parcel", parcel.entry.name},
+                            {"state", state},
+                            {"phase", state},
+                            {"version", local ? local->base : 0}});
     } else {
       context.out.line(fmt::format("{}: {}", parcel.entry.name, state));
     }
@@ -173,7 +183,9 @@ void register_session(App& app) {
       .example("isr checkin work", "publish what changed")
       .example("isr checkin work -m 'new kernel'", "with a message")
       .exit_codes({0, 13, 16, 17, 18})
-      .run([checkin](CommandContext& context) { return publish_command(context, *checkin, "checkin", "Checking in ", "checked in"); });
+      .run([checkin](CommandContext& context) {
+        return publish_command(context, *checkin, "checkin", "Checking in ", "checked in");
+      });
 
   auto sync = std::make_shared<SyncOptions>();
   app.command(Group::kEveryday, "sync", "a new version; keep running here")

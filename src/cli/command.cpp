@@ -86,7 +86,8 @@ Command& Command::option(const std::string& flags, std::vector<std::string>& val
                          const std::string& help) {
   impl_->parameters.push_back({Kind::kRepeated, flags, value_name, help});
   // One value each time, or "--flag A NAME" would swallow the name.
-  impl_->bindings.push_back([flags, &values](CLI::App& app) { app.add_option(flags, values)->allow_extra_args(false); });
+  impl_->bindings.push_back(
+      [flags, &values](CLI::App& app) { app.add_option(flags, values)->allow_extra_args(false); });
   return *this;
 }
 
@@ -122,8 +123,7 @@ Command& Command::choice(const std::string& flags, std::string& value, const std
   impl_->bindings.push_back([flags, &value, choices](CLI::App& app) {
     bind_checked(app, flags, [&value, choices](const std::string& text) {
       if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
-        throw Error(ErrorKind::kUsage,
-                    fmt::format("\"{}\" is none of {}", escaped(text), fmt::join(choices, ", ")));
+        throw Error(ErrorKind::kUsage, fmt::format("\"{}\" is none of {}", escaped(text), fmt::join(choices, ", ")));
       }
       value = text;
     });

@@ -52,8 +52,9 @@ RepositoryEntry CommandContext::repository(const std::string& name) {
   std::vector<std::string> names;
   for (const auto& entry : config().repositories()) names.push_back(entry.name);
   if (names.empty()) {
-    throw Error(ErrorKind::kNotFound, "no repository is configured",
-                {"isr repo init URL             makes a new one", "isr repo add NAME URL --user U   uses one that exists"});
+    throw Error(
+        ErrorKind::kNotFound, "no repository is configured",
+        {"isr repo init URL             makes a new one", "isr repo add NAME URL --user U   uses one that exists"});
   }
   throw Error(ErrorKind::kNotFound, fmt::format("no repository is called \"{}\"", escaped(wanted)),
               {fmt::format("there are: {}", fmt::join(names, ", "))});
@@ -70,9 +71,8 @@ Account CommandContext::open_account(const std::string& repository_name, StoreOp
   options.use_keyring = !password_is_given(*this);
   options.store = store;
   options.store.bytes_per_second = config().get_bytes("upload.limit");
-  return isr::open_account(paths(), entry,
-                           password_source(*this, fmt::format("Password of {} at {}: ", entry.user, entry.name)),
-                           options);
+  return isr::open_account(
+      paths(), entry, password_source(*this, fmt::format("Password of {} at {}: ", entry.user, entry.name)), options);
 }
 
 OpenParcel CommandContext::open_parcel(const std::string& name) {

@@ -44,23 +44,40 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 18> kGlobalF
 
 std::string_view meaning_of_exit_code(int code) {
   switch (code) {
-    case 0: return "done";
-    case 1: return "failed";
-    case 2: return "usage: bad argument, name, size or configuration";
-    case 3: return "finished with warnings";
-    case 10: return "no such repository, parcel or version";
-    case 11: return "locked by another host";
-    case 12: return "password or key wrong, missing, or not allowed";
-    case 13: return "offline or unreachable, and the data is not here";
-    case 14: return "damaged or tampered data";
-    case 15: return "history rolled back or forked: refused";
-    case 16: return "the VM could not start, or is already running";
-    case 17: return "another host published first: our work is kept as a fork";
-    case 18: return "no space, quota reached, or local I/O error";
-    case 19: return "unsupported format or store";
-    case 20: return "the session daemon is absent or does not answer";
-    case 130: return "interrupted; the same command run again continues";
-    default: return "see isr --help-all";
+    case 0:
+      return "done";
+    case 1:
+      return "failed";
+    case 2:
+      return "usage: bad argument, name, size or configuration";
+    case 3:
+      return "finished with warnings";
+    case 10:
+      return "no such repository, parcel or version";
+    case 11:
+      return "locked by another host";
+    case 12:
+      return "password or key wrong, missing, or not allowed";
+    case 13:
+      return "offline or unreachable, and the data is not here";
+    case 14:
+      return "damaged or tampered data";
+    case 15:
+      return "history rolled back or forked: refused";
+    case 16:
+      return "the VM could not start, or is already running";
+    case 17:
+      return "another host published first: our work is kept as a fork";
+    case 18:
+      return "no space, quota reached, or local I/O error";
+    case 19:
+      return "unsupported format or store";
+    case 20:
+      return "the session daemon is absent or does not answer";
+    case 130:
+      return "interrupted; the same command run again continues";
+    default:
+      return "see isr --help-all";
   }
 }
 
@@ -88,10 +105,14 @@ std::string row(std::string_view left, std::string_view right) {
 
 std::string shown_name(const Parameter& parameter) {
   switch (parameter.kind) {
-    case Kind::kArgument: return parameter.names;
-    case Kind::kOptionalArgument: return fmt::format("[{}]", parameter.names);
-    case Kind::kArguments: return fmt::format("[{}...]", parameter.names);
-    case Kind::kFlag: return fmt::format("{}", fmt::join(split_names(parameter.names), ", "));
+    case Kind::kArgument:
+      return parameter.names;
+    case Kind::kOptionalArgument:
+      return fmt::format("[{}]", parameter.names);
+    case Kind::kArguments:
+      return fmt::format("[{}...]", parameter.names);
+    case Kind::kFlag:
+      return fmt::format("{}", fmt::join(split_names(parameter.names), ", "));
     case Kind::kOption:
     case Kind::kRepeated:
       return fmt::format("{} {}", fmt::join(split_names(parameter.names), ", "), parameter.value_name);
@@ -148,8 +169,9 @@ std::string help_of_program(const std::vector<const Command::Impl*>& commands, b
   }
   out += "\nFlags that every command takes, before or after its name\n";
   for (const auto& [flag, help] : kGlobalFlags) out += row(flag, help);
-  out += "\nisr COMMAND --help says more of one command; isr help undo says which command throws away what.\n"
-         "NAME is [REPO:]PARCEL[@VERSION]; VERSION is a number, latest or latest~N.\n";
+  out +=
+      "\nisr COMMAND --help says more of one command; isr help undo says which command throws away what.\n"
+      "NAME is [REPO:]PARCEL[@VERSION]; VERSION is a number, latest or latest~N.\n";
   return out;
 }
 

@@ -19,7 +19,8 @@ namespace {
 
 std::uint64_t whole_number(std::string_view digits, std::string_view text) {
   std::uint64_t value = 0;
-  const bool plain = !digits.empty() && std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+  const bool plain =
+      !digits.empty() && std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
   const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   if (!plain || failure != std::errc() || end != digits.data() + digits.size() || value > kMaxSequence) {
     refuse_version(text);
@@ -67,8 +68,9 @@ LoadedVersion load_selected(const Account& account, const ParcelEntry& parcel, c
   LoadedVersion newest = load_version(account, parcel);
   if (version.back == 0) return newest;
   if (version.back >= newest.head.head.n) {
-    throw Error(ErrorKind::kNotFound, fmt::format("{} has no version {} before its newest, which is {}", parcel.name,
-                                                  version.back, newest.head.head.n),
+    throw Error(ErrorKind::kNotFound,
+                fmt::format("{} has no version {} before its newest, which is {}", parcel.name, version.back,
+                            newest.head.head.n),
                 {fmt::format("isr log {}", parcel.name)});
   }
   return load_version(account, parcel, newest.head.head.n - version.back);

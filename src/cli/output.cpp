@@ -56,11 +56,16 @@ bool wants_colour(const std::string& flag, int fd) {
 
 std::string_view escape_of(Output::Style style) {
   switch (style) {
-    case Output::Style::kBold: return "\x1b[1m";
-    case Output::Style::kGood: return "\x1b[32m";
-    case Output::Style::kWarn: return "\x1b[33m";
-    case Output::Style::kBad: return "\x1b[31m";
-    case Output::Style::kDim: return "\x1b[2m";
+    case Output::Style::kBold:
+      return "\x1b[1m";
+    case Output::Style::kGood:
+      return "\x1b[32m";
+    case Output::Style::kWarn:
+      return "\x1b[33m";
+    case Output::Style::kBad:
+      return "\x1b[31m";
+    case Output::Style::kDim:
+      return "\x1b[2m";
   }
   return "";
 }
@@ -89,8 +94,11 @@ json error_object(const Error& error) {
 /// The length of the UTF-8 sequence at the front; 0 when there is none.
 std::size_t utf8_length(std::string_view text) {
   const auto lead = static_cast<unsigned char>(text[0]);
-  const std::size_t length = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : lead >= 0xE0 && lead < 0xF0 ? 3
-                             : lead >= 0xF0 && lead < 0xF5 ? 4 : 0;
+  const std::size_t length = lead < 0x80                   ? 1
+                             : lead >= 0xC2 && lead < 0xE0 ? 2
+                             : lead >= 0xE0 && lead < 0xF0 ? 3
+                             : lead >= 0xF0 && lead < 0xF5 ? 4
+                                                           : 0;
   if (length == 0 || length > text.size()) return 0;
   for (std::size_t i = 1; i < length; ++i) {
     if ((static_cast<unsigned char>(text[i]) & 0xC0U) != 0x80) return 0;

@@ -1,8 +1,7 @@
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
-
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,9 +20,9 @@ class Output {
 
   bool json() const noexcept { return json_; }
   bool quiet() const noexcept { return quiet_; }
-  void line(std::string_view text) const;              ///< stdout
+  void line(std::string_view text) const;               ///< stdout
   void document(const nlohmann::json& document) const;  ///< stdout, one line
-  void note(std::string_view text) const;              ///< stderr, unless quiet
+  void note(std::string_view text) const;               ///< stderr, unless quiet
   /// "isr: warning: …" on stderr, or a warning object on stdout with --json.
   void warn(std::string_view text) const;
   void error(const Error& error) const;

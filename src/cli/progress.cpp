@@ -51,14 +51,15 @@ void write_stderr(const std::string& text) {
 /// "1.1 / 1.6 GiB  71%", or what is known of it.
 std::string amounts(std::uint64_t done, std::uint64_t total) {
   if (total == 0) return done == 0 ? "" : format_size(done);
-  const auto percent = static_cast<unsigned>(static_cast<double>(std::min(done, total)) * 100 / static_cast<double>(total));
+  const auto percent =
+      static_cast<unsigned>(static_cast<double>(std::min(done, total)) * 100 / static_cast<double>(total));
   return fmt::format("{} / {}  {}%", format_size(done), format_size(total), percent);
 }
 
 std::string bar(std::uint64_t done, std::uint64_t total) {
   if (total == 0) return "";
-  const auto filled = static_cast<std::size_t>(static_cast<double>(std::min(done, total)) * kBarWidth /
-                                               static_cast<double>(total));
+  const auto filled =
+      static_cast<std::size_t>(static_cast<double>(std::min(done, total)) * kBarWidth / static_cast<double>(total));
   return fmt::format("[{}{}]", std::string(filled, '#'), std::string(kBarWidth - filled, '-'));
 }
 
@@ -92,7 +93,8 @@ void Progress::Impl::show(State& s) const {
   const double seconds = std::chrono::duration<double>(Clock::now() - s.step_began).count();
   std::string rate;
   if (seconds > 0.5 && s.done > s.step_first) {
-    rate = fmt::format("  {}/s", format_size(static_cast<std::uint64_t>(static_cast<double>(s.done - s.step_first) / seconds)));
+    rate = fmt::format("  {}/s",
+                       format_size(static_cast<std::uint64_t>(static_cast<double>(s.done - s.step_first) / seconds)));
   }
   const std::string text = printable(fmt::format("{}: {}", title, s.step));
   if (form == Form::kPlain) {

@@ -60,11 +60,12 @@ void phrase_locked(const std::string& name, const std::function<void()>& body) {
     const LockRecord& record = locked.record();
     std::string seen;
     if (locked.age()) seen = ", last seen " + describe_age(*locked.age());
-    throw Error(ErrorKind::kLocked,
-                fmt::format("{} is in use on {} (since {}{})", name, record.host, clock_time(record.since), seen),
-                {fmt::format("on {} run    isr suspend {}", record.host, name),
-                 fmt::format("or look without running    isr mount {}@latest DIR", name),
-                 fmt::format("if {} is lost    isr lock break {}    (its unsynced changes stay there)", record.host, name)});
+    throw Error(
+        ErrorKind::kLocked,
+        fmt::format("{} is in use on {} (since {}{})", name, record.host, clock_time(record.since), seen),
+        {fmt::format("on {} run    isr suspend {}", record.host, name),
+         fmt::format("or look without running    isr mount {}@latest DIR", name),
+         fmt::format("if {} is lost    isr lock break {}    (its unsynced changes stay there)", record.host, name)});
   }
 }
 
@@ -78,7 +79,8 @@ void add_run_flags(Command& command, RunOptions& options) {
       .number("-r,--version", options.version, "V", "another version than the newest")
       .choice("--accelerator", options.accelerator, {"auto", "kvm", "tcg"}, "what runs the guest's code")
       .flag("--no-network", options.no_network, "the guest reaches nothing outside")
-      .flag("--take-lock", options.take_lock, "also when another host holds the parcel; its unsynced work becomes a fork");
+      .flag("--take-lock", options.take_lock,
+            "also when another host holds the parcel; its unsynced work becomes a fork");
 }
 
 std::optional<fs::path> open_session(const OpenParcel& parcel) {
@@ -121,8 +123,8 @@ int report_publish(CommandContext& context, const std::string& name, const std::
     return 0;
   }
   if (!result.value("uploaded", false)) {
-    context.out.line(fmt::format("{} is suspended on this host only; nothing was uploaded. isr suspend {} uploads it",
-                                 name, name));
+    context.out.line(
+        fmt::format("{} is suspended on this host only; nothing was uploaded. isr suspend {} uploads it", name, name));
   } else if (result.value("unchanged", false)) {
     context.out.line(fmt::format("{}: nothing changed, version {} stays the newest", name, version));
   } else {
@@ -172,8 +174,10 @@ int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
   if (!fresh && !result.value("resumed", false)) {
     context.out.note(fmt::format("{} had no saved memory: it boots from its disks", name));
   }
-  context.out.note(fmt::format("accelerator {}: {}", result.value("accelerator", ""), result.value("accelerator_reason", "")));
-  context.out.line(fmt::format("Running after {:.1f} s. Screen: isr view {}   console: isr console {}", seconds, name, name));
+  context.out.note(
+      fmt::format("accelerator {}: {}", result.value("accelerator", ""), result.value("accelerator_reason", "")));
+  context.out.line(
+      fmt::format("Running after {:.1f} s. Screen: isr view {}   console: isr console {}", seconds, name, name));
   return 0;
 }
 

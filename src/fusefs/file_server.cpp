@@ -4,7 +4,6 @@
 
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
-
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -87,8 +86,7 @@ void FileServer::negotiate(fuse_conn_info& connection) {
   connection.want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
                                             FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_EXPORT_SUPPORT |
                                             FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_HANDLE_KILLPRIV);
-  connection.want |=
-      connection.capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS);
+  connection.want |= connection.capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS);
   *phase_.lock() = Phase::kInitialised;
   phase_changed_.notify_all();
 }

@@ -15,9 +15,8 @@
 #include "fusefs/mount.h"
 
 #define FUSE_USE_VERSION 314
-#include <fuse_lowlevel.h>
-
 #include <fmt/format.h>
+#include <fuse_lowlevel.h>
 #include <pthread.h>
 
 #include <csignal>
@@ -142,9 +141,11 @@ class FuseMount : public Mount {
     }
     device.release();  // the session closes it
 
-    loop_ = std::jthread([serving = serving_, threads = std::max(2U, options_.threads)] { run_loop(*serving, threads); });
+    loop_ =
+        std::jthread([serving = serving_, threads = std::max(2U, options_.threads)] { run_loop(*serving, threads); });
     if (!serving_->server.wait_initialised(kInitDeadline)) {
-      throw Error(ErrorKind::kDaemon, fmt::format("the kernel did not begin to use the mount on {}", directory_.string()));
+      throw Error(ErrorKind::kDaemon,
+                  fmt::format("the kernel did not begin to use the mount on {}", directory_.string()));
     }
   }
 

@@ -24,9 +24,9 @@ struct MountedFile {
 };
 
 struct MountOptions {
-  unsigned threads = 16;               ///< reads wait for the network on them
-  bool immutable = false;              ///< versions: every file is read-only, whatever its image allows
-  std::string source_name = "isr";     ///< shown in /proc/mounts
+  unsigned threads = 16;            ///< reads wait for the network on them
+  bool immutable = false;           ///< versions: every file is read-only, whatever its image allows
+  std::string source_name = "isr";  ///< shown in /proc/mounts
 };
 
 /// One FUSE mount: a flat directory of image files and a read-only stats.json.

@@ -154,8 +154,9 @@ UniqueFd attach_by_helper(const fs::path& directory, const AttachOptions& option
   const auto result = run_helper({"-o", flags, "--", directory.string()}, theirs.get());
   UniqueFd fd = receive_descriptor(ours.get());
   if (result.status != 0 || !fd) {
-    throw Error(ErrorKind::kDaemon, fmt::format("cannot mount on {}: {}", directory.string(),
-                                                result.stderr_text.empty() ? "fusermount3 failed" : result.stderr_text));
+    throw Error(ErrorKind::kDaemon,
+                fmt::format("cannot mount on {}: {}", directory.string(),
+                            result.stderr_text.empty() ? "fusermount3 failed" : result.stderr_text));
   }
   return fd;
 }

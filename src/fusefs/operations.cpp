@@ -17,10 +17,9 @@
 // Locks (flock, POSIX, OFD) have no handler, so the kernel keeps them itself.
 
 #define FUSE_USE_VERSION 314
-#include <fuse_lowlevel.h>
-
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fuse_lowlevel.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -102,7 +101,9 @@ struct Operations {
     static_cast<FileServer*>(userdata)->negotiate(*connection);
   }
 
-  static double attribute_timeout(FileServer& server, fuse_ino_t inode) { return server.is_stats(inode) ? 0 : kForever; }
+  static double attribute_timeout(FileServer& server, fuse_ino_t inode) {
+    return server.is_stats(inode) ? 0 : kForever;
+  }
 
   static void lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
     auto& server = server_of(req);

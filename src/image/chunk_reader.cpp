@@ -24,9 +24,7 @@ class DecodedCache {
  public:
   explicit DecodedCache(std::size_t capacity) : state_(State{LruByCid<Value>(capacity), {}}) {}
 
-  bool contains(const Cid& cid) {
-    return state_.lock()->ready.contains(cid);
-  }
+  bool contains(const Cid& cid) { return state_.lock()->ready.contains(cid); }
 
   template <class Decode>
   Value get(const Cid& cid, Priority priority, Decode decode) {

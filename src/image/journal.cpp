@@ -108,8 +108,9 @@ struct Journal::Impl {
   static void check_end(const JournalSegment& segment, const SegmentReplay& found, std::uint64_t greatest_synced) {
     const bool was_synced = found.end_sequence <= greatest_synced;
     if (found.end == found.file_size || !was_synced) return;
-    throw Error(ErrorKind::kCorrupt, fmt::format("journal segment {} is damaged at byte {}: synced writes cannot be read",
-                                                 segment.path.string(), found.end));
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("journal segment {} is damaged at byte {}: synced writes cannot be read",
+                            segment.path.string(), found.end));
   }
 
   /// The writer may have been killed before it synced: what was replayed is made durable.
@@ -255,8 +256,8 @@ void Journal::read(const RecordPlace& place, MutableBytes out) const {
   const MutableBytes record = scratch_buffer(record_size(place.length));
   read_exact_at(place.segment->fd.get(), record, place.position, place.segment->path);
   if (out.size() != place.length || !place.segment->open_record(record, place.sequence, out)) {
-    throw Error(ErrorKind::kCorrupt, fmt::format("journal segment {} is damaged at byte {}",
-                                                 place.segment->path.string(), place.position));
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("journal segment {} is damaged at byte {}", place.segment->path.string(), place.position));
   }
 }
 

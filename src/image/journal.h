@@ -16,8 +16,8 @@ class JournalSegment;
 using SegmentPtr = std::shared_ptr<const JournalSegment>;
 
 enum class RecordKind : std::uint8_t {
-  kData = 1,     ///< payload: bytes at offset
-  kZero = 2,     ///< payload: length u64 of zeros at offset
+  kData = 1,  ///< payload: bytes at offset
+  kZero = 2,  ///< payload: length u64 of zeros at offset
   /// payload: the reference of the chunk at offset, then u64: hides the chunk's bytes
   /// in records with a sequence number below that; 0: in every record before this one
   kReplace = 3,

@@ -93,8 +93,7 @@ class JournalOverlay : public Overlay {
   void move_replacements(const SegmentPtr& segment);
   void move_pieces(const SegmentPtr& segment);
   bool move_some(std::span<const Extent> runs, const SegmentPtr& segment);
-  static void collect(const Layer& layer, const Extent& range, std::vector<PieceAt>& pieces,
-                      std::vector<Extent>& gaps);
+  static void collect(const Layer& layer, const Extent& range, std::vector<PieceAt>& pieces, std::vector<Extent>& gaps);
   std::vector<Extent> fill(std::uint64_t offset, MutableBytes out, const std::vector<PieceAt>& pieces,
                            std::vector<Extent> gaps);
   static DirtyChunks changes_of(const Layer& layer);

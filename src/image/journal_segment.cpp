@@ -79,7 +79,11 @@ class Replay {
     while (const auto header = verified_at(found_.end)) {
       if (header->sequence != found_.end_sequence) break;
       note(*header);
-      visit_({header->kind, header->image, header->offset, header->sequence, payload_,
+      visit_({header->kind,
+              header->image,
+              header->offset,
+              header->sequence,
+              payload_,
               {segment_, found_.end, header->sequence, header->length}});
       found_.end += record_size(header->length);
       ++found_.end_sequence;
@@ -89,9 +93,7 @@ class Replay {
   }
 
  private:
-  void note(const RecordHeader& header) {
-    found_.greatest_synced = std::max(found_.greatest_synced, header.synced);
-  }
+  void note(const RecordHeader& header) { found_.greatest_synced = std::max(found_.greatest_synced, header.synced); }
 
   /// What a record behind the first bad one says of it.
   void look_behind() {
@@ -185,9 +187,9 @@ std::shared_ptr<JournalSegment> JournalSegment::open(const fs::path& path, Uniqu
   const std::uint64_t index = r.u64();
   const std::uint64_t first_sequence = r.u64();
   if (!gcm_open(key, header_nonce(), {ByteView(header).first(kSealedHeaderSize)}, {}, r.take(kTagSize), {})) {
-    throw Error(ErrorKind::kCorrupt,
-                fmt::format("the header of journal segment {} is damaged, or the segment is another host's",
-                            path.string()));
+    throw Error(
+        ErrorKind::kCorrupt,
+        fmt::format("the header of journal segment {} is damaged, or the segment is another host's", path.string()));
   }
   return std::shared_ptr<JournalSegment>(new JournalSegment(path, std::move(fd), index, first_sequence, key));
 }

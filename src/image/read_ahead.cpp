@@ -11,10 +11,10 @@
 namespace isr {
 namespace {
 
-constexpr std::uint64_t kFirstWindow = 4;           // chunks
-constexpr std::uint64_t kMaxWindow = 32;            // chunks: 4 MiB in 40 ms is 800 Mbit/s
-constexpr std::uint64_t kSlack = 8 * kChunkSize;    // a read this far from its place still belongs to a stream
-constexpr std::uint64_t kForgottenAfter = 256;      // reads: then a stream makes room for another
+constexpr std::uint64_t kFirstWindow = 4;         // chunks
+constexpr std::uint64_t kMaxWindow = 32;          // chunks: 4 MiB in 40 ms is 800 Mbit/s
+constexpr std::uint64_t kSlack = 8 * kChunkSize;  // a read this far from its place still belongs to a stream
+constexpr std::uint64_t kForgottenAfter = 256;    // reads: then a stream makes room for another
 
 }  // namespace
 

@@ -43,9 +43,10 @@ class Scratch : public ScratchOverlay {
   std::size_t granularity() const override { return kBlock; }
 
   void write(std::uint64_t offset, ByteView data) override {
-    for_each_chunk_part(offset, data.size(), [&](std::uint64_t chunk, std::size_t block, std::size_t at, std::size_t length) {
-      write_part(chunk, block, data.subspan(at, length));
-    });
+    for_each_chunk_part(offset, data.size(),
+                        [&](std::uint64_t chunk, std::size_t block, std::size_t at, std::size_t length) {
+                          write_part(chunk, block, data.subspan(at, length));
+                        });
   }
 
   void zero(std::uint64_t offset, std::uint64_t length) override {

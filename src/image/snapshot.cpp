@@ -137,7 +137,7 @@ void settle(const SealContext& context, Journal& journal, std::span<SettleImage>
     // Each move frees several times what it writes, so that settling costs a bounded share of what was written.
     if (live * kMostMoved > journal.size_of(segment)) return;
     for (const SettleImage& image : images) image.overlay.move_records(segment);
-    segment.reset();  // ours would keep it
+    segment.reset();                     // ours would keep it
     if (journal.collect() == 0) return;  // somebody reads from it, or a snapshot began: later
   }
 }

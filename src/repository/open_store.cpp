@@ -138,7 +138,8 @@ std::string canonical_http_url(std::string_view rest, bool https) {
 /// Opens the store when it is first asked for something, and again after a failure.
 class LazyStore : public BlobStore {
  public:
-  LazyStore(std::string url, const StoreOptions& options) : BlobStore(url, true), url_(std::move(url)), options_(options) {}
+  LazyStore(std::string url, const StoreOptions& options)
+      : BlobStore(url, true), url_(std::move(url)), options_(options) {}
 
   std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
     return opened()->get(name, range, stop);

@@ -35,12 +35,12 @@ fs::path pin_file(const Paths& paths, const RepositoryEntry& entry) {
 
 [[noreturn]] void refuse_other_repository(const RepositoryEntry& entry, const RepositoryInfo& pinned,
                                           const RepositoryInfo& found) {
-  throw Error(ErrorKind::kHistory,
-              fmt::format("{} is now another repository ({}) than this host knows there ({})", entry.name,
-                          found.id.substr(0, 12), pinned.id.substr(0, 12)),
-              {"what this host has seen of the old one would be forgotten; if that is meant:",
-               fmt::format("isr repo rm {} && isr repo add {} {} --user {}", entry.name, entry.name, entry.url,
-                           entry.user)});
+  throw Error(
+      ErrorKind::kHistory,
+      fmt::format("{} is now another repository ({}) than this host knows there ({})", entry.name,
+                  found.id.substr(0, 12), pinned.id.substr(0, 12)),
+      {"what this host has seen of the old one would be forgotten; if that is meant:",
+       fmt::format("isr repo rm {} && isr repo add {} {} --user {}", entry.name, entry.name, entry.url, entry.user)});
 }
 
 Reached reach_online(const Paths& paths, const RepositoryEntry& entry, const std::optional<RepositoryInfo>& pinned,
@@ -57,7 +57,8 @@ Reached reach(const Paths& paths, const RepositoryEntry& entry, const OpenOption
   const auto pinned = pinned_repository(paths, entry);
   if (options.offline) {
     if (pinned) return {nullptr, *pinned};
-    throw Error(ErrorKind::kOffline, fmt::format("{} was never used on this host: it cannot be opened offline", entry.name),
+    throw Error(ErrorKind::kOffline,
+                fmt::format("{} was never used on this host: it cannot be opened offline", entry.name),
                 {"run the command without --offline once"});
   }
   try {

@@ -14,7 +14,7 @@ namespace isr {
 
 /// What the profile says of one parcel: its secret names and keys.
 struct ParcelEntry {
-  std::string id;    ///< 32 hex digits, random
+  std::string id;  ///< 32 hex digits, random
   std::string name;
   std::map<std::uint32_t, Key> epoch_keys;
   std::string chain() const { return "parcels/" + id; }
@@ -58,9 +58,9 @@ struct Account {
 using PasswordSource = std::function<std::string()>;
 
 struct OpenOptions {
-  bool offline = false;      ///< do not touch the network
-  bool use_keyring = true;   ///< false: the password was given, so it is asked for and checked
-  StoreOptions store{};      ///< time-outs, upload limit
+  bool offline = false;     ///< do not touch the network
+  bool use_keyring = true;  ///< false: the password was given, so it is asked for and checked
+  StoreOptions store{};     ///< time-outs, upload limit
 };
 /// Keys come from the kernel keyring (isr login), else from `password` and the
 /// keybox: the repository's newest, or the local copy when it cannot be reached.

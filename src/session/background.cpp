@@ -110,8 +110,7 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
   for (std::string& argument : owned) argv.push_back(argument.data());
   argv.push_back(nullptr);
   pid_t pid = 0;
-  const int error =
-      ::posix_spawn(&pid, "/proc/self/exe", &spawn.actions, &attributes.attributes, argv.data(), environ);
+  const int error = ::posix_spawn(&pid, "/proc/self/exe", &spawn.actions, &attributes.attributes, argv.data(), environ);
   if (error != 0) throw_errno("cannot start the session daemon", error);
   to.read.reset();
   from.write.reset();

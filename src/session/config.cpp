@@ -113,10 +113,9 @@ void check_repository_name(const std::string& name) {
   const auto letter_or_digit = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
   };
-  const bool good = !name.empty() && name.size() <= 64 && letter_or_digit(name[0]) &&
-                    std::all_of(name.begin(), name.end(), [&](char c) {
-                      return letter_or_digit(c) || c == '_' || c == '-';
-                    });
+  const bool good =
+      !name.empty() && name.size() <= 64 && letter_or_digit(name[0]) &&
+      std::all_of(name.begin(), name.end(), [&](char c) { return letter_or_digit(c) || c == '_' || c == '-'; });
   // The name is not echoed: it may hold anything.
   if (!good) {
     throw Error(ErrorKind::kUsage,
@@ -150,8 +149,8 @@ void Config::read_file(const fs::path& path) {
   }
   for (auto& [name, entry] : entries) {
     if (entry.url.empty() || entry.user.empty()) {
-      throw Error(ErrorKind::kUsage, fmt::format("{}:{}: [repo.{}] needs both url and user", path.string(),
-                                                 lines[name], name));
+      throw Error(ErrorKind::kUsage,
+                  fmt::format("{}:{}: [repo.{}] needs both url and user", path.string(), lines[name], name));
     }
     repositories_[name] = entry;
   }

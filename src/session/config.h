@@ -37,7 +37,7 @@ struct RepositoryEntry {
 ///     [password]
 ///     file = "/path"            # or command = "pass show isr"
 struct Setting {
-  std::string key;     ///< "cache.limit"
+  std::string key;  ///< "cache.limit"
   std::string value;
   std::string origin;  ///< "flag", "environment ISR_CACHE_LIMIT", a file's path, "built in"
 };
@@ -50,8 +50,8 @@ class Config {
 
   std::vector<RepositoryEntry> repositories() const;
   std::optional<RepositoryEntry> repository(const std::string& name) const;
-  std::string default_repository() const;  ///< "home" unless set
-  std::vector<Setting> settings() const;   ///< every known key with its winner
+  std::string default_repository() const;         ///< "home" unless set
+  std::vector<Setting> settings() const;          ///< every known key with its winner
   std::string get(const std::string& key) const;  ///< Error{kUsage} for an unknown key
   std::uint64_t get_bytes(const std::string& key) const;
   bool get_bool(const std::string& key) const;

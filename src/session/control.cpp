@@ -217,13 +217,16 @@ class Server : public ControlServer {
     });
     json last;
     try {
-      last = handler_(request, [&](const json& progress) {
-        try {
-          send(progress);
-        } catch (const Error&) {
-          // As above: a command that was killed does not stop what it began.
-        }
-      }, gone.get_token());
+      last = handler_(
+          request,
+          [&](const json& progress) {
+            try {
+              send(progress);
+            } catch (const Error&) {
+              // As above: a command that was killed does not stop what it began.
+            }
+          },
+          gone.get_token());
       last["type"] = "result";
     } catch (const Error& error) {
       last = error_line(error);
@@ -269,8 +272,7 @@ std::unique_ptr<ControlServer> start_control_server(const fs::path& socket, Cont
   return std::make_unique<Server>(socket, std::move(handler));
 }
 
-json control_request(const fs::path& socket, const json& request, const ControlReply& progress,
-                     std::stop_token stop) {
+json control_request(const fs::path& socket, const json& request, const ControlReply& progress, std::stop_token stop) {
   const auto fd = connect_to(socket);
   if (!fd) throw Error(ErrorKind::kDaemon, fmt::format("no session daemon listens at {}", socket.string()));
   send_line(fd->get(), request);
@@ -279,9 +281,9 @@ json control_request(const fs::path& socket, const json& request, const ControlR
     const auto line = reader.next(kSilence, stop);
     if (!line) {
       throw Error(ErrorKind::kDaemon,
-                  reader.timed_out() ? fmt::format("the session daemon does not answer (waited {} s)",
-                                                   kSilence.count() / 1000)
-                                     : std::string("the session daemon ended before it answered"),
+                  reader.timed_out()
+                      ? fmt::format("the session daemon does not answer (waited {} s)", kSilence.count() / 1000)
+                      : std::string("the session daemon ended before it answered"),
                   {"run the command again; what was written is kept"});
     }
     json message = parse_control_line(*line);

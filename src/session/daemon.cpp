@@ -280,7 +280,8 @@ class Daemon {
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kLocked) throw;
       lock_lost_ = true;
-      *last_event_.lock() = fmt::format("the lock was taken over: {}; what is suspended here becomes a fork", error.what());
+      *last_event_.lock() =
+          fmt::format("the lock was taken over: {}; what is suspended here becomes a fork", error.what());
       log::error("{}: {}", parcel_.name, *last_event_.lock());
     }
   }

@@ -7,8 +7,8 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/stat.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <nlohmann/json.hpp>
@@ -105,7 +105,8 @@ Finished run_program(const std::vector<std::string>& command) {
     read_exact_at(fd, bytes, 0, "output");
     return std::string(as_text(bytes));
   };
-  Finished finished{WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), text(output.get()), text(errors.get())};
+  Finished finished{WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), text(output.get()),
+                    text(errors.get())};
   while (!finished.errors.empty() && finished.errors.back() == '\n') finished.errors.pop_back();
   return finished;
 }
@@ -142,7 +143,8 @@ void refuse_references(const fs::path& file, const std::string& format) {
   }
   if (info.value("encrypted", false)) throw Error(ErrorKind::kUnsupported, file.string() + " is encrypted");
   const json data = info.value("format-specific", json::object()).value("data", json::object());
-  if (data.contains("data-file")) throw Error(ErrorKind::kUnsupported, file.string() + " keeps its data in another file");
+  if (data.contains("data-file"))
+    throw Error(ErrorKind::kUnsupported, file.string() + " keeps its data in another file");
   if (format == "vmdk") {
     const json extents = data.value("extents", json::array());
     if (extents.size() != 1 || extents[0].value("filename", "") != file.string()) {
@@ -158,7 +160,8 @@ class ConvertedSource : public DiskSource {
     const fs::path target = temp_.path() / "disk.raw";
     replace_file(target, {});
     const fs::path pid_file = temp_.path() / "pid";
-    const json protocol{{"driver", "file"}, {"node-name", "file"}, {"filename", fs::absolute(file).string()}, {"read-only", true}};
+    const json protocol{
+        {"driver", "file"}, {"node-name", "file"}, {"filename", fs::absolute(file).string()}, {"read-only", true}};
     json node{{"driver", format}, {"node-name", "disk"}, {"file", "file"}, {"read-only", true}};
     if (format == "qcow2" || format == "vmdk") node["backing"] = nullptr;
     capture({"qemu-storage-daemon", "--blockdev", protocol.dump(), "--blockdev", node.dump(), "--export",

@@ -41,7 +41,8 @@ class Importer {
         chunk = std::min(data, chunks);
         continue;
       }
-      const std::uint64_t count = std::min<std::uint64_t>(kReferencesPerPage - chunk % kReferencesPerPage, chunks - chunk);
+      const std::uint64_t count =
+          std::min<std::uint64_t>(kReferencesPerPage - chunk % kReferencesPerPage, chunks - chunk);
       seal_run(chunk, count);
       chunk += count;
       if (progress) progress("import", chunk * kChunkSize, source_.size());
@@ -100,7 +101,8 @@ class Importer {
 /// The file of an export: complete, or not there.
 class NewFile {
  public:
-  explicit NewFile(fs::path path) : path_(std::move(path)), fd_(::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) {
+  explicit NewFile(fs::path path)
+      : path_(std::move(path)), fd_(::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) {
     if (!fd_ && errno == EEXIST) throw Error(ErrorKind::kUsage, fmt::format("{} exists", path_.string()));
     if (!fd_) throw_errno(fmt::format("cannot create {}", path_.string()), errno);
   }
@@ -168,8 +170,8 @@ std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, std::uint64
   return next;
 }
 
-void export_raw(const std::shared_ptr<Image>& image, const fs::path& file,
-                std::stop_token stop, const ProgressFn& progress) {
+void export_raw(const std::shared_ptr<Image>& image, const fs::path& file, std::stop_token stop,
+                const ProgressFn& progress) {
   NewFile out(file);
   if (::ftruncate(out.fd(), static_cast<off_t>(image->size())) != 0) {
     throw_errno(fmt::format("cannot write {}", file.string()), errno);

@@ -6,10 +6,10 @@
 namespace isr {
 
 struct ImportResult {
-  std::uint64_t size = 0;             ///< of the disk
-  std::uint64_t data_bytes = 0;       ///< of it, read: not holes
+  std::uint64_t size = 0;        ///< of the disk
+  std::uint64_t data_bytes = 0;  ///< of it, read: not holes
   std::uint64_t objects = 0;
-  std::uint64_t uploaded_bytes = 0;   ///< sealed
+  std::uint64_t uploaded_bytes = 0;  ///< sealed
 };
 
 /// Seals a disk chunk by chunk into the repository, and into this host's cache,
@@ -27,7 +27,7 @@ std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, std::uint64
 
 /// Writes an image to a new raw file, holes kept; removed again after a failure.
 /// Error{kUsage} when the file exists.
-void export_raw(const std::shared_ptr<Image>& image, const fs::path& file,
-                std::stop_token stop, const ProgressFn& progress);
+void export_raw(const std::shared_ptr<Image>& image, const fs::path& file, std::stop_token stop,
+                const ProgressFn& progress);
 
 }  // namespace isr

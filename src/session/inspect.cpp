@@ -48,8 +48,7 @@ std::string reader_stats(const SourceStats& stats, const std::vector<std::shared
 
 void serve_mount(const Handover& handover) {
   const json extra = json::parse(handover.extra);
-  Account account =
-      open_account_with_keys(paths_from_environment(), handover.entry, handover.keys, {handover.offline});
+  Account account = open_account_with_keys(paths_from_environment(), handover.entry, handover.keys, {handover.offline});
   const LoadedVersion loaded = load_version(account, handover.parcel, extra.at("version").get<std::uint64_t>());
   VersionReader reader(account, Unreachable::kFail);
   std::vector<MountedFile> files;
@@ -61,8 +60,9 @@ void serve_mount(const Handover& handover) {
   MountOptions options;
   options.immutable = true;
   options.source_name = fmt::format("isr:{}@{}", handover.parcel.name, loaded.head.head.n);
-  auto mount = make_mount(extra.at("directory").get<std::string>(), std::move(files),
-                          [&] { return reader_stats(reader.stats, images); }, options);
+  auto mount = make_mount(
+      extra.at("directory").get<std::string>(), std::move(files), [&] { return reader_stats(reader.stats, images); },
+      options);
   mount->start();
   background_ready();
   // Ends with the mount, or with a signal.
@@ -212,8 +212,8 @@ int mount_daemon_main() {
   }
 }
 
-CheckReport check_parcel(Account& account, const ParcelEntry& parcel, const CheckOptions& options,
-                         std::stop_token stop, const ProgressFn& progress) {
+CheckReport check_parcel(Account& account, const ParcelEntry& parcel, const CheckOptions& options, std::stop_token stop,
+                         const ProgressFn& progress) {
   account.online("checking " + parcel.name);
   return Checker(account, parcel, options, std::move(stop), progress).run();
 }

@@ -16,7 +16,7 @@ struct CheckFinding {
   std::string problem;  ///< names the object
 };
 struct CheckOptions {
-  bool deep = false;    ///< fetch, verify and decrypt every object; else presence and the pages only
+  bool deep = false;  ///< fetch, verify and decrypt every object; else presence and the pages only
   bool newest_only = false;
 };
 struct CheckReport {
@@ -25,7 +25,7 @@ struct CheckReport {
 };
 /// Walks every version of a parcel: heads form one chain, signatures verify, every
 /// reachable object is there and, with deep, is what it should be. The cache is not asked.
-CheckReport check_parcel(Account& account, const ParcelEntry& parcel, const CheckOptions& options,
-                         std::stop_token stop, const ProgressFn& progress);
+CheckReport check_parcel(Account& account, const ParcelEntry& parcel, const CheckOptions& options, std::stop_token stop,
+                         const ProgressFn& progress);
 
 }  // namespace isr

@@ -65,7 +65,8 @@ void Machine::mount(std::shared_ptr<Image> memory) {
   make_private_directory(mount_directory_);
   MountOptions options;
   options.source_name = "isr:" + name_;
-  mount_ = make_mount(mount_directory_, std::move(files), [this] { return session_.stats().dump(2) + "\n"; }, options);
+  mount_ = make_mount(
+      mount_directory_, std::move(files), [this] { return session_.stats().dump(2) + "\n"; }, options);
   mount_->start();
 }
 
@@ -117,8 +118,9 @@ bool Machine::start(const BootOptions& options) {
   unmount();
   try {
     mount(session_.begin_memory(!resume));
-    vm_ = resume ? Qemu::resume_paused(state.vm, vm_files(options), accelerator_, qemu_options(), session_.device_state())
-                 : Qemu::start_paused(state.vm, vm_files(options), accelerator_, qemu_options());
+    vm_ = resume
+              ? Qemu::resume_paused(state.vm, vm_files(options), accelerator_, qemu_options(), session_.device_state())
+              : Qemu::start_paused(state.vm, vm_files(options), accelerator_, qemu_options());
     // From the first instruction on, the suspended memory no longer fits the disks.
     state.phase = SessionPhase::kRunning;
     session_.save_state();

@@ -86,8 +86,7 @@ fs::path runtime_directory(const Paths& paths) {
   }
   const fs::path parent = paths.runtime.parent_path();
   if (paths.runtime.native().size() > kMaxRuntimePath) {
-    throw Error(ErrorKind::kUsage,
-                fmt::format("{} is too long: sockets could not be made below it", parent.string()),
+    throw Error(ErrorKind::kUsage, fmt::format("{} is too long: sockets could not be made below it", parent.string()),
                 {fmt::format("set XDG_RUNTIME_DIR to a path of at most {} bytes", kMaxRuntimePath - 4)});
   }
   struct stat info {};

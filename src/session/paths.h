@@ -8,10 +8,10 @@ namespace fs = std::filesystem;
 
 /// Where isr keeps things: XDG directories, overridden by ISR_CACHE_DIR and ISR_STATE_DIR.
 struct Paths {
-  fs::path config;   ///< settings, no secrets
-  fs::path state;    ///< unsynced changes, keybox copies, trust stores; never lost
-  fs::path cache;    ///< sealed objects; people delete caches
-  fs::path runtime;  ///< sockets, mounts, the session's keys; 0700. Empty: nobody says where
+  fs::path config;         ///< settings, no secrets
+  fs::path state;          ///< unsynced changes, keybox copies, trust stores; never lost
+  fs::path cache;          ///< sealed objects; people delete caches
+  fs::path runtime;        ///< sockets, mounts, the session's keys; 0700. Empty: nobody says where
   fs::path config_file{};  ///< the user's settings, if not config/config.toml (--config, ISR_CONFIG)
   fs::path system_config_file{"/etc/isr/config.toml"};
 };

@@ -25,14 +25,11 @@ std::string profile_chain(const Account& account) { return fmt::format("users/{}
 fs::path kept_profile(const Account& account) { return account.state_directory / "profile"; }
 
 bool is_parcel_id(std::string_view id) {
-  return id.size() == 32 && std::all_of(id.begin(), id.end(), [](char c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-         });
+  return id.size() == 32 &&
+         std::all_of(id.begin(), id.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
-bool is_letter_or_digit(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
+bool is_letter_or_digit(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); }
 
 /// CON, nul.txt, com1 …: a file of this name is a device to Windows, and an export would be one.
 bool is_device_name(std::string_view name) {

@@ -337,8 +337,8 @@ nlohmann::json Session::stats() const {
   std::uint64_t changed = 0;
   for (const auto& part : parts_) {
     const auto& image = part->name == "memory" && memory_image_ ? memory_image_ : part->image;
-    const std::size_t dirty = part->name == "memory" && scratch_ ? scratch_->dirty_chunks().size()
-                                                                : part->overlay->dirty_chunks().size();
+    const std::size_t dirty =
+        part->name == "memory" && scratch_ ? scratch_->dirty_chunks().size() : part->overlay->dirty_chunks().size();
     changed += dirty;
     const ImageCounters& counters = image->counters();
     images.push_back({{"name", part->name},

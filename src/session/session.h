@@ -12,9 +12,9 @@ namespace isr {
 
 /// What a publish came to.
 struct PublishResult {
-  std::uint64_t version = 0;   ///< the newest of ours: new, or unchanged
-  bool unchanged = false;      ///< nothing differed: no new version
-  std::string fork;            ///< "HOST-xxxx/N" when another host was first; the work is kept there
+  std::uint64_t version = 0;  ///< the newest of ours: new, or unchanged
+  bool unchanged = false;     ///< nothing differed: no new version
+  std::string fork;           ///< "HOST-xxxx/N" when another host was first; the work is kept there
   std::uint64_t uploaded_bytes = 0;
   std::uint64_t uploaded_objects = 0;
 };

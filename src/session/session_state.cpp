@@ -1,9 +1,8 @@
 #include "session/session_state.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
-
-#include <fcntl.h>
 
 #include <nlohmann/json.hpp>
 
@@ -45,7 +44,8 @@ void images_from_json(const json& in, SessionState& state) {
   const json& numbers = in.at("numbers");
   if (numbers.size() != now.images.size()) throw Error(ErrorKind::kCorrupt, "the session's images do not fit");
   for (std::size_t i = 0; i < numbers.size(); ++i) {
-    state.images.push_back({numbers[i].at(0).get<std::uint16_t>(), now.images[i], numbers[i].at(1).get<std::uint64_t>()});
+    state.images.push_back(
+        {numbers[i].at(0).get<std::uint16_t>(), now.images[i], numbers[i].at(1).get<std::uint64_t>()});
   }
   state.vm = now.vm;
   state.stamp = now.stamp;
@@ -112,9 +112,12 @@ std::string short_id(const std::string& parcel_id) { return parcel_id.substr(0, 
 
 std::string_view to_name(SessionPhase phase) noexcept {
   switch (phase) {
-    case SessionPhase::kRunning: return "running";
-    case SessionPhase::kSuspended: return "suspended";
-    case SessionPhase::kCheckedOut: break;
+    case SessionPhase::kRunning:
+      return "running";
+    case SessionPhase::kSuspended:
+      return "suspended";
+    case SessionPhase::kCheckedOut:
+      break;
   }
   return "checkedout";
 }
@@ -155,9 +158,15 @@ std::optional<LocalState> local_state(const Account& account, const ParcelEntry&
   local.base = state->base;
   local.since = state->since;
   switch (state->phase) {
-    case SessionPhase::kCheckedOut: local.state = "checked out"; break;
-    case SessionPhase::kSuspended: local.state = "suspended here"; break;
-    case SessionPhase::kRunning: local.state = local.daemon_alive ? "running" : "crashed"; break;
+    case SessionPhase::kCheckedOut:
+      local.state = "checked out";
+      break;
+    case SessionPhase::kSuspended:
+      local.state = "suspended here";
+      break;
+    case SessionPhase::kRunning:
+      local.state = local.daemon_alive ? "running" : "crashed";
+      break;
   }
   return local;
 }

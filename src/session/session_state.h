@@ -38,17 +38,17 @@ struct SessionState {
   std::string parcel_id;
   std::string parcel_name;
   SessionPhase phase = SessionPhase::kCheckedOut;
-  std::uint64_t base = 0;       ///< version that this session began from, or last published
-  Sha256 base_hash;             ///< of that version's head
-  ParcelVersion base_version;   ///< what it says; discard() goes back to it
+  std::uint64_t base = 0;      ///< version that this session began from, or last published
+  Sha256 base_hash;            ///< of that version's head
+  ParcelVersion base_version;  ///< what it says; discard() goes back to it
   WallTime since;
-  std::uint64_t lock_s = 0;     ///< number of our lock record
+  std::uint64_t lock_s = 0;  ///< number of our lock record
   LockMode lock_mode = LockMode::kAttended;
   VmSettings vm;
-  std::optional<VmStamp> stamp; ///< of the memory, when suspended
+  std::optional<VmStamp> stamp;  ///< of the memory, when suspended
   std::vector<SessionImage> images;
   std::optional<PendingPublish> pending;
-  bool upload_begun = false;    ///< objects of an unfinished publish may be in the repository already
+  bool upload_begun = false;  ///< objects of an unfinished publish may be in the repository already
 
   SessionImage* find(std::string_view name);
 };

@@ -6,9 +6,8 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
 #include <toml++/toml.h>
+#include <unistd.h>
 
 #include <vector>
 
@@ -119,8 +118,8 @@ std::size_t byte_offset(const std::string& line, std::size_t column) {
 }
 
 /// True when the key was there and its value was replaced in its place.
-bool replace_value(const std::string& text, const std::string& path, const std::string& key,
-                   const std::string& value, std::vector<std::string>& lines) {
+bool replace_value(const std::string& text, const std::string& path, const std::string& key, const std::string& value,
+                   std::vector<std::string>& lines) {
   const toml::table table = parse(text, path);
   const auto node = table.at_path(key);
   if (!node) return false;

@@ -1,9 +1,8 @@
 #include "vm/accelerator.h"
 
-#include <fmt/format.h>
-
 #include <cpuid.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/utsname.h>
 
 #include <array>
@@ -31,8 +30,7 @@ std::string ask_program(const std::string& program, std::vector<std::string> arg
   child.start(std::move(options));
   const auto status = child.wait_exit({kAnswerTimeout, {}});
   if (!status) throw Error(ErrorKind::kVm, fmt::format("{} does not answer", program));
-  if (*status != 0)
-    throw Error(ErrorKind::kVm, fmt::format("{} fails: {}", program, child.last_words()));
+  if (*status != 0) throw Error(ErrorKind::kVm, fmt::format("{} fails: {}", program, child.last_words()));
   return child.output();
 }
 

@@ -73,7 +73,7 @@ void volunteer_for_oom() noexcept {
 [[noreturn]] void run_child(const Launch& launch) noexcept {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != launch.parent) ::_exit(kExecFailed);  // it died before the line above
-  ::setsid();  // Ctrl-C in a terminal is for the command line program
+  ::setsid();                                              // Ctrl-C in a terminal is for the command line program
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);

@@ -19,7 +19,7 @@ namespace isr {
 struct ChildOptions {
   std::string program;  ///< a path, or a name to look for in PATH
   std::vector<std::string> arguments;
-  std::filesystem::path directory;  ///< its working directory
+  std::filesystem::path directory;    ///< its working directory
   std::vector<UniqueFd> descriptors;  ///< become 3, 4, … in the child; closed here once it runs
   std::function<void()> on_exit;      ///< on the thread that watches it; wait_exit() has not returned yet
 };

@@ -123,8 +123,8 @@ void add_disks(Arguments& out, const VmFiles& files) {
   }
   std::string drive;
   if (files.cdrom) {
-    out.add("-blockdev", fmt::format("driver=raw,node-name=cd0,{},file.filename={},read-only=on", kCommon,
-                                     escaped(*files.cdrom)));
+    out.add("-blockdev",
+            fmt::format("driver=raw,node-name=cd0,{},file.filename={},read-only=on", kCommon, escaped(*files.cdrom)));
     drive = fmt::format(",drive=cd0,bootindex={}", kMaxDisks + 1);
   }
   out.add("-device", "ide-cd,id=cdrom,bus=ide.1,unit=0" + drive);

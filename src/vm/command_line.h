@@ -17,11 +17,11 @@ struct VmDisk {
 
 /// What of this host a VM gets to see. Decided here, never by stored settings.
 struct VmFiles {
-  std::string name;                  ///< for ps: 1..64 of [a-z0-9._-]
-  std::filesystem::path memory;      ///< exactly settings.memory_bytes long; absolute; nobody else has it mapped
-  std::vector<VmDisk> disks;         ///< the guest's vda, vdb, …; booted in this order; at most kMaxDisks
+  std::string name;              ///< for ps: 1..64 of [a-z0-9._-]
+  std::filesystem::path memory;  ///< exactly settings.memory_bytes long; absolute; nobody else has it mapped
+  std::vector<VmDisk> disks;     ///< the guest's vda, vdb, …; booted in this order; at most kMaxDisks
   std::optional<std::filesystem::path> cdrom;  ///< an ISO image, read-only; booted when no disk boots
-  bool isolate_network = false;      ///< as NetworkMode::kRestricted, whatever the settings say
+  bool isolate_network = false;                ///< as NetworkMode::kRestricted, whatever the settings say
 };
 
 enum class VmBegin {

@@ -56,11 +56,23 @@ ProbeResult run_probe_guest(const std::string& accelerator, const std::string& q
   ChildOptions options;
   options.program = qemu_program;
   options.directory = "/";
-  options.arguments = {"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
-                       "-accel", accelerator, "-machine", defaults.machine,
-                       "-cpu", defaults.cpu_model + ",enforce", "-m", "16",
-                       "-bios", "/proc/self/fd/3",
-                       "-device", "isa-debug-exit,iobase=0xf4,iosize=1"};
+  options.arguments = {"-no-user-config",
+                       "-nodefaults",
+                       "-display",
+                       "none",
+                       "-no-reboot",
+                       "-accel",
+                       accelerator,
+                       "-machine",
+                       defaults.machine,
+                       "-cpu",
+                       defaults.cpu_model + ",enforce",
+                       "-m",
+                       "16",
+                       "-bios",
+                       "/proc/self/fd/3",
+                       "-device",
+                       "isa-debug-exit,iobase=0xf4,iosize=1"};
   options.descriptors.push_back(std::move(firmware));
   ChildProcess child;
   child.start(std::move(options));

@@ -26,8 +26,8 @@ using Json = nlohmann::json;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr seconds kEndGrace{10};        // for what is left to do once QEMU has ended
-constexpr seconds kPowerButtonEvery{5}; // a press before the guest listens is lost
+constexpr seconds kEndGrace{10};         // for what is left to do once QEMU has ended
+constexpr seconds kPowerButtonEvery{5};  // a press before the guest listens is lost
 constexpr const char* kStateName = "device-state";
 constexpr const char* kStateUri = "fd:device-state";
 constexpr const char* kStateFile = "the VM's device state";
@@ -35,8 +35,8 @@ constexpr std::uint64_t kNoBandwidthLimit = 1ULL << 40U;
 
 /// What QEMU's events have told.
 struct Facts {
-  std::string migration;       ///< status of the last MIGRATION event
-  std::string shutdown_reason; ///< of SHUTDOWN, empty before
+  std::string migration;        ///< status of the last MIGRATION event
+  std::string shutdown_reason;  ///< of SHUTDOWN, empty before
   bool io_error = false;
   bool guest_panicked = false;
   bool quit_asked = false;
@@ -90,10 +90,10 @@ struct Qemu::Impl {
   [[noreturn]] void throw_ended(const Error& error) const;
 };
 
-void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const Accelerator& accelerator,
-                       VmBegin how) {
-  stamp = {VmStamp::kDeviceLayout, {}, settings.machine, settings.cpu_model, accelerator.name,
-           accelerator.name == "kvm" ? host_cpu_vendor() : std::string()};
+void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const Accelerator& accelerator, VmBegin how) {
+  stamp = {VmStamp::kDeviceLayout, {},
+           settings.machine,       settings.cpu_model,
+           accelerator.name,       accelerator.name == "kvm" ? host_cpu_vendor() : std::string()};
   make_private_directory(options.run_directory);
   remove_if_exists(options.run_directory / kVncSocketName);  // of a QEMU that was killed
 
@@ -137,9 +137,8 @@ Json Qemu::Impl::ask(const std::string& command, const Json& arguments) {
 
 void Qemu::Impl::prepare_migration() {
   facts.lock()->migration.clear();
-  ask("migrate-set-capabilities",
-      {{"capabilities", Json::array({{{"capability", "x-ignore-shared"}, {"state", true}},
-                                     {{"capability", "events"}, {"state", true}}})}});
+  ask("migrate-set-capabilities", {{"capabilities", Json::array({{{"capability", "x-ignore-shared"}, {"state", true}},
+                                                                 {{"capability", "events"}, {"state", true}}})}});
 }
 
 void Qemu::Impl::give_state_file(int fd) {
@@ -173,7 +172,8 @@ void Qemu::Impl::await_migration(std::string_view what) {
 void Qemu::Impl::await_postmigrate() {
   const auto deadline = std::chrono::steady_clock::now() + options.patience.timeout;
   while (text_member(ask("query-status"), "status") == "finish-migrate") {
-    if (options.patience.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "cancelled to save the device state");
+    if (options.patience.stop.stop_requested())
+      throw Error(ErrorKind::kCancelled, "cancelled to save the device state");
     if (std::chrono::steady_clock::now() > deadline) {
       throw Error(ErrorKind::kVm, "QEMU does not finish saving the device state");
     }
@@ -233,8 +233,8 @@ void Qemu::Impl::on_child_exit() {
       exit = {VmExit::Reason::kQuit, "ended as asked"};
     } else {
       const auto words = child.last_words();
-      exit = {VmExit::Reason::kDied, words.empty() ? describe_status(status)
-                                                   : fmt::format("{}: {}", describe_status(status), words)};
+      exit = {VmExit::Reason::kDied,
+              words.empty() ? describe_status(status) : fmt::format("{}: {}", describe_status(status), words)};
     }
     state->exiting = true;
     state->exit = exit;

@@ -48,7 +48,7 @@ struct QemuOptions {
   std::string program = "qemu-system-x86_64";
   /// Private (0700) directory: QEMU's working directory, where vnc.sock appears.
   std::filesystem::path run_directory;
-  Patience patience;                   ///< for each single answer
+  Patience patience;                      ///< for each single answer
   std::size_t console_bytes = 4U << 20U;  ///< of console text kept
   /// Called on a thread of the Qemu; must not call it back, nor throw.
   std::function<void(const VmEvent&)> on_event;

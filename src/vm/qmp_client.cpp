@@ -20,7 +20,8 @@ using Json = nlohmann::json;
 constexpr std::size_t kReadSize = 16384;
 
 [[noreturn]] void throw_late(std::string_view command, const Patience& patience) {
-  if (patience.stop.stop_requested()) throw Error(ErrorKind::kCancelled, fmt::format("cancelled while QEMU did {}", command));
+  if (patience.stop.stop_requested())
+    throw Error(ErrorKind::kCancelled, fmt::format("cancelled while QEMU did {}", command));
   throw Error(ErrorKind::kVm, fmt::format("QEMU did not answer {} within {} ms", command, patience.timeout.count()));
 }
 
@@ -99,9 +100,14 @@ void QmpClient::send(std::string_view line, int fd, const Patience& patience) {
   const auto deadline = std::chrono::steady_clock::now() + patience.timeout;
   const auto whole_line = sending_.lock();
   switch (send_all(fd_.get(), line, fd, deadline)) {
-    case SendResult::kSent: return;
-    case SendResult::kTimedOut: end("QEMU does not read its commands"); break;  // half a line is out: no way on
-    case SendResult::kGone: end("QEMU closed the connection"); break;
+    case SendResult::kSent:
+      return;
+    case SendResult::kTimedOut:
+      end("QEMU does not read its commands");
+      break;  // half a line is out: no way on
+    case SendResult::kGone:
+      end("QEMU closed the connection");
+      break;
   }
 }
 

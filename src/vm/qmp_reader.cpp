@@ -14,9 +14,7 @@ using Json = nlohmann::json;
 constexpr std::size_t kMaxShown = 80;
 constexpr int kMaxVersionPart = 9999;
 
-[[noreturn]] void fail(std::string_view why) {
-  throw Error(ErrorKind::kCorrupt, fmt::format("QMP: {}", why));
-}
+[[noreturn]] void fail(std::string_view why) { throw Error(ErrorKind::kCorrupt, fmt::format("QMP: {}", why)); }
 
 Json parse_bounded(std::string_view line) {
   bool deep = false;
@@ -47,7 +45,8 @@ std::string version_of(const Json& greeting) {
   const Json& numbers = member(member(greeting, "version"), "qemu");
   const auto part = [&](const char* name) {
     const Json& value = member(numbers, name);
-    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > kMaxVersionPart) fail("the greeting has no version");
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > kMaxVersionPart)
+      fail("the greeting has no version");
     return value.get<int>();
   };
   return fmt::format("{}.{}.{}", part("major"), part("minor"), part("micro"));

@@ -59,9 +59,12 @@ bool SerialConsole::ended() const { return state_.lock()->ended; }
 
 void SerialConsole::write(std::string_view text, std::chrono::milliseconds timeout) {
   switch (send_all(fd_.get(), text, -1, std::chrono::steady_clock::now() + timeout)) {
-    case SendResult::kSent: return;
-    case SendResult::kTimedOut: throw Error(ErrorKind::kVm, "the guest does not read its console");
-    case SendResult::kGone: throw Error(ErrorKind::kVm, "the VM's console is closed");
+    case SendResult::kSent:
+      return;
+    case SendResult::kTimedOut:
+      throw Error(ErrorKind::kVm, "the guest does not read its console");
+    case SendResult::kGone:
+      throw Error(ErrorKind::kVm, "the VM's console is closed");
   }
 }
 

@@ -22,9 +22,9 @@ constexpr unsigned kMaxDeviceLayout = 65535;
 
 // Versioned names, whose features never change. The first four run under TCG
 // too; `enforce` on the command line refuses a host that lacks a feature.
-constexpr std::array<std::string_view, 8> kCpuModels = {
-    "Westmere-v1",    "Nehalem-v1", "Penryn-v1",         "qemu64-v1",
-    "SandyBridge-v1", "Haswell-v4", "Skylake-Client-v3", "EPYC-v1"};
+constexpr std::array<std::string_view, 8> kCpuModels = {"Westmere-v1",       "Nehalem-v1",     "Penryn-v1",
+                                                        "qemu64-v1",         "SandyBridge-v1", "Haswell-v4",
+                                                        "Skylake-Client-v3", "EPYC-v1"};
 
 constexpr std::array<std::pair<NetworkMode, std::string_view>, 3> kNetworkModes = {
     {{NetworkMode::kNone, "none"}, {NetworkMode::kRestricted, "restricted"}, {NetworkMode::kUser, "user"}}};
@@ -50,8 +50,7 @@ std::optional<std::string> find_fault(const VmSettings& s) {
   if (s.memory_bytes < kMinMemory || s.memory_bytes > kMaxMemory || s.memory_bytes % kMiB != 0)
     return fmt::format("memory of {} bytes: from 16 MiB to 1 TiB in whole MiB is possible", s.memory_bytes);
   if (s.cpus < 1 || s.cpus > kMaxCpus) return fmt::format("{} CPUs: 1 to {} are possible", s.cpus, kMaxCpus);
-  if (!is_versioned_machine(s.machine))
-    return "the machine must be pc-q35-X.Y or pc-i440fx-X.Y with a version";
+  if (!is_versioned_machine(s.machine)) return "the machine must be pc-q35-X.Y or pc-i440fx-X.Y with a version";
   if (!is_known_cpu_model(s.cpu_model))
     return fmt::format("the CPU model must be one of {}", fmt::join(kCpuModels, ", "));
   return std::nullopt;

@@ -1,8 +1,7 @@
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
-
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -55,11 +54,11 @@ struct VmStamp {
   static constexpr unsigned kDeviceLayout = 1;
 
   unsigned device_layout = kDeviceLayout;
-  std::string qemu_version;   ///< "7.2.22"
-  std::string machine;        ///< empty in `here`: this QEMU does not have it
+  std::string qemu_version;  ///< "7.2.22"
+  std::string machine;       ///< empty in `here`: this QEMU does not have it
   std::string cpu_model;
-  std::string accelerator;    ///< "kvm" or "tcg"
-  std::string cpu_vendor;     ///< of the host when the accelerator is kvm ("GenuineIntel"), else empty
+  std::string accelerator;  ///< "kvm" or "tcg"
+  std::string cpu_vendor;   ///< of the host when the accelerator is kvm ("GenuineIntel"), else empty
 
   friend bool operator==(const VmStamp&, const VmStamp&) = default;
 };

@@ -270,7 +270,8 @@ TEST_CASE("an unprivileged user mounts through fusermount3", "[fusefs]") {
   SECTION("and unmounts, also when busy") {
     CHECK(exit_code_of(in_child([&] {
             return body([&] {
-              auto mount = make_mount(point, {{"x.raw", test::zero_image("x", 5000, nullptr)}}, {}, {.source_name = "a,b"});
+              auto mount =
+                  make_mount(point, {{"x.raw", test::zero_image("x", 5000, nullptr)}}, {}, {.source_name = "a,b"});
               mount->start();
               const auto mounted = mount_at(point);
               if (!mounted || mounted->source != "a,b" || mounted->type != "fuse.isr") return 1;

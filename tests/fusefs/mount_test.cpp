@@ -32,14 +32,22 @@ class Exerciser {
     const std::size_t longest = random_() % 50 == 0 ? 1500000 : 20000;
     const std::size_t length = std::min<std::size_t>(1 + random_() % longest, kSize - offset);
     switch (random_() % 8) {
-      case 0: return read(buffered_.get(), offset, length);
-      case 1: return read(direct_.get(), offset, length);
-      case 2: return same(mapping_.bytes().subspan(offset, length), offset);
-      case 3: return write(buffered_.get(), offset, length);
-      case 4: return write(direct_.get(), offset, length);
-      case 5: return copy(mapping_.bytes().subspan(offset, length), offset);
-      case 6: return zero(offset, length);
-      default: return random_() % 20 != 0 || ::fsync(buffered_.get()) == 0;
+      case 0:
+        return read(buffered_.get(), offset, length);
+      case 1:
+        return read(direct_.get(), offset, length);
+      case 2:
+        return same(mapping_.bytes().subspan(offset, length), offset);
+      case 3:
+        return write(buffered_.get(), offset, length);
+      case 4:
+        return write(direct_.get(), offset, length);
+      case 5:
+        return copy(mapping_.bytes().subspan(offset, length), offset);
+      case 6:
+        return zero(offset, length);
+      default:
+        return random_() % 20 != 0 || ::fsync(buffered_.get()) == 0;
     }
   }
   bool ends_equal(const std::shared_ptr<Image>& image) {
@@ -102,7 +110,8 @@ TEST_CASE("buffered, direct and mapped access agree with a plain array", "[fusef
 TEST_CASE("attributes of a mount's files are fixed", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
-  struct stat root {}, disk {}, version {};
+  struct stat root {
+  }, disk{}, version{};
   REQUIRE(::stat(mounted.point().c_str(), &root) == 0);
   REQUIRE(::stat((mounted.point() / "disk.raw").c_str(), &disk) == 0);
   REQUIRE(::stat((mounted.point() / "version.raw").c_str(), &version) == 0);
@@ -275,7 +284,8 @@ TEST_CASE("a failing image answers an error, for guest memory never", "[fusefs]"
     const auto fd = mounted.open("ram.raw", O_RDWR);
     Mapping mapping(fd.get(), kSize);
     mounted.ram_overlay->failing_reads = 3;
-    struct sigaction ignore {}, before {};
+    struct sigaction ignore {
+    }, before{};
     ignore.sa_handler = [](int) {};
     ::sigaction(SIGALRM, &ignore, &before);
     const itimerval often{{0, 10000}, {0, 10000}}, never{};

@@ -43,7 +43,8 @@ struct MountedImage {
         version(zero_image("version", size, nullptr)),
         ram(zero_image("ram", size, ram_overlay)) {
     std::vector<MountedFile> files{{"disk.raw", disk}, {"version.raw", version}, {"ram.raw", ram, true}};
-    mount = make_mount(point(), std::move(files), [this] { return fmt::format("{{\"asked\":{}}}\n", ++asked); }, options);
+    mount = make_mount(
+        point(), std::move(files), [this] { return fmt::format("{{\"asked\":{}}}\n", ++asked); }, options);
     mount->start();
   }
   fs::path point() const { return directory.path(); }

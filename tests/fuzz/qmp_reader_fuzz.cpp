@@ -1,12 +1,11 @@
 // What QEMU sends. However the bytes arrive, in one piece or in many, the same
 // messages come out; what they carry as JSON is JSON.
-#include "vm/qmp_reader.h"
-
 #include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "vm/qmp_reader.h"
 
 namespace {
 

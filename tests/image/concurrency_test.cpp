@@ -3,14 +3,13 @@
 // it: a read must see a number between the last write that had ended when it began
 // and the last that had begun when it ended.
 
-#include <csignal>
-
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <csignal>
 #include <random>
 #include <thread>
 
@@ -118,8 +117,7 @@ void maintain(ImageBench& bench, std::uint64_t choice, SavedState* saved) {
 template <class T>
 struct SharedMemory {
   SharedMemory()
-      : value(static_cast<T*>(
-            ::mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
+      : value(static_cast<T*>(::mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
     if (value == MAP_FAILED) throw std::runtime_error("mmap");
     new (value) T();
   }

@@ -37,7 +37,9 @@ TEST_CASE("a writable image reads like a plain file through writes, discards, sn
   Bench bench(kSize);
   const unsigned seed = GENERATE(1U, 2U, 3U);
   std::mt19937 rng(seed);
-  const auto below = [&](std::uint64_t limit) { return std::uniform_int_distribution<std::uint64_t>(0, limit - 1)(rng); };
+  const auto below = [&](std::uint64_t limit) {
+    return std::uniform_int_distribution<std::uint64_t>(0, limit - 1)(rng);
+  };
   for (int step = 0; step < 400; ++step) {
     const std::uint64_t offset = below(kSize);
     const std::uint64_t longest = below(4) == 0 ? 300'000 : 6'000;

@@ -23,8 +23,7 @@ Bytes sealed(const Key& key, ByteView nonce_bytes, ByteView header, ByteView pay
 Bytes golden_record(const Key& key, std::uint8_t kind, std::uint64_t offset, std::uint64_t sequence,
                     std::uint64_t synced, ByteView payload) {
   const auto length = static_cast<std::uint32_t>(payload.size());
-  const Bytes header =
-      ByteWriter().u8(kind).u8(0).u16(7).u32(length).u64(offset).u64(sequence).u64(synced).take();
+  const Bytes header = ByteWriter().u8(kind).u8(0).u16(7).u32(length).u64(offset).u64(sequence).u64(synced).take();
   return sealed(key, ByteWriter().u64(sequence).u32(0).take(), header, payload);
 }
 
@@ -37,7 +36,8 @@ Bytes golden_segment() {
   out.put(sealed(key, Bytes(12, 0xff), head, {}));
   out.put(golden_record(key, 1, 4096, 41, 0, test::random_bytes(512, 1)));
   out.put(golden_record(key, 2, 131072, 42, 41, ByteWriter().u64(65536).take()));
-  const Bytes replace = ByteWriter().put(test::random_bytes(32, 2)).u32(1000).put(test::random_bytes(84, 3)).u64(40).take();
+  const Bytes replace =
+      ByteWriter().put(test::random_bytes(32, 2)).u32(1000).put(test::random_bytes(84, 3)).u64(40).take();
   out.put(golden_record(key, 3, 262144, 43, 41, replace));
   return out.take();
 }

@@ -1,12 +1,11 @@
 #include "image/journal.h"
 
-#include <csignal>
-
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <csignal>
 #include <map>
 #include <thread>
 
@@ -205,13 +204,15 @@ TEST_CASE("an append that finds no space leaves nothing, and the next one goes w
     const Bytes large = test::random_bytes(3000, 6);
     {
       const FileSizeLimit limit(2000);
-      for (int i = 0; i < 3; ++i) CHECK((kind_thrown([&] { append_data(*opened.journal, 1, large); }) == ErrorKind::kIo));
+      for (int i = 0; i < 3; ++i)
+        CHECK((kind_thrown([&] { append_data(*opened.journal, 1, large); }) == ErrorKind::kIo));
       append_data(*opened.journal, 2, test::random_bytes(1000, 7));
     }
     {
       const FileSizeLimit limit(10);  // not even a segment's header
       opened.journal->roll();
-      for (int i = 0; i < 3; ++i) CHECK((kind_thrown([&] { append_data(*opened.journal, 1, large); }) == ErrorKind::kIo));
+      for (int i = 0; i < 3; ++i)
+        CHECK((kind_thrown([&] { append_data(*opened.journal, 1, large); }) == ErrorKind::kIo));
     }
     append_data(*opened.journal, 3, large);
     opened.journal->sync();

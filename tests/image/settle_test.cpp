@@ -46,7 +46,10 @@ class HookedStore : public PackStore {
 class PowerCutBench {
  public:
   explicit PowerCutBench(std::uint64_t seed)
-      : random_(seed), bench_(temp_.path() / "here", {kBlocks * kStampBlock, {}}), latest_(kBlocks), flushed_(kBlocks) {}
+      : random_(seed),
+        bench_(temp_.path() / "here", {kBlocks * kStampBlock, {}}),
+        latest_(kBlocks),
+        flushed_(kBlocks) {}
 
   void step() {
     switch (random_() % 8) {
@@ -227,7 +230,7 @@ TEST_CASE("what cannot be settled while offline stays in the journal", "[image]"
   bench.publish();
   bench.reader = std::make_shared<ChunkReader>(std::make_shared<OfflineSource>(), ReaderOptions{1U << 20U, 16, 1});
   bench.open();
-  bench.image->write(5000, test::random_bytes(100, 2));                   // its rest is not here
+  bench.image->write(5000, test::random_bytes(100, 2));                    // its rest is not here
   bench.image->write(kChunkSize, test::random_bytes(20 * kChunkSize, 3));  // nothing else is needed
   bench.journal->roll();
   bench.settle_to(0);

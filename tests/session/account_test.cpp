@@ -1,10 +1,12 @@
-#include <catch2/catch.hpp>
+#include "session/account.h"
+
 #include <keyutils.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <catch2/catch.hpp>
+
 #include "base/file.h"
-#include "session/account.h"
 #include "session/parcel_version.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"

@@ -1,10 +1,11 @@
-#include <catch2/catch.hpp>
+#include "session/config.h"
+
 #include <sys/stat.h>
 
+#include <catch2/catch.hpp>
 #include <cstdlib>
 
 #include "base/file.h"
-#include "session/config.h"
 #include "support/error_kind.h"
 
 using namespace isr;
@@ -140,7 +141,9 @@ TEST_CASE("settings may live behind a symlink, and stay there when changed", "[s
 
 TEST_CASE("changing a setting keeps everything else, comments too", "[session]") {
   const Home home;
-  home.write("# mine\noffline = true # \xc3\xa9t\xc3\xa9\n\n[cache] # big\nlimit = \"1G\" # small\n\n[vm]\naccelerator = \"tcg\"\n");
+  home.write(
+      "# mine\noffline = true # \xc3\xa9t\xc3\xa9\n\n[cache] # big\nlimit = \"1G\" # small\n\n[vm]\naccelerator = "
+      "\"tcg\"\n");
   Config config = Config::load(home.paths);
   config.set("cache.limit", "2G");
   config.set("cache.min_free", "3G");

@@ -1,9 +1,9 @@
-#include <catch2/catch.hpp>
+#include "session/parcel_version.h"
 
+#include <catch2/catch.hpp>
 #include <cstdlib>
 
 #include "base/file.h"
-#include "session/parcel_version.h"
 #include "support/error_kind.h"
 
 using namespace isr;

@@ -174,6 +174,7 @@ TEST_CASE("waiting for a guest has an end", "[vm]") {
   CHECK_FALSE(qemu->power_down({std::chrono::milliseconds(50), {}}));  // paused: nobody hears the button
   std::stop_source stop;
   stop.request_stop();
-  CHECK((kind_thrown([&] { qemu->power_down({std::chrono::minutes(10), stop.get_token()}); }) ==
-         ErrorKind::kCancelled));
+  CHECK((kind_thrown([&] {
+           qemu->power_down({std::chrono::minutes(10), stop.get_token()});
+         }) == ErrorKind::kCancelled));
 }

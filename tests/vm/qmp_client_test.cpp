@@ -62,15 +62,17 @@ TEST_CASE("a QMP conversation", "[vm]") {
     });
     QmpClient client(peer.take_client_end(), {});
     client.handshake(kLong);
-    CHECK(message_of([&] { client.execute("eject", kLong); }) ==
-          "QEMU refused eject: Device not found (GenericError)");
+    CHECK(message_of([&] { client.execute("eject", kLong); }) == "QEMU refused eject: Device not found (GenericError)");
     CHECK_FALSE(client.ended());
   }
   SECTION("passes events on, also in pieces and between answers") {
     std::vector<std::string> events;
     QmpPeer peer([](QmpRequest& r) {
-      return R"({"event": "STOP", "timestamp": {"seconds": 1}})" "\n" + r.answer() +
-             R"({"event": "SHUTDOWN", "data": {"guest": true}})" "\r\n\r\n";
+      return R"({"event": "STOP", "timestamp": {"seconds": 1}})"
+             "\n" +
+             r.answer() +
+             R"({"event": "SHUTDOWN", "data": {"guest": true}})"
+             "\r\n\r\n";
     });
     QmpClient client(peer.take_client_end(), [&](const QmpEvent& e) { events.push_back(e.name + e.data); });
     client.handshake(kLong);
@@ -129,8 +131,7 @@ TEST_CASE("a QMP peer that dies within an answer is told as gone", "[vm]") {
   });
   QmpClient client(peer.take_client_end(), {});
   client.handshake(kLong);
-  CHECK(message_of([&] { client.execute("query-status", kShort); }) ==
-        "QEMU did not answer query-status within 20 ms");
+  CHECK(message_of([&] { client.execute("query-status", kShort); }) == "QEMU did not answer query-status within 20 ms");
   CHECK(message_of([&] { client.execute("query-status", kLong); }) == "QEMU closed the connection");
 }
 

@@ -84,7 +84,8 @@ TEST_CASE("VM settings out of bounds are refused", "[vm]") {
   CHECK(refused(with("memory_bytes", kMaxMemory + kMiB)));
   CHECK(refused(with("cpus", 0)));
   CHECK(refused(with("cpus", kMaxCpus + 1)));
-  for (const char* machine : {"q35", "pc", "pc-q35-", "pc-q35-7.2,kernel=/x", "pc-q35-7.2 ", "pc-q35-7", "microvm", "none"})
+  for (const char* machine :
+       {"q35", "pc", "pc-q35-", "pc-q35-7.2,kernel=/x", "pc-q35-7.2 ", "pc-q35-7", "microvm", "none"})
     CHECK(refused(with("machine", machine)));
   for (const char* cpu : {"host", "max", "Westmere", "Westmere-v1,+vmx", ""}) CHECK(refused(with("cpu_model", cpu)));
   for (const char* network : {"", "bridge", "user,hostfwd=tcp::1-:1"}) CHECK(refused(with("network", network)));
@@ -110,9 +111,12 @@ TEST_CASE("a VM stamp comes back as it was stored, and nothing else does", "[vm]
   CHECK((parse_vm_stamp(vm_stamp_to_json(some_stamp()).dump()) == some_stamp()));
   CHECK(vm_stamp_to_json(some_stamp()).dump() == golden("stamp-1.json"));
   CHECK((parse_vm_stamp(golden("stamp-1.json")) == some_stamp()));
-  for (const auto& [name, value] : std::vector<std::pair<std::string, Json>>{
-           {"extra", 1}, {"qemu_version", "new"}, {"accelerator", "xen"}, {"device_layout", -1},
-           {"cpu_vendor", std::string(65, 'x')}, {"machine", "a\nb"}}) {
+  for (const auto& [name, value] : std::vector<std::pair<std::string, Json>>{{"extra", 1},
+                                                                             {"qemu_version", "new"},
+                                                                             {"accelerator", "xen"},
+                                                                             {"device_layout", -1},
+                                                                             {"cpu_vendor", std::string(65, 'x')},
+                                                                             {"machine", "a\nb"}}) {
     Json bad = vm_stamp_to_json(some_stamp());
     bad[name] = value;
     CHECK((kind_thrown([&] { vm_stamp_from_json(bad); }) == ErrorKind::kCorrupt));
