@@ -1,12 +1,16 @@
 // How a mount begins, ends and is found dead.
 
-#include <fmt/format.h>
+#include <grp.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
+#include <sys/sysmacros.h>
 
 #include <csignal>
+#include <fstream>
 #include <thread>
 
+#include "fusefs/mount.h"
 #include "fusefs/mount_point.h"
 #include "mounted_image.h"
 
@@ -14,9 +18,12 @@ namespace isr {
 namespace {
 
 using test::can_mount;
+using test::Counter;
 using test::exit_code_of;
+using test::File;
 using test::in_child;
 using test::MountedImage;
+using test::Signal;
 
 ErrorKind kind_of_make(const fs::path& point) {
   try {
@@ -28,26 +35,14 @@ ErrorKind kind_of_make(const fs::path& point) {
   return ErrorKind::kBug;
 }
 
-/// A pipe over which one process tells another that it got somewhere.
-class Signal {
- public:
-  Signal() {
-    if (::pipe2(ends_.data(), O_CLOEXEC) != 0) throw_errno("pipe", errno);
+/// The line of /proc/self/mountinfo, which holds the options.
+std::string mount_options_at(const fs::path& point) {
+  std::ifstream mounts("/proc/self/mountinfo");
+  for (std::string line; std::getline(mounts, line);) {
+    if (line.find(" " + point.string() + " ") != std::string::npos) return line;
   }
-  ~Signal() {
-    for (const int end : ends_) ::close(end);
-  }
-  Signal(const Signal&) = delete;
-  Signal& operator=(const Signal&) = delete;
-  bool give() { return ::write(ends_[1], "x", 1) == 1; }
-  bool take() {
-    char c = 0;
-    return ::read(ends_[0], &c, 1) == 1;
-  }
-
- private:
-  std::array<int, 2> ends_{};
-};
+  return {};
+}
 
 TEST_CASE("a mount point must be an empty directory that nobody mounted on", "[fusefs]") {
   const TempDirectory directory;
@@ -62,6 +57,8 @@ TEST_CASE("a mount point must be an empty directory that nobody mounted on", "[f
   const MountedImage mounted;
   CHECK(kind_of_make(mounted.point()) == ErrorKind::kUsage);
   CHECK(kind_of_make(mounted.point() / "disk.raw") == ErrorKind::kUsage);
+  CHECK(kind_of_make(mounted.point() / "inside") == ErrorKind::kUsage);
+  CHECK(kind_of_make(mounted.point() / "." / ".." / mounted.point().filename()) == ErrorKind::kUsage);
 }
 
 TEST_CASE("what keeps FUSE from working is named", "[fusefs]") {
@@ -105,10 +102,9 @@ TEST_CASE("a mount point's name may hold what mountinfo escapes, and end in a sl
   const TempDirectory directory;
   const fs::path point = directory.path() / "a b\\c\td" / "";
   fs::create_directory(point.parent_path());
-  const auto mount = make_mount(point, {{"x.raw", test::zero_image("x", 5000, nullptr)}}, {}, {});
-  mount->start();
+  const MountedImage mounted({.size = 5000, .point = point});
   CHECK(mount_at(absolute_mount_point(point)).has_value());
-  CHECK(fs::file_size(point / "x.raw") == 5000);
+  CHECK(fs::file_size(point / "disk.raw") == 5000);
   CHECK(unmount(point));
 }
 
@@ -125,29 +121,26 @@ TEST_CASE("a link to a mount point stands for it", "[fusefs]") {
 TEST_CASE("a mount ends when somebody unmounts it, and whoever waits is told", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
-  CHECK_FALSE(mounted.mount->ended());
+  CHECK_FALSE(mounted.ended());
   std::jthread somebody([&] { unmount(mounted.point()); });
-  mounted.mount->wait({});
-  CHECK(mounted.mount->ended());
+  mounted.wait();
+  CHECK(mounted.ended());
   CHECK(fs::is_empty(mounted.point()));
 }
 
 TEST_CASE("waiting for the end of a mount can be stopped", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
-  std::jthread waiting([&](std::stop_token stop) { mounted.mount->wait(stop); });
-  waiting.request_stop();
-  waiting.join();
-  CHECK_FALSE(mounted.mount->ended());
+  mounted.stop_waiting();
+  CHECK_FALSE(mounted.ended());
 }
 
 TEST_CASE("a busy mount is taken away all the same", "[fusefs]") {
   if (!can_mount()) return;
-  auto mounted = std::make_unique<MountedImage>();
-  const fs::path point = mounted->point();
-  const auto fd = mounted->open("disk.raw", O_RDWR);
-  mounted->mount.reset();
-  CHECK_FALSE(mount_at(point).has_value());
+  MountedImage mounted;
+  const auto fd = mounted.open("disk.raw", O_RDWR);
+  mounted.end();
+  CHECK_FALSE(mount_at(mounted.point()).has_value());
   char c = 0;
   CHECK(::pread(fd.get(), &c, 1, 0) == -1);
   CHECK((errno == ENOTCONN || errno == ECONNABORTED));
@@ -157,14 +150,14 @@ TEST_CASE("a read of memory that cannot succeed ends with the mount", "[fusefs]"
   if (!can_mount()) return;
   MountedImage mounted;
   const auto fd = mounted.open("ram.raw", O_RDWR | O_DIRECT);
-  mounted.ram_overlay->failing_reads = 1 << 30;
+  mounted.set(File::kRam, Counter::kFailingReads, 1U << 30U);
   ssize_t result = 0;
   std::jthread reader([&] {
     Bytes out(4096);
     result = ::pread(fd.get(), out.data(), out.size(), 0);
   });
-  while (mounted.ram_overlay->reads == 0) std::this_thread::yield();
-  mounted.mount.reset();
+  while (mounted.get(File::kRam, Counter::kReads) == 0) std::this_thread::yield();
+  mounted.end();
   reader.join();
   CHECK(result == -1);
 }
@@ -172,36 +165,27 @@ TEST_CASE("a read of memory that cannot succeed ends with the mount", "[fusefs]"
 TEST_CASE("a process that waits for memory can be killed", "[fusefs]") {
   if (!can_mount()) return;
   MountedImage mounted;
-  mounted.ram_overlay->failing_reads = 1 << 30;
+  mounted.set(File::kRam, Counter::kFailingReads, 1U << 30U);
   const pid_t child = in_child([&] {
     const auto fd = mounted.open("ram.raw", O_RDWR);
     test::Mapping mapping(fd.get(), MountedImage::kSize);
     return mapping.bytes()[0];
   });
-  while (mounted.ram_overlay->reads == 0) std::this_thread::yield();
+  while (mounted.get(File::kRam, Counter::kReads) == 0) std::this_thread::yield();
   ::kill(child, SIGKILL);
   CHECK(exit_code_of(child) == 128 + SIGKILL);
-  CHECK_FALSE(mounted.mount->ended());
+  CHECK_FALSE(mounted.ended());
 }
 
 TEST_CASE("a mount whose daemon was killed is found dead and can be replaced", "[fusefs]") {
   if (!can_mount()) return;
   const TempDirectory directory;
-  Signal ready;
-  const pid_t daemon = in_child([&] {
-    const auto mount = make_mount(directory.path(), {{"x.raw", test::zero_image("x", 5000, nullptr)}}, {}, {});
-    mount->start();
-    ready.give();
-    mount->wait({});
-    return 0;
-  });
-  REQUIRE(ready.take());
-  UniqueFd held(::open((directory.path() / "x.raw").c_str(), O_RDONLY | O_CLOEXEC));
-  REQUIRE(held);
+  MountedImage mounted({.size = 5000, .point = directory.path()});
+  const auto held = mounted.open("disk.raw", O_RDONLY);
   CHECK_FALSE(is_dead_mount(directory.path()));
-  ::kill(daemon, SIGKILL);
-  REQUIRE(exit_code_of(daemon) == 128 + SIGKILL);
+  mounted.kill();
   CHECK(is_dead_mount(directory.path()));
+  CHECK(kind_of_make(directory.path() / "below") == ErrorKind::kIo);
 
   SECTION("by unmount()") {
     CHECK(unmount(directory.path()));
@@ -209,87 +193,147 @@ TEST_CASE("a mount whose daemon was killed is found dead and can be replaced", "
     CHECK_FALSE(unmount(directory.path()));
   }
   SECTION("by a new mount") {
-    const auto mount = make_mount(directory.path(), {{"y.raw", test::zero_image("y", 6000, nullptr)}}, {}, {});
-    mount->start();
-    CHECK(fs::file_size(directory.path() / "y.raw") == 6000);
+    const MountedImage again({.size = 6000, .point = directory.path()});
+    CHECK(fs::file_size(directory.path() / "disk.raw") == 6000);
   }
 }
 
-TEST_CASE("two processes exclude each other by OFD locks", "[fusefs]") {
+TEST_CASE("a daemon that is stopped is not taken for dead, and whoever waits for it can be killed", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
-  const auto fd = mounted.open("disk.raw", O_RDWR);
-  const auto try_lock = [](int file) {
-    struct flock lock {};
-    lock.l_type = F_WRLCK;
-    lock.l_whence = SEEK_SET;
-    lock.l_start = 100;
-    lock.l_len = 1;
-    return ::fcntl(file, F_OFD_SETLK, &lock) == 0 ? 0 : errno;
-  };
-  REQUIRE(try_lock(fd.get()) == 0);
-  const auto other = [&] {
-    const auto again = mounted.open("disk.raw", O_RDWR);
-    return try_lock(again.get());
-  };
-  CHECK(exit_code_of(in_child(other)) == EAGAIN);
+  REQUIRE(::kill(mounted.server(), SIGSTOP) == 0);
+  CHECK_FALSE(is_dead_mount(mounted.point()));
+  CHECK(kind_of_make(mounted.point()) == ErrorKind::kUsage);
+  Signal begun;
+  const pid_t child = in_child([&] {
+    begun.give();
+    char c = 0;
+    return static_cast<int>(::pread(mounted.open("disk.raw", O_RDONLY).get(), &c, 1, 0));
+  });
+  REQUIRE(begun.take());
+  ::kill(child, SIGKILL);
+  CHECK(exit_code_of(child) == 128 + SIGKILL);
+  REQUIRE(::kill(mounted.server(), SIGCONT) == 0);
 }
 
-TEST_CASE("thousands of open handles are counted and given back", "[fusefs]") {
+TEST_CASE("the server of a test that was killed leaves neither a mount nor a process", "[fusefs]") {
+  if (!can_mount()) return;
+  const TempDirectory directory;
+  const fs::path point = directory.path() / "mount";
+  fs::create_directory(point);
+  Signal ready;
+  const pid_t child = in_child([&] {
+    const MountedImage mounted({.size = MountedImage::kSize, .point = point});
+    const auto fd = mounted.open("ram.raw", O_RDWR);
+    test::Mapping mapping(fd.get(), MountedImage::kSize);
+    std::ranges::fill(mapping.bytes(), std::uint8_t{1});
+    ready.give();
+    return ::pause();
+  });
+  REQUIRE(ready.take());
+  REQUIRE(mount_at(point).has_value());
+  ::kill(child, SIGKILL);
+  CHECK(exit_code_of(child) == 128 + SIGKILL);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (fs::exists(fs::symlink_status(point)) && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  CHECK_FALSE(mount_at(point).has_value());
+  CHECK_FALSE(fs::exists(point));
+}
+
+TEST_CASE("the kernel checks permissions and lets nobody else in", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  const std::size_t count = std::min<std::size_t>(limit.rlim_cur - 100, 10000);
-  {
-    std::vector<UniqueFd> handles;
-    for (std::size_t i = 0; i < count; ++i) handles.push_back(mounted.open("disk.raw", O_RDONLY));
-    CHECK(mounted.mount->open_handles() == count);
-  }
-  while (mounted.mount->open_handles() != 0) std::this_thread::yield();  // releases are not waited for by close()
+  const std::string options = mount_options_at(mounted.point());
+  CHECK_THAT(options, Catch::Contains("nosuid") && Catch::Contains("nodev"));
+  CHECK_THAT(options, Catch::Contains("default_permissions"));
+  CHECK_THAT(options, !Catch::Contains("allow_other"));
+}
+
+constexpr uid_t kNobody = 65534;
+
+/// Runs body as nobody in a mount namespace where all may open /dev/fuse; `change` may alter it before, as root.
+template <class Change, class Body>
+int as_nobody(const fs::path& scratch, Change&& change, Body&& body) {
+  return exit_code_of(in_child([&] {
+    const std::string device = scratch / "fuse";
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return 90;
+    if (::mknod(device.c_str(), S_IFCHR, makedev(10, 229)) != 0 || ::chmod(device.c_str(), 0666) != 0) return 91;
+    if (::mount(device.c_str(), "/dev/fuse", nullptr, MS_BIND, nullptr) != 0) return 92;
+    change();
+    if (::setgroups(0, nullptr) != 0 || ::setresgid(kNobody, kNobody, kNobody) != 0) return 93;
+    if (::setresuid(kNobody, kNobody, kNobody) != 0) return 94;
+    return body();
+  }));
+}
+
+bool can_become_nobody() {
+  if (::geteuid() == 0 && probe_fuse_access().fusermount) return true;
+  WARN("skipped: needs root, to become somebody else, and fusermount3");
+  return false;
 }
 
 TEST_CASE("an unprivileged user mounts through fusermount3", "[fusefs]") {
-  if (!can_mount()) return;
-  struct stat device {};
-  const bool open_to_all = ::stat("/dev/fuse", &device) == 0 && (device.st_mode & 0006U) == 0006U;
-  if (::geteuid() != 0 || !open_to_all || !probe_fuse_access().fusermount) {
-    WARN("skipped: needs root, to become somebody else, fusermount3, and a /dev/fuse that all may open");
-    return;
-  }
+  if (!can_mount() || !can_become_nobody()) return;
   const TempDirectory directory;
-  constexpr uid_t kNobody = 65534;
   REQUIRE(::chmod(directory.path().c_str(), 0711) == 0);
   const fs::path point = directory.path() / "mount";
   REQUIRE(::mkdir(point.c_str(), 0700) == 0);
   REQUIRE(::chown(point.c_str(), kNobody, kNobody) == 0);
-  const auto body = [&](auto&& after_becoming) {
-    if (::setresgid(kNobody, kNobody, kNobody) != 0 || ::setresuid(kNobody, kNobody, kNobody) != 0) return 90;
-    return after_becoming();
+  const auto refusal = [&] {
+    try {
+      make_mount(point, {}, {}, {});
+    } catch (const Error& error) {
+      return error.kind() == ErrorKind::kDaemon ? std::string(error.what())
+                                                : "another kind: " + std::string(error.what());
+    }
+    return std::string("none");
   };
+  const auto nothing = [] {};
+
   SECTION("and unmounts, also when busy") {
-    CHECK(exit_code_of(in_child([&] {
-            return body([&] {
-              auto mount =
-                  make_mount(point, {{"x.raw", test::zero_image("x", 5000, nullptr)}}, {}, {.source_name = "a,b"});
-              mount->start();
-              const auto mounted = mount_at(point);
-              if (!mounted || mounted->source != "a,b" || mounted->type != "fuse.isr") return 1;
-              const UniqueFd fd(::open((point / "x.raw").c_str(), O_RDONLY | O_CLOEXEC));
-              char c = 1;
-              if (::pread(fd.get(), &c, 1, 4999) != 1 || c != 0) return 2;
-              mount.reset();
-              return mount_at(point) ? 3 : 0;
-            });
-          })) == 0);
+    std::optional<MountedImage> mounted;
+    CHECK(as_nobody(
+              directory.path(),
+              [&] {
+                mounted.emplace(
+                    test::MountedOptions{.size = 5000, .source_name = "a,b", .point = point, .user = kNobody});
+              },
+              [&] {
+                const auto found = mount_at(point);
+                if (!found || found->source != "a,b" || found->type != "fuse.isr") return 1;
+                const std::string options = mount_options_at(point);
+                if (options.find("default_permissions") == std::string::npos) return 2;
+                if (options.find("allow_other") != std::string::npos) return 3;
+                const auto fd = mounted->open("disk.raw", O_RDONLY);
+                char c = 1;
+                if (::pread(fd.get(), &c, 1, 4999) != 1 || c != 0) return 4;
+                mounted->end();
+                return mount_at(point) ? 5 : 0;
+              }) == 0);
   }
   SECTION("unless no_new_privs is set") {
-    CHECK(exit_code_of(in_child([&] {
-            return body([&] {
-              ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-              return kind_of_make(point) == ErrorKind::kDaemon ? 0 : 1;
-            });
-          })) == 0);
+    CHECK(as_nobody(directory.path(), nothing, [&] {
+            ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+            return refusal().find("no_new_privs") != std::string::npos ? 0 : 1;
+          }) == 0);
+  }
+  SECTION("unless /dev/fuse is absent") {
+    CHECK(as_nobody(
+              directory.path(), [] { ::mount("none", "/dev", "tmpfs", 0, nullptr); },
+              [&] { return refusal().find("/dev/fuse is absent") != std::string::npos ? 0 : 1; }) == 0);
+  }
+  SECTION("unless it may not open /dev/fuse") {
+    CHECK(as_nobody(
+              directory.path(), [&] { ::chmod((directory.path() / "fuse").c_str(), 0600); },
+              [&] { return refusal().find("may not open /dev/fuse") != std::string::npos ? 0 : 1; }) == 0);
+  }
+  SECTION("unless fusermount3 is absent") {
+    const auto helper = probe_fuse_access().fusermount.value();
+    CHECK(as_nobody(
+              directory.path(), [&] { ::mount("/dev/null", helper.c_str(), nullptr, MS_BIND, nullptr); },
+              [&] { return refusal().find("fusermount3 is not installed") != std::string::npos ? 0 : 1; }) == 0);
   }
 }
 

@@ -13,6 +13,8 @@ namespace isr {
 namespace {
 
 using test::can_mount;
+using test::Counter;
+using test::File;
 using test::Mapping;
 using test::MountedImage;
 
@@ -21,7 +23,7 @@ constexpr std::uint64_t kSize = MountedImage::kSize;
 /// Random operations on disk.raw by every way in, beside the same on an array.
 class Exerciser {
  public:
-  Exerciser(MountedImage& mounted, std::uint64_t seed)
+  Exerciser(const MountedImage& mounted, std::uint64_t seed)
       : buffered_(mounted.open("disk.raw", O_RDWR)),
         direct_(mounted.open("disk.raw", O_RDWR | O_DIRECT)),
         mapping_(buffered_.get(), kSize),
@@ -50,10 +52,8 @@ class Exerciser {
         return random_() % 20 != 0 || ::fsync(buffered_.get()) == 0;
     }
   }
-  bool ends_equal(const std::shared_ptr<Image>& image) {
-    if (::fsync(buffered_.get()) != 0) return false;
-    Bytes stored(kSize);
-    return image->read(0, stored) == kSize && stored == model_;
+  bool ends_equal(const MountedImage& mounted) {
+    return ::fsync(buffered_.get()) == 0 && mounted.content(File::kDisk, 0, kSize) == model_;
   }
 
  private:
@@ -98,13 +98,13 @@ int errno_of(long long result) { return result < 0 ? errno : 0; }
 
 TEST_CASE("buffered, direct and mapped access agree with a plain array", "[fusefs]") {
   if (!can_mount()) return;
-  MountedImage mounted;
+  const MountedImage mounted;
   Exerciser exerciser(mounted, 20261123);
   for (int i = 0; i < 20000; ++i) {
     INFO("operation " << i);
     if (!exerciser.step()) FAIL("the file differs, or a call failed");
   }
-  CHECK(exerciser.ends_equal(mounted.disk));
+  CHECK(exerciser.ends_equal(mounted));
 }
 
 TEST_CASE("attributes of a mount's files are fixed", "[fusefs]") {
@@ -147,7 +147,9 @@ TEST_CASE("what a mount refuses, it refuses with the documented errno", "[fusefs
     CHECK(errno_of(::symlink("x", other.c_str())) == EPERM);
     CHECK(errno_of(::link(disk.c_str(), other.c_str())) == EPERM);
     CHECK(errno_of(::unlink(disk.c_str())) == EPERM);
+    CHECK(errno_of(::rmdir(disk.c_str())) == ENOTDIR);
     CHECK(errno_of(::rename(disk.c_str(), other.c_str())) == EPERM);
+    CHECK(errno_of(::rename(disk.c_str(), (mounted.point() / "ram.raw").c_str())) == EPERM);
     CHECK(errno_of(::open(other.c_str(), O_RDONLY)) == ENOENT);
   }
   SECTION("attributes cannot be changed") {
@@ -155,13 +157,19 @@ TEST_CASE("what a mount refuses, it refuses with the documented errno", "[fusefs
     CHECK(errno_of(::chown(disk.c_str(), 1, 1)) == EPERM);
     CHECK(errno_of(::setxattr(disk.c_str(), "user.a", "b", 1, 0)) == EOPNOTSUPP);
     CHECK(errno_of(::getxattr(disk.c_str(), "user.a", nullptr, 0)) == EOPNOTSUPP);
+    CHECK(errno_of(::removexattr(disk.c_str(), "user.a")) == EOPNOTSUPP);
+    CHECK(errno_of(::listxattr(disk.c_str(), nullptr, 0)) == EOPNOTSUPP);
     CHECK(errno_of(::utimes(disk.c_str(), nullptr)) == 0);
   }
   SECTION("the size is fixed") {
     CHECK(errno_of(::ftruncate(fd.get(), kSize)) == 0);
     CHECK(errno_of(::ftruncate(fd.get(), kSize - 1)) == EPERM);
     CHECK(errno_of(::ftruncate(fd.get(), kSize + 1)) == EPERM);
+    CHECK(errno_of(::truncate(disk.c_str(), 0)) == EPERM);
+    CHECK(errno_of(::truncate((mounted.point() / "stats.json").c_str(), 0)) != 0);
     CHECK(errno_of(::open(disk.c_str(), O_RDWR | O_TRUNC)) == EPERM);
+    const auto appending = mounted.open("disk.raw", O_WRONLY | O_APPEND);
+    CHECK(errno_of(::write(appending.get(), "ab", 2)) == ENOSPC);
     CHECK(errno_of(::pwrite(fd.get(), "ab", 2, kSize)) == ENOSPC);
     CHECK(::pwrite(fd.get(), "ab", 2, kSize - 1) == 1);
     CHECK(errno_of(::fallocate(fd.get(), 0, 0, kSize)) == 0);
@@ -180,9 +188,25 @@ TEST_CASE("what a mount refuses, it refuses with the documented errno", "[fusefs
 
 TEST_CASE("a mount of versions is read-only as a whole", "[fusefs]") {
   if (!can_mount()) return;
-  const MountedImage mounted(kSize, {.immutable = true});
-  CHECK(errno_of(::open((mounted.point() / "disk.raw").c_str(), O_RDWR)) == EROFS);
-  CHECK(errno_of(::unlink((mounted.point() / "disk.raw").c_str())) == EROFS);
+  const MountedImage mounted({.size = kSize, .immutable = true});
+  const std::string disk = mounted.point() / "disk.raw";
+  const std::string other = mounted.point() / "other";
+  for (const int flags : {O_RDWR, O_WRONLY, O_WRONLY | O_APPEND, O_RDWR | O_TRUNC}) {
+    CHECK(errno_of(::open(disk.c_str(), flags)) == EROFS);
+  }
+  CHECK(errno_of(::open(other.c_str(), O_CREAT | O_RDWR, 0600)) == EROFS);
+  CHECK(errno_of(::mknod(other.c_str(), S_IFREG | 0600, 0)) == EROFS);
+  CHECK(errno_of(::unlink(disk.c_str())) == EROFS);
+  CHECK(errno_of(::rename(disk.c_str(), other.c_str())) == EROFS);
+  CHECK(errno_of(::chmod(disk.c_str(), 0600)) == EROFS);
+  CHECK(errno_of(::truncate(disk.c_str(), 0)) == EROFS);
+  CHECK(errno_of(::truncate(disk.c_str(), kSize)) == EROFS);
+  CHECK(errno_of(::setxattr(disk.c_str(), "user.a", "b", 1, 0)) == EROFS);
+  CHECK(errno_of(::removexattr(disk.c_str(), "user.a")) == EROFS);
+  CHECK(errno_of(::utimes(disk.c_str(), nullptr)) == EROFS);
+  const auto fd = mounted.open("disk.raw", O_RDONLY);
+  CHECK(::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0) == MAP_FAILED);
+  CHECK(errno_of(::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096)) == EBADF);
 }
 
 TEST_CASE("reads at and beyond the end are short, whatever the offset and length", "[fusefs]") {
@@ -208,6 +232,50 @@ TEST_CASE("reads at and beyond the end are short, whatever the offset and length
   ::munmap(huge, kHuge);
 }
 
+TEST_CASE("a direct read or write of any offset, length and address is done", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  const auto fd = mounted.open("disk.raw", O_RDWR | O_DIRECT);
+  const Bytes data = test::random_bytes(5001, 8);
+  REQUIRE(::pwrite(fd.get(), data.data() + 1, 5000, 511) == 5000);
+  CHECK((mounted.content(File::kDisk, 511, 5000) == Bytes(data.begin() + 1, data.end())));
+  CHECK((mounted.content(File::kDisk, 0, 511) == Bytes(511)));
+  CHECK((mounted.content(File::kDisk, 5511, 511) == Bytes(511)));
+  Bytes got(5001);
+  REQUIRE(::pread(fd.get(), got.data() + 1, 5000, 511) == 5000);
+  CHECK(std::equal(got.begin() + 1, got.end(), data.begin() + 1));
+}
+
+TEST_CASE("a punched hole reads as zeros by every way in, up to the end and no further", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  const auto fd = mounted.open("disk.raw", O_RDWR);
+  const auto direct = mounted.open("disk.raw", O_RDWR | O_DIRECT);
+  Mapping mapping(fd.get(), kSize);
+  std::ranges::fill(mapping.bytes(), std::uint8_t{7});
+  const auto punch = [&](std::uint64_t offset, std::uint64_t length) {
+    return errno_of(::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                                static_cast<off_t>(length)));
+  };
+  Bytes model(kSize, 7);
+  CHECK(punch(1000, 100000) == 0);
+  std::fill_n(model.begin() + 1000, 100000, std::uint8_t{0});
+  CHECK(punch(kSize - 5000, 1U << 30U) == 0);
+  std::fill_n(model.end() - 5000, 5000, std::uint8_t{0});
+  CHECK(punch(kSize + 4096, 4096) == 0);
+  CHECK(punch(0, 0) == EINVAL);
+  CHECK(punch(4096, static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) == EFBIG);
+  CHECK(std::ranges::equal(mapping.bytes(), model));
+  Bytes got(kSize);
+  REQUIRE(::pread(direct.get(), got.data(), kSize, 0) == static_cast<ssize_t>(kSize));
+  CHECK((got == model));
+  REQUIRE(::fsync(fd.get()) == 0);
+  CHECK((mounted.content(File::kDisk, 0, kSize) == model));
+  struct stat after {};
+  REQUIRE(::fstat(fd.get(), &after) == 0);
+  CHECK(static_cast<std::uint64_t>(after.st_size) == kSize);
+}
+
 TEST_CASE("data reaches up to the end of a file and a hole follows", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
@@ -229,7 +297,7 @@ TEST_CASE("a shared mapping's writes reach the image", "[fusefs]") {
     Mapping mapping(fd.get(), kSize);
     std::ranges::copy(data, mapping.bytes().begin() + 12345);
     REQUIRE(::msync(mapping.bytes().data(), kSize, MS_SYNC) == 0);
-    CHECK((mounted.content(mounted.ram, 12345, data.size()) == data));
+    CHECK((mounted.content(File::kRam, 12345, data.size()) == data));
   }
   SECTION("with invalidate(), after whoever mapped it has gone; then the kernel asks again") {
     {
@@ -237,9 +305,9 @@ TEST_CASE("a shared mapping's writes reach the image", "[fusefs]") {
       std::ranges::copy(data, mapping.bytes().begin() + 12345);
     }
     fd.reset();
-    mounted.mount->invalidate("ram.raw");
-    CHECK((mounted.content(mounted.ram, 12345, data.size()) == data));
-    mounted.ram->write(12345, Bytes(10, 7));
+    mounted.invalidate(File::kRam);
+    CHECK((mounted.content(File::kRam, 12345, data.size()) == data));
+    mounted.store(File::kRam, 12345, Bytes(10, 7));
     Bytes got(10);
     const auto again = mounted.open("ram.raw", O_RDONLY);
     REQUIRE(::pread(again.get(), got.data(), 10, 12345) == 10);
@@ -254,10 +322,10 @@ TEST_CASE("the kernel keeps pages across opens", "[fusefs]") {
   for (int i = 0; i < 3; ++i) {
     const auto fd = mounted.open("disk.raw", O_RDONLY);
     REQUIRE(::pread(fd.get(), out.data(), out.size(), 0) == 65536);
-    if (i == 0) mounted.disk_overlay->reads = 0;
+    if (i == 0) mounted.set(File::kDisk, Counter::kReads, 0);
   }
   // Read-ahead of the first read may still come in; the range itself is not asked again.
-  CHECK(mounted.disk_overlay->reads <= 2);
+  CHECK(mounted.get(File::kDisk, Counter::kReads) <= 2);
 }
 
 TEST_CASE("fsync flushes the image", "[fusefs]") {
@@ -265,7 +333,7 @@ TEST_CASE("fsync flushes the image", "[fusefs]") {
   const MountedImage mounted;
   const auto fd = mounted.open("disk.raw", O_RDWR);
   REQUIRE(::fdatasync(fd.get()) == 0);
-  CHECK(mounted.disk_overlay->flushes == 1);
+  CHECK(mounted.get(File::kDisk, Counter::kFlushes) == 1);
 }
 
 TEST_CASE("a failing image answers an error, for guest memory never", "[fusefs]") {
@@ -274,16 +342,16 @@ TEST_CASE("a failing image answers an error, for guest memory never", "[fusefs]"
   Bytes out(4096);
   SECTION("a disk's reads and writes fail once and then work") {
     const auto fd = mounted.open("disk.raw", O_RDWR | O_DIRECT);
-    mounted.disk_overlay->failing_reads = 1;
+    mounted.set(File::kDisk, Counter::kFailingReads, 1);
     CHECK(errno_of(::pread(fd.get(), out.data(), out.size(), 0)) == to_errno(ErrorKind::kOffline));
     CHECK(::pread(fd.get(), out.data(), out.size(), 0) == 4096);
-    mounted.disk_overlay->failing_writes = 1;
+    mounted.set(File::kDisk, Counter::kFailingWrites, 1);
     CHECK(errno_of(::pwrite(fd.get(), out.data(), out.size(), 0)) == to_errno(ErrorKind::kOffline));
   }
   SECTION("memory is retried until it works, also through signals") {
     const auto fd = mounted.open("ram.raw", O_RDWR);
     Mapping mapping(fd.get(), kSize);
-    mounted.ram_overlay->failing_reads = 3;
+    mounted.set(File::kRam, Counter::kFailingReads, 3);
     struct sigaction ignore {
     }, before{};
     ignore.sa_handler = [](int) {};
@@ -294,7 +362,7 @@ TEST_CASE("a failing image answers an error, for guest memory never", "[fusefs]"
     ::setitimer(ITIMER_REAL, &never, nullptr);
     ::sigaction(SIGALRM, &before, nullptr);
     CHECK(value == 0);
-    CHECK(mounted.ram_overlay->failing_reads == 0);
+    CHECK(mounted.get(File::kRam, Counter::kFailingReads) == 0);
   }
 }
 
@@ -318,7 +386,7 @@ TEST_CASE("stats.json is one snapshot for as long as it is open", "[fusefs]") {
   REQUIRE(::fstat(first.get(), &attributes) == 0);
   CHECK(attributes.st_size == 12);
   CHECK(attributes.st_mode == (S_IFREG | 0400U));
-  CHECK(mounted.mount->open_handles() == 2);
+  CHECK(mounted.open_handles() == 2);
 }
 
 }  // namespace

@@ -2,31 +2,20 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <csignal>
 
+#include "base/error.h"
 #include "base/file.h"
-#include "fusefs/mount.h"
+#include "server_protocol.h"
 #include "support/bytes.h"
-#include "support/memory_overlay.h"
 
 namespace isr::test {
-
-/// A source without objects: the images of these tests lie over zeros.
-class EmptySource : public ObjectSource {
- public:
-  std::optional<Bytes> fetch(const Cid&, Priority, std::stop_token) override { return std::nullopt; }
-  std::string describe() const override { return "nothing"; }
-};
-
-inline std::shared_ptr<Image> zero_image(const std::string& name, std::uint64_t size,
-                                         std::shared_ptr<Overlay> overlay) {
-  auto reader = std::make_shared<ChunkReader>(std::make_shared<EmptySource>(), ReaderOptions{.prefetch_threads = 1});
-  return std::make_shared<Image>(name, TreeRoot{size, {}}, reader, std::move(overlay));
-}
 
 inline bool can_mount() {
   if (::access("/dev/fuse", F_OK) == 0) return true;
@@ -34,37 +23,57 @@ inline bool can_mount() {
   return false;
 }
 
-/// disk.raw (writable), version.raw (read-only) and ram.raw (writable, reads are retried), mounted.
-struct MountedImage {
+struct MountedOptions {
+  std::uint64_t size;
+  bool immutable = false;
+  std::string source_name = "isr";
+  fs::path point{};          ///< where to mount; empty: on a temporary directory
+  uid_t user = ::geteuid();  ///< who serves
+};
+
+/// disk.raw (writable), version.raw (read-only) and ram.raw (writable, reads are retried), mounted by a process
+/// of its own: mount_server.cpp. What it does not answer within a minute, or answers with a failure, throws.
+///
+/// Threads: one at a time, but files of the mount may be used by others meanwhile.
+class MountedImage {
+ public:
   static constexpr std::uint64_t kSize = (3U << 20U) + 777;
 
-  explicit MountedImage(std::uint64_t size = kSize, const MountOptions& options = {})
-      : disk(zero_image("disk", size, disk_overlay)),
-        version(zero_image("version", size, nullptr)),
-        ram(zero_image("ram", size, ram_overlay)) {
-    std::vector<MountedFile> files{{"disk.raw", disk}, {"version.raw", version}, {"ram.raw", ram, true}};
-    mount = make_mount(
-        point(), std::move(files), [this] { return fmt::format("{{\"asked\":{}}}\n", ++asked); }, options);
-    mount->start();
-  }
-  fs::path point() const { return directory.path(); }
-  UniqueFd open(const std::string& name, int flags) const {
-    UniqueFd fd(::open((point() / name).c_str(), flags | O_CLOEXEC));
-    if (!fd) throw std::system_error(errno, std::generic_category(), "open " + name);
-    return fd;
-  }
-  Bytes content(const std::shared_ptr<Image>& image, std::uint64_t offset, std::size_t length) const {
-    Bytes out(length);
-    out.resize(image->read(offset, out));
-    return out;
-  }
+  explicit MountedImage(const MountedOptions& options = {.size = kSize});
+  ~MountedImage();  ///< end(), whose failure fails the test
+  MountedImage(const MountedImage&) = delete;
+  MountedImage& operator=(const MountedImage&) = delete;
 
-  TempDirectory directory;
-  std::atomic<int> asked{0};
-  std::shared_ptr<MemoryOverlay> disk_overlay = std::make_shared<MemoryOverlay>();
-  std::shared_ptr<MemoryOverlay> ram_overlay = std::make_shared<MemoryOverlay>();
-  std::shared_ptr<Image> disk, version, ram;
-  std::unique_ptr<Mount> mount;
+  const fs::path& point() const { return point_; }
+  pid_t server() const { return server_; }
+  UniqueFd open(const std::string& name, int flags) const;
+
+  std::int64_t get(File file, Counter counter) const;
+  void set(File file, Counter counter, std::uint64_t value) const;
+  /// What the image holds, whatever the kernel does.
+  Bytes content(File file, std::uint64_t offset, std::size_t length) const;
+  void store(File file, std::uint64_t offset, ByteView data) const;
+
+  // As in Mount.
+  bool ended() const { return ask({.ask = Ask::kEnded}) == 1; }
+  void wait() const { ask({.ask = Ask::kWait}); }
+  void stop_waiting() const { ask({.ask = Ask::kStopWaiting}); }
+  void invalidate(File file) const { ask({.ask = Ask::kInvalidate, .file = file}); }
+  std::uint64_t open_handles() const { return static_cast<std::uint64_t>(ask({.ask = Ask::kOpenHandles})); }
+
+  /// Unmounts; the server must end by itself, and well.
+  void end();
+  /// The server dies as it stands, and leaves a dead mount.
+  void kill();
+
+ private:
+  std::int64_t ask(const Question& question, ByteView given = {}, Bytes* more = nullptr) const;
+  int reap();
+
+  std::optional<TempDirectory> directory_;
+  fs::path point_;
+  UniqueFd channel_;
+  pid_t server_ = -1;
 };
 
 /// A shared mapping of a whole file.
@@ -84,14 +93,16 @@ class Mapping {
   void* start_;
 };
 
-/// Runs body in a forked process and returns its pid; the process ends with body's result.
+/// Runs body in a forked process and returns its pid; the process ends with body's result, or with this one.
 template <class Body>
 pid_t in_child(Body&& body) {
+  const pid_t parent = ::getpid();
   const pid_t pid = ::fork();
   if (pid == 0) {
     int code = 99;
     try {
-      code = body();
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (::getppid() == parent) code = body();
     } catch (const std::exception& error) {
       std::fprintf(stderr, "child: %s\n", error.what());
     }
@@ -104,5 +115,26 @@ inline int exit_code_of(pid_t pid) {
   if (::waitpid(pid, &status, 0) != pid) return -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
+
+/// A pipe over which one process tells another that it got somewhere.
+class Signal {
+ public:
+  Signal() {
+    if (::pipe2(ends_.data(), O_CLOEXEC) != 0) throw_errno("pipe", errno);
+  }
+  ~Signal() {
+    for (const int end : ends_) ::close(end);
+  }
+  Signal(const Signal&) = delete;
+  Signal& operator=(const Signal&) = delete;
+  bool give() { return ::write(ends_[1], "x", 1) == 1; }
+  bool take() {
+    char c = 0;
+    return ::read(ends_[0], &c, 1) == 1;
+  }
+
+ private:
+  std::array<int, 2> ends_{};
+};
 
 }  // namespace isr::test
