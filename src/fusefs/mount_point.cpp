@@ -234,11 +234,13 @@ Detached detach(const fs::path& directory) {
   if (::geteuid() == 0) {
     if (::umount2(directory.c_str(), UMOUNT_NOFOLLOW) == 0) return Detached::kClean;
     if (::umount2(directory.c_str(), UMOUNT_NOFOLLOW | MNT_DETACH) == 0) return Detached::kLazily;
-    throw_errno(fmt::format("cannot unmount {}", directory.string()), errno);
+    const int failure = errno;
+    if (!mount_at(directory)) return Detached::kLazily;
+    throw_errno(fmt::format("cannot unmount {}", directory.string()), failure);
   }
   if (run_helper({"-u", "--", directory.string()}, -1).status == 0) return Detached::kClean;
   const auto result = run_helper({"-u", "-z", "--", directory.string()}, -1);
-  if (result.status == 0) return Detached::kLazily;
+  if (result.status == 0 || !mount_at(directory)) return Detached::kLazily;
   throw Error(ErrorKind::kIo, fmt::format("cannot unmount {}: {}", directory.string(), result.stderr_text));
 }
 

@@ -44,7 +44,7 @@ struct AttachOptions {
 UniqueFd attach(const std::filesystem::path& directory, const AttachOptions& options);
 
 enum class Detached { kClean, kLazily };
-/// Unmounts; lazily when something is open there. Error{kIo}.
+/// Unmounts; lazily when something is open there, or when somebody else was faster. Error{kIo}.
 Detached detach(const std::filesystem::path& directory);
 
 }  // namespace isr

@@ -8,6 +8,7 @@
 
 #include <csignal>
 #include <fstream>
+#include <latch>
 #include <thread>
 
 #include "fusefs/mount.h"
@@ -126,6 +127,31 @@ TEST_CASE("a mount ends when somebody unmounts it, and whoever waits is told", "
   mounted.wait();
   CHECK(mounted.ended());
   CHECK(fs::is_empty(mounted.point()));
+}
+
+TEST_CASE("a mount that several unmount at once goes away, and none of them fails", "[fusefs]") {
+  if (!can_mount()) return;
+  for (int i = 0; i < 60; ++i) {
+    const MountedImage mounted;
+    const auto busy = mounted.open("disk.raw", O_RDONLY);  // so that each has to try twice
+    std::atomic<int> failures{0};
+    std::latch together(3);
+    {
+      std::vector<std::jthread> several(3);
+      for (auto& one : several) {
+        one = std::jthread([&] {
+          together.arrive_and_wait();
+          try {
+            unmount(mounted.point());
+          } catch (const Error&) {
+            ++failures;
+          }
+        });
+      }
+    }
+    REQUIRE(failures == 0);
+    REQUIRE_FALSE(mount_at(mounted.point()).has_value());
+  }
 }
 
 TEST_CASE("waiting for the end of a mount can be stopped", "[fusefs]") {
