@@ -132,11 +132,13 @@ def test_mount_points(world):
     _, a, _, content = set_up(world)
     full, file, look = world.new_folder("full"), world.new_file("file"), world.new_folder("look")
     (full / "mine").touch()
-    for place in (full, file, world.folder / "absent"):
-        refuse(a, (2, 18), [], "mount", "work", place)
+    for place, words in ((full, "not empty"), (file, "not a directory"), (world.folder / "absent", "does not exist")):
+        refuse(a, 2, [words], "mount", "work", place)
+    expect_equal([p.name for p in full.iterdir()], ["mine"], "the folder in the way")
     a.run("mount", "work", look)
-    refuse(a, (2, 18), [], "mount", "work", look)
-    refuse(a, (2, 18), [], "mount", "work", look / "disk.raw")
+    refuse(a, 2, ["already mounted"], "mount", "work", look)
+    refuse(a, 2, ["not a directory"], "mount", "work", look / "disk.raw")
+    refuse(a, 2, ["does not exist"], "mount", "work", look / "inside")
     expect((look / "disk.raw").read_bytes() == content, "the mounted disk")
     mounter = [pid for pid, line in world.processes().items() if "__mount" in line]
     for pid in mounter:
@@ -146,6 +148,28 @@ def test_mount_points(world):
     expect((look / "disk.raw").read_bytes() == content, "the disk, mounted again")
     a.run("umount", look)
     refuse(a, (2, 10, 18), [], "umount", look)
+
+
+def test_what_keeps_fuse_from_working(world):
+    _, a, _, content = set_up(world)
+    look = world.new_folder("look")
+    if os.geteuid() == 0:
+        # A mount namespace whose /dev lacks the device.
+        hide = ('mkdir -p "$0" && mount -t tmpfs none "$0" && cp -a /dev/null /dev/urandom "$0" && mount --move "$0" /dev'
+                ' && exec "$@"')
+        a.under = ["unshare", "--mount", "sh", "-c", hide, world.folder / "dev"]
+        cause = "/dev/fuse is absent"
+    else:
+        a.under = ["setpriv", "--no-new-privs"]
+        cause = "no_new_privs"
+    refuse(a, 20, [cause], "mount", "work", look)
+    refuse(a, 20, [cause], "checkout", "work")
+    a.under = []
+    a.run("mount", "work", look)
+    expect((look / "disk.raw").read_bytes() == content, "the mounted disk")
+    a.run("umount", look)
+    writing.check_out(a, "work")
+    a.run("checkin", "work")
 
 
 def test_states_of_a_parcel(world):
@@ -308,5 +332,6 @@ def test_a_full_server_names_the_cause_and_shows_no_half(world):
 
 if __name__ == "__main__":
     support.main(test_sizes_and_versions, test_what_is_imported, test_places_of_a_repository, test_mount_points,
+                 test_what_keeps_fuse_from_working,
                  test_states_of_a_parcel, test_settings_files, test_surroundings, test_control_sockets,
                  test_a_full_server_names_the_cause_and_shows_no_half)

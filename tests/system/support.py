@@ -97,6 +97,7 @@ class Host:
         self.password_file.write_text(password + "\n")
         self.password_file.chmod(0o600)
         self.variables = {"ISR_PASSWORD_FILE": str(self.password_file)}
+        self.under = []  # a program, with its arguments, that starts isr
 
     def environment(self):
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("ISR_", "XDG_"))}
@@ -112,7 +113,7 @@ class Host:
         """A running isr; the caller waits for it or kills it. Options as of subprocess.Popen."""
         options.setdefault("stdin", subprocess.DEVNULL)
         options.setdefault("env", self.environment())
-        return subprocess.Popen([str(ISR), *map(str, arguments)], **options)
+        return subprocess.Popen([*map(str, self.under), str(ISR), *map(str, arguments)], **options)
 
     def run(self, *arguments, expect=0, timeout=COMMAND_TIMEOUT, stdin=None, json=False):
         """Runs isr to its end. `expect`: the exit code wanted, several, or None for any.
