@@ -81,7 +81,7 @@ void FileServer::negotiate(fuse_conn_info& connection) {
   connection.max_write = kRequestBytes;  // also bounds reads: libfuse derives max_pages from it
   connection.max_readahead = kRequestBytes;
   // Direct and read-ahead requests beyond this wait in the kernel; the default of 12 would idle our threads.
-  connection.max_background = std::max(64U, 2 * threads_);
+  connection.max_background = background_requests();
   connection.congestion_threshold = connection.max_background / 4 * 3;
   connection.want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
                                             FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_EXPORT_SUPPORT |

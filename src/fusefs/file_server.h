@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <functional>
@@ -31,6 +32,8 @@ class FileServer {
   static fuse_lowlevel_ops operations();
 
   bool writable() const;  ///< any file is
+  /// Asynchronous requests (read-ahead, queued direct I/O) that the kernel gives us at once.
+  unsigned background_requests() const { return std::max(64U, 2 * threads_); }
   std::uint64_t open_handles() const { return open_handles_; }
   /// The inode number of a file; 0 when there is none.
   std::uint64_t find(const std::string& name) const;

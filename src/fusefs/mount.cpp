@@ -77,9 +77,11 @@ void run_loop(Serving& serving, unsigned threads) {
   pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
 
   const LoopConfig config(fuse_loop_cfg_create());
-  fuse_loop_cfg_set_max_threads(config.get(), threads);
-  // Idle threads stay: making one costs more than keeping one. One descriptor for all, so that a supervisor
-  // could hold it; a descriptor each may be faster with many threads: docs/decisions/0002-low-level-fuse.md.
+  // With every thread in a read that waits, nobody would see a write, nor that a waiting process was killed (it would
+  // stay, unkillable). So there is one for each asynchronous request, and `threads` more for those whose askers wait.
+  fuse_loop_cfg_set_max_threads(config.get(), threads + serving.server.background_requests());
+  // Idle threads stay up to a number: making one costs more than keeping one. One descriptor for all, so that a
+  // supervisor could hold it; a descriptor each may be faster with many threads: docs/decisions/0002-low-level-fuse.md.
   fuse_loop_cfg_set_idle_threads(config.get(), threads);
   fuse_loop_cfg_set_clone_fd(config.get(), 0);
   const int result = fuse_session_loop_mt(serving.session.get(), config.get());

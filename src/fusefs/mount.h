@@ -24,7 +24,7 @@ struct MountedFile {
 };
 
 struct MountOptions {
-  unsigned threads = 16;            ///< reads wait for the network on them
+  unsigned threads = 16;            ///< kept; reads wait for the network on them, so more come while all are busy
   bool immutable = false;           ///< versions: every file is read-only, whatever its image allows
   std::string source_name = "isr";  ///< shown in /proc/mounts
 };

@@ -12,7 +12,9 @@ namespace isr {
 namespace {
 
 using test::can_mount;
+using test::Counter;
 using test::exit_code_of;
+using test::File;
 using test::in_child;
 using test::MountedImage;
 using test::Signal;
@@ -94,6 +96,47 @@ TEST_CASE("one read of a gibibyte is answered in full with bounded memory", "[fu
   CHECK(::pread(fd.get(), buffer.data(), WideBuffer::kSize, 12345) == static_cast<ssize_t>(WideBuffer::kSize));
   CHECK(::pread(fd.get(), buffer.data(), WideBuffer::kSize, 3LL << 30U) == 5);
   CHECK(resident_bytes(mounted.server()) < kMemoryFactor * (128U << 20U));
+}
+
+TEST_CASE("faults that wait hold up neither other requests nor the death of who waits", "[fusefs]") {
+  if (!can_mount()) return;
+  constexpr std::size_t kStep = 1U << 20U;
+  constexpr std::size_t kWaiting = 50;  // more than the threads that a mount keeps
+  const MountedImage mounted({.size = kWaiting * kStep});
+  mounted.set(File::kRam, Counter::kFailingReads, 1U << 30U);
+  const pid_t waiter = in_child([&] {
+    test::Mapping mapping(mounted.open("ram.raw", O_RDWR).get(), kWaiting * kStep);
+    // So that a fault waits for the answer itself. One that waits for read-ahead is killable in any case.
+    if (::madvise(mapping.bytes().data(), kWaiting * kStep, MADV_RANDOM) != 0) return 1;
+    std::vector<std::jthread> threads;
+    for (std::size_t i = 0; i < kWaiting; ++i) {
+      threads.emplace_back([&byte = mapping.bytes()[i * kStep]] { byte = 1; });
+    }
+    return ::pause();
+  });
+  while (mounted.get(File::kRam, Counter::kReads) < 16) std::this_thread::yield();
+
+  const pid_t other = in_child([&] {
+    const auto fd = mounted.open("disk.raw", O_RDWR | O_DIRECT);
+    Bytes data(4096, 5);
+    if (::pwrite(fd.get(), data.data(), data.size(), 0) != 4096 || ::fsync(fd.get()) != 0) return 1;
+    return ::pread(fd.get(), data.data(), data.size(), 4096) == 4096 ? 0 : 2;
+  });
+  const auto ends_in_time = [](pid_t pid) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    siginfo_t ended{};
+    while (::waitid(P_PID, static_cast<id_t>(pid), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid == 0) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return true;
+  };
+  CHECK(ends_in_time(other));
+  ::kill(waiter, SIGKILL);
+  CHECK(ends_in_time(waiter));
+  mounted.set(File::kRam, Counter::kFailingReads, 0);  // whatever still waits can go on
+  CHECK(exit_code_of(other) == 0);
+  CHECK(exit_code_of(waiter) == 128 + SIGKILL);
 }
 
 /// What QEMU does to a raw image that it opens for writing (block/file-posix.c): a shared lock on a byte for each
