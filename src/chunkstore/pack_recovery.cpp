@@ -26,6 +26,9 @@ std::uint64_t index_tail(PackIndex& index, const PackFile& pack, std::uint64_t b
 }
 
 void recover_pack(PackIndex& index, PackFile& pack, const PackIndex::PackRow* row, PackUse use) {
+  // Its writer may have been killed before it synced, and with rows in the index already.
+  // From here on what is in a settled pack counts as durable, so now it must be.
+  if (use == PackUse::kSettled) pack.sync();
   const bool ours = pack.try_lock();
   // Its writer indexes what it appends; unless the index was begun anew meanwhile.
   if (!ours && row != nullptr) return;

@@ -3,16 +3,19 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <csignal>
 #include <functional>
+#include <map>
 #include <thread>
 
 #include "base/file.h"
 #include "base/sqlite.h"
+#include "base/sync.h"
 #include "chunkstore/object_source_suite.h"
 #include "chunkstore/pack_space.h"
 #include "support/error_kind.h"
@@ -96,7 +99,36 @@ std::uint64_t blocks_of(const fs::path& store) {
 
 const PackStoreOptions kSettledOptions{.durable = true};
 
+/// What fdatasync() did to which file, for the tests that play a power cut.
+struct Syncs {
+  std::map<std::string, std::uint64_t> sizes;  ///< by path: how much of the file is durable
+};
+Sync<Syncs>& syncs() {
+  static Sync<Syncs> all;
+  return all;
+}
+
+/// The store as a power cut would leave it: of each pack no more than was synced.
+void copy_after_power_cut(const fs::path& store, const fs::path& copy) {
+  fs::copy(store, copy, fs::copy_options::recursive);
+  for (const auto& pack : packs_of(store)) {
+    auto state = syncs().lock();
+    const auto synced = state->sizes.find(pack.string());
+    const std::uint64_t size = synced == state->sizes.end() ? 0 : synced->second;
+    fs::resize_file(copy / "packs" / pack.filename(), std::min(size, fs::file_size(pack)));
+  }
+}
+
 }  // namespace
+
+/// In the place of the C library's.
+extern "C" int fdatasync(int fd) {
+  const std::string path = fs::read_symlink("/proc/self/fd/" + std::to_string(fd)).string();
+  auto state = syncs().lock();
+  struct stat status {};
+  if (::fstat(fd, &status) == 0) state->sizes[path] = static_cast<std::uint64_t>(status.st_size);
+  return static_cast<int>(::syscall(SYS_fdatasync, fd));
+}
 
 TEST_CASE("a pack store is a source", "[pack_store]") {
   const TempDirectory temp;
@@ -291,6 +323,38 @@ TEST_CASE("a wrong row in a settled index is put right from the packs", "[pack_s
   { Database(temp.path() / "index.db", Durability::kFull).execute("UPDATE objects SET offset = offset + 40"); }
   const auto store = open_pack_store(temp.path(), kSettledOptions);
   CHECK(count_good(*store, all) == 20);
+}
+
+TEST_CASE("a settled object whose row a power cut kept and whose bytes it took is stored anew", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(100);  // one batch is in the index, which is always durable
+  const auto store = open_pack_store(temp.path() / "store", kSettledOptions);
+  put_all(*store, all);
+  SECTION("all of them") { copy_after_power_cut(temp.path() / "store", temp.path() / "copy"); }
+  SECTION("only the bytes behind a header") {
+    fs::copy(temp.path() / "store", temp.path() / "copy", fs::copy_options::recursive);
+    damage(packs_of(temp.path() / "copy").at(0), 3 * (5000 + kRecordHeader) + kRecordHeader, 5000);
+  }
+  const auto after = open_pack_store(temp.path() / "copy", kSettledOptions);
+  put_all(*after, all);
+  after->sync();
+  CHECK(count_good(*after, all) == all.size());
+}
+
+TEST_CASE("settled objects that a killed process put are durable once they were put again and synced", "[pack_store]") {
+  const TempDirectory temp;
+  const fs::path directory = temp.path() / "store";
+  const auto all = samples(100);
+  in_killed_process([&] {
+    const auto store = open_pack_store(directory, kSettledOptions);
+    put_all(*store, all);
+    ::raise(SIGKILL);
+  });
+  const auto store = open_pack_store(directory, kSettledOptions);
+  put_all(*store, all);
+  store->sync();
+  copy_after_power_cut(directory, temp.path() / "copy");
+  CHECK(count_good(*open_pack_store(temp.path() / "copy", kSettledOptions), all) == all.size());
 }
 
 TEST_CASE("a pack that disappears takes only its own objects with it", "[pack_store]") {
