@@ -95,8 +95,12 @@ class PackStoreImpl : public PackStore {
     std::shared_ptr<PackFile> pack;
     std::uint64_t end = 0;
     unsigned puts_since_check = 0;
-    std::vector<std::shared_ptr<PackFile>> unsynced_packs;  // durable only
-    std::vector<Cid> unsynced;                              // in them
+    struct Unsynced {
+      std::shared_ptr<PackFile> pack;
+      std::uint64_t from = 0;  // what is before it is durable
+    };
+    std::vector<Unsynced> unsynced_packs;  // durable only
+    std::vector<Cid> unsynced;             // in them
     std::optional<DirectoryIdentity> identity;
   };
 
@@ -366,7 +370,7 @@ void PackStoreImpl::begin_pack(Writer& writer) {
   writer.end = 0;
   if (options_.durable) {
     sync_directory(packs_directory_);
-    writer.unsynced_packs.push_back(writer.pack);
+    writer.unsynced_packs.push_back({writer.pack, 0});
   }
   auto state = state_.lock();
   with_index(*state, [&](PackIndex& index) { index.set_pack_end(writer.pack->id(), 0); });
@@ -382,14 +386,14 @@ void PackStoreImpl::sync() {
   {
     auto writer = writer_.lock();
     try {
-      for (const auto& pack : writer->unsynced_packs) pack->sync();
+      for (const auto& unsynced : writer->unsynced_packs) unsynced.pack->sync();
     } catch (const Error&) {
       give_up_unsynced(*writer);
       throw;
     }
     writer->unsynced.clear();
     writer->unsynced_packs.clear();
-    if (options_.durable && writer->pack) writer->unsynced_packs.push_back(writer->pack);
+    if (options_.durable && writer->pack) writer->unsynced_packs.push_back({writer->pack, writer->end});
     flush(*state_.lock());
   }
   evict();
@@ -397,8 +401,16 @@ void PackStoreImpl::sync() {
 
 /// After a failed fdatasync the kernel may have marked the lost pages clean, and
 /// the next one would say that all is well. So what was not synced counts as not
-/// stored, and nothing more is written to those packs.
+/// stored, and nothing more is written to those packs. It is cut off, or the next
+/// opening would find it and believe a sync that has nothing left to write.
 void PackStoreImpl::give_up_unsynced(Writer& writer) {
+  for (const auto& unsynced : writer.unsynced_packs) {
+    try {
+      unsynced.pack->truncate(unsynced.from);
+    } catch (const Error& error) {
+      log::warn("{}", error.what());
+    }
+  }
   auto state = state_.lock();
   for (const Cid& cid : writer.unsynced) state->pending.erase(cid);
   with_index(*state, [&](PackIndex& index) { index.remove(writer.unsynced); });

@@ -102,6 +102,7 @@ const PackStoreOptions kSettledOptions{.durable = true};
 /// What fdatasync() did to which file, for the tests that play a power cut.
 struct Syncs {
   std::map<std::string, std::uint64_t> sizes;  ///< by path: how much of the file is durable
+  bool fail_packs = false;
 };
 Sync<Syncs>& syncs() {
   static Sync<Syncs> all;
@@ -125,6 +126,10 @@ void copy_after_power_cut(const fs::path& store, const fs::path& copy) {
 extern "C" int fdatasync(int fd) {
   const std::string path = fs::read_symlink("/proc/self/fd/" + std::to_string(fd)).string();
   auto state = syncs().lock();
+  if (state->fail_packs && path.ends_with(".pack")) {
+    errno = EIO;
+    return -1;
+  }
   struct stat status {};
   if (::fstat(fd, &status) == 0) state->sizes[path] = static_cast<std::uint64_t>(status.st_size);
   return static_cast<int>(::syscall(SYS_fdatasync, fd));
@@ -355,6 +360,35 @@ TEST_CASE("settled objects that a killed process put are durable once they were 
   store->sync();
   copy_after_power_cut(directory, temp.path() / "copy");
   CHECK(count_good(*open_pack_store(temp.path() / "copy", kSettledOptions), all) == all.size());
+}
+
+TEST_CASE("what a failed sync may have lost is not found again in the packs", "[pack_store]") {
+  const TempDirectory temp;
+  const auto before = samples(10);
+  const auto lost = samples(100, 5000, 100);
+  auto store = open_pack_store(temp.path(), kSettledOptions);
+  put_all(*store, before);
+  store->sync();
+  put_all(*store, lost);
+  syncs().lock()->fail_packs = true;
+  CHECK((kind_thrown([&] { store->sync(); }) == ErrorKind::kIo));
+  syncs().lock()->fail_packs = false;
+  CHECK(count_absent(*store, lost) == lost.size());
+  SECTION("now") {}
+  SECTION("by the next process") {
+    store.reset();
+    store = open_pack_store(temp.path(), kSettledOptions);
+  }
+  SECTION("by one that lost the index, too") {
+    store.reset();
+    fs::remove(temp.path() / "index.db");
+    store = open_pack_store(temp.path(), kSettledOptions);
+  }
+  CHECK(count_good(*store, before) == before.size());
+  CHECK(count_absent(*store, lost) == lost.size());
+  put_all(*store, lost);
+  store->sync();
+  CHECK(count_good(*store, lost) == lost.size());
 }
 
 TEST_CASE("a pack that disappears takes only its own objects with it", "[pack_store]") {
