@@ -165,7 +165,10 @@ std::vector<PackIndex::Entry> PackIndex::remove(std::span<const Cid> cids) {
   return removed;
 }
 
-void PackIndex::remove_if_at(const Cid& cid, const PackPlace& place) { remove_one({cid, place}); }
+bool PackIndex::remove_if_at(const Cid& cid, const PackPlace& place) {
+  remove_one({cid, place});
+  return db_.changes() > 0;
+}
 
 std::vector<PackIndex::Entry> PackIndex::remove_least_recent(std::uint64_t bytes) {
   std::vector<Entry> removed;

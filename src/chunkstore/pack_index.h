@@ -45,7 +45,8 @@ class PackIndex {
   void set_pack_end(std::int64_t pack, std::uint64_t end);
   /// What was removed of cids.
   std::vector<Entry> remove(std::span<const Cid> cids);
-  void remove_if_at(const Cid& cid, const PackPlace& place);
+  /// False when the object is not in the index, or is at another place.
+  bool remove_if_at(const Cid& cid, const PackPlace& place);
   /// Removes the least recently used objects, `bytes` of them or a little more.
   std::vector<Entry> remove_least_recent(std::uint64_t bytes);
 

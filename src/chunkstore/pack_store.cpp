@@ -126,7 +126,7 @@ class PackStoreImpl : public PackStore {
   std::optional<PackPlace> find(State& state, const Cid& cid);
   std::optional<PackPlace> locate(const Cid& cid);
   bool is_stored(const Cid& cid, ByteView object);
-  void forget(const Cid& cid, const PackPlace& place);
+  bool forget(const Cid& cid, const PackPlace& place);
   std::int64_t next_time(State& state);
   bool batch_is_due(const State& state) const;
   void flush(State& state);
@@ -245,20 +245,21 @@ std::optional<Bytes> PackStoreImpl::try_fetch(const Cid& cid) {
     log::warn("{}; asking the next source", error.what());
     if (!pack) return std::nullopt;  // perhaps out of file descriptors: no fault of the object
   }
-  forget(cid, *place);
-  suspicious_ = true;
+  if (forget(cid, *place)) suspicious_ = true;
   return std::nullopt;
 }
 
-void PackStoreImpl::forget(const Cid& cid, const PackPlace& place) {
+/// False when nothing led there any more: the object was removed or evicted meanwhile.
+bool PackStoreImpl::forget(const Cid& cid, const PackPlace& place) {
   try {
     auto state = state_.lock();
-    if (const auto it = state->pending.find(cid); it != state->pending.end() && it->second == place) {
-      state->pending.erase(it);
-    }
-    with_index(*state, [&](PackIndex& index) { index.remove_if_at(cid, place); });
+    const auto it = state->pending.find(cid);
+    const bool was_pending = it != state->pending.end() && it->second == place;
+    if (was_pending) state->pending.erase(it);
+    return with_index(*state, [&](PackIndex& index) { return index.remove_if_at(cid, place); }) || was_pending;
   } catch (const Error& error) {
     log::warn("{}: {}", describe(), error.what());  // it will be found wrong again
+    return true;
   }
 }
 
