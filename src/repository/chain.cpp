@@ -176,17 +176,29 @@ PutResult Chain::settle_published(std::uint64_t n, ByteView blob) {
   return PutResult::kExists;
 }
 
+/// A store that was rolled back or forked must not get a new head above the gap.
+void Chain::check_follows(const StoredHead& ours, const std::optional<Seen>& seen) {
+  const std::uint64_t n = ours.head.n;
+  const bool follows = !seen || n <= seen->n || (n == seen->n + 1 && ours.head.prev == seen->hash);
+  if (!follows) {
+    refuse_history(fmt::format("{}: version {} does not follow what this host has seen", id_, n), seen->n);
+  }
+  if (n == 1) return;
+  const auto before = store_->get(head_name(id_, n - 1));
+  if (!before) {
+    refuse_history(fmt::format("{}: the repository was rolled back: version {} is gone", id_, n - 1), n - 1);
+  }
+  if (head_hash(before->bytes) != ours.head.prev) {
+    refuse_history(
+        fmt::format("{}: history was forked: version {} is not the one that version {} follows", id_, n - 1, n), n - 1);
+  }
+}
+
 PutResult Chain::publish(std::uint64_t n, ByteView blob) {
   const StoredHead ours = decode(to_bytes(blob), n);
   const auto seen = trust_->seen(id_);
   trust_->check(id_, seen_of(ours));
-  if (seen && seen->n + 1 == n && ours.head.prev != seen->hash) {
-    refuse_history(fmt::format("{}: version {} does not follow what this host has seen", id_, n), seen->n);
-  }
-  // A store that was rolled back must not get a new head above the gap.
-  if (n > 1 && !store_->stat(head_name(id_, n - 1))) {
-    refuse_history(fmt::format("{}: the repository was rolled back: version {} is gone", id_, n - 1), n - 1);
-  }
+  check_follows(ours, seen);
   const PutResult put = store_->put_new(head_name(id_, n), blob);
   if (settle_published(n, blob) == PutResult::kExists) {
     if (put == PutResult::kCreated) {

@@ -34,8 +34,8 @@ class Chain {
   /// Publishes head.n = n of a new version. kExists: another host published n
   /// first. On kCreated the head was read back, is remembered, and the hint set;
   /// so it is when the store has these very bytes already (a lost answer, a rerun).
-  /// Error{kHistory} when it does not follow what was seen, or when the store
-  /// has lost head n-1.
+  /// Error{kHistory} when it is not the next after what was seen, or when head
+  /// n-1 in the store is gone or not the one that this one names.
   PutResult publish(std::uint64_t n, ByteView blob);
   /// Keeps a head that lost the race, under forks/NAME/n; NAME is the host's name plus random digits.
   /// Returns the fork's name as forks() gives it.
@@ -55,6 +55,7 @@ class Chain {
   std::optional<StoredHead> first_sight(std::uint64_t hint);
   StoredHead walk_forward(StoredHead at);
   std::optional<StoredHead> find_newest(const std::optional<Seen>& seen);
+  void check_follows(const StoredHead& ours, const std::optional<Seen>& seen);
   PutResult settle_published(std::uint64_t n, ByteView blob);
   Seen seen_of(const StoredHead& stored) const;
 

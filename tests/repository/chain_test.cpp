@@ -181,6 +181,17 @@ TEST_CASE("a forked history is refused", "[repository]") {
     CHECK(kind_thrown_by([&] { host.chain.publish(4, make_head(4, second)); }) == ErrorKind::kHistory);
     CHECK_FALSE(store->stat(head_name(kId, 4)).has_value());
   }
+  SECTION("nothing is published on a head that took the place of the one it follows") {
+    store->overwrite(head_name(kId, 3), make_head(3, second, "laptop"));
+    CHECK(kind_thrown_by([&] { host.chain.publish(4, make_head(4, third)); }) == ErrorKind::kHistory);
+    CHECK_FALSE(store->stat(head_name(kId, 4)).has_value());
+  }
+  SECTION("nothing is published beyond a head that was never seen") {
+    const Bytes stranger = make_head(4, sha256(text_bytes("another third")), "laptop");
+    store->put_new(head_name(kId, 4), stranger);
+    CHECK(kind_thrown_by([&] { host.chain.publish(5, make_head(5, head_hash(stranger))); }) == ErrorKind::kHistory);
+    CHECK(host.trust->seen(kId)->n == 3);
+  }
   SECTION("a hole or a stranger among the ancestors") {
     const StoredHead newest = *host.chain.newest();
     store->overwrite(head_name(kId, 2), make_head(2, sha256(text_bytes("x"))));
