@@ -217,7 +217,7 @@ PutResult Chain::publish(std::uint64_t n, ByteView blob) {
 
 std::string Chain::keep_fork(const std::string& host, std::uint64_t n, ByteView blob) {
   check_user_name(host);
-  for (;;) {
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
     std::array<std::uint8_t, 2> digits{};
     random_bytes(digits);
     const std::string fork = fmt::format("{}-{}", host, to_hex(digits));
@@ -225,6 +225,7 @@ std::string Chain::keep_fork(const std::string& host, std::uint64_t n, ByteView 
       return fmt::format("{}/{}", fork, n);
     }
   }
+  throw Error(ErrorKind::kCorrupt, fmt::format("{}: {} says of every name that it is taken", id_, store_->describe()));
 }
 
 std::optional<StoredHead> Chain::read_fork(const std::string& fork) {

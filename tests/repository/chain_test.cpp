@@ -269,6 +269,15 @@ TEST_CASE("of two hosts that publish the same number one wins, the other keeps a
   }
 }
 
+TEST_CASE("a store in which every name of a fork is taken is given up", "[repository]") {
+  class TakenStore : public MemoryStore {
+   public:
+    PutResult put_new(std::string_view, ByteView) override { return PutResult::kExists; }
+  };
+  Host host(std::make_shared<TakenStore>());
+  CHECK(kind_thrown_by([&] { host.chain.keep_fork("b", 6, make_head(6, sha256({}))); }) == ErrorKind::kCorrupt);
+}
+
 TEST_CASE("publishing survives lost answers and reruns", "[repository]") {
   const auto memory = std::make_shared<MemoryStore>();
   const auto line = std::make_shared<test::FaultStore>(memory);
