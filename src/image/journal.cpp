@@ -83,11 +83,12 @@ struct Journal::Impl {
 
   void replay_all(State& s, const std::function<void(const ReplayedRecord&)>& visit) {
     std::vector<SegmentReplay> replays;
+    std::vector<std::pair<fs::path, std::size_t>> headerless;  // with how many segments stand before it
     std::uint64_t greatest_synced = 0;
     for (const fs::path& file : segment_files(directory)) {
       Segment segment = JournalSegment::open(file, open_file(file, O_RDWR), device_key);
       if (!segment) {
-        set_aside(file);
+        headerless.emplace_back(file, s.segments.size());
         continue;
       }
       if (segment->first_sequence < s.next_sequence || segment->index < s.next_index) {
@@ -100,6 +101,13 @@ struct Journal::Impl {
       s.segments.push_back(std::move(segment));
     }
     for (std::size_t i = 0; i < replays.size(); ++i) check_end(*s.segments[i], replays[i], greatest_synced);
+    for (const auto& [file, before] : headerless) {
+      // A sync of what comes behind it would have covered its header.
+      if (before == s.segments.size() || s.segments[before]->first_sequence > greatest_synced + 1) continue;
+      throw Error(ErrorKind::kCorrupt,
+                  fmt::format("journal segment {} is damaged: synced writes cannot be read", file.string()));
+    }
+    for (const auto& [file, before] : headerless) set_aside(file);
     for (std::size_t i = 0; i < replays.size(); ++i) settle_end(*s.segments[i], replays[i]);
     if (!s.segments.empty()) sync_directory(directory);
     s.durable = s.next_sequence - 1;

@@ -181,6 +181,30 @@ TEST_CASE("a segment whose header never reached the disk is no obstacle", "[imag
   CHECK(OpenedJournal(temp.path() / "j", device_key()).records.size() == 2);
 }
 
+TEST_CASE("a segment without a header among synced ones is damage, and is left as it is", "[image]") {
+  const TempDirectory temp;
+  {
+    OpenedJournal opened(temp.path() / "j", device_key());
+    for (std::uint64_t i = 0; i < 3; ++i) {
+      append_data(*opened.journal, i, test::random_bytes(1000, i));
+      opened.journal->sync();
+      opened.journal->roll();
+    }
+  }
+  const fs::path second = segments_of(temp.path() / "j").at(1);
+  SECTION("its header is zero") { write_all_at(open_file(second, O_RDWR).get(), Bytes(72), 0, second); }
+  SECTION("it is empty") { fs::resize_file(second, 0); }
+  const auto before = fs::file_size(second);
+  try {
+    OpenedJournal opened(temp.path() / "j", device_key());
+    FAIL("synced writes went away silently");
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::kCorrupt);
+    CHECK_THAT(error.what(), Catch::Contains(second.filename().string()));
+  }
+  CHECK(fs::file_size(second) == before);
+}
+
 TEST_CASE("a segment under another's name is refused", "[image]") {
   const TempDirectory temp;
   {
