@@ -112,6 +112,14 @@ class TempFile {
     name_.clear();
   }
 
+  /// As link_to_target(), by a rename that replaces nothing.
+  int rename_to_new_target() {
+    const int directory = place_.directory.get();
+    if (::renameat2(directory, name_.c_str(), directory, place_.name.c_str(), RENAME_NOREPLACE) != 0) return errno;
+    name_.clear();
+    return 0;
+  }
+
   /// 0, or the errno of link(). NFS may say EEXIST when its first answer was
   /// lost; then the count of links tells that ours was made.
   int link_to_target() {
@@ -132,8 +140,9 @@ class TempFile {
   UniqueFd fd_;
 };
 
-/// For file systems without hard links (FAT, some FUSE). Exactly one racer wins
-/// here too, but a reader may meet the file half written.
+/// For file systems that can do neither of the two (some FUSE). Exactly one racer
+/// wins here too, but a reader, or who comes after a crash, may meet the file half
+/// written.
 CreateResult create_in_place(const Place& place, ByteView bytes, mode_t mode) {
   const UniqueFd fd = create_exclusively(place, place.name);
   if (!fd && errno == EEXIST) return CreateResult::kExists;
@@ -147,24 +156,26 @@ CreateResult create_in_place(const Place& place, ByteView bytes, mode_t mode) {
   return CreateResult::kCreated;
 }
 
+/// What file systems answer that cannot link, or rename without replacing.
+bool is_not_supported(int errno_value) {
+  return errno_value == EPERM || errno_value == EOPNOTSUPP || errno_value == ENOSYS || errno_value == EINVAL;
+}
+
 CreateResult link_new(const Place& place, ByteView bytes, mode_t mode) {
   struct stat status {};
   if (::fstatat(place.directory.get(), place.name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0) {
     return CreateResult::kExists;
   }
-  const int errno_value = TempFile(place, bytes, mode).link_to_target();
-  switch (errno_value) {
-    case 0:
-      return CreateResult::kCreated;
-    case EEXIST:
-      return CreateResult::kExists;
-    case EPERM:
-    case EOPNOTSUPP:
-    case ENOSYS:
-      return create_in_place(place, bytes, mode);
-    default:
-      fail("cannot create", place.path, errno_value);
+  int errno_value = 0;
+  {
+    TempFile file(place, bytes, mode);
+    errno_value = file.link_to_target();
+    if (is_not_supported(errno_value)) errno_value = file.rename_to_new_target();  // FAT has no hard links
   }
+  if (errno_value == 0) return CreateResult::kCreated;
+  if (errno_value == EEXIST) return CreateResult::kExists;
+  if (!is_not_supported(errno_value)) fail("cannot create", place.path, errno_value);
+  return create_in_place(place, bytes, mode);
 }
 
 /// False when something of that name is there already.

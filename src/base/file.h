@@ -42,8 +42,8 @@ inline constexpr std::string_view kTempFilePrefix = ".tmp-";
 /// Replaces path atomically and durably: temp, fsync, rename, fsync directory.
 void replace_file(const fs::path& path, ByteView bytes, mode_t mode = 0600);
 enum class CreateResult { kCreated, kExists };
-/// Creates path atomically and durably unless it exists: temp, fsync, link,
-/// fsync directory. Many racers on one name: exactly one gets kCreated.
+/// Creates path atomically and durably unless it exists: temp, fsync, link (or
+/// a rename that replaces nothing), fsync directory. Many racers on one name: exactly one gets kCreated.
 CreateResult create_file(const fs::path& path, ByteView bytes, mode_t mode = 0600);
 
 /// mkdir -p with 0700 on what it creates; refuses a symlink as the last part,
