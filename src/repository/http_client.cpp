@@ -11,6 +11,10 @@
 
 #include <curl/curl.h>
 #include <fmt/format.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -59,7 +63,7 @@ struct Exchange {
   HttpResponse response;
   std::size_t sent = 0;
   std::size_t header_bytes = 0;
-  std::uint64_t moved = 0;  ///< bytes in either direction
+  std::uint64_t moved = 0;  ///< bytes from and to curl
   /// The blank line came. curl 7.88 calls a connection that was closed within
   /// the headers a success with an empty body.
   bool headers_ended = false;
@@ -130,12 +134,43 @@ int refuse_rewind(void*, curl_off_t, int) { return CURL_SEEKFUNC_FAIL; }
 
 /// A kept connection: easy stays outside multi between requests.
 struct Connection {
+  std::vector<curl_socket_t> sockets;  ///< open ones; first, since multi closes them when it goes
   CurlMulti multi{curl_multi_init()};
   CurlEasy easy{curl_easy_init()};
   /// Here, since curl may write to it as long as easy lives.
   std::array<char, CURL_ERROR_SIZE> reason{};
 };
 using ConnectionPtr = std::unique_ptr<Connection>;
+
+curl_socket_t open_socket(void* user, curlsocktype, curl_sockaddr* address) {
+  auto& sockets = static_cast<Connection*>(user)->sockets;
+  const int fd = ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+  if (fd < 0) return CURL_SOCKET_BAD;
+  try {
+    sockets.push_back(fd);
+  } catch (const std::bad_alloc&) {
+    ::close(fd);
+    return CURL_SOCKET_BAD;
+  }
+  return fd;
+}
+
+int close_socket(void* user, curl_socket_t socket) {
+  std::erase(static_cast<Connection*>(user)->sockets, socket);
+  return ::close(socket);
+}
+
+/// Bytes that the other end has of all that went out on this connection. What curl
+/// took from us says less: on a slow line it waits in the kernel for minutes.
+std::uint64_t acknowledged(const Connection& connection) {
+  std::uint64_t total = 0;
+  for (const curl_socket_t socket : connection.sockets) {
+    tcp_info info{};
+    socklen_t size = sizeof info;
+    if (::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) total += info.tcpi_bytes_acked;
+  }
+  return total;
+}
 
 /// The easy handle is in the multi handle only during one request.
 class Attached {
@@ -242,6 +277,10 @@ void CurlClient::prepare(Connection& connection, Exchange& exchange, curl_slist*
   set(easy, CURLOPT_HTTPHEADER, headers);
   if (loopback_) set(easy, CURLOPT_PROXY, "");
   if (!ca_file_.empty()) set(easy, CURLOPT_CAINFO, ca_file_.c_str());
+  set(easy, CURLOPT_OPENSOCKETFUNCTION, &open_socket);
+  set(easy, CURLOPT_OPENSOCKETDATA, static_cast<void*>(&connection));
+  set(easy, CURLOPT_CLOSESOCKETFUNCTION, &close_socket);
+  set(easy, CURLOPT_CLOSESOCKETDATA, static_cast<void*>(&connection));
   set(easy, CURLOPT_WRITEFUNCTION, &take_body);
   set(easy, CURLOPT_WRITEDATA, static_cast<void*>(&exchange));
   set(easy, CURLOPT_HEADERFUNCTION, &take_header);
@@ -286,8 +325,9 @@ void CurlClient::run(Connection& connection, const Exchange& exchange, const std
       connected = true;
       deadline = now + patience;
     }
-    if (exchange.moved - mark >= progress) {
-      mark = exchange.moved;
+    const std::uint64_t moved = exchange.moved + acknowledged(connection);
+    if (moved < mark || moved - mark >= progress) {  // less: another connection than before
+      mark = moved;
       deadline = now + patience;
     }
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - now);

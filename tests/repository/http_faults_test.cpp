@@ -189,6 +189,34 @@ TEST_CASE("a silent or trickling server is given up", "[http]") {
   SECTION("silence after a put") { CHECK(Faulty(silence, options).kind_of_put() == ErrorKind::kTransient); }
 }
 
+TEST_CASE("an upload that the network takes slowly, but takes, is not given up", "[http]") {
+  const test::Listener listener = test::listen_loopback();
+  const int window = 4096;
+  REQUIRE(::setsockopt(listener.fd.get(), SOL_SOCKET, SO_RCVBUF, &window, sizeof window) == 0);
+  const Bytes body = test::random_bytes(128 << 10, 1);
+  std::jthread server([&](const std::stop_token& stop) {
+    const UniqueFd fd(::accept(listener.fd.get(), nullptr, nullptr));
+    std::string request;
+    REQUIRE(test::receive_until(fd.get(), request, "\r\n\r\n"));
+    std::size_t rest = body.size() - (request.size() - request.find("\r\n\r\n") - 4);
+    std::array<char, 2048> piece{};
+    while (rest > 0 && !stop.stop_requested()) {
+      std::this_thread::sleep_for(20ms);  // a line of some 100 kB/s
+      const ssize_t count = ::recv(fd.get(), piece.data(), std::min(piece.size(), rest), 0);
+      if (count <= 0) return;
+      rest -= static_cast<std::size_t>(count);
+    }
+    test::send_all(fd.get(), http_answer(201, "", ""));
+  });
+  const auto client = make_http_client("http://127.0.0.1:" + std::to_string(listener.port), {.stall_timeout = 300ms});
+  HttpRequest request;
+  request.method = HttpMethod::kPut;
+  request.target = "/a/b";
+  request.body = body;
+  request.max_response_bytes = 100;
+  CHECK(client->perform(request).status == 201);
+}
+
 TEST_CASE("a range is believed only when it is the one asked for", "[http]") {
   const ByteRange range{10, 4};
   const auto kind = [&](const std::string& bytes) { return Faulty({.bytes = bytes}).kind_of_get(range); };
