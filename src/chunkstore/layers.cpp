@@ -18,7 +18,7 @@ class RepositorySource : public ObjectSource {
   explicit RepositorySource(BlobStorePtr store) : store_(std::move(store)) {}
 
   std::optional<Bytes> fetch(const Cid& cid, Priority /*priority*/, std::stop_token stop) override {
-    auto blob = store_->get(object_name(cid), {}, std::move(stop));
+    auto blob = get(object_name(cid), std::move(stop));
     if (!blob) return std::nullopt;
     if (blob->bytes.empty() || blob->bytes.size() > kMaxObjectSize) {
       throw Error(ErrorKind::kCorrupt,
@@ -29,6 +29,16 @@ class RepositorySource : public ObjectSource {
   std::string describe() const override { return store_->describe(); }
 
  private:
+  /// A repository that is gone, perhaps with its disk, may come back: out of reach, not an answer.
+  std::optional<Blob> get(const std::string& name, std::stop_token stop) {
+    try {
+      return store_->get(name, {}, std::move(stop));
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kNotFound) throw;
+      throw Error(ErrorKind::kOffline, error.what(), error.hints());
+    }
+  }
+
   BlobStorePtr store_;
 };
 

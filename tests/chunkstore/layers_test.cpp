@@ -376,4 +376,35 @@ TEST_CASE("while the repository cannot be reached a read fails or waits, as conf
   }
 }
 
+TEST_CASE("a repository on a disk that is not plugged in is one that cannot be reached", "[chunkstore]") {
+  const TempDirectory temp;
+  const fs::path disk = temp.path() / "disk";
+  make_private_directory(disk);
+  const Sample sample;
+  StackParts parts;
+  parts.repository = make_directory_store(disk);
+  parts.repository->put_new(object_name(sample.cid), sample.object);
+  fs::rename(disk, temp.path() / "unplugged");
+  SourceStats stats;
+
+  SECTION("fail") {
+    CHECK((kind_thrown([&] { ask(open_stack(parts, stats), sample.cid); }) == ErrorKind::kOffline));
+  }
+  SECTION("wait") {
+    parts.unreachable = Unreachable::kWait;
+    parts.first_wait = std::chrono::milliseconds(1);
+    const auto source = open_stack(parts, stats);
+    std::atomic<bool> ended = false;
+    std::optional<Bytes> got;
+    std::jthread reader([&] {
+      kind_thrown([&] { got = ask(source, sample.cid); });
+      ended = true;
+    });
+    while (stats.retries < 1 && !ended) std::this_thread::yield();
+    fs::rename(temp.path() / "unplugged", disk);
+    reader.join();
+    CHECK((got == sample.object));
+  }
+}
+
 }  // namespace isr
