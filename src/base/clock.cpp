@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <ctime>
-
 #include "base/error.h"
 
 namespace isr {
@@ -53,12 +51,6 @@ std::optional<WallTime> from_rfc3339(std::string_view text) {
   if (!date.ok() || *hour > 23 || *minute > 59 || *second > 59) return std::nullopt;
   return WallTime(std::chrono::sys_days(date)) + std::chrono::hours(*hour) + std::chrono::minutes(*minute) +
          std::chrono::seconds(*second);
-}
-
-std::chrono::seconds boot_time() {
-  timespec now{};
-  if (::clock_gettime(CLOCK_BOOTTIME, &now) != 0) throw_errno("CLOCK_BOOTTIME", errno);
-  return std::chrono::seconds(now.tv_sec);
 }
 
 }  // namespace isr

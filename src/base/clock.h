@@ -13,7 +13,5 @@ WallTime wall_now();
 std::string to_rfc3339(WallTime time);
 /// The inverse: exactly that form, nothing else.
 std::optional<WallTime> from_rfc3339(std::string_view text);
-/// CLOCK_BOOTTIME: goes on while the machine sleeps.
-std::chrono::seconds boot_time();
 
 }  // namespace isr

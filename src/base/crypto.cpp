@@ -202,10 +202,6 @@ Key random_key() {
   return key;
 }
 
-bool equal_constant_time(ByteView a, ByteView b) noexcept {
-  return a.size() == b.size() && (a.empty() || CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0);
-}
-
 void wipe(MutableBytes bytes) noexcept {
   if (!bytes.empty()) OPENSSL_cleanse(bytes.data(), bytes.size());
 }

@@ -20,7 +20,6 @@ Key hmac_sha256(ByteView key, std::initializer_list<ByteView> parts);
 Key hkdf_sha256(ByteView secret, ByteView salt, std::string_view info);
 void random_bytes(MutableBytes out);
 Key random_key();
-bool equal_constant_time(ByteView a, ByteView b) noexcept;
 /// Overwrites secrets in a way that the compiler keeps.
 void wipe(MutableBytes bytes) noexcept;
 

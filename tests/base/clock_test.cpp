@@ -59,10 +59,7 @@ TEST_CASE("a year that four digits cannot say is refused", "[base][clock]") {
   CHECK((test::kind_thrown([] { to_rfc3339(WallTime::min()); }) == ErrorKind::kCorrupt));
 }
 
-TEST_CASE("the clocks tell plausible times", "[base][clock]") {
+TEST_CASE("the clock tells a plausible time", "[base][clock]") {
   CHECK(wall_now() > at(1'700'000'000));
   CHECK(to_rfc3339(wall_now()).size() == 20);
-  const auto before = boot_time();
-  CHECK(boot_time() >= before);
-  CHECK(before.count() > 0);
 }
