@@ -1,5 +1,7 @@
 #include "image/uploader.h"
 
+#include <fmt/format.h>
+
 namespace isr {
 
 Uploader::Uploader(BlobStorePtr store, unsigned threads, UploadCounters& counters)
@@ -22,12 +24,22 @@ void Uploader::put_later(const Cid& cid, std::function<Bytes()> load) {
   pool_.submit([this, cid, load = std::move(load)] { run(cid, load); });
 }
 
+/// What exists may be what an interrupted writer left: its length tells.
+void Uploader::put_new(const Cid& cid, ByteView object) {
+  const std::string name = object_name(cid);
+  if (store_->put_new(name, object) == PutResult::kCreated) return;
+  if (store_->stat(name) != object.size()) {
+    throw Error(ErrorKind::kCorrupt, fmt::format("{} in {} is damaged", name, store_->describe()));
+  }
+  ++counters_.existed;
+}
+
 void Uploader::run(const Cid& cid, const std::function<Bytes()>& load) {
   std::exception_ptr failure;
   if (!state_.lock()->failure) {
     try {
       const Bytes object = load();
-      if (store_->put_new(object_name(cid), object) == PutResult::kExists) ++counters_.existed;
+      put_new(cid, object);
       ++counters_.objects;
       counters_.bytes += object.size();
     } catch (...) {

@@ -13,7 +13,8 @@ struct UploadCounters {
 };
 
 /// Puts objects into a repository, several at a time. Idempotent: an object that
-/// is there already is fine, its name is its hash.
+/// is there already is fine, its name is its hash; Error{kCorrupt} when it has
+/// another length.
 class Uploader {
  public:
   Uploader(BlobStorePtr store, unsigned threads, UploadCounters& counters);
@@ -31,6 +32,7 @@ class Uploader {
     std::size_t under_way = 0;
     std::exception_ptr failure;
   };
+  void put_new(const Cid& cid, ByteView object);
   void run(const Cid& cid, const std::function<Bytes()>& load);
 
   BlobStorePtr store_;

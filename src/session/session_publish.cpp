@@ -99,7 +99,7 @@ void Session::upload(const Publication& publication, const ProgressFn& progress)
     if (progress) progress("upload", done, total);
     done += length;
     const Cid cid = object_cid;
-    if (again && account_.store->stat(object_name(cid))) continue;  // sent before the interruption
+    if (again && account_.store->stat(object_name(cid)) == length) continue;  // sent before the interruption
     uploader.put_later(cid, [this, cid] {
       auto object = settled_->fetch(cid, Priority::kUpload, {});
       if (!object) {

@@ -52,6 +52,16 @@ TEST_CASE("what was put is in the store when finish() returns", "[image]") {
   CHECK(counters.bytes == 50'000);
 }
 
+TEST_CASE("half an object under the name of one is not taken for it", "[image]") {
+  const auto store = std::make_shared<test::MemoryStore>();
+  const Object object(1);
+  store->put_new(object_name(object.cid), ByteView(object.bytes).first(500));
+  UploadCounters counters;
+  Uploader uploader(store, 1, counters);
+  uploader.put(object.cid, object.bytes);
+  CHECK((kind_thrown([&] { uploader.finish(); }) == ErrorKind::kCorrupt));
+}
+
 TEST_CASE("a producer that waits is told of the first failure", "[image]") {
   const auto store = std::make_shared<GateStore>();
   UploadCounters counters;
