@@ -70,12 +70,13 @@ int run_console(CommandContext& context, const ConsoleOptions& options) {
     context.out.note("what you type goes to the guest; Ctrl-C leaves");
     typing = std::jthread([&](const std::stop_token& stop) { type_lines(socket, stop); });
   }
-  control_request(
+  const json result = control_request(
       socket, request,
       [](const json& line) {
         if (line.contains("console")) write_all(line.at("console").get<std::string>());
       },
       context.stop());
+  if (result.value("ended", false)) context.out.note(fmt::format("the guest of {} has ended", parcel.entry.name));
   return 0;
 }
 

@@ -22,6 +22,8 @@ using nlohmann::json;
 using namespace std::chrono_literals;
 
 constexpr auto kProgressPeriod = 100ms;
+constexpr std::size_t kConsolePiece = 64U << 10U;  // escaped, it fits a control line
+constexpr auto kConsoleWait = 1s;
 
 class Daemon {
  public:
@@ -211,43 +213,35 @@ class Daemon {
     return answer;
   }
 
-  /// The console of a VM that may end meanwhile: looked up for each piece.
-  template <class Use>
-  auto with_console(Use use) {
-    const std::lock_guard lock(operation_);
-    if (!machine_.running()) throw Error(ErrorKind::kVm, fmt::format("{} is not running", parcel_.name));
-    return use(machine_.vm()->console());
+  // Not under operation_: what the guest says while it is stopped or suspended is wanted then.
+  std::shared_ptr<SerialConsole> console() const {
+    auto console = machine_.console();
+    if (!console) throw Error(ErrorKind::kVm, fmt::format("{} is not running", parcel_.name));
+    return console;
   }
 
-  json follow_console(const json& request, const ControlReply& reply, const std::stop_token& stop) {
+  /// To the guest's last word: a console is followed beyond the end of its VM.
+  json follow_console(const json& request, const ControlReply& reply, const std::stop_token& stop) const {
+    const auto followed = console();
     std::uint64_t offset = request.value("offset", std::uint64_t{0});
     const bool follow = request.value("follow", false);
     for (;;) {
-      SerialConsole::Text text;
-      try {
-        text = with_console([&](SerialConsole& console) { return console.since(offset, 64U << 10U); });
-      } catch (const Error&) {
-        if (offset == request.value("offset", std::uint64_t{0})) throw;
-        break;  // the guest has gone; what it said was delivered
-      }
+      // Asked before the text is taken: what is said in between is taken in the next round.
+      const bool last = !follow || followed->ended() || stop.stop_requested();
+      const SerialConsole::Text text = followed->since(offset, kConsolePiece);
       if (!text.text.empty()) {
         reply({{"type", "progress"}, {"console", text.text}, {"offset", text.offset}});
         offset = text.end();
-      } else if (!follow || stop.stop_requested()) {
-        break;
+      } else if (last) {
+        return {{"offset", offset}, {"ended", followed->ended()}};
       } else {
-        std::this_thread::sleep_for(50ms);
+        followed->wait_beyond(offset, kConsoleWait, stop);
       }
     }
-    return {{"offset", offset}};
   }
 
-  json type_text(const json& request) {
-    const std::string text = request.value("text", "");
-    with_console([&](SerialConsole& console) {
-      console.write(text);
-      return 0;
-    });
+  json type_text(const json& request) const {
+    console()->write(request.value("text", ""));
     return json::object();
   }
 

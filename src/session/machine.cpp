@@ -121,6 +121,7 @@ bool Machine::start(const BootOptions& options) {
     vm_ = resume
               ? Qemu::resume_paused(state.vm, vm_files(options), accelerator_, qemu_options(), session_.device_state())
               : Qemu::start_paused(state.vm, vm_files(options), accelerator_, qemu_options());
+    *console_.lock() = vm_->console();
     // From the first instruction on, the suspended memory no longer fits the disks.
     state.phase = SessionPhase::kRunning;
     session_.save_state();

@@ -39,6 +39,9 @@ class Machine {
   std::optional<std::string> reap();
   bool running() const { return vm_ != nullptr && !vm_->exit(); }
   Qemu* vm() const { return vm_.get(); }
+  /// What the guest says, or said before it ended: kept until the next start. nullptr
+  /// before the first. From any thread, also while another call of this runs.
+  std::shared_ptr<SerialConsole> console() const { return *console_.lock(); }
   const Accelerator& accelerator() const { return accelerator_; }
   const fs::path& directory() const { return mount_directory_; }
   bool mounted() const { return mount_ != nullptr; }
@@ -57,6 +60,7 @@ class Machine {
   fs::path run_directory_;
   std::unique_ptr<Mount> mount_;
   std::unique_ptr<Qemu> vm_;
+  Sync<std::shared_ptr<SerialConsole>> console_;
   Accelerator accelerator_;
 };
 

@@ -71,7 +71,7 @@ struct Qemu::Impl {
   VmStamp stamp;
   Sync<Facts> facts;
   mutable std::condition_variable_any changed;
-  std::unique_ptr<SerialConsole> console;
+  std::shared_ptr<SerialConsole> console;
   std::unique_ptr<QmpClient> qmp;
   ChildProcess child;
 
@@ -99,7 +99,7 @@ void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const A
 
   auto [qmp_here, qmp_there] = make_socket_pair();
   auto [serial_here, serial_there] = make_socket_pair();
-  console = std::make_unique<SerialConsole>(std::move(serial_here), options.console_bytes);
+  console = std::make_shared<SerialConsole>(std::move(serial_here), options.console_bytes);
   qmp = std::make_unique<QmpClient>(std::move(qmp_here), [this](const QmpEvent& event) { on_qmp_event(event); });
 
   ChildOptions launch;
@@ -344,7 +344,7 @@ VmStatus Qemu::status() {
 }
 
 pid_t Qemu::pid() const noexcept { return impl_->child.pid(); }
-SerialConsole& Qemu::console() noexcept { return *impl_->console; }
+std::shared_ptr<SerialConsole> Qemu::console() const noexcept { return impl_->console; }
 std::filesystem::path Qemu::vnc_socket() const { return impl_->options.run_directory / kVncSocketName; }
 const VmStamp& Qemu::stamp() const noexcept { return impl_->stamp; }
 std::optional<VmExit> Qemu::exit() const { return impl_->facts.lock()->exit; }

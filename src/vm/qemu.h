@@ -95,7 +95,8 @@ class Qemu {
 
   VmStatus status();
   pid_t pid() const noexcept;
-  SerialConsole& console() noexcept;
+  /// Outlives the machine for whoever holds it, so that last words are read to the end.
+  std::shared_ptr<SerialConsole> console() const noexcept;
   std::filesystem::path vnc_socket() const;
   const VmStamp& stamp() const noexcept;
   /// How it ended; nullopt while it runs.

@@ -72,6 +72,43 @@ def test_stop_then_start_boots_from_the_disk_that_was_left(world):
     b.run("checkin", "work")
 
 
+def last_words(console):
+    """All lines of a listener that ends by itself, because the guest has."""
+    console.process.wait(timeout=60)
+    return console.lines()
+
+
+def test_a_console_is_heard_to_its_last_word(world):
+    _, a, _ = set_up(world)
+    a.run("start", "work")
+    listener = a.console("work")
+    listener.wait(r"TICK \d+")
+    stop = a.start("stop", "work", "--timeout", "120s")
+    listener.wait("POWEROFF")
+    # The daemon that answers here is in the middle of the stop, or has just ended with it.
+    log = a.run("console", "work", "--log", expect=(0, 16, 20))
+    expect(log.code != 0 or "POWEROFF" in log.out, f"the shutdown is not in the log: {log}")
+    expect_equal(stop.wait(timeout=120), 0, "isr stop")
+    heard = [line for line in last_words(listener) if line]
+    expect("POWEROFF" in heard, "the shutdown was not heard")
+    expect(heard[-1].endswith("reboot: Power down"), f"the last word of the guest's kernel is missing: {heard[-1]}")
+
+    a.run("start", "work")
+    listener = a.console("work")
+    listener.wait(r"TICK \d+")
+    a.run("--yes", "poweroff", "work")
+    heard = last_words(listener)
+    expect(any(line.startswith("TICK") for line in heard), "nothing was heard before the power went")
+    # Still checked out: what the guest said is there for whoever asks later.
+    log = a.run("console", "work", "--log")
+    expect_equal(log.out.replace("\r", ""), listener.text().replace("\r", ""), "what was said")
+    a.run("start", "work")
+    listener = a.console("work")
+    listener.wait(r"TICK \d+")
+    a.run("suspend", "work")
+    expect(any(line.startswith("TICK") for line in last_words(listener)), "nothing was heard before the suspend")
+
+
 def test_a_static_web_server_serves_an_imported_image(world):
     repository = world.new_folder("repository")
     a, b = world.host("a"), world.host("b")
@@ -105,4 +142,5 @@ def test_nothing_readable_leaves_the_host(world):
 
 
 support.main(test_suspend_here_resume_there, test_stop_then_start_boots_from_the_disk_that_was_left,
+             test_a_console_is_heard_to_its_last_word,
              test_a_static_web_server_serves_an_imported_image, test_nothing_readable_leaves_the_host)
