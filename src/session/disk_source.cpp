@@ -5,7 +5,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -14,7 +13,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "fusefs/mount_point.h"
 #include "image/tree.h"
+#include "vm/child_process.h"
 
 extern char** environ;
 
@@ -22,6 +23,9 @@ namespace isr {
 namespace {
 
 using nlohmann::json;
+
+constexpr std::chrono::seconds kExportDeadline{60};
+constexpr std::chrono::milliseconds kExportPoll{10};
 
 const std::vector<std::string>& known_formats() {
   static const std::vector<std::string> formats{"raw", "qcow2", "vmdk", "vdi", "vhdx"};
@@ -153,39 +157,72 @@ void refuse_references(const fs::path& file, const std::string& format) {
   }
 }
 
-/// Another format, seen through qemu-storage-daemon's FUSE export of it.
+/// Another format, seen through qemu-storage-daemon's FUSE export of it. Once the
+/// export is open its mount is taken away again, lazily: from then on there is only
+/// our descriptor, and whatever ends us ends the export with it.
 class ConvertedSource : public DiskSource {
  public:
   ConvertedSource(const fs::path& file, const std::string& format) {
-    const fs::path target = temp_.path() / "disk.raw";
+    const TempDirectory temp("isr-import");
+    const fs::path target = temp.path() / "disk.raw";
     replace_file(target, {});
-    const fs::path pid_file = temp_.path() / "pid";
-    const json protocol{
-        {"driver", "file"}, {"node-name", "file"}, {"filename", fs::absolute(file).string()}, {"read-only", true}};
-    json node{{"driver", format}, {"node-name", "disk"}, {"file", "file"}, {"read-only", true}};
-    if (format == "qcow2" || format == "vmdk") node["backing"] = nullptr;
-    capture({"qemu-storage-daemon", "--blockdev", protocol.dump(), "--blockdev", node.dump(), "--export",
-             fmt::format("type=fuse,id=export,node-name=disk,mountpoint={},writable=off", target.string()), "--pidfile",
-             pid_file.string(), "--daemonize"});
-    pid_ = static_cast<pid_t>(std::stol(std::string(as_text(read_file(pid_file, 64)))));
-    raw_ = std::make_unique<RawSource>(target, open_regular(target));
+    const fs::path pid_file = temp.path() / "pid";
+    start(file, format, target, pid_file);
+    UniqueFd fd;
+    try {
+      wait_for(pid_file);
+      fd = open_regular(target);
+    } catch (const Error&) {
+      if (mount_at(target)) detach(target);
+      throw;
+    }
+    detach(target);
+    raw_ = std::make_unique<RawSource>(file, std::move(fd));
   }
-  ~ConvertedSource() override {
-    raw_.reset();
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGTERM);
-    for (int i = 0; i < 500 && ::kill(pid_, 0) == 0; ++i) ::usleep(10'000);  // its mount goes before our directory
-  }
-  ConvertedSource(const ConvertedSource&) = delete;
-  ConvertedSource& operator=(const ConvertedSource&) = delete;
   std::uint64_t size() const override { return raw_->size(); }
   void read(std::uint64_t offset, MutableBytes out) override { raw_->read(offset, out); }
   std::uint64_t next_data(std::uint64_t offset) override { return raw_->next_data(offset); }
 
  private:
-  TempDirectory temp_{"isr-import"};
-  pid_t pid_ = -1;
-  std::unique_ptr<RawSource> raw_;
+  void start(const fs::path& file, const std::string& format, const fs::path& target, const fs::path& pid_file) {
+    const json protocol{
+        {"driver", "file"}, {"node-name", "file"}, {"filename", fs::absolute(file).string()}, {"read-only", true}};
+    json node{{"driver", format}, {"node-name", "disk"}, {"file", "file"}, {"read-only", true}};
+    if (format == "qcow2" || format == "vmdk") node["backing"] = nullptr;
+    ChildOptions options;
+    options.program = "qemu-storage-daemon";
+    options.arguments = {
+        "--blockdev", protocol.dump(),
+        "--blockdev", node.dump(),
+        "--export",   fmt::format("type=fuse,id=export,node-name=disk,mountpoint={},writable=off", target.string()),
+        "--pidfile",  pid_file.string()};
+    options.directory = "/";
+    options.death_signal = SIGTERM;  // a mount that is not yet taken away it takes away itself
+    options.runs_fusermount = true;
+    try {
+      daemon_.start(std::move(options));
+    } catch (const Error& error) {
+      throw Error(ErrorKind::kUnsupported, error.what(), {"sudo apt install qemu-system-common"});
+    }
+  }
+
+  /// It writes its pid once all that its command line asks for is there.
+  void wait_for(const fs::path& pid_file) {
+    const auto deadline = std::chrono::steady_clock::now() + kExportDeadline;
+    while (!fs::exists(pid_file)) {
+      if (daemon_.wait_exit({kExportPoll, {}})) {
+        const std::string words = daemon_.last_words();
+        throw Error(ErrorKind::kUnsupported, words.empty() ? "qemu-storage-daemon failed" : words);
+      }
+      if (std::chrono::steady_clock::now() > deadline) {
+        throw Error(ErrorKind::kIo,
+                    fmt::format("qemu-storage-daemon did not open the image within {} s", kExportDeadline.count()));
+      }
+    }
+  }
+
+  ChildProcess daemon_;
+  std::unique_ptr<RawSource> raw_;  // closed before the daemon is killed
 };
 
 }  // namespace

@@ -42,6 +42,8 @@ struct Launch {
   std::vector<int> sources;  ///< become 0, 1, 2, 3, …
   int report_fd;             ///< takes errno when exec fails
   pid_t parent;
+  int death_signal;
+  bool filtered;  ///< a filter of system calls goes with the promise never to gain rights
 };
 
 /// QEMU asks for huge pages on its memory. On a file mapping that makes each
@@ -71,7 +73,7 @@ void volunteer_for_oom() noexcept {
 }
 
 [[noreturn]] void run_child(const Launch& launch) noexcept {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  ::prctl(PR_SET_PDEATHSIG, launch.death_signal);
   if (::getppid() != launch.parent) ::_exit(kExecFailed);  // it died before the line above
   ::setsid();                                              // Ctrl-C in a terminal is for the command line program
   sigset_t none;
@@ -86,7 +88,7 @@ void volunteer_for_oom() noexcept {
   for (std::size_t i = 0; ready && i < launch.sources.size(); ++i)
     ready = ::dup2(launch.sources[i], static_cast<int>(i)) >= 0;
   ::syscall(SYS_close_range, static_cast<unsigned>(launch.sources.size()), ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
-  refuse_huge_pages();
+  if (launch.filtered) refuse_huge_pages();
   if (ready) ::execve(launch.program, launch.arguments.data(), launch.environment.data());
   const int failure = errno;
   [[maybe_unused]] const ssize_t written = ::write(launch.report_fd, &failure, sizeof failure);
@@ -165,8 +167,8 @@ void ChildProcess::start(ChildOptions options) {
   sources.push_back(moved_up(output_write.get()));
   for (const auto& fd : options.descriptors) sources.push_back(moved_up(fd.get()));
 
-  Launch launch{program.c_str(), pointers(arguments), pointers(environment), options.directory.c_str(), {}, -1,
-                ::getpid()};
+  Launch launch{program.c_str(), pointers(arguments),  pointers(environment),   options.directory.c_str(), {}, -1,
+                ::getpid(),      options.death_signal, !options.runs_fusermount};
   for (const auto& fd : sources) launch.sources.push_back(fd.get());
   UniqueFd safe_report = moved_up(report_write.get());
   report_write.reset();

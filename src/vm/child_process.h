@@ -1,5 +1,6 @@
 #pragma once
 
+#include <signal.h>
 #include <sys/types.h>
 
 #include <condition_variable>
@@ -22,6 +23,8 @@ struct ChildOptions {
   std::filesystem::path directory;    ///< its working directory
   std::vector<UniqueFd> descriptors;  ///< become 3, 4, … in the child; closed here once it runs
   std::function<void()> on_exit;      ///< on the thread that watches it; wait_exit() has not returned yet
+  int death_signal = SIGKILL;         ///< what it gets when we die
+  bool runs_fusermount = false;       ///< which is setuid; else neither it nor what it starts can gain rights
 };
 
 /// A program that cannot outlive us, nor read what we have open, nor leave a

@@ -1,7 +1,9 @@
 """The session daemon is killed while somebody writes: nothing that was promised is missing afterwards.
+A killed import has promised nothing, and leaves nothing.
 
 ISR_TEST_ROUNDS=20 crash_test.py ISR   for more random moments than CI has time for."""
 import pathlib
+import subprocess
 
 import support
 import writing
@@ -68,6 +70,39 @@ def test_after_a_kill_under_a_guest_all_flushed_sectors_are_there(world):
     expect(not list(pathlib.Path(a.runtime).glob("**/disk.raw")), "something is still mounted")
 
 
+def test_a_killed_import_leaves_no_process_and_no_mount(world):
+    chance = writing.chance()
+    a = world.host("a")
+    a.init_repository(world.serve().url)
+    raw, disk, temporary = world.folder / "disk.raw", world.folder / "disk.qcow2", world.new_folder("tmp")
+    raw.write_bytes(chance.randbytes(64 << 20))
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, disk], check=True)
+    a.variables["TMPDIR"] = str(temporary)
+
+    def reading():
+        return [pid for pid, line in world.processes().items() if "qemu-storage-daemon" in line]
+
+    for number in range(writing.rounds(4)):
+        # Slowly, so that it does not end before it is killed.
+        process = a.start("import", "work", disk, "--bwlimit", "4M", "--progress", "plain", stderr=subprocess.PIPE)
+        support.wait_until(reading, "the image is being read", every=0.002)
+        if number % 2 == 0:  # while the export is made
+            writing.moment(chance, 0.05)
+        else:
+            process.stderr.readline()  # the first progress
+            expect(list(temporary.iterdir()) == [], "the export's mount point is still there")
+        support.kill(process.pid)
+        process.wait()
+        process.stderr.close()
+        support.wait_until(lambda: not reading() and not world.mounts(), "the storage daemon and its mount are gone")
+    a.variables["TMPDIR"] = "/tmp"
+    a.run("import", "work", disk)
+    exported = world.folder / "export.raw"
+    a.run("export", "work", "--raw", exported)
+    expect(support.same_bytes(raw, exported), "the import after the killed ones is not the image")
+
+
 if __name__ == "__main__":
     support.main(test_after_a_kill_the_disk_is_exactly_what_was_written,
-                 test_after_a_kill_under_a_guest_all_flushed_sectors_are_there)
+                 test_after_a_kill_under_a_guest_all_flushed_sectors_are_there,
+                 test_a_killed_import_leaves_no_process_and_no_mount)
