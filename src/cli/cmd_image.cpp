@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "cli/app.h"
 #include "cli/commands.h"
+#include "session/cdrom.h"
 #include "session/import.h"
 #include "session/inspect.h"
 
@@ -27,6 +28,7 @@ struct ImportOptions {
   std::string cpu_model;
   std::string machine;
   std::string message;
+  std::optional<std::string> cdrom;  // of create
 };
 
 struct ExportOptions {
@@ -125,10 +127,17 @@ int run_create(CommandContext& context, const ImportOptions& options) {
   version.vm = settings_from(options);
   version.images.push_back({"disk", ImageRole::kUser, {size, {}}});
   version.message = "created empty";
+  if (options.cdrom) check_cdrom(*options.cdrom);
   Account account = context.open_account(parse_parcel_name(options.name).repository);
   refuse_taken_name(account, name);
-  create_parcel(account, name, version);
+  const ParcelEntry parcel = create_parcel(account, name, version);
+  if (options.cdrom) insert_cdrom(account, parcel, *options.cdrom);
+  if (context.out.json()) {
+    context.out.document({{"schema", 1}, {"type", "summary"}, {"parcel", name}, {"version", 1}, {"size", size}});
+    return 0;
+  }
   context.out.line(fmt::format("{}@1: an empty disk of {}", name, format_size(size)));
+  if (options.cdrom) context.out.note(fmt::format("isr start {}    boots from the CD on this host", name));
   return 0;
 }
 
@@ -269,8 +278,13 @@ void register_image(App& app) {
   Command& create_command = app.command(Group::kAppliances, "create", "a new parcel with an empty disk");
   create_command.argument("NAME", create->name, "of the new parcel").size("--size", create->size, "of the disk (20G)");
   add_vm_flags(create_command, *create);
-  create_command.example("isr create lab --size 40G", "40 GiB that cost nothing until written")
+  create_command
+      .option("--cdrom", create->cdrom, "ISO", "an image of this host, in the CD drive when it is started here")
+      .example("isr create lab --size 40G --cdrom install.iso",
+               "40 GiB that cost nothing until written; install with "
+               "isr start lab")
       .example("isr create lab --size 1T --memory 4G", "with 4 GiB of memory")
+      .note("Finish an installation before you suspend: a resume finds the CD drive empty.")
       .exit_codes({0, 2, 13, 19})
       .run([create](CommandContext& context) { return run_create(context, *create); });
 

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "session/cdrom.h"
 #include "session/control.h"
 #include "session/daemon.h"
 #include "session/machine.h"
@@ -39,6 +40,23 @@ void check_out(OpenParcel& parcel, const RunOptions& options, bool fresh) {
   const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, selector);
   if (!fresh) check_memory_loads_here(parcel, loaded);
   take_out(parcel, LockMode::kAttended, loaded.head.head.n, options.take_lock);
+}
+
+/// What is in the drive when it boots, after what the command line says of it.
+std::optional<fs::path> choose_cdrom(CommandContext& context, const OpenParcel& parcel, const RunOptions& options) {
+  if (options.cdrom && *options.cdrom == "none") {
+    eject_cdrom(parcel.account, parcel.entry);
+  } else if (options.cdrom) {
+    insert_cdrom(parcel.account, parcel.entry, *options.cdrom);
+  }
+  const auto inserted = inserted_cdrom(parcel.account, parcel.entry);
+  if (!inserted) return std::nullopt;
+  try {
+    return check_cdrom(*inserted);
+  } catch (const Error& error) {
+    context.out.note(fmt::format("{}; the drive stays empty", error.what()));
+    return std::nullopt;
+  }
 }
 
 std::string clock_time(WallTime time) {
@@ -149,15 +167,15 @@ int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
   if (local && fresh && local->state == "suspended here") {
     confirm(context.flags, fmt::format("{} is suspended; starting it drops its memory. Start?", name));
   }
+  const auto cdrom = choose_cdrom(context, parcel, options);
   if (!local) check_out(parcel, options, fresh);
   const fs::path socket = start_session_daemon(parcel.account, parcel.entry);
+  json request{
+      {"command", fresh ? "start" : "resume"}, {"network", !options.no_network}, {"accelerator", options.accelerator}};
+  if (cdrom) request["cdrom"] = cdrom->string();
   json result;
   try {
-    result = ask_daemon(context, socket,
-                        {{"command", fresh ? "start" : "resume"},
-                         {"network", !options.no_network},
-                         {"accelerator", options.accelerator}},
-                        (fresh ? "Starting " : "Resuming ") + name);
+    result = ask_daemon(context, socket, request, (fresh ? "Starting " : "Resuming ") + name);
   } catch (const Error& error) {
     if (!local && error.kind() != ErrorKind::kDaemon && error.kind() != ErrorKind::kCancelled) give_back(socket);
     throw;
@@ -173,6 +191,10 @@ int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
   }
   if (!fresh && !result.value("resumed", false)) {
     context.out.note(fmt::format("{} had no saved memory: it boots from its disks", name));
+  }
+  if (cdrom && !result.value("resumed", false)) {
+    context.out.note(
+        fmt::format("in the CD drive: {}    isr start {} --cdrom none takes it out", printable(cdrom->string()), name));
   }
   context.out.note(
       fmt::format("accelerator {}: {}", result.value("accelerator", ""), result.value("accelerator_reason", "")));

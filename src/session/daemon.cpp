@@ -86,6 +86,7 @@ class Daemon {
     options.network = request.value("network", true);
     options.accelerator = request.value("accelerator", "auto");
     options.fresh = fresh;
+    if (request.contains("cdrom")) options.cdrom = request.at("cdrom").get<std::string>();
     const bool resumed = machine_.start(options);
     return {{"resumed", resumed},
             {"accelerator", machine_.accelerator().name},

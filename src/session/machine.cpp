@@ -118,9 +118,11 @@ bool Machine::start(const BootOptions& options) {
   unmount();
   try {
     mount(session_.begin_memory(!resume));
-    vm_ = resume
-              ? Qemu::resume_paused(state.vm, vm_files(options), accelerator_, qemu_options(), session_.device_state())
-              : Qemu::start_paused(state.vm, vm_files(options), accelerator_, qemu_options());
+    VmFiles files = vm_files(options);
+    // A CD is never part of what was suspended: another image under a guest that has read from one would be damage.
+    if (!resume) files.cdrom = options.cdrom;
+    vm_ = resume ? Qemu::resume_paused(state.vm, files, accelerator_, qemu_options(), session_.device_state())
+                 : Qemu::start_paused(state.vm, files, accelerator_, qemu_options());
     *console_.lock() = vm_->console();
     // From the first instruction on, the suspended memory no longer fits the disks.
     state.phase = SessionPhase::kRunning;

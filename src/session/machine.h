@@ -8,7 +8,8 @@ namespace isr {
 struct BootOptions {
   bool network = true;
   std::string accelerator = "auto";
-  bool fresh = false;  ///< boot from the disks even where suspended memory is there
+  bool fresh = false;             ///< boot from the disks even where suspended memory is there
+  std::optional<fs::path> cdrom;  ///< in the drive of a machine that boots; one that continues finds it empty
 };
 
 /// The session's mount and VM: what runs on its images.
