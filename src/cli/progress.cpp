@@ -1,6 +1,6 @@
-// One state, three ways to show it. Nothing is printed by a thread of its own:
-// update() is called often while there is progress, and a silent line in a log
-// is no worse than one that repeats itself.
+// One state, three ways to show it. Nothing is printed by a thread of its own, but
+// for SIGUSR1: update() is called often while there is progress, and a silent line in
+// a log is no worse than one that repeats itself.
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -11,6 +11,7 @@
 
 #include "base/sync.h"
 #include "cli/output.h"
+#include "cli/signals.h"
 #include "session/config.h"
 
 namespace isr {
@@ -73,6 +74,7 @@ struct Progress::Impl {
     std::uint64_t step_first = 0;  ///< done when the step began: a rerun does not start at 0
     std::uint64_t done = 0;
     std::uint64_t total = 0;
+    bool news = false;  ///< something is known that was not shown
     bool live = false;  ///< a line without its end is on the terminal
   };
   const Output* out = nullptr;
@@ -81,12 +83,13 @@ struct Progress::Impl {
   std::chrono::milliseconds period{100};
   Sync<State> state;
 
-  void show(State& s) const;
+  void show(State& s, Form how) const;
   void erase(State& s) const;
 };
 
-void Progress::Impl::show(State& s) const {
-  if (form == Form::kJson) {
+void Progress::Impl::show(State& s, Form how) const {
+  s.news = false;
+  if (how == Form::kJson) {
     out->document({{"type", "progress"}, {"step", s.step}, {"done", s.done}, {"total", s.total}});
     return;
   }
@@ -97,7 +100,7 @@ void Progress::Impl::show(State& s) const {
                        format_size(static_cast<std::uint64_t>(static_cast<double>(s.done - s.step_first) / seconds)));
   }
   const std::string text = printable(fmt::format("{}: {}", title, s.step));
-  if (form == Form::kPlain) {
+  if (how == Form::kPlain) {
     write_stderr(fmt::format("{}  {}{}\n", text, amounts(s.done, s.total), rate));
     return;
   }
@@ -119,19 +122,25 @@ Progress::Progress(const Output& out, std::string title) : impl_(std::make_uniqu
   impl_->title = std::move(title);
   impl_->form = choose_form(out.progress_, out.json_, out.quiet_);
   impl_->period = impl_->form == Form::kPlain ? std::chrono::milliseconds(kPlainPeriod) : frame_period();
+  answer_status_requests([this] {
+    auto state = impl_->state.lock();
+    impl_->erase(*state);
+    impl_->show(*state, impl_->form == Form::kJson ? Form::kJson : Form::kPlain);
+  });
 }
 
 Progress::~Progress() {
+  answer_status_requests(nullptr);
   auto state = impl_->state.lock();
-  if (impl_->form == Form::kPlain && !state->step.empty()) impl_->show(*state);
+  if (impl_->form == Form::kPlain && state->news) impl_->show(*state, impl_->form);
   impl_->erase(*state);
 }
 
 void Progress::update(std::string_view step, std::uint64_t done, std::uint64_t total) {
-  if (impl_->form == Form::kNone) return;
   auto state = impl_->state.lock();
   const auto now = Clock::now();
   const bool another = state->step != step;
+  state->news = state->news || another || done != state->done || total != state->total;
   state->done = done;
   state->total = total;
   if (another) {
@@ -142,7 +151,7 @@ void Progress::update(std::string_view step, std::uint64_t done, std::uint64_t t
     return;
   }
   state->shown = now;
-  impl_->show(*state);
+  if (impl_->form != Form::kNone) impl_->show(*state, impl_->form);
 }
 
 void Progress::clear() {

@@ -10,11 +10,13 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <thread>
 
 #include "base/error.h"
 #include "base/handle.h"
+#include "base/sync.h"
 
 namespace isr {
 namespace {
@@ -26,13 +28,30 @@ constexpr std::array<int, 3> kSignals = {SIGINT, SIGTERM, SIGHUP};
 std::atomic<int> g_event{-1};
 std::atomic<int> g_seen{0};
 std::atomic<bool> g_can_stop{false};
+std::atomic<bool> g_status_asked{false};
+
+Sync<std::function<void()>>& status_answer() {
+  static Sync<std::function<void()>> answer;
+  return answer;
+}
+
+void wake_watcher() {
+  const std::uint64_t one = 1;
+  const ssize_t ignored = ::write(g_event.load(), &one, sizeof one);
+  static_cast<void>(ignored);
+}
 
 void on_signal(int) {
   const int before = g_seen.fetch_add(1);
   if (before > 0 || !g_can_stop.load()) ::_exit(kInterrupted);
-  const std::uint64_t one = 1;
-  const ssize_t ignored = ::write(g_event.load(), &one, sizeof one);
-  static_cast<void>(ignored);
+  wake_watcher();
+}
+
+void on_status_request(int) {
+  const int kept = errno;
+  g_status_asked = true;
+  wake_watcher();
+  errno = kept;
 }
 
 void set_handler(int signal, void (*handler)(int)) {
@@ -67,28 +86,34 @@ Signals::Signals() : impl_(std::make_unique<Impl>()) {
   for (const int signal : kSignals) {
     if (!is_ignored(signal)) set_handler(signal, on_signal);
   }
+  set_handler(SIGUSR1, on_status_request);
   impl_->watcher = std::jthread([this](const std::stop_token& end) {
     std::uint64_t count = 0;
     while (!end.stop_requested()) {
       if (::read(impl_->event.get(), &count, sizeof count) != sizeof count) continue;
-      if (!end.stop_requested()) impl_->stop.request_stop();
+      if (g_status_asked.exchange(false)) {
+        auto answer = status_answer().lock();
+        if (*answer) (*answer)();
+      }
+      if (g_seen > 0) impl_->stop.request_stop();
     }
   });
 }
 
 Signals::~Signals() {
+  set_handler(SIGUSR1, SIG_IGN);
   for (const int signal : kSignals) {
     if (!is_ignored(signal)) set_handler(signal, SIG_DFL);
   }
   impl_->watcher.request_stop();
-  const std::uint64_t one = 1;
-  const ssize_t ignored = ::write(impl_->event.get(), &one, sizeof one);
-  static_cast<void>(ignored);
+  wake_watcher();
 }
 
 std::stop_token Signals::token() {
   g_can_stop = true;
   return impl_->stop.get_token();
 }
+
+void answer_status_requests(std::function<void()> answer) { *status_answer().lock() = std::move(answer); }
 
 }  // namespace isr

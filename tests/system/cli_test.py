@@ -145,7 +145,33 @@ def test_a_closed_pipe_and_a_full_disk_are_noticed(world):
         expect_equal(process.wait(timeout=30), 18, "exit code with a full disk")
 
 
+def test_a_signal_asks_how_far_it_is(world):
+    host = world.host("a")
+    host.init_repository(world.serve().url)
+    disk = world.folder / "disk.raw"
+    disk.write_bytes(os.urandom(48 << 20))
+    said = world.new_file("said")
+    with open(said, "wb") as err:
+        process = host.start("import", "work", disk, "--bwlimit", "16M", "--progress", "none", stderr=err)
+
+    def caught():
+        with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
+            mask = next(line for line in status if line.startswith("SigCgt")).split()[1]
+        return int(mask, 16) >> (signal.SIGUSR1 - 1) & 1
+
+    # Before, the signal would end it.
+    support.wait_until(caught, "the signal has a handler", every=0.005)
+
+    def told():
+        process.send_signal(signal.SIGUSR1)
+        return b"Importing work: import" in said.read_bytes()
+
+    support.wait_until(told, "a line of status")
+    expect_equal(process.wait(timeout=60), 0, "the import goes on")
+
+
 support.main(test_usage_errors_are_one_line_and_a_suggestion, test_help_and_version_work_where_all_is_broken,
              test_bad_names_and_versions_are_refused_and_escaped, test_a_second_init_changes_nothing,
              test_passwords_come_from_where_they_are_said_to_be, test_prompts_ask_twice_and_leave_the_terminal_as_it_was,
-             test_settings_say_where_they_come_from, test_a_closed_pipe_and_a_full_disk_are_noticed)
+             test_settings_say_where_they_come_from, test_a_closed_pipe_and_a_full_disk_are_noticed,
+             test_a_signal_asks_how_far_it_is)
