@@ -107,8 +107,12 @@ int run_rollback(CommandContext& context, const std::string& name) {
 void print_status(CommandContext& context, const std::string& name, const json& status) {
   const auto number = [&](const char* key) { return status.value(key, std::uint64_t{0}); };
   const auto& out = context.out;
-  out.line(fmt::format("{}@{}  {} here since {}", name, number("version"), status.value("phase", ""),
-                       status.value("since", "")));
+  const auto since = from_rfc3339(status.value("since", ""));
+  std::string state = status.value("state", "");
+  if (!state.ends_with("here")) state += " here";
+  out.line(fmt::format("{}@{}  {} since {}", name, number("version"), state,
+                       since ? describe_when(*since, wall_now()) : "?"));
+  if (const std::string busy = status.value("busy", ""); !busy.empty()) out.line("BUSY     " + busy);
   out.line(fmt::format("MOUNT    {}", status.value("mount", "")));
   out.line(fmt::format("CHANGED  {} since version {}, journal {}", format_size(number("changed_bytes")),
                        number("version"), format_size(number("journal_bytes"))));
@@ -122,6 +126,9 @@ void print_status(CommandContext& context, const std::string& name, const json& 
     const json& vm = status.at("vm");
     out.line(fmt::format("VM       {} ({}: {}), process {}", vm.value("state", ""), vm.value("accelerator", ""),
                          vm.value("accelerator_reason", ""), vm.value("pid", 0)));
+    if (vm.value("io_error", false)) out.line("         held because a disk failed; it is tried again every 10 s");
+    if (vm.value("guest_panicked", false))
+      out.line("         the guest's kernel has panicked; isr console shows what it said");
   }
   const json& sources = status.at("sources");
   out.line(fmt::format("READS    cache {}, repository {} ({})", sources.value("cache_hits", std::uint64_t{0}),

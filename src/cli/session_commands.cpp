@@ -140,13 +140,15 @@ int report_publish(CommandContext& context, const std::string& name, const std::
     context.out.document(document);
     return 0;
   }
+  const bool memory = result.value("memory", true);
+  if (!memory) context.out.note(fmt::format("nothing of {} was running: there was no memory to save", name));
   if (!result.value("uploaded", false)) {
     context.out.line(
         fmt::format("{} is suspended on this host only; nothing was uploaded. isr suspend {} uploads it", name, name));
   } else if (result.value("unchanged", false)) {
     context.out.line(fmt::format("{}: nothing changed, version {} stays the newest", name, version));
   } else {
-    context.out.line(fmt::format("{} {} as version {} ({} uploaded)", name, done, version,
+    context.out.line(fmt::format("{} {} as version {} ({} uploaded)", name, memory ? done : "saved", version,
                                  format_size(result.value("uploaded_bytes", std::uint64_t{0}))));
   }
   return 0;
@@ -171,7 +173,9 @@ int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
   if (!local) check_out(parcel, options, fresh);
   const fs::path socket = start_session_daemon(parcel.account, parcel.entry);
   json request{
-      {"command", fresh ? "start" : "resume"}, {"network", !options.no_network}, {"accelerator", options.accelerator}};
+      {"command", fresh ? "start" : "resume"},
+      {"network", !options.no_network},
+      {"accelerator", options.accelerator.empty() ? context.config().get("vm.accelerator") : options.accelerator}};
   if (cdrom) request["cdrom"] = cdrom->string();
   json result;
   try {

@@ -10,7 +10,7 @@ namespace isr {
 struct RunOptions {
   std::string name;
   std::optional<std::uint64_t> version;
-  std::string accelerator = "auto";
+  std::string accelerator;  ///< "" as configured
   bool no_network = false;
   bool take_lock = false;
   std::optional<std::string> cdrom;  ///< of start: an image to insert, or "none"

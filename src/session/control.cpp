@@ -28,7 +28,7 @@ using std::chrono::milliseconds;
 constexpr int kMaxDepth = 16;
 constexpr std::size_t kMaxConnections = 64;
 constexpr milliseconds kRequestDeadline{10'000};
-constexpr milliseconds kSilence{4'000};
+constexpr milliseconds kSilence{3'500};  // with what goes before, a person waits less than 5 s
 constexpr milliseconds kHeartbeat{1'000};
 
 /// The address of a socket however long its directory's path is: through an open directory.
@@ -54,11 +54,14 @@ UniqueFd new_socket() {
   return fd;
 }
 
-bool same_user(int connection) {
+ucred peer_of(int connection) {
   ucred peer{};
   socklen_t size = sizeof peer;
-  return ::getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == ::geteuid();
+  if (::getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) throw_errno("a control connection", errno);
+  return peer;
 }
+
+bool same_user(int connection) { return peer_of(connection).uid == ::geteuid(); }
 
 /// nullopt: nobody listens.
 std::optional<UniqueFd> connect_to(const fs::path& socket) {
@@ -280,11 +283,16 @@ json control_request(const fs::path& socket, const json& request, const ControlR
   for (;;) {
     const auto line = reader.next(kSilence, stop);
     if (!line) {
-      throw Error(ErrorKind::kDaemon,
-                  reader.timed_out()
-                      ? fmt::format("the session daemon does not answer (waited {} s)", kSilence.count() / 1000)
-                      : std::string("the session daemon ended before it answered"),
-                  {"run the command again; what was written is kept"});
+      if (!reader.timed_out()) {
+        throw Error(ErrorKind::kDaemon, "the session daemon ended before it answered",
+                    {"run the command again; what was written is kept"});
+      }
+      const pid_t pid = peer_of(fd->get()).pid;
+      throw Error(
+          ErrorKind::kDaemon,
+          fmt::format("the session daemon, process {}, does not answer (waited {} s)", pid, kSilence.count() / 1000.0),
+          {fmt::format("kill -CONT {}    when somebody has stopped it", pid),
+           fmt::format("kill -9 {}    else, and run the command again; what was written is kept", pid)});
     }
     json message = parse_control_line(*line);
     const std::string type = message.value("type", "");

@@ -35,7 +35,7 @@ class ControlServer {
 /// Error{kDaemon} when the path is taken by a live server or is no socket.
 std::unique_ptr<ControlServer> start_control_server(const fs::path& socket, ControlHandler handler);
 
-/// One request. Error{kDaemon} when nobody listens, or nothing is heard for 4 s;
+/// One request. Error{kDaemon} when nobody listens, or nothing is heard for 3.5 s;
 /// {kCancelled} on stop; else what the server says.
 nlohmann::json control_request(const fs::path& socket, const nlohmann::json& request, const ControlReply& progress = {},
                                std::stop_token stop = {});

@@ -24,6 +24,8 @@ using namespace std::chrono_literals;
 constexpr auto kProgressPeriod = 100ms;
 constexpr std::size_t kConsolePiece = 64U << 10U;  // escaped, it fits a control line
 constexpr auto kConsoleWait = 1s;
+constexpr auto kStatusPatience = 2s;  // of QEMU's part of an answer that is wanted within 5 s
+constexpr auto kRetryDisk = 10s;
 
 class Daemon {
  public:
@@ -102,8 +104,10 @@ class Daemon {
       machine_.mount_disks();
     }
     if (!request.value("upload", true)) return {{"uploaded", false}, {"version", session_.state().base}};
-    return publish_and_end(session_.state().phase == SessionPhase::kSuspended, request.value("message", "suspend"),
-                           reply);
+    const bool memory = session_.state().phase == SessionPhase::kSuspended;
+    json result = publish_and_end(memory, request.value("message", "suspend"), reply);
+    result["memory"] = memory;
+    return result;
   }
 
   json stop(const json& request, const ControlReply& reply) {
@@ -161,7 +165,7 @@ class Daemon {
     options.paused = [this](const std::function<void()>& freeze) { machine_.paused(freeze); };
     auto last = std::chrono::steady_clock::time_point{};
     const PublishResult result =
-        session_.publish(options, [&](std::string_view step, std::uint64_t done, std::uint64_t total) {
+        publish_or_explain(options, [&](std::string_view step, std::uint64_t done, std::uint64_t total) {
           const auto now = std::chrono::steady_clock::now();
           if (done != total && now - last < kProgressPeriod) return;
           last = now;
@@ -173,6 +177,21 @@ class Daemon {
             {"uploaded", true},
             {"uploaded_bytes", result.uploaded_bytes},
             {"uploaded_objects", result.uploaded_objects}};
+  }
+
+  /// Who is told only of an address that does not answer fears for his work.
+  PublishResult publish_or_explain(const Session::PublishOptions& options, const ProgressFn& progress) {
+    try {
+      return session_.publish(options, progress);
+    } catch (const Error& error) {
+      std::vector<std::string> hints = error.hints();
+      hints.push_back(
+          fmt::format("nothing is lost: the same command goes on when {} can be reached", account_.entry.name));
+      throw Error(error.kind(),
+                  fmt::format("{} is {}, but not uploaded: {}", parcel_.name,
+                              options.memory ? "suspended on this host" : "kept on this host", error.what()),
+                  hints);
+    }
   }
 
   json publish_and_end(bool memory, const std::string& message, const ControlReply& reply) {
@@ -203,15 +222,24 @@ class Daemon {
     answer["lock_lost"] = lock_lost_.load();
     answer["last_event"] = *last_event_.lock();
     if (machine_.running()) {
-      const VmStatus vm = machine_.vm()->status();
       answer["vm"] = {{"pid", machine_.vm()->pid()},
-                      {"state", vm.state},
-                      {"io_error", vm.io_error},
+                      {"state", vm_state()},
+                      {"io_error", machine_.vm()->held_by_io_error()},
+                      {"guest_panicked", machine_.vm()->guest_panicked()},
                       {"accelerator", machine_.accelerator().name},
                       {"accelerator_reason", machine_.accelerator().reason},
                       {"vnc", machine_.vm()->vnc_socket().string()}};
     }
     return answer;
+  }
+
+  std::string vm_state() {
+    try {
+      return machine_.vm()->status({kStatusPatience, {}}).state;
+    } catch (const Error& error) {
+      log::warn("{}: {}", parcel_.name, error.what());
+      return "not answering";
+    }
   }
 
   // Not under operation_: what the guest says while it is stopped or suspended is wanted then.
@@ -250,6 +278,7 @@ class Daemon {
 
   void keep(const std::stop_token& stop) {
     auto renewed = std::chrono::steady_clock::now();
+    auto retried = renewed;
     const auto renew_every = LockRecord{}.lease / 3;
     while (!stop.stop_requested()) {
       std::this_thread::sleep_for(200ms);
@@ -258,10 +287,14 @@ class Daemon {
       if (ended_) return;
       guarded("the guest's end", [&] {
         if (const auto how = machine_.reap()) {
-          log::info("{}: {}", parcel_.name, *how);
+          log::warn("{}: {}", parcel_.name, *how);
           *last_event_.lock() = *how;
         }
       });
+      if (std::chrono::steady_clock::now() - retried > kRetryDisk) {
+        retried = std::chrono::steady_clock::now();
+        guarded("going on after a disk failed", [&] { machine_.retry_after_io_error(); });
+      }
       guarded("settling", [&] { session_.settle_if_needed(); });
       if (std::chrono::steady_clock::now() - renewed < renew_every || lock_lost_) continue;
       renewed = std::chrono::steady_clock::now();

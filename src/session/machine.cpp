@@ -97,7 +97,8 @@ QemuOptions Machine::qemu_options() const {
   make_private_directory(run_directory_);
   options.run_directory = run_directory_;
   options.on_event = [name = name_](const VmEvent& event) {
-    if (event.kind == VmEventKind::kIoError) log::error("{}: the guest is paused: {}", name, event.detail);
+    if (event.kind == VmEventKind::kIoError) log::error("{}: the guest is held: {}", name, event.detail);
+    if (event.kind == VmEventKind::kGuestPanicked) log::warn("{}: the guest's kernel has panicked", name);
   };
   return options;
 }
@@ -188,6 +189,12 @@ void Machine::paused(const std::function<void()>& body) {
   vm_->cont();
 }
 
+bool Machine::retry_after_io_error() {
+  if (!running() || !vm_->held_by_io_error()) return false;
+  vm_->cont();
+  return true;
+}
+
 std::optional<std::string> Machine::reap() {
   if (!vm_) return std::nullopt;
   const auto ended = vm_->exit();
@@ -195,7 +202,8 @@ std::optional<std::string> Machine::reap() {
   release_vm();
   session_.drop_memory();
   mount_disks();
-  return ended->reason == VmExit::Reason::kGuestShutdown ? "the guest switched itself off" : ended->detail;
+  return ended->reason == VmExit::Reason::kGuestShutdown ? "the guest switched itself off"
+                                                         : "QEMU has died: " + ended->detail;
 }
 
 }  // namespace isr

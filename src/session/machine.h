@@ -36,6 +36,8 @@ class Machine {
   /// Runs body with the guest paused (or none running).
   void paused(const std::function<void()>& body);
 
+  /// Lets a guest go on that is held because a disk failed. False when none is.
+  bool retry_after_io_error();
   /// After the guest or QEMU ended by itself: puts the session in order, once. Says how it ended.
   std::optional<std::string> reap();
   bool running() const { return vm_ != nullptr && !vm_->exit(); }

@@ -318,8 +318,7 @@ void Session::go_online() {
   try {
     account_.store = open_store(account_.entry.url, account_.store_options);
   } catch (const Error& error) {
-    throw Error(ErrorKind::kOffline, error.what(),
-                {"everything is kept here; run the command again when the repository can be reached"});
+    throw Error(ErrorKind::kOffline, error.what());
   }
 }
 

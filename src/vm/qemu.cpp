@@ -76,7 +76,10 @@ struct Qemu::Impl {
   ChildProcess child;
 
   void begin(const VmSettings& settings, const VmFiles& files, const Accelerator& accelerator, VmBegin how);
-  Json ask(const std::string& command, const Json& arguments = Json());
+  Json ask(const std::string& command, const Json& arguments = Json()) {
+    return ask(command, arguments, options.patience);
+  }
+  Json ask(const std::string& command, const Json& arguments, const Patience& patience);
   void prepare_migration();
   void give_state_file(int fd);
   void await_migration(std::string_view what);
@@ -127,9 +130,9 @@ void Qemu::Impl::throw_ended(const Error& error) const {
   throw Error(ErrorKind::kVm, fmt::format("QEMU has ended: {}", words.empty() ? describe_status(*status) : words));
 }
 
-Json Qemu::Impl::ask(const std::string& command, const Json& arguments) {
+Json Qemu::Impl::ask(const std::string& command, const Json& arguments, const Patience& patience) {
   try {
-    return qmp->execute(command, arguments, options.patience);
+    return qmp->execute(command, arguments, patience);
   } catch (const Error& error) {
     throw_ended(error);
   }
@@ -332,8 +335,10 @@ void Qemu::kill() {
   if (!wait_exit({impl_->options.patience.timeout, {}})) throw Error(ErrorKind::kVm, "QEMU does not die");
 }
 
-VmStatus Qemu::status() {
-  const Json answer = impl_->ask("query-status");
+VmStatus Qemu::status() { return status(impl_->options.patience); }
+
+VmStatus Qemu::status(const Patience& patience) {
+  const Json answer = impl_->ask("query-status", Json(), patience);
   VmStatus out;
   out.state = text_member(answer, "status");
   out.running = bool_member(answer, "running");
@@ -342,6 +347,9 @@ VmStatus Qemu::status() {
   out.guest_panicked = state->guest_panicked;
   return out;
 }
+
+bool Qemu::held_by_io_error() const { return impl_->facts.lock()->io_error; }
+bool Qemu::guest_panicked() const { return impl_->facts.lock()->guest_panicked; }
 
 pid_t Qemu::pid() const noexcept { return impl_->child.pid(); }
 std::shared_ptr<SerialConsole> Qemu::console() const noexcept { return impl_->console; }

@@ -93,7 +93,11 @@ class Qemu {
   void quit();
   void kill();
 
+  VmStatus status(const Patience& patience);
   VmStatus status();
+  /// As in VmStatus, of what QEMU has told by itself: asks nobody.
+  bool held_by_io_error() const;
+  bool guest_panicked() const;
   pid_t pid() const noexcept;
   /// Outlives the machine for whoever holds it, so that last words are read to the end.
   std::shared_ptr<SerialConsole> console() const noexcept;

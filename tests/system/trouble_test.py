@@ -1,0 +1,86 @@
+"""What goes wrong around a running machine: what isr says then, what it keeps, and that the same command goes on."""
+import os
+import signal
+
+import support
+from support import expect, expect_equal
+
+
+def set_up(world):
+    server = world.serve()
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(server.url)
+    a.run("import", "work", support.guest_image(), "--memory", "256M")
+    b.add_repository(server.url)
+    return server, a, b
+
+
+def test_a_suspend_without_its_repository_is_completed_later(world):
+    server, a, b = set_up(world)
+    a.run("start", "work")
+    on_a = a.console("work")
+    on_a.wait(r"TICK \d+", count=2)
+    server.stop()
+    failed = a.run("suspend", "work", expect=13)
+    expect("work is suspended on this host, but not uploaded" in failed.err, f"what is safe is not said: {failed.err}")
+    expect("hint: nothing is lost" in failed.err, f"what to do is not said: {failed.err}")
+    expect_equal(a.stat("work")["state"], "suspended here", "state")
+    expect_equal(a.run("suspend", "work", "--json", expect=13).json["retryable"], True, "retryable")
+    b_refused = b.run("resume", "work", expect=13)
+    expect("cannot be reached" in b_refused.err or "not here" in b_refused.err, f"why not: {b_refused.err}")
+    server.start()
+    a.run("suspend", "work")
+    b.run("resume", "work")
+    on_b = b.console("work")
+    on_b.wait(r"TICK \d+", count=2)
+    support.expect_continuation(on_a, on_b)
+    b.run("suspend", "work")
+
+
+def test_a_session_daemon_that_is_stopped_is_named(world):
+    _, a, _ = set_up(world)
+    a.run("start", "work")
+    pid = a.stat("work")["daemon_pid"]
+    os.kill(pid, signal.SIGSTOP)
+    for words in (["stat"], ["suspend"], ["stop"], ["sync"], ["checkin"], ["checkout"], ["poweroff", "--yes"],
+                  ["discard", "--yes"], ["console", "--log"], ["view", "--print-url"]):
+        silent = a.run(words[0], "work", *words[1:], expect=20, timeout=20)
+        expect(f"process {pid}" in silent.err and f"kill -CONT {pid}" in silent.err, f"no way out: {silent}")
+    a.run("ls", timeout=20)
+    os.kill(pid, signal.SIGCONT)
+    a.console("work").wait(r"TICK \d+")
+    a.run("suspend", "work")
+
+
+def test_what_is_said_of_a_qemu_that_is_stopped_and_of_one_that_died(world):
+    _, a, _ = set_up(world)
+    a.run("start", "work")
+    a.console("work").wait(r"DISK \d+")
+    qemu = a.stat("work")["vm"]["pid"]
+    os.kill(qemu, signal.SIGSTOP)
+    expect_equal(a.run("stat", "work", json=True, timeout=20)["vm"]["state"], "not answering", "a stopped QEMU")
+    os.kill(qemu, signal.SIGCONT)
+    support.wait_until(lambda: a.stat("work")["vm"]["state"] == "running", "QEMU answers again")
+    os.kill(qemu, signal.SIGKILL)
+    died = support.wait_until(lambda: a.stat("work")["last_event"], "the end of QEMU is noticed")
+    expect("QEMU has died" in died and "signal 9" in died, f"how it ended: {died}")
+    expect("checked out here" in a.run("stat", "work").out, "the state in words")
+    saved = a.run("suspend", "work")
+    expect("there was no memory to save" in saved.err and "work saved as version 2" in saved.out, f"a suspend without memory: {saved}")
+
+
+def test_a_guest_whose_disk_failed_goes_on_when_the_disk_does(world):
+    server, _, b = set_up(world)
+    b.variables["ISR_READ_UNREACHABLE"] = "fail"
+    b.run("start", "work")
+    server.stop()
+    support.wait_until(lambda: b.stat("work")["vm"]["io_error"], "the guest is held", timeout=120)
+    expect("held because a disk failed" in b.run("stat", "work").out, "a person is not told")
+    server.start()
+    b.console("work").wait(r"TICK \d+")
+    b.run("stop", "work")
+
+
+support.main(test_a_suspend_without_its_repository_is_completed_later, test_a_session_daemon_that_is_stopped_is_named,
+             test_what_is_said_of_a_qemu_that_is_stopped_and_of_one_that_died,
+             test_a_guest_whose_disk_failed_goes_on_when_the_disk_does)
