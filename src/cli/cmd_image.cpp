@@ -99,20 +99,15 @@ int run_import(CommandContext& context, const ImportOptions& options) {
   version.added_bytes = result.uploaded_bytes;
   create_parcel(account, name, version);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
-  if (context.out.json()) {
-    context.out.document({{"schema", 1},
-                          {"type", "summary"},
-                          {"parcel", name},
-                          {"version", 1},
-                          {"size", result.size},
-                          {"data_bytes", result.data_bytes},
-                          {"uploaded_bytes", result.uploaded_bytes},
-                          {"objects", result.objects},
-                          {"seconds", seconds}});
-  } else {
-    context.out.line(fmt::format("{}@1: {} disk, {} of data, {} stored, in {:.1f} s", name, format_size(result.size),
-                                 format_size(result.data_bytes), format_size(result.uploaded_bytes), seconds));
-  }
+  context.out.done(fmt::format("{}@1: {} disk, {} of data, {} stored, in {:.1f} s", name, format_size(result.size),
+                               format_size(result.data_bytes), format_size(result.uploaded_bytes), seconds),
+                   {{"parcel", name},
+                    {"version", 1},
+                    {"size", result.size},
+                    {"data_bytes", result.data_bytes},
+                    {"uploaded_bytes", result.uploaded_bytes},
+                    {"objects", result.objects},
+                    {"seconds", seconds}});
   return 0;
 }
 
@@ -132,11 +127,8 @@ int run_create(CommandContext& context, const ImportOptions& options) {
   refuse_taken_name(account, name);
   const ParcelEntry parcel = create_parcel(account, name, version);
   if (options.cdrom) insert_cdrom(account, parcel, *options.cdrom);
-  if (context.out.json()) {
-    context.out.document({{"schema", 1}, {"type", "summary"}, {"parcel", name}, {"version", 1}, {"size", size}});
-    return 0;
-  }
-  context.out.line(fmt::format("{}@1: an empty disk of {}", name, format_size(size)));
+  context.out.done(fmt::format("{}@1: an empty disk of {}", name, format_size(size)),
+                   {{"parcel", name}, {"version", 1}, {"size", size}});
   if (options.cdrom) context.out.note(fmt::format("isr start {}    boots from the CD on this host", name));
   return 0;
 }
@@ -187,8 +179,12 @@ int run_export(CommandContext& context, const ExportOptions& options) {
     convert_to_qcow2(raw, target);
     fs::remove(raw);
   }
-  context.out.line(
-      fmt::format("{}@{} {} is in {}", parcel.entry.name, loaded.head.head.n, image->name(), target.string()));
+  context.out.done(
+      fmt::format("{}@{} {} is in {}", parcel.entry.name, loaded.head.head.n, image->name(), target.string()),
+      {{"parcel", parcel.entry.name},
+       {"version", loaded.head.head.n},
+       {"disk", image->name()},
+       {"file", target.string()}});
   return 0;
 }
 

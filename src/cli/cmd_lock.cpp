@@ -84,7 +84,7 @@ int run_break(CommandContext& context, const BreakOptions& options) {
   ParcelLock lock = parcel.account.lock(parcel.entry);
   const auto ruling = lock.show();
   if (!ruling || !ruling->record.held) {
-    context.out.line(fmt::format("{} is not locked: nothing to do", name));
+    context.out.done(fmt::format("{} is not locked: nothing to do", name), {{"parcel", name}, {"broken", false}});
     return 0;
   }
   const std::string who = ruling->ours ? "this host" : ruling->record.host;
@@ -98,7 +98,8 @@ int run_break(CommandContext& context, const BreakOptions& options) {
     confirm_name(context.flags, question, name, options.confirm);
   }
   lock.break_lock(options.reason.empty() ? "isr lock break" : options.reason);
-  context.out.line(fmt::format("the lock of {} is broken; the parcel is free", name));
+  context.out.done(fmt::format("the lock of {} is broken; the parcel is free", name),
+                   {{"parcel", name}, {"broken", true}});
   return 0;
 }
 
@@ -112,15 +113,17 @@ int run_accept(CommandContext& context, const AcceptOptions& options) {
     const Account account = context.open_account();
     const auto head = account.chain(fmt::format("users/{}/profile", account.keys.user))
                           .accept_older(*options.profile, options.reason);
-    context.out.line(fmt::format("the list of parcels is what it was at {}", to_rfc3339(head.head.time)));
+    context.out.done(fmt::format("the list of parcels is what it was at {}", to_rfc3339(head.head.time)),
+                     {{"profile", head.head.n}, {"when", to_rfc3339(head.head.time)}});
     return 0;
   }
   const ParcelName name = parse_parcel_name(options.name);
   if (!name.version.number) throw Error(ErrorKind::kUsage, "say which version: NAME@VERSION, a number");
   const OpenParcel parcel = context.open_parcel(options.name);
   const auto head = parcel.account.chain(parcel.entry.chain()).accept_older(*name.version.number, options.reason);
-  context.out.line(fmt::format("{}: version {} of {} is the newest that this host trusts", parcel.entry.name,
-                               head.head.n, to_rfc3339(head.head.time)));
+  context.out.done(fmt::format("{}: version {} of {} is the newest that this host trusts", parcel.entry.name,
+                               head.head.n, to_rfc3339(head.head.time)),
+                   {{"parcel", parcel.entry.name}, {"version", head.head.n}, {"when", to_rfc3339(head.head.time)}});
   return 0;
 }
 

@@ -15,7 +15,6 @@ namespace isr {
 namespace {
 
 constexpr std::size_t kThreads = 8;
-constexpr std::chrono::milliseconds kPatience{2000};
 
 struct LsOptions {
   std::vector<std::string> names;
@@ -116,10 +115,7 @@ void print(CommandContext& context, const Account& account, const std::vector<Ro
 }
 
 int run_ls(CommandContext& context, const LsOptions& options) {
-  StoreOptions patience;
-  patience.connect_timeout = kPatience;
-  patience.stall_timeout = kPatience;
-  Account account = context.open_account({}, patience, options.local);
+  Account account = context.open_account({}, impatient(), options.local);
   const Profile profile = read_profile(account);
   std::vector<ParcelEntry> parcels;
   for (const auto& name : options.names) parcels.push_back(find_parcel(profile, parse_parcel_name(name).parcel));

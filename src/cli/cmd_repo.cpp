@@ -131,8 +131,9 @@ int run_add(CommandContext& context, const AddOptions& options) {
 int run_rm(CommandContext& context, const std::string& name) {
   const RepositoryEntry entry = context.repository(name);
   context.config().remove_repository(entry.name);
-  context.out.line(
-      fmt::format("{} is no longer configured; what is stored at {} and on this host stays", entry.name, entry.url));
+  context.out.done(
+      fmt::format("{} is no longer configured; what is stored at {} and on this host stays", entry.name, entry.url),
+      {{"repository", entry.name}, {"url", entry.url}});
   return 0;
 }
 

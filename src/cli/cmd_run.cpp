@@ -23,16 +23,10 @@ struct StopOptions {
   bool kill = false;
 };
 
-/// A suspend or stop that ran to its end although its command was killed is done.
-int nothing_here(CommandContext& context, const OpenParcel& parcel) {
-  context.out.note(fmt::format("{} is not checked out here: nothing to do", parcel.entry.name));
-  return 0;
-}
-
 int run_suspend(CommandContext& context, const SuspendOptions& options) {
   const OpenParcel parcel = context.open_parcel_without_version(options.name);
   const auto socket = open_session(parcel);
-  if (!socket) return nothing_here(context, parcel);
+  if (!socket) return report_nothing_here(context, parcel.entry.name);
   const auto result = ask_daemon(context, *socket,
                                  {{"command", "suspend"}, {"upload", !options.no_upload}, {"message", options.message}},
                                  "Suspending " + parcel.entry.name);
@@ -42,7 +36,7 @@ int run_suspend(CommandContext& context, const SuspendOptions& options) {
 int run_stop(CommandContext& context, const StopOptions& options) {
   const OpenParcel parcel = context.open_parcel_without_version(options.name);
   const auto socket = open_session(parcel);
-  if (!socket) return nothing_here(context, parcel);
+  if (!socket) return report_nothing_here(context, parcel.entry.name);
   const auto result = ask_daemon(context, *socket,
                                  {{"command", "stop"},
                                   {"timeout_s", options.timeout.value_or(std::chrono::seconds(60)).count()},
@@ -56,7 +50,7 @@ int run_poweroff(CommandContext& context, const std::string& name) {
   const fs::path socket = require_session(parcel);
   confirm(context.flags, fmt::format("{}: its memory is dropped, as if its power failed. Power off?", name));
   ask_daemon(context, socket, {{"command", "poweroff"}}, "Switching off " + name);
-  context.out.line(fmt::format("{} is off; its disks are kept, still checked out here", name));
+  context.out.done(fmt::format("{} is off; its disks are kept, still checked out here", name), {{"parcel", name}});
   return 0;
 }
 

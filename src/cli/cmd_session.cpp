@@ -60,10 +60,7 @@ int publish_command(CommandContext& context, const SyncOptions& options, const s
                     const std::string& title, const std::string& done) {
   const OpenParcel parcel = context.open_parcel_without_version(options.name);
   const auto socket = open_session(parcel);
-  if (!socket && command == "checkin") {
-    context.out.note(fmt::format("{} is not checked out here: nothing to do", parcel.entry.name));
-    return 0;
-  }
+  if (!socket && command == "checkin") return report_nothing_here(context, parcel.entry.name);
   json request{{"command", command}};
   if (!options.message.empty()) request["message"] = options.message;
   const json result =
@@ -79,8 +76,9 @@ int run_discard(CommandContext& context, const std::string& name) {
                                      format_size(status.value("changed_bytes", std::uint64_t{0})),
                                      status.value("version", std::uint64_t{0})));
   const json result = ask_daemon(context, socket, {{"command", "discard"}}, "Discarding " + name);
-  context.out.line(
-      fmt::format("{} is back at version {}, still checked out here", name, result.value("version", std::uint64_t{0})));
+  const auto version = result.value("version", std::uint64_t{0});
+  context.out.done(fmt::format("{} is back at version {}, still checked out here", name, version),
+                   {{"parcel", name}, {"version", version}});
   return 0;
 }
 
@@ -100,7 +98,8 @@ int run_rollback(CommandContext& context, const std::string& name) {
           fmt::format("{} becomes what it was at version {}, as a new version. Go on?", parcel.entry.name, n));
   std::uint64_t made = 0;
   phrase_locked(parcel.entry.name, [&] { made = roll_back(parcel.account, parcel.entry, n); });
-  context.out.line(fmt::format("{}: version {} is a copy of version {}", parcel.entry.name, made, n));
+  context.out.done(fmt::format("{}: version {} is a copy of version {}", parcel.entry.name, made, n),
+                   {{"parcel", parcel.entry.name}, {"version", made}, {"copy_of", n}});
   return 0;
 }
 
@@ -139,30 +138,55 @@ void print_status(CommandContext& context, const std::string& name, const json& 
   if (const std::string event = status.value("last_event", ""); !event.empty()) out.line("LAST     " + event);
 }
 
-int run_stat(CommandContext& context, const std::string& name) {
-  const OpenParcel parcel = context.open_parcel_without_version(name);
-  const auto local = local_state(parcel.account, parcel.entry);
+json status_of(CommandContext& context, const Account& account, const ParcelEntry& parcel) {
+  const auto local = local_state(account, parcel);
   if (!local || !local->daemon_alive) {
     const std::string state = local ? local->state : "not checked out here";
-    if (context.out.json()) {
-      context.out.document({{"schema", 1},
-                            {"parcel", parcel.entry.name},
-                            {"state", state},
-                            {"phase", state},
-                            {"version", local ? local->base : 0}});
-    } else {
-      context.out.line(fmt::format("{}: {}", parcel.entry.name, state));
-    }
-    return 0;
+    return {{"schema", 1},
+            {"parcel", parcel.name},
+            {"state", state},
+            {"phase", state},
+            {"version", local ? local->base : 0}};
   }
-  json status = control_request(control_socket(parcel.account.paths, parcel.entry.id), {{"command", "status"}}, {},
-                                context.stop());
+  json status = control_request(control_socket(account.paths, parcel.id), {{"command", "status"}}, {}, context.stop());
   status.erase("type");
   status["state"] = local->state;
+  return status;
+}
+
+void print_stat(CommandContext& context, const json& status) {
+  const std::string name = status.value("parcel", "");
+  if (status.contains("mount")) return print_status(context, name, status);
+  context.out.line(fmt::format("{}: {}", name, status.value("state", "")));
+}
+
+/// All parcels that are checked out here.
+int run_stat_all(CommandContext& context) {
+  Account account = context.open_account({}, impatient(), false);
+  const Profile profile = read_profile(account);
+  json all = json::array();
+  for (const ParcelEntry& parcel : profile.parcels) {
+    if (local_state(account, parcel)) all.push_back(status_of(context, account, parcel));
+  }
+  if (context.out.json()) {
+    context.out.document({{"schema", 1}, {"parcels", all}});
+    return 0;
+  }
+  if (all.empty()) context.out.note("no parcel is checked out here; isr ls shows all");
+  for (const json& status : all) print_stat(context, status);
+  return 0;
+}
+
+int run_stat(CommandContext& context, const std::string& name) {
+  if (name.empty()) return run_stat_all(context);
+  const ParcelName parsed = parse_parcel_name(name);
+  if (parsed.version.given) throw Error(ErrorKind::kUsage, "what runs here has no other version than its own");
+  Account account = context.open_account(parsed.repository, impatient(), false);
+  const json status = status_of(context, account, find_parcel(read_profile(account), parsed.parcel));
   if (context.out.json()) {
     context.out.document(status);
   } else {
-    print_status(context, parcel.entry.name, status);
+    print_stat(context, status);
   }
   return 0;
 }
@@ -222,7 +246,7 @@ void register_session(App& app) {
 
   auto stat = std::make_shared<std::string>();
   app.command(Group::kEveryday, "stat", "local state, cache and transfer numbers")
-      .argument("NAME", *stat, "the parcel")
+      .optional_argument("NAME", *stat, "the parcel; else all that are checked out here")
       .example("isr stat work", "for people")
       .example("isr stat work --json", "for scripts; \"mount\" is the directory")
       .exit_codes({0, 10, 20})

@@ -17,6 +17,13 @@ std::string rate_of(std::string text) {
 
 }  // namespace
 
+StoreOptions impatient() {
+  StoreOptions options;
+  options.connect_timeout = std::chrono::seconds(2);
+  options.stall_timeout = std::chrono::seconds(2);
+  return options;
+}
+
 CommandContext::CommandContext(GlobalFlags global_flags, std::function<std::stop_token()> stop)
     : flags(std::move(global_flags)), out(flags), stop_(std::move(stop)) {}
 

@@ -39,6 +39,9 @@ struct OpenParcel {
   VersionSelector version;  ///< what followed '@'
 };
 
+/// For commands that show what this host knows: no server is waited for longer than 2 s.
+StoreOptions impatient();
+
 /// What a running command has. Nothing is read from disk or network before it
 /// is asked for, so that help, version and doctor work where all is broken.
 class CommandContext {

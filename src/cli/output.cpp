@@ -152,6 +152,14 @@ void Output::document(const nlohmann::json& document) const {
   line(document.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
+void Output::done(std::string_view text, const nlohmann::json& fields) const {
+  if (!json_) return line(text);
+  nlohmann::json summary = fields;
+  summary["schema"] = 1;
+  summary["type"] = "summary";
+  document(summary);
+}
+
 void Output::note(std::string_view text) const {
   if (!quiet_) write_talk(printable(text) + '\n');
 }

@@ -22,7 +22,9 @@ class Output {
   bool quiet() const noexcept { return quiet_; }
   void line(std::string_view text) const;               ///< stdout
   void document(const nlohmann::json& document) const;  ///< stdout, one line
-  void note(std::string_view text) const;               ///< stderr, unless quiet
+  /// What a command has done: the text on stdout; with --json a summary object with these fields instead.
+  void done(std::string_view text, const nlohmann::json& fields) const;
+  void note(std::string_view text) const;  ///< stderr, unless quiet
   /// "isr: warning: …" on stderr, or a warning object on stdout with --json.
   void warn(std::string_view text) const;
   void error(const Error& error) const;

@@ -124,6 +124,12 @@ json ask_daemon(CommandContext& context, const fs::path& socket, const json& req
       context.stop());
 }
 
+int report_nothing_here(CommandContext& context, const std::string& name) {
+  context.out.note(fmt::format("{} is not checked out here: nothing to do", name));
+  if (context.out.json()) context.out.done("", {{"parcel", name}, {"uploaded", false}, {"unchanged", true}});
+  return 0;
+}
+
 int report_publish(CommandContext& context, const std::string& name, const std::string& done, const json& result) {
   const auto version = result.value("version", std::uint64_t{0});
   const std::string fork = result.value("fork", "");

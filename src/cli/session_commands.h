@@ -31,6 +31,9 @@ void take_out(OpenParcel& parcel, LockMode mode, std::optional<std::uint64_t> n,
 /// Runs body; a lock that another host holds is reported with the parcel's name.
 void phrase_locked(const std::string& name, const std::function<void()>& body);
 
+/// The end of a command that publishes what is not here: it has run to its end before, or never began.
+int report_nothing_here(CommandContext& context, const std::string& name);
+
 /// One request to the daemon, with its progress shown under `title`.
 nlohmann::json ask_daemon(CommandContext& context, const fs::path& socket, const nlohmann::json& request,
                           const std::string& title);

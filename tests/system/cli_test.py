@@ -170,8 +170,26 @@ def test_a_signal_asks_how_far_it_is(world):
     expect_equal(process.wait(timeout=60), 0, "the import goes on")
 
 
+def test_every_command_that_is_done_says_so_in_json(world):
+    host = world.host("a")
+    host.init_repository(world.new_folder("repository"))
+    expect_equal(host.run("create", "lab", "--size", "1M", json=True)["size"], 1 << 20, "create")
+    expect_equal(host.run("stat", json=True)["parcels"], [], "what is checked out here")
+    host.run("checkout", "lab", json=True)
+    everything = host.run("stat", json=True)["parcels"]
+    expect_equal([(p["parcel"], p["state"]) for p in everything], [("lab", "checked out")], "what is checked out here")
+    expect("lab@1  checked out here since" in host.run("stat").out, "stat without a name")
+    host.run("stat", "lab@1", expect=2)
+    for words in (["poweroff", "lab"], ["discard", "lab"], ["checkin", "lab"], ["checkin", "lab"], ["suspend", "lab"],
+                  ["stop", "lab"], ["rollback", "lab@1"], ["lock", "break", "lab"],
+                  ["export", "lab", "--raw", world.folder / "export.raw"]):
+        answer = host.run(*words, "--yes", json=True)
+        expect_equal((answer["type"], answer["parcel"]), ("summary", "lab"), f"isr {words[0]}")
+    expect_equal(host.run("repo", "rm", "home", json=True)["repository"], "home", "repo rm")
+
+
 support.main(test_usage_errors_are_one_line_and_a_suggestion, test_help_and_version_work_where_all_is_broken,
              test_bad_names_and_versions_are_refused_and_escaped, test_a_second_init_changes_nothing,
              test_passwords_come_from_where_they_are_said_to_be, test_prompts_ask_twice_and_leave_the_terminal_as_it_was,
              test_settings_say_where_they_come_from, test_a_closed_pipe_and_a_full_disk_are_noticed,
-             test_a_signal_asks_how_far_it_is)
+             test_a_signal_asks_how_far_it_is, test_every_command_that_is_done_says_so_in_json)
