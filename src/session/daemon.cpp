@@ -14,6 +14,7 @@
 #include "session/background.h"
 #include "session/control.h"
 #include "session/machine.h"
+#include "session/text.h"
 
 namespace isr {
 namespace {
@@ -257,14 +258,16 @@ class Daemon {
     for (;;) {
       // Asked before the text is taken: what is said in between is taken in the next round.
       const bool last = !follow || followed->ended() || stop.stop_requested();
-      const SerialConsole::Text text = followed->since(offset, kConsolePiece);
+      SerialConsole::Text text = followed->since(offset, kConsolePiece);
+      const std::uint64_t seen = text.end();
+      if (!last || text.text.size() == kConsolePiece) text.text.resize(whole_characters(text.text));
       if (!text.text.empty()) {
         reply({{"type", "progress"}, {"console", text.text}, {"offset", text.offset}});
         offset = text.end();
       } else if (last) {
         return {{"offset", offset}, {"ended", followed->ended()}};
       } else {
-        followed->wait_beyond(offset, kConsoleWait, stop);
+        followed->wait_beyond(seen, kConsoleWait, stop);
       }
     }
   }
