@@ -36,15 +36,6 @@ fs::path running_session(const OpenParcel& parcel) {
   return control_socket(parcel.account.paths, parcel.entry.id);
 }
 
-void write_all(std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t n = ::write(STDOUT_FILENO, text.data(), text.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) throw_errno("cannot write to standard output", errno);
-    text.remove_prefix(static_cast<std::size_t>(n));
-  }
-}
-
 /// Lines that are typed here go to the guest.
 void type_lines(const fs::path& socket, const std::stop_token& stop) {
   while (!stop.stop_requested()) {
@@ -72,8 +63,8 @@ int run_console(CommandContext& context, const ConsoleOptions& options) {
   }
   const json result = control_request(
       socket, request,
-      [](const json& line) {
-        if (line.contains("console")) write_all(line.at("console").get<std::string>());
+      [&](const json& line) {
+        if (line.contains("console")) context.out.raw(line.at("console").get<std::string>());
       },
       context.stop());
   if (result.value("ended", false)) context.out.note(fmt::format("the guest of {} has ended", parcel.entry.name));

@@ -148,6 +148,8 @@ void Output::line(std::string_view text) const {
   write_all(STDOUT_FILENO, whole, "stdout");
 }
 
+void Output::raw(std::string_view text) const { write_all(STDOUT_FILENO, text, "stdout"); }
+
 void Output::document(const nlohmann::json& document) const {
   line(document.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }

@@ -21,6 +21,7 @@ class Output {
   bool json() const noexcept { return json_; }
   bool quiet() const noexcept { return quiet_; }
   void line(std::string_view text) const;               ///< stdout
+  void raw(std::string_view text) const;                ///< exactly these bytes on stdout
   void document(const nlohmann::json& document) const;  ///< stdout, one line
   /// What a command has done: the text on stdout; with --json a summary object with these fields instead.
   void done(std::string_view text, const nlohmann::json& fields) const;

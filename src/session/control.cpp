@@ -90,6 +90,12 @@ void send_line(int fd, const json& message) {
   }
 }
 
+/// False while the other side does not read what it was sent. True when it has gone: sending tells.
+bool has_room(int fd) {
+  pollfd poll_fd{fd, POLLOUT, 0};
+  return ::poll(&poll_fd, 1, 0) == 1;
+}
+
 /// Reads lines with a deadline for each.
 class LineReader {
  public:
@@ -107,10 +113,13 @@ class LineReader {
       if (buffer_.size() > kMaxControlLine) throw Error(ErrorKind::kCorrupt, "a control line is too long");
       if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted; run the command again to go on");
       const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now());
-      timed_out_ = left.count() <= 0;
-      if (timed_out_) return std::nullopt;
+      const auto wait = std::clamp(left, milliseconds(0), milliseconds(100));
       pollfd poll_fd{fd_, POLLIN, 0};
-      if (::poll(&poll_fd, 1, static_cast<int>(std::min(left, milliseconds(100)).count())) <= 0) continue;
+      const int ready = ::poll(&poll_fd, 1, static_cast<int>(wait.count()));
+      // The deadline alone says nothing: a command that was stopped (Ctrl-Z) finds it passed, and its answer here.
+      timed_out_ = ready == 0 && left.count() <= 0;
+      if (timed_out_) return std::nullopt;
+      if (ready <= 0) continue;
       char bytes[4096];
       const ssize_t n = ::read(fd_, bytes, sizeof bytes);
       if (n < 0 && errno == EINTR) continue;
@@ -198,11 +207,14 @@ class Server : public ControlServer {
     std::stop_source gone;
     const std::stop_callback forward(ending, [&] { gone.request_stop(); });
     Sync<int> writing;
-    const auto send = [&](const json& message) {
+    // Only the last line waits for a client that is stopped: work, and the lock that it holds, must not.
+    const auto send_if_read = [&](const json& message) {
       auto guard = writing.lock();
+      if (!has_room(fd)) return false;
       send_line(fd, message);
+      return true;
     };
-    send({{"type", "accepted"}});
+    send_if_read({{"type", "accepted"}});
     std::condition_variable_any finished;
     std::mutex mutex;
     // "alive" lines tell a busy daemon from a stopped one.
@@ -211,7 +223,7 @@ class Server : public ControlServer {
       while (!finished.wait_for(lock, stop, kHeartbeat, [&] { return stop.stop_requested(); })) {
         if (stop.stop_requested()) return;
         try {
-          send({{"type", "alive"}});
+          send_if_read({{"type", "alive"}});
         } catch (const Error&) {
           gone.request_stop();  // the client went away; work that somebody asked for goes on
           return;
@@ -224,9 +236,9 @@ class Server : public ControlServer {
           request,
           [&](const json& progress) {
             try {
-              send(progress);
+              return send_if_read(progress);
             } catch (const Error&) {
-              // As above: a command that was killed does not stop what it began.
+              return true;  // as above: a command that was killed does not stop what it began
             }
           },
           gone.get_token());
@@ -238,7 +250,7 @@ class Server : public ControlServer {
     }
     heart.request_stop();
     heart.join();
-    send(last);
+    send_line(fd, last);
   }
 
   fs::path path_;
@@ -275,7 +287,8 @@ std::unique_ptr<ControlServer> start_control_server(const fs::path& socket, Cont
   return std::make_unique<Server>(socket, std::move(handler));
 }
 
-json control_request(const fs::path& socket, const json& request, const ControlReply& progress, std::stop_token stop) {
+json control_request(const fs::path& socket, const json& request, const ControlProgress& progress,
+                     std::stop_token stop) {
   const auto fd = connect_to(socket);
   if (!fd) throw Error(ErrorKind::kDaemon, fmt::format("no session daemon listens at {}", socket.string()));
   send_line(fd->get(), request);

@@ -21,11 +21,13 @@ namespace isr {
 /// uid is refused; a request that is not complete in 10 s is dropped.
 inline constexpr std::size_t kMaxControlLine = 1U << 20U;
 
-using ControlReply = std::function<void(const nlohmann::json&)>;
+/// Sends progress, without waiting. False: the client does not read (it is stopped), and the
+/// line was dropped. True also when the client has gone.
+using ControlReply = std::function<bool(const nlohmann::json&)>;
 /// Runs one request on a thread of its own; what it returns is the result's
 /// fields, what it throws the error. reply() may be called with progress.
 /// `stop` is requested when the client has gone or the server ends: for requests that follow something.
-using ControlHandler = std::function<nlohmann::json(const nlohmann::json& request, const ControlReply& progress,
+using ControlHandler = std::function<nlohmann::json(const nlohmann::json& request, const ControlReply& reply,
                                                     const std::stop_token& stop)>;
 
 class ControlServer {
@@ -35,10 +37,11 @@ class ControlServer {
 /// Error{kDaemon} when the path is taken by a live server or is no socket.
 std::unique_ptr<ControlServer> start_control_server(const fs::path& socket, ControlHandler handler);
 
+using ControlProgress = std::function<void(const nlohmann::json&)>;
 /// One request. Error{kDaemon} when nobody listens, or nothing is heard for 3.5 s;
 /// {kCancelled} on stop; else what the server says.
-nlohmann::json control_request(const fs::path& socket, const nlohmann::json& request, const ControlReply& progress = {},
-                               std::stop_token stop = {});
+nlohmann::json control_request(const fs::path& socket, const nlohmann::json& request,
+                               const ControlProgress& progress = {}, std::stop_token stop = {});
 /// True when somebody listens there.
 bool control_alive(const fs::path& socket);
 

@@ -261,10 +261,10 @@ class Daemon {
       SerialConsole::Text text = followed->since(offset, kConsolePiece);
       const std::uint64_t seen = text.end();
       if (!last || text.text.size() == kConsolePiece) text.text.resize(whole_characters(text.text));
-      if (!text.text.empty()) {
-        reply({{"type", "progress"}, {"console", text.text}, {"offset", text.offset}});
+      const bool said = !text.text.empty();
+      if (said && reply({{"type", "progress"}, {"console", text.text}, {"offset", text.offset}})) {
         offset = text.end();
-      } else if (last) {
+      } else if (stop.stop_requested() || (last && !said)) {
         return {{"offset", offset}, {"ended", followed->ended()}};
       } else {
         followed->wait_beyond(seen, kConsoleWait, stop);

@@ -1,0 +1,159 @@
+#include "session/control.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <future>
+#include <nlohmann/json.hpp>
+
+#include "support/error_kind.h"
+#include "support/raw_socket.h"
+
+using namespace isr;
+using nlohmann::json;
+using test::kind_thrown;
+
+namespace {
+
+json echo(const json& request, const ControlReply&, const std::stop_token&) { return {{"said", request}}; }
+
+struct Place {
+  TempDirectory directory;
+  fs::path socket = directory.path() / "ctl" / "parcel";
+};
+
+/// A client that keeps to nothing.
+UniqueFd connect_raw(const fs::path& socket) {
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string name = socket.string();
+  std::copy(name.begin(), name.end(), address.sun_path);
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) fd.reset();
+  return fd;
+}
+
+}  // namespace
+
+TEST_CASE("a request is answered with what its handler returns or throws", "[session]") {
+  const Place place;
+  const auto server = start_control_server(
+      place.socket, [](const json& request, const ControlReply& reply, const std::stop_token&) -> json {
+        reply({{"type", "progress"}, {"step", "work"}});
+        if (request.value("command", "") == "fail") throw Error(ErrorKind::kLocked, "locked", {"do this"});
+        return {{"n", 7}};
+      });
+  std::vector<std::string> steps;
+  const json answer = control_request(place.socket, {{"command", "go"}},
+                                      [&](const json& line) { steps.push_back(line.value("step", "")); });
+  CHECK(answer.value("n", 0) == 7);
+  CHECK(steps == std::vector<std::string>{"work"});
+  CHECK(kind_thrown([&] { control_request(place.socket, {{"command", "fail"}}); }) == ErrorKind::kLocked);
+}
+
+TEST_CASE("whatever is said to a control socket, the next request is answered", "[session]") {
+  const Place place;
+  const auto server = start_control_server(place.socket, echo);
+  const std::vector<std::string> junk = {"\n",
+                                         "null\n",
+                                         "[]\n",
+                                         "{\n",
+                                         "{\"command\":7}\n",
+                                         "{\"a\":1,\"a\":2}\n",
+                                         std::string(100'000, '[') + "\n",
+                                         "{\"a\":" + std::string(100'000, '{') + "\n",
+                                         std::string("\0\xff\n", 3),
+                                         std::string(kMaxControlLine + 8192, 'x')};
+  for (const auto& line : junk) {
+    const UniqueFd client = connect_raw(place.socket);
+    REQUIRE(client);
+    test::send_all(client.get(), line);
+    ::shutdown(client.get(), SHUT_WR);
+    test::receive_all(client.get());  // until it is closed
+  }
+  CHECK(control_request(place.socket, {{"a", 1}}).at("said") == json{{"a", 1}});
+}
+
+TEST_CASE("ten thousand connections, some of them silent, leave a control socket usable", "[session]") {
+  const Place place;
+  const auto server = start_control_server(place.socket, echo);
+  std::vector<UniqueFd> silent;
+  for (int i = 0; i < 10'000; ++i) {
+    UniqueFd client = connect_raw(place.socket);
+    if (client && i % 250 == 0) {
+      test::send_all(client.get(), "{\"comm");
+      silent.push_back(std::move(client));
+    }
+  }
+  CHECK(control_request(place.socket, {{"a", 1}}).at("said") == json{{"a", 1}});
+}
+
+TEST_CASE("a client that does not read holds nobody's work up", "[session]") {
+  const Place place;
+  std::promise<bool> done;
+  const auto server =
+      start_control_server(place.socket, [&](const json&, const ControlReply& reply, const std::stop_token&) -> json {
+        bool all_sent = true;
+        for (int i = 0; i < 5'000; ++i) all_sent = reply({{"type", "progress"}, {"n", i}}) && all_sent;
+        done.set_value(all_sent);
+        return {{"n", 7}};
+      });
+  const UniqueFd client = connect_raw(place.socket);
+  REQUIRE(test::send_all(client.get(), "{}\n"));
+  auto all_sent = done.get_future();
+  REQUIRE(all_sent.wait_for(std::chrono::seconds(60)) == std::future_status::ready);
+  CHECK_FALSE(all_sent.get());
+  // When it reads again, the answer is there, at the end of whole lines.
+  const std::string said = test::receive_all(client.get());
+  REQUIRE(said.ends_with("\n"));
+  const auto last = said.rfind('\n', said.size() - 2);
+  CHECK(parse_control_line(said.substr(last + 1)).value("n", 0) == 7);
+}
+
+TEST_CASE("a socket's path that is taken is respected, a dead one's is taken over", "[session]") {
+  const Place place;
+  CHECK_FALSE(control_alive(place.socket));
+  CHECK(kind_thrown([&] { control_request(place.socket, {}); }) == ErrorKind::kDaemon);
+  SECTION("by a daemon that lives") {
+    const auto server = start_control_server(place.socket, echo);
+    CHECK(kind_thrown([&] { start_control_server(place.socket, echo); }) == ErrorKind::kDaemon);
+    CHECK(control_alive(place.socket));
+  }
+  SECTION("by a file") {
+    make_private_directory(place.socket.parent_path());
+    create_file(place.socket, {});
+    CHECK(kind_thrown([&] { start_control_server(place.socket, echo); }) == ErrorKind::kDaemon);
+    CHECK(kind_thrown([&] { control_request(place.socket, {}); }) == ErrorKind::kDaemon);
+    CHECK(fs::is_regular_file(place.socket));
+  }
+  SECTION("by a symlink to another daemon's") {
+    const auto server = start_control_server(place.directory.path() / "other", echo);
+    make_private_directory(place.socket.parent_path());
+    fs::create_symlink(place.directory.path() / "other", place.socket);
+    CHECK(kind_thrown([&] { control_request(place.socket, {}); }) == ErrorKind::kDaemon);
+  }
+  SECTION("by what a killed daemon left") {
+    UniqueFd left(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    const std::string name = place.socket.string();
+    std::copy(name.begin(), name.end(), address.sun_path);
+    make_private_directory(place.socket.parent_path());
+    REQUIRE(::bind(left.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    left.reset();
+    CHECK_FALSE(control_alive(place.socket));
+    const auto server = start_control_server(place.socket, echo);
+    CHECK(control_alive(place.socket));
+  }
+}
+
+TEST_CASE("a daemon of another user is not talked to", "[session]") {
+  if (::geteuid() != 0) return;  // nobody else can make one
+  const Place place;
+  const auto server = start_control_server(place.socket, echo);
+  REQUIRE(::lchown(place.socket.c_str(), 65534, 65534) == 0);
+  CHECK(kind_thrown([&] { control_request(place.socket, {{"a", 1}}); }) == ErrorKind::kDaemon);
+  CHECK(kind_thrown([&] { control_alive(place.socket); }) == ErrorKind::kDaemon);
+}
