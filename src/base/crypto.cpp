@@ -29,8 +29,11 @@ using Pkey = std::unique_ptr<EVP_PKEY, FreeWith<EVP_PKEY_free>>;
 
 [[noreturn]] void fail(std::string_view what) {
   char text[256] = "no reason given";
-  if (const auto code = ERR_get_error(); code != 0) ERR_error_string_n(code, text, sizeof text);
+  const auto code = ERR_get_error();
+  if (code != 0) ERR_error_string_n(code, text, sizeof text);
   ERR_clear_error();
+  if (ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE)
+    throw Error(ErrorKind::kFailed, fmt::format("out of memory: {}", what));
   throw Error(ErrorKind::kBug, fmt::format("OpenSSL: {}: {}", what, text));
 }
 

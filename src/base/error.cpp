@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <filesystem>
+#include <new>
 #include <system_error>
 
 namespace isr {
@@ -75,6 +77,18 @@ ErrorKind error_kind_from_name(std::string_view name) noexcept {
     if (meaning.name == name) return meaning.kind;
   }
   return ErrorKind::kFailed;
+}
+
+Error as_error(const std::exception& failure) {
+  if (const auto* known = dynamic_cast<const Error*>(&failure)) return *known;
+  if (const auto* files = dynamic_cast<const std::filesystem::filesystem_error*>(&failure)) {
+    return {ErrorKind::kIo, fmt::format("{}: {}", files->path1().string(), files->code().message())};
+  }
+  if (dynamic_cast<const std::bad_alloc*>(&failure) != nullptr) return {ErrorKind::kFailed, "out of memory"};
+  if (const auto* system = dynamic_cast<const std::system_error*>(&failure)) {  // a thread could not be started
+    return {ErrorKind::kFailed, fmt::format("the system has no resources left: {}", system->code().message())};
+  }
+  return {ErrorKind::kBug, fmt::format("unexpected: {}", failure.what())};
 }
 
 void throw_errno(std::string_view what, int errno_value) {

@@ -56,6 +56,10 @@ std::string_view to_name(ErrorKind kind) noexcept;
 /// The inverse of to_name(); kFailed for an unknown name.
 ErrorKind error_kind_from_name(std::string_view name) noexcept;
 
+/// Any failure as the one classification: an Error is itself, what the file system's library
+/// throws is kIo, want of memory or threads kFailed, anything else kBug.
+Error as_error(const std::exception& failure);
+
 /// Throws Error{kIo} with `what` and the text of `errno_value`. ENOSPC, EDQUOT
 /// and EFBIG are named as such.
 [[noreturn]] void throw_errno(std::string_view what, int errno_value);

@@ -286,12 +286,8 @@ int App::run(int argc, char** argv) noexcept {
   flags.json = asks_for_json(argc, argv);
   try {
     return impl_->run(argc, argv, flags);
-  } catch (const Error& error) {
-    return report_failure(flags, error);
-  } catch (const std::bad_alloc&) {
-    return report_failure(flags, Error(ErrorKind::kFailed, "out of memory"));
   } catch (const std::exception& error) {
-    return report_failure(flags, Error(ErrorKind::kBug, fmt::format("unexpected: {}", error.what())));
+    return report_failure(flags, as_error(error));
   }
 }
 

@@ -148,12 +148,8 @@ Bytes read_background_secret() {
 void background_ready() { say({{"ready", true}}); }
 
 void background_failed(const std::exception& error) {
-  json line{{"ready", false}, {"kind", "bug"}, {"message", error.what()}};
-  if (const auto* known = dynamic_cast<const Error*>(&error)) {
-    line["kind"] = to_name(known->kind());
-    line["hints"] = known->hints();
-  }
-  say(line);
+  const Error known = as_error(error);
+  say({{"ready", false}, {"kind", to_name(known.kind())}, {"message", known.what()}, {"hints", known.hints()}});
 }
 
 }  // namespace isr

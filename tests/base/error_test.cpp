@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <filesystem>
+#include <new>
 #include <set>
 
 using namespace isr;
@@ -50,4 +52,17 @@ TEST_CASE("a full disk is named as such", "[base]") {
       CHECK_THAT(error.what(), Catch::StartsWith("cannot write x: ") && Catch::Contains(words));
     }
   }
+}
+
+TEST_CASE("whatever was thrown has one kind and words for a person", "[base]") {
+  const Error own = as_error(Error(ErrorKind::kLocked, "locked", {"wait"}));
+  CHECK(own.kind() == ErrorKind::kLocked);
+  CHECK(own.hints() == std::vector<std::string>{"wait"});
+  const auto code = std::make_error_code(std::errc::filename_too_long);
+  const Error file = as_error(std::filesystem::filesystem_error("status", "/a/long/name", code));
+  CHECK(file.kind() == ErrorKind::kIo);
+  CHECK(std::string(file.what()).find("/a/long/name") != std::string::npos);
+  CHECK(as_error(std::bad_alloc()).kind() == ErrorKind::kFailed);
+  CHECK(as_error(std::system_error(EAGAIN, std::generic_category())).kind() == ErrorKind::kFailed);
+  CHECK(as_error(std::logic_error("never")).kind() == ErrorKind::kBug);
 }
