@@ -63,6 +63,19 @@ ucred peer_of(int connection) {
 
 bool same_user(int connection) { return peer_of(connection).uid == ::geteuid(); }
 
+/// `pid` when it is known who should have answered.
+[[noreturn]] void throw_silent(std::optional<pid_t> pid = {}) {
+  const double seconds = static_cast<double>(kSilence.count()) / 1000;
+  if (!pid) {
+    throw Error(ErrorKind::kDaemon, fmt::format("the session daemon does not answer (waited {} s)", seconds),
+                {"run the command again; what was written is kept"});
+  }
+  throw Error(ErrorKind::kDaemon,
+              fmt::format("the session daemon, process {}, does not answer (waited {} s)", *pid, seconds),
+              {fmt::format("kill -CONT {}    when somebody has stopped it", *pid),
+               fmt::format("kill -9 {}    else, and run the command again; what was written is kept", *pid)});
+}
+
 /// nullopt: nobody listens.
 std::optional<UniqueFd> connect_to(const fs::path& socket) {
   struct stat info {};
@@ -74,8 +87,14 @@ std::optional<UniqueFd> connect_to(const fs::path& socket) {
     throw Error(ErrorKind::kDaemon, fmt::format("{} belongs to another user", socket.string()));
   }
   UniqueFd fd = new_socket();
+  // A daemon that is stopped accepts nobody; behind those who have asked it before, even connecting waits.
+  const timeval limit{std::chrono::duration_cast<std::chrono::seconds>(kSilence).count(), 0};
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
   const SocketAddress address(socket);
-  if (::connect(fd.get(), address.get(), sizeof(sockaddr_un)) != 0) return std::nullopt;
+  if (::connect(fd.get(), address.get(), sizeof(sockaddr_un)) != 0) {
+    if (errno == EAGAIN) throw_silent();
+    return std::nullopt;
+  }
   if (!same_user(fd.get())) throw Error(ErrorKind::kDaemon, fmt::format("another user answers at {}", socket.string()));
   return fd;
 }
@@ -177,10 +196,15 @@ class Server : public ControlServer {
   void accept_loop(const std::stop_token& stop) {
     while (!stop.stop_requested()) {
       connections_.remove_if([](const Connection& c) { return c.done.load(); });
+      // More wait to be accepted: those that are here get their answer, or are silent and dropped in time.
+      if (connections_.size() >= kMaxConnections) {
+        std::this_thread::sleep_for(milliseconds(5));
+        continue;
+      }
       pollfd poll_fd{listener_.get(), POLLIN, 0};
       if (::poll(&poll_fd, 1, 100) <= 0) continue;
       UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-      if (!fd || !same_user(fd.get()) || connections_.size() >= kMaxConnections) continue;
+      if (!fd || !same_user(fd.get())) continue;
       Connection& connection = connections_.emplace_back();
       connection.fd = std::move(fd);
       connection.thread = std::jthread([this, &connection](const std::stop_token& ending) {
@@ -243,10 +267,8 @@ class Server : public ControlServer {
           },
           gone.get_token());
       last["type"] = "result";
-    } catch (const Error& error) {
-      last = error_line(error);
     } catch (const std::exception& error) {
-      last = error_line(Error(ErrorKind::kBug, error.what()));
+      last = error_line(as_error(error));
     }
     heart.request_stop();
     heart.join();
@@ -296,16 +318,9 @@ json control_request(const fs::path& socket, const json& request, const ControlP
   for (;;) {
     const auto line = reader.next(kSilence, stop);
     if (!line) {
-      if (!reader.timed_out()) {
-        throw Error(ErrorKind::kDaemon, "the session daemon ended before it answered",
-                    {"run the command again; what was written is kept"});
-      }
-      const pid_t pid = peer_of(fd->get()).pid;
-      throw Error(
-          ErrorKind::kDaemon,
-          fmt::format("the session daemon, process {}, does not answer (waited {} s)", pid, kSilence.count() / 1000.0),
-          {fmt::format("kill -CONT {}    when somebody has stopped it", pid),
-           fmt::format("kill -9 {}    else, and run the command again; what was written is kept", pid)});
+      if (reader.timed_out()) throw_silent(peer_of(fd->get()).pid);
+      throw Error(ErrorKind::kDaemon, "the session daemon ended before it answered",
+                  {"run the command again; what was written is kept"});
     }
     json message = parse_control_line(*line);
     const std::string type = message.value("type", "");

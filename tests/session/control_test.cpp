@@ -24,13 +24,27 @@ struct Place {
   fs::path socket = directory.path() / "ctl" / "parcel";
 };
 
-/// A client that keeps to nothing.
-UniqueFd connect_raw(const fs::path& socket) {
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+sockaddr_un address_of(const fs::path& socket) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   const std::string name = socket.string();
   std::copy(name.begin(), name.end(), address.sun_path);
+  return address;
+}
+
+/// A socket as a daemon has that is stopped, or was killed.
+UniqueFd bind_raw(const fs::path& socket) {
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  make_private_directory(socket.parent_path());
+  const sockaddr_un address = address_of(socket);
+  REQUIRE(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  return fd;
+}
+
+/// A client that keeps to nothing.
+UniqueFd connect_raw(const fs::path& socket, int flags = 0) {
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0));
+  const sockaddr_un address = address_of(socket);
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) fd.reset();
   return fd;
 }
@@ -135,14 +149,7 @@ TEST_CASE("a socket's path that is taken is respected, a dead one's is taken ove
     CHECK(kind_thrown([&] { control_request(place.socket, {}); }) == ErrorKind::kDaemon);
   }
   SECTION("by what a killed daemon left") {
-    UniqueFd left(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    const std::string name = place.socket.string();
-    std::copy(name.begin(), name.end(), address.sun_path);
-    make_private_directory(place.socket.parent_path());
-    REQUIRE(::bind(left.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
-    left.reset();
+    bind_raw(place.socket);
     CHECK_FALSE(control_alive(place.socket));
     const auto server = start_control_server(place.socket, echo);
     CHECK(control_alive(place.socket));
@@ -156,4 +163,13 @@ TEST_CASE("a daemon of another user is not talked to", "[session]") {
   REQUIRE(::lchown(place.socket.c_str(), 65534, 65534) == 0);
   CHECK(kind_thrown([&] { control_request(place.socket, {{"a", 1}}); }) == ErrorKind::kDaemon);
   CHECK(kind_thrown([&] { control_alive(place.socket); }) == ErrorKind::kDaemon);
+}
+
+TEST_CASE("a daemon that is stopped is found mute, however many have asked it before", "[session]") {
+  const Place place;
+  const UniqueFd listener = bind_raw(place.socket);
+  REQUIRE(::listen(listener.get(), 2) == 0);
+  std::vector<UniqueFd> before;
+  while (UniqueFd client = connect_raw(place.socket, SOCK_NONBLOCK)) before.push_back(std::move(client));
+  CHECK(kind_thrown([&] { control_request(place.socket, {{"a", 1}}); }) == ErrorKind::kDaemon);
 }
