@@ -29,17 +29,19 @@ struct SyncOptions {
 
 int run_checkout(CommandContext& context, const CheckoutOptions& options) {
   OpenParcel parcel = context.open_parcel(options.name);
+  fs::path socket;
   if (!local_state(parcel.account, parcel.entry)) {
     VersionSelector selector = parcel.version;
     if (options.version) selector.number = options.version;
     parcel.account.online("checking out " + parcel.entry.name);
     std::optional<std::uint64_t> n;
     if (selector.number || selector.back != 0) n = resolve_version(parcel.account, parcel.entry, selector);
-    take_out(parcel, LockMode::kCheckout, n, options.take_lock);
+    socket = take_out(parcel, LockMode::kCheckout, n, options.take_lock);
   } else if (options.version || parcel.version.given) {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here already", parcel.entry.name));
+  } else {
+    socket = start_session_daemon(parcel.account, parcel.entry);
   }
-  const fs::path socket = start_session_daemon(parcel.account, parcel.entry);
   const json status = control_request(socket, {{"command", "status"}}, {}, context.stop());
   if (context.out.json()) {
     context.out.document({{"schema", 1},

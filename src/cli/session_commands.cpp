@@ -33,13 +33,13 @@ void give_back(const fs::path& socket) {
   }
 }
 
-void check_out(OpenParcel& parcel, const RunOptions& options, bool fresh) {
+fs::path check_out(OpenParcel& parcel, const RunOptions& options, bool fresh) {
   VersionSelector selector = parcel.version;
   if (options.version) selector.number = options.version;
   parcel.account.online("resuming " + parcel.entry.name);
   const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, selector);
   if (!fresh) check_memory_loads_here(parcel, loaded);
-  take_out(parcel, LockMode::kAttended, loaded.head.head.n, options.take_lock);
+  return take_out(parcel, LockMode::kAttended, loaded.head.head.n, options.take_lock);
 }
 
 /// What is in the drive when it boots, after what the command line says of it.
@@ -87,9 +87,15 @@ void phrase_locked(const std::string& name, const std::function<void()>& body) {
   }
 }
 
-void take_out(OpenParcel& parcel, LockMode mode, std::optional<std::uint64_t> n, bool take_lock) {
+fs::path take_out(OpenParcel& parcel, LockMode mode, std::optional<std::uint64_t> n, bool take_lock) {
   const std::optional<std::string> steal = take_lock ? std::optional<std::string>("--take-lock") : std::nullopt;
   phrase_locked(parcel.entry.name, [&] { Session::create(parcel.account, parcel.entry, mode, n, steal); });
+  try {
+    return start_session_daemon(parcel.account, parcel.entry);
+  } catch (const Error&) {
+    Session::undo_create(parcel.account, parcel.entry);
+    throw;
+  }
 }
 
 void add_run_flags(Command& command, RunOptions& options) {
@@ -176,8 +182,8 @@ int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
     confirm(context.flags, fmt::format("{} is suspended; starting it drops its memory. Start?", name));
   }
   const auto cdrom = choose_cdrom(context, parcel, options);
-  if (!local) check_out(parcel, options, fresh);
-  const fs::path socket = start_session_daemon(parcel.account, parcel.entry);
+  const fs::path socket =
+      local ? start_session_daemon(parcel.account, parcel.entry) : check_out(parcel, options, fresh);
   json request{
       {"command", fresh ? "start" : "resume"},
       {"network", !options.no_network},

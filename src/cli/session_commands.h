@@ -26,8 +26,9 @@ std::optional<fs::path> open_session(const OpenParcel& parcel);
 /// As open_session(); Error{kNotFound} "not checked out here".
 fs::path require_session(const OpenParcel& parcel);
 
-/// Session::create() of version n, or the newest. Error{kLocked} in the parcel's own name, with what to do.
-void take_out(OpenParcel& parcel, LockMode mode, std::optional<std::uint64_t> n, bool take_lock);
+/// Session::create() of version n, or the newest, and its daemon; when that cannot start, the lock is given back.
+/// Error{kLocked} in the parcel's own name, with what to do.
+fs::path take_out(OpenParcel& parcel, LockMode mode, std::optional<std::uint64_t> n, bool take_lock);
 /// Runs body; a lock that another host holds is reported with the parcel's name.
 void phrase_locked(const std::string& name, const std::function<void()>& body);
 

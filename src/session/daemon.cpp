@@ -266,6 +266,8 @@ class Daemon {
         offset = text.end();
       } else if (stop.stop_requested() || (last && !said)) {
         return {{"offset", offset}, {"ended", followed->ended()}};
+      } else if (said) {
+        std::this_thread::sleep_for(kConsoleWait);  // the listener takes nothing now
       } else {
         followed->wait_beyond(seen, kConsoleWait, stop);
       }

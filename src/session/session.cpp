@@ -80,6 +80,34 @@ void write_first_state(const Account& account, const ParcelEntry& parcel, const 
   write_session_state(directory, account.device_key, state);
 }
 
+LockRecord lock_record_of(const Account& account, const SessionState& state) {
+  LockRecord record;
+  record.s = state.lock_s;
+  record.host = account.host.host;
+  record.host_id = account.host.host_id;
+  record.held = true;
+  record.mode = state.lock_mode;
+  record.base = state.base;
+  record.since = state.since;
+  return record;
+}
+
+void release_lock(const Account& account, const ParcelEntry& parcel, const SessionState& state) {
+  if (account.offline()) return;
+  try {
+    account.lock(parcel).release(lock_record_of(account, state));
+  } catch (const Error& error) {
+    log::warn("the lock of {} was not released: {}", parcel.name, error.what());
+  }
+}
+
+void remove_directory(const fs::path& directory) {
+  const fs::path ended = ended_directory(directory);
+  fs::remove_all(ended);
+  fs::rename(directory, ended);  // at once, so that no half of a session is ever found
+  fs::remove_all(ended);
+}
+
 }  // namespace
 
 std::shared_ptr<PackStore> open_cache(const Paths& paths, const Config& config) {
@@ -115,6 +143,17 @@ void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode,
     lock.release(record);
     throw;
   }
+}
+
+void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
+  const fs::path directory = account.parcel_directory(parcel);
+  const auto flock = FileLock::try_acquire(directory / "lock");
+  const auto state = read_session_state(directory, account.device_key, parcel.id);
+  if (!flock || !state) return;
+  const fs::path journal = directory / "journal";
+  if (fs::exists(journal) && !fs::is_empty(journal)) return;
+  release_lock(account, parcel, *state);
+  remove_directory(directory);
 }
 
 Session::Session(Account& account, const ParcelEntry& parcel)
@@ -258,18 +297,9 @@ Bytes Session::device_state() {
 }
 
 void Session::end() {
-  if (!account_.offline()) {
-    try {
-      account_.lock(parcel_).release(lock_record());
-    } catch (const Error& error) {
-      log::warn("the lock of {} was not released: {}", parcel_.name, error.what());
-    }
-  }
+  release_lock(account_, parcel_, state_);
   cancel();
-  const fs::path ended = ended_directory(directory_);
-  fs::remove_all(ended);
-  fs::rename(directory_, ended);  // at once, so that no half of a session is ever found
-  fs::remove_all(ended);
+  remove_directory(directory_);
 }
 
 void Session::discard() {
@@ -283,17 +313,7 @@ void Session::discard() {
   journal_->collect();
 }
 
-LockRecord Session::lock_record() const {
-  LockRecord record;
-  record.s = state_.lock_s;
-  record.host = account_.host.host;
-  record.host_id = account_.host.host_id;
-  record.held = true;
-  record.mode = state_.lock_mode;
-  record.base = state_.base;
-  record.since = state_.since;
-  return record;
-}
+LockRecord Session::lock_record() const { return lock_record_of(account_, state_); }
 
 void Session::renew_lock() {
   if (account_.offline() || state_.lock_mode != LockMode::kAttended) return;

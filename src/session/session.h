@@ -33,6 +33,9 @@ class Session {
   /// Error{kLocked}, {kNotFound}, {kHistory}. `n` absent: the newest.
   static void create(Account& account, const ParcelEntry& parcel, LockMode mode, std::optional<std::uint64_t> n,
                      const std::optional<std::string>& steal_reason);
+  /// Takes back what create() just made, when nothing could be started on it. Does nothing while
+  /// another process has the session, or once something was written in it.
+  static void undo_create(const Account& account, const ParcelEntry& parcel);
   /// Opens what create() made, or what a crash left: replays the journal. A
   /// running phase becomes checkedout: what a crash leaves of memory is worthless.
   Session(Account& account, const ParcelEntry& parcel);
