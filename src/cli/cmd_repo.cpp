@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/crypto.h"
 #include "base/file.h"
 #include "cli/app.h"
 #include "cli/commands.h"
@@ -49,20 +50,37 @@ void refuse_taken_name(CommandContext& context, const std::string& name) {
 }
 
 /// A new repository; or one that an interrupted init made, in which nobody is yet.
-void make_repository(BlobStore& store) {
+void make_repository(BlobStore& store, const RepositoryEntry& entry) {
   try {
     init_repository(store);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kUsage) throw;
     const auto users = store.list("users/");
-    if (!users || !users->empty()) throw;
+    if (users && users->empty()) return;
+    throw Error(ErrorKind::kUsage, error.what(), {fmt::format("isr repo add {} {}    uses it", entry.name, entry.url)});
   }
 }
 
-/// The recovery key where it was wanted; true when the file has it.
-bool keep_recovery_key(const std::string& file, const std::string& text) {
-  if (file.empty()) return false;
-  return create_file(fs::absolute(file), as_bytes(text + "\n")) == CreateResult::kCreated;
+/// Makes the user. The recovery key is in a file before there is anything that it opens, so that neither a
+/// full disk nor a kill loses it; the file's own name appears when all is done. True when the file has it.
+bool make_user(CommandContext& context, const RepositoryEntry& entry, BlobStore& store, const std::string& password,
+               const Key& recovery, const std::string& file) {
+  if (file.empty()) {
+    create_user(context.paths(), entry, store, password, recovery);
+    return false;
+  }
+  const Bytes text = to_bytes(as_bytes(format_recovery_key(recovery) + "\n"));
+  const fs::path partial = fs::absolute(file + ".partial");
+  replace_file(partial, text);
+  try {
+    create_user(context.paths(), entry, store, password, recovery);
+  } catch (const Error&) {
+    remove_if_exists(partial);
+    throw;
+  }
+  const bool kept = create_file(fs::absolute(file), text) == CreateResult::kCreated;
+  remove_if_exists(partial);
+  return kept;
 }
 
 void print_new_repository(CommandContext& context, const RepositoryEntry& entry, const std::string& recovery,
@@ -91,14 +109,15 @@ int run_init(CommandContext& context, const InitOptions& options) {
     throw Error(ErrorKind::kUsage, fmt::format("{} exists already", options.recovery_file),
                 {"name a new file for the recovery key"});
   }
+  // First, so that a command that has no password leaves nothing behind.
+  const std::string password = new_password(context, fmt::format("New password of {} at {}: ", entry.user, entry.name));
   prepare_store_location(entry.url);
   const BlobStorePtr store = open_store(entry.url);
-  make_repository(*store);
-  const std::string password = new_password(context, fmt::format("New password of {} at {}: ", entry.user, entry.name));
-  const std::string recovery = format_recovery_key(create_user(context.paths(), entry, *store, password));
-  const bool kept = keep_recovery_key(options.recovery_file, recovery);
+  make_repository(*store, entry);
+  const Key recovery = random_key();
+  const bool kept = make_user(context, entry, *store, password, recovery, options.recovery_file);
   context.config().add_repository(entry);
-  print_new_repository(context, entry, recovery, kept ? options.recovery_file : "");
+  print_new_repository(context, entry, format_recovery_key(recovery), kept ? options.recovery_file : "");
   return 0;
 }
 

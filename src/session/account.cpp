@@ -117,23 +117,29 @@ UserKeys unlock(const fs::path& directory, const RepositoryEntry& entry, Reached
   return keys;
 }
 
-Key open_device_key(const fs::path& file, const UserKeys& keys) {
+[[noreturn]] void refuse_device_key(const fs::path& file, std::string_view why) {
+  throw Error(ErrorKind::kCorrupt, fmt::format("{} {}", file.string(), why),
+              {"unsynced changes on this host are sealed under it: restore the file from a backup,",
+               fmt::format("or give them up: mv {0} {0}.broken", file.parent_path().string())});
+}
+
+/// `in_use`: something here is sealed under it already.
+Key open_device_key(const fs::path& file, const UserKeys& keys, bool in_use) {
   const Key wrapping = hkdf_sha256(keys.domain_secret.view(), {}, "isr1/device");
   const Bytes aad = to_bytes(as_bytes("isr1/device-key"));
   if (const auto box = read_file_if_exists(file, kMaxSmallFile)) {
     const auto opened = open_box(wrapping, aad, *box);
     if (!opened || opened->size() != Key::kSize) {
-      throw Error(ErrorKind::kCorrupt, fmt::format("{} does not open: it is damaged, or another user's", file.string()),
-                  {"unsynced changes on this host are sealed under it: restore the file from a backup,",
-                   fmt::format("or give them up: mv {0} {0}.broken", file.parent_path().string())});
+      refuse_device_key(file, "does not open: it is damaged, or another user's");
     }
     Key key;
     std::copy(opened->begin(), opened->end(), key.value.begin());
     return key;
   }
+  if (in_use) refuse_device_key(file, "is missing");
   const Key key = random_key();
   if (create_file(file, seal_box(wrapping, aad, key.view())) == CreateResult::kCreated) return key;
-  return open_device_key(file, keys);  // another process was first
+  return open_device_key(file, keys, in_use);  // another process was first
 }
 
 std::string open_host_id(const fs::path& file) {
@@ -178,9 +184,11 @@ Account finish(const Paths& paths, const RepositoryEntry& entry, Reached reached
   account.store_options = store_options;
   account.state_directory = state_directory_of(paths, account.info, entry.user);
   make_private_directory(account.state_directory);
-  account.device_key = open_device_key(account.state_directory / "device-key", account.keys);
+  const fs::path trust = account.state_directory / "trust.db";
+  const bool in_use = fs::exists(trust);  // asked first: another process may be making both, the key before it
+  account.device_key = open_device_key(account.state_directory / "device-key", account.keys, in_use);
   account.host = {host_name(), open_host_id(account.state_directory / "host-id")};
-  account.trust = std::make_shared<TrustStore>(account.state_directory / "trust.db", account.device_key);
+  account.trust = std::make_shared<TrustStore>(trust, account.device_key);
   return account;
 }
 
@@ -251,9 +259,9 @@ Account open_account_with_keys(const Paths& paths, const RepositoryEntry& entry,
   return finish(paths, entry, reach(paths, entry, options), keys, options.store);
 }
 
-Key create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, const std::string& passphrase) {
+void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, const std::string& passphrase,
+                 const Key& recovery) {
   const UserKeys keys = generate_user_keys(entry.user);
-  const Key recovery = random_key();
   const Bytes keybox = make_keybox(keys, passphrase, recovery);
   const RepositoryInfo info = read_repository_info(store);
   put_first_keybox(store, entry.user, keybox);
@@ -262,7 +270,6 @@ Key create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& sto
   Account account = finish(paths, entry, {borrowed, info}, keys, {});
   replace_file(account.state_directory / "keybox", keybox);
   change_profile(account, [](Profile&) {});
-  return recovery;
 }
 
 }  // namespace isr

@@ -77,9 +77,10 @@ Account open_account_with_keys(const Paths& paths, const RepositoryEntry& entry,
 void pin_repository(const Paths& paths, const RepositoryEntry& entry, const RepositoryInfo& info);
 /// What was pinned, or seen first, there. nullopt: never used on this host.
 std::optional<RepositoryInfo> pinned_repository(const Paths& paths, const RepositoryEntry& entry);
-/// repo init: pin, keys, keybox, empty profile. Returns the recovery key.
-/// Error{kUsage} when the user exists.
-Key create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, const std::string& passphrase);
+/// repo init: pin, keys, keybox, empty profile. The recovery key is the caller's, who keeps it before
+/// there is anything that it opens. Error{kUsage} when the user exists.
+void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, const std::string& passphrase,
+                 const Key& recovery);
 
 Bytes encode_profile(const Profile& profile);
 /// Error{kCorrupt}: ids, names, epochs and counts are checked.

@@ -28,13 +28,13 @@ PasswordSource never_asked() {
 struct Place {
   TempDirectory directory;
   RepositoryEntry entry{"home", (directory.path() / "repository").string(), "alice"};
-  Key recovery;
+  Key recovery = random_key();
 
   Place() {
     prepare_store_location(entry.url);
     const auto store = open_store(entry.url);
     init_repository(*store);
-    recovery = create_user(host("here"), entry, *store, "correct horse");
+    create_user(host("here"), entry, *store, "correct horse", recovery);
   }
   Paths host(const std::string& name) const {
     Paths paths;
@@ -95,7 +95,8 @@ TEST_CASE("a user that the repository does not have is denied without being aske
 TEST_CASE("a second init of the same user changes nothing", "[session]") {
   const Place place;
   const auto store = open_store(place.entry.url);
-  CHECK(kind_thrown([&] { create_user(place.host("there"), place.entry, *store, "other"); }) == ErrorKind::kUsage);
+  CHECK(kind_thrown([&] { create_user(place.host("there"), place.entry, *store, "other", random_key()); }) ==
+        ErrorKind::kUsage);
   CHECK(kind_thrown([&] { init_repository(*store); }) == ErrorKind::kUsage);
   CHECK_FALSE(kind_thrown([&] { place.open("here"); }));
 }
@@ -125,7 +126,7 @@ TEST_CASE("another repository under the same address is refused until it is adde
   const auto store = open_store(place.entry.url);
   const RepositoryInfo info = init_repository(*store);
   CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kHistory);
-  create_user(place.host("there"), place.entry, *store, "correct horse");
+  create_user(place.host("there"), place.entry, *store, "correct horse", random_key());
   CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kHistory);
   pin_repository(place.host("here"), place.entry, info);
   CHECK_FALSE(kind_thrown([&] { place.open("here"); }));
@@ -137,6 +138,17 @@ TEST_CASE("a damaged device key is said, not replaced", "[session]") {
   replace_file(file, test::flip_bit(read_file(file, 4096), 200));
   CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kCorrupt);
   CHECK(fs::exists(file));
+}
+
+TEST_CASE("a lost device key is said where something is sealed under it, not replaced", "[session]") {
+  const Place place;
+  const fs::path file = place.open("here").state_directory / "device-key";
+  const Bytes key = read_file(file, 4096);
+  fs::remove(file);
+  CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kCorrupt);
+  CHECK_FALSE(fs::exists(file));
+  create_file(file, key);
+  CHECK_FALSE(kind_thrown([&] { place.open("here"); }));
 }
 
 TEST_CASE("two hosts that change the profile at once lose neither change", "[session]") {
