@@ -247,9 +247,10 @@ class Server:
 
 
 class StaticServer:
-    """nginx, read-only, on a folder: the web server that anyone may have."""
+    """nginx, read-only, on a folder: the web server that anyone may have. `tls`: lines of its configuration."""
 
-    def __init__(self, world, root):
+    def __init__(self, world, root, tls=""):
+        self.scheme = "https" if tls else "http"
         folder = world.new_folder("nginx")
         self.port = free_port()
         configuration = folder / "nginx.conf"
@@ -260,7 +261,7 @@ http {{
   access_log {folder}/access.log; default_type application/octet-stream;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  server {{ listen 127.0.0.1:{self.port}; root {root}; }}
+  server {{ listen 127.0.0.1:{self.port}{" ssl" if tls else ""}; root {root}; {tls} }}
 }}
 """)
         self.access_log = folder / "access.log"
@@ -273,7 +274,7 @@ http {{
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def stop(self):
         self.process.terminate()
@@ -314,8 +315,8 @@ class World:
         self.services.append(Server(self, root or self.new_folder("repository"), *options))
         return self.services[-1]
 
-    def static_server(self, root):
-        self.services.append(StaticServer(self, root))
+    def static_server(self, root, tls=""):
+        self.services.append(StaticServer(self, root, tls))
         return self.services[-1]
 
     def new_file(self, name):

@@ -1,0 +1,139 @@
+"""Commands that are interrupted: keys, a closed terminal, a reader that leaves, a stop.
+
+Each ends at once with the code that shells know, and the same command again does what was wanted."""
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import support
+import writing
+from support import expect, expect_equal
+
+
+def set_up(world):
+    a = world.host("a")
+    a.init_repository(world.new_folder("repository"))
+    image, _ = writing.small_disk(world, writing.chance(), size=1 << 20)
+    a.run("import", "work", image)
+    return a, image
+
+
+def commands(world, image):
+    """In an order in which each has something to do; those that make something make another each time."""
+    yield from (("ls",), ("log", "work"), ("repo", "ls"), ("repo", "info"), ("config", "show"), ("check", "--deep"),
+                ("lock", "ls"), ("lock", "show", "work"), ("checkout", "work"), ("stat", "work"), ("sync", "work"),
+                ("discard", "work", "--yes"), ("checkin", "work"), ("rollback", "work@1", "--yes"), ("login",), ("logout",),
+                ("version",), ("--help",))
+    made = world.new_folder("made")
+    yield "import", f"i{made.suffix[1:]}", image
+    yield "create", f"c{made.suffix[1:]}", "--size", "1M"
+    yield "export", "work", "--raw", made / "export"
+    yield "mount", "work", world.new_folder("mount")
+
+
+def end_mount(host, command):
+    if command[0] == "mount":
+        host.run("umount", command[-1], expect=(0, 10))
+
+
+def test_a_reader_that_leaves_ends_every_command_quietly(world):
+    a, image = set_up(world)
+    for command in commands(world, image):
+        reading, closed = os.pipe()
+        os.close(reading)
+        process = a.start(*command, stdout=closed, stderr=subprocess.PIPE, text=True)
+        os.close(closed)
+        said = process.communicate(timeout=support.COMMAND_TIMEOUT)[1]
+        expect_equal(process.returncode, -signal.SIGPIPE, f"exit code of {command}, which said {said}")
+        expect("isr: " not in said, f"{command} complains: {said}")
+        end_mount(a, command)
+    a.run("checkin", "work")
+
+
+def test_every_command_ends_on_a_signal_and_runs_again(world):
+    chance = writing.chance()
+    a, image = set_up(world)
+    interrupted = 0
+    for _ in range(writing.rounds(1)):
+        for command in commands(world, image):
+            number = chance.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+            process = a.start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            writing.moment(chance, 0.4)
+            process.send_signal(number)
+            said = process.communicate(timeout=support.COMMAND_TIMEOUT)[1]
+            # Before our handlers are there, and after they are gone, the signal itself ends us.
+            expect(process.returncode in (0, 130, -number), f"exit {process.returncode} of {command}: {said}")
+            interrupted += process.returncode != 0
+            if process.returncode != 0:
+                a.run(*command)
+            end_mount(a, command)
+    print(f"    {interrupted} were interrupted in time", flush=True)
+    a.run("checkin", "work")
+    a.run("check", "--deep")
+
+
+def test_an_interrupted_init_never_loses_the_recovery_key(world):
+    chance = writing.chance()
+    host = world.host("a")
+
+    def init(name, key):
+        return "repo", "init", world.folder / f"root-{name}", "--user", "alice", "--name", name, "--recovery-file", key
+
+    host.run(*init("wrong", world.folder / "absent" / "key"), expect=18)
+    host.run(*init("wrong", world.folder / "key"))
+    for number in range(writing.rounds(6)):
+        name, key = f"r{number}", world.folder / f"key{number}"
+        process = host.start(*init(name, key), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        writing.moment(chance, 0.9)
+        process.kill()
+        process.wait()
+        partial = key.with_name(key.name + ".partial")
+        if not list((world.folder / f"root-{name}").glob("users/*/*")):
+            host.run(*init(name, key))
+            expect(key.exists() and not partial.exists(), "the recovery key is not where it was wanted")
+        expect(key.exists() or partial.exists(), "a user without a recovery key")
+
+
+def test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on(world):
+    a, _ = set_up(world)
+    writing.check_out(a, "work")
+    path = next((a.runtime / "isr" / "ctl").iterdir())
+    path.rename(path.with_name("real"))
+    asked, stopped = threading.Event(), threading.Event()
+
+    def answer(listener):
+        with listener, listener.accept()[0] as peer:
+            peer.recv(4096)
+            peer.sendall(b'{"type":"accepted"}\n')
+            asked.set()
+            stopped.wait(60)
+            peer.sendall(b'{"type":"alive"}\n{"type":"result","phase":"answered","sources":{}}\n')
+
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    thread = threading.Thread(target=answer, args=(listener,))
+    thread.start()
+    try:
+        process = a.start("stat", "work", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        expect(asked.wait(60), "the daemon was not asked")
+        process.send_signal(signal.SIGSTOP)
+        stopped.set()
+        thread.join()
+        time.sleep(5)  # longer than a daemon may be silent: that this time goes by is what is tested
+        process.send_signal(signal.SIGCONT)
+        out, err = process.communicate(timeout=60)
+        expect(process.returncode == 0 and "answered" in out, f"exit {process.returncode}: {out}{err}")
+    finally:
+        path.unlink()
+        path.with_name("real").rename(path)
+    a.run("checkin", "work")
+
+
+if __name__ == "__main__":
+    support.main(test_a_reader_that_leaves_ends_every_command_quietly, test_every_command_ends_on_a_signal_and_runs_again,
+                 test_an_interrupted_init_never_loses_the_recovery_key,
+                 test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on)

@@ -1,0 +1,177 @@
+"""What a host keeps is lost, damaged, replaced or of another program: said with its name, and unsynced work stays."""
+import os
+import shutil
+import sqlite3
+import subprocess
+
+import support
+import writing
+from support import expect, expect_equal
+
+CHUNK = 128 << 10
+
+
+def set_up(world):
+    root = world.new_folder("repository")
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(root)
+    image, content = writing.small_disk(world, writing.chance(), size=1 << 20)
+    a.run("import", "work", image)
+    b.add_repository(root)
+    return a, b, content
+
+
+def write_stamp(disk, content, chance, at):
+    stamp = chance.randbytes(4096)
+    content[at:at + len(stamp)] = stamp
+    with open(disk, "r+b") as file:
+        file.seek(at)
+        file.write(stamp)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def expect_content(disk, content, what):
+    with open(disk, "rb") as file:
+        expect(file.read() == content, f"{what}: the disk is not what was written")
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def damaged_ways(place, parcel):
+    """(what, file, how it is damaged, exit code of a checkout). What is a copy, or can be made again, may be lost."""
+    ways = {"missing": lambda path: path.unlink(), "empty": lambda path: path.write_bytes(b""),
+            "text": lambda path: path.write_text("neither a database nor anything else of isr\n")}
+    for file, codes in ((place / "trust.db", (0, 14, 14)), (place / "device-key", (14, 14, 14)), (place / "host-id", (0, 14, 14)),
+                        (parcel / "session", (14, 14, 14)), (parcel / "settled" / "index.db", (0, 0, 0)),
+                        (parcel / "settled" / "format", (19, 19, 19))):
+        for (name, damage), code in zip(ways.items(), codes):
+            yield f"{file.name} {name}", file, damage, code
+
+
+def test_lost_and_damaged_state_keeps_unsynced_work(world):
+    a, _, content = set_up(world)
+    write_stamp(writing.check_out(a, "work"), content, writing.chance(), 0)
+    writing.kill_daemon(a, "work")
+    place = next(a.state.glob("*/alice"))
+    parcel = next(place.glob("parcels/*"))
+    kept = shutil.copytree(place, world.folder / "kept")
+    journal = files(parcel / "journal")
+    for what, file, damage, code in damaged_ways(place, parcel):
+        for log in file.parent.glob(file.name + "-*"):
+            log.unlink()
+        damage(file)
+        result = a.run("checkout", "work", expect=code)
+        if code == 0:
+            expect_content(writing.check_out(a, "work"), content, what)
+            writing.kill_daemon(a, "work")
+        else:
+            expect(str(file.parent) in result.err, f"{what}: not named: {result}")
+        expect(files(parcel / "journal").items() >= journal.items(), f"{what}: the journal was changed")
+        for mount in world.mounts():
+            subprocess.run(["fusermount3", "-u", "-z", mount], check=True)
+        shutil.rmtree(place)
+        shutil.copytree(kept, place)
+    expect_content(writing.check_out(a, "work"), content, "all put back")
+    a.run("checkin", "work")
+    a.run("check", "--deep")
+
+
+def test_a_checkout_that_cannot_start_gives_the_lock_back(world):
+    a, b, _ = set_up(world)
+    look = world.new_folder("look")
+    a.run("mount", "work", look)  # makes the cache
+    a.run("umount", look)
+    support.wait_until(lambda: not world.processes(), "the mount's daemon ends")  # which writes its index last
+    usual, form = dict(a.variables), a.cache / "objects" / "format"
+    good = form.read_text()
+    for code, variables, text in ((20, {"XDG_RUNTIME_DIR": str(world.folder / "absent")}, good),
+                                  (19, {}, good.replace('"version":1', '"version":2'))):
+        form.write_text(text)
+        before = files(a.cache)
+        for command in ("checkout", "start"):
+            a.variables = usual | variables
+            a.run(command, "work", expect=code)
+            a.variables = usual
+            expect_equal(a.stat("work")["state"], "not checked out here", f"state after {command}")
+        expect(files(a.cache) == before, "a cache that is not ours to use was changed")
+        form.write_text(good)
+        writing.check_out(b, "work")
+        b.run("checkin", "work")
+
+
+def test_a_session_belongs_to_one_daemon(world):
+    a, _, _ = set_up(world)
+    writing.check_out(a, "work")
+    path = next((a.runtime / "isr" / "ctl").iterdir())
+    path.rename(path.with_name("elsewhere"))
+    refused = a.run("checkout", "work", expect=16)
+    expect("in use" in refused.err, f"not said why: {refused}")
+    path.with_name("elsewhere").rename(path)
+    a.run("checkin", "work")
+
+
+def test_a_cache_that_goes_away_or_is_replaced_is_only_a_cache(world):
+    chance = writing.chance()
+    a, b, content = set_up(world)
+    victim, places = world.new_folder("victim"), iter(range(0, 1 << 20, CHUNK))
+
+    def work(disk, what):
+        write_stamp(disk, content, chance, next(places))
+        expect_content(disk, content, what)
+        a.run("sync", "work")
+        expect_equal(list(victim.iterdir()), [], f"{what}: files that were written elsewhere")
+
+    disk = writing.check_out(a, "work")
+    shutil.rmtree(a.cache)
+    work(disk, "deleted")
+    shutil.rmtree(a.cache, ignore_errors=True)
+    a.cache.symlink_to(victim)
+    work(disk, "replaced by a symlink")
+    a.run("checkin", "work")
+    expect("symbolic link" in a.run("checkout", "work", expect=12).err, "not said what is wrong with the cache")
+    a.cache.unlink()
+    disk = writing.check_out(a, "work")
+    shutil.rmtree(a.cache / "objects")
+    (a.cache / "objects").symlink_to(victim)
+    work(disk, "its objects replaced by a symlink")
+    a.run("checkin", "work")
+    (a.cache / "objects").unlink()
+    disk = writing.check_out(a, "work")
+    database = sqlite3.connect(a.cache / "objects" / "index.db")
+    database.execute("PRAGMA user_version = 9")
+    database.close()
+    work(disk, "its index of a newer isr")
+    a.run("checkin", "work")
+    a.run("checkout", "work", expect=19)
+    expect((a.cache / "objects" / "index.db").exists(), "an index of a newer isr was deleted")
+    (a.cache / "objects" / "index.db").unlink()
+    expect_content(writing.check_out(a, "work"), content, "a new index")
+    a.run("checkin", "work")
+    b.run("check", "work", "--deep")
+
+
+def test_a_cache_that_becomes_read_only_is_only_a_cache(world):
+    a, _, content = set_up(world)
+    disk = writing.check_out(a, "work")
+    if os.geteuid() != 0 or subprocess.run(["mount", "--bind", a.cache, a.cache], check=False).returncode:
+        print("    skipped: only root can make a folder read-only to itself", flush=True)
+        a.run("checkin", "work")
+        return
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", a.cache], check=True)
+        write_stamp(disk, content, writing.chance(), CHUNK)
+        expect_content(disk, content, "read-only cache")
+        a.run("checkin", "work")
+    finally:
+        subprocess.run(["umount", a.cache], check=True)
+    expect_content(writing.check_out(a, "work"), content, "writable again")
+    a.run("checkin", "work")
+
+
+if __name__ == "__main__":
+    support.main(test_lost_and_damaged_state_keeps_unsynced_work, test_a_checkout_that_cannot_start_gives_the_lock_back,
+                 test_a_session_belongs_to_one_daemon, test_a_cache_that_goes_away_or_is_replaced_is_only_a_cache,
+                 test_a_cache_that_becomes_read_only_is_only_a_cache)
