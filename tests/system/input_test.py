@@ -37,7 +37,7 @@ def parcels(host):
 
 def test_sizes_and_versions(world):
     _, a, _, _ = set_up(world)
-    for size in ("0", "-1", "9223372036854775808", "18446744073709551616", "1e3", "", "G", "8 parsecs"):
+    for size in ("0", "-1", "1", "511", "131073", " 8G", "9223372036854775808", "18446744073709551616", "1e3", "", "G", "8 parsecs"):
         refuse(a, 2, [], "create", "new", f"--size={size}")
     for memory in ("0", "-1", "1", "x", "100T"):
         refuse(a, 2, [], "create", "new", f"--memory={memory}")
@@ -104,6 +104,7 @@ def test_what_is_imported(world):
     present = folder / "present"
     present.write_bytes(b"mine")
     refuse(a, (2, 18), ["exists"], "export", "work", "--raw", present)
+    refuse(a, 18, ["too long"], "export", "work", "--raw", folder / ("x" * 300))
     expect_equal(present.read_bytes(), b"mine", "a file that was there")
     expect_equal(parcels(a), ["disguised", "good", "sparse", "work"], "parcels")
 
@@ -206,14 +207,24 @@ def test_settings_files(world):
     host = world.host("a")
     host.config.mkdir(parents=True)
     file = host.config / "config.toml"
-    for content, code in ((b"", 0), (b"\xef\xbb\xbfoffline = false\n", (0, 2)), (b"\0\1\2\xff" * 100, 2), (b"offline = tr", 2),
-                          (b"[cache]\nlimit = '1G'\nlimit = '2G'\n", 2), (b"[cache]\nlimt = '1G'\n", (0, 2)),
-                          (b"[cache]\nlimit = 'much'\n", 2), (b"# " + b"x" * (100 << 20), (0, 2))):
+    # (content, the line that is named; 0: it is good; None: no line, the file as a whole is refused)
+    for content, line in ((b"", 0), (b"\xef\xbb\xbfoffline = false\n", 0), (b"\0\1\2\xff" * 100, 1), (b"\noffline = tr", 2),
+                          (b"[cache]\nlimit = '1G'\nlimit = '2G'\n", 3), (b"[cache]\nlimt = '1G'\n", 2),
+                          (b"[cache]\r\n\r\nlimit = 'much'\r\n", 3), (b"\n[repo.x]\nurl = 'http://a:sekret@b/'\nuser = 'a'\n", 3),
+                          (b"\n[repo.x]\nurl = '/x'\n", 3), (b"a = " + b"[" * 5000, 1), (b"# " + b"x" * (100 << 20), None)):
         file.write_bytes(content)
-        result = host.run("config", "show", expect=None, timeout=20)
-        expect(result.code in ((code,) if isinstance(code, int) else code), f"{content[:30]}: {result}")
-        if result.code:
-            expect("config.toml" in result.err, f"the file is not named: {result}")
+        named = "config.toml" if line is None else f"config.toml:{line}:"
+        if line == 0:
+            host.run("config", "show", timeout=20)
+        else:
+            refused = refuse(host, 2, [named], "config", "show", timeout=20)
+            expect("sekret" not in refused.err, f"a password was echoed: {refused}")
+    file.write_bytes(b"")
+    for mode in (0o620, 0o602):
+        file.chmod(mode)
+        refuse(host, 2, ["chmod"], "ls")
+        refuse(host, 2, ["chmod"], "config", "set", "offline", "true")
+        expect_equal(file.read_bytes(), b"", "a file that others may write")
     file.unlink()
     file.mkdir()
     refuse(host, 2, ["config.toml"], "config", "show")
@@ -248,7 +259,8 @@ def test_surroundings(world):
     readable = [path for place in (a.state, a.cache, a.config, a.runtime) for path in place.rglob("*")
                 if path.is_file() and path.stat().st_mode & 0o077]
     expect_equal([path for path in readable if path.name != "CACHEDIR.TAG"], [], "files that others may read")
-    for name, kind, limit in (("few files", resource.RLIMIT_NOFILE, 16), ("small files", resource.RLIMIT_FSIZE, 1024)):
+    for name, kind, limit in (("few files", resource.RLIMIT_NOFILE, 16), ("small files", resource.RLIMIT_FSIZE, 1024),
+                              ("little memory", resource.RLIMIT_AS, 60 << 20)):
         process = a.start("checkout", "work", preexec_fn=lambda k=kind, n=limit: resource.setrlimit(k, (n, n)),
                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         said = process.communicate(timeout=60)[1]
