@@ -267,7 +267,7 @@ class Daemon {
       } else if (stop.stop_requested() || (last && !said)) {
         return {{"offset", offset}, {"ended", followed->ended()}};
       } else if (said) {
-        std::this_thread::sleep_for(kConsoleWait);  // the listener takes nothing now
+        std::this_thread::sleep_for(50ms);  // the listener takes nothing now
       } else {
         followed->wait_beyond(seen, kConsoleWait, stop);
       }
