@@ -118,7 +118,7 @@ def test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on(world):
     thread = threading.Thread(target=answer, args=(listener,))
     thread.start()
     try:
-        process = a.start("stat", "work", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = a.start("stat", "work", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         expect(asked.wait(60), "the daemon was not asked")
         process.send_signal(signal.SIGSTOP)
         stopped.set()
