@@ -1,0 +1,83 @@
+"""Reads and writes on this machine: what the data path costs when no network is in the way."""
+import shutil
+
+from host import checked_out, empty_cache, mounted
+from measure import drop_page_cache, durable_write, fio, in_turn, sequential
+
+
+def fill_cache(host, name, size):
+    with mounted(host, name) as daemon:
+        sequential(daemon.disk, size)
+
+
+def reads(bench, host, disk, size):
+    figures = bench.figures
+    plain = str(disk)
+
+    def cold_sequential():
+        empty_cache(host)
+        with mounted(host, "bench") as daemon:
+            drop_page_cache()
+            daemon.restart()
+            speed = sequential(daemon.disk, size)
+            return speed, size / 1e6 / max(daemon.cpu, 0.01), daemon.peak
+
+    def plain_sequential():
+        drop_page_cache()
+        return sequential(plain, size)
+
+    ours, theirs = in_turn(bench.rounds, cold_sequential, plain_sequential)
+    speeds, per_core, peaks = zip(*ours)
+    figures.add("cold sequential read, loopback HTTP", "MB/s", speeds, theirs, "plain file", peak=peaks)
+    figures.add("  for each second of a core", "MB/core-s", per_core)
+
+    fill_cache(host, "bench", size)
+
+    def warm(job):
+        """`job` on the mounted disk, with a cache that holds all of it and nothing in memory."""
+        def measure():
+            with mounted(host, "bench") as daemon:
+                drop_page_cache()
+                return job(daemon.disk), daemon.peak
+        return measure
+
+    def both(name, unit, job):
+        def plain_job():
+            drop_page_cache()
+            return job(plain)
+        ours, theirs = in_turn(bench.rounds, warm(job), plain_job)
+        speeds, peaks = zip(*ours)
+        figures.add(name, unit, speeds, theirs, "plain file", peak=peaks)
+
+    def at_once(jobs):
+        count = bench.sizes.random_reads * (2 if jobs > 1 else 1)
+        return lambda path: fio(path, "randread", bs="4k", size=size, io_size=count * 4096 // jobs, numjobs=jobs)["op/s"]
+
+    both("warm sequential read", "MB/s", lambda path: sequential(path, size))
+    both("warm random 4 KiB read, one at a time", "reads/s", at_once(1))
+    both("warm random 4 KiB read, 16 threads", "reads/s", at_once(16))
+
+
+def writes(bench, host, size):
+    """Over the content of a disk that was checked out, and over a plain copy of it."""
+    daemon = checked_out(host, "bench")
+    plain = host.world.folder / "plain.raw"
+    shutil.copyfile(daemon.disk, plain)
+    count = bench.sizes.random_writes
+
+    def compare(name, unit, job):
+        def ours():
+            drop_page_cache()
+            return job(daemon.disk)
+        def theirs():
+            drop_page_cache()
+            return job(str(plain))
+        mine, other = in_turn(bench.rounds, ours, theirs)
+        bench.figures.add(name, unit, mine, other, "plain file", peak=[daemon.peak])
+
+    compare("sequential write, fsync at the end", "MB/s", lambda path: durable_write(path, size))
+    compare("random 4 KiB write, fsync every 32", "writes/s",
+            lambda path: fio(path, "randwrite", bs="4k", size=size, io_size=count * 4096, fsync=32, direct=1)["op/s"])
+    host.run("discard", "bench", "--yes")
+    host.run("checkin", "bench")
+    plain.unlink()
