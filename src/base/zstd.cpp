@@ -45,17 +45,15 @@ Bytes zstd_compress(ByteView data) {
   return out;
 }
 
-std::optional<Bytes> zstd_decompress(ByteView frame, std::size_t size) {
-  if (!has_frame_magic(frame)) return std::nullopt;
+bool zstd_decompress(ByteView frame, MutableBytes out) {
+  if (!has_frame_magic(frame)) return false;
   const unsigned long long content_size = ZSTD_getFrameContentSize(frame.data(), frame.size());
-  if (content_size == ZSTD_CONTENTSIZE_UNKNOWN || content_size == ZSTD_CONTENTSIZE_ERROR) return std::nullopt;
-  if (content_size != size) return std::nullopt;
-  if (ZSTD_findFrameCompressedSize(frame.data(), frame.size()) != frame.size()) return std::nullopt;
-  if (ZSTD_getDictID_fromFrame(frame.data(), frame.size()) != 0) return std::nullopt;
+  if (content_size == ZSTD_CONTENTSIZE_UNKNOWN || content_size == ZSTD_CONTENTSIZE_ERROR) return false;
+  if (content_size != out.size()) return false;
+  if (ZSTD_findFrameCompressedSize(frame.data(), frame.size()) != frame.size()) return false;
+  if (ZSTD_getDictID_fromFrame(frame.data(), frame.size()) != 0) return false;
   thread_local const DecompressCtx ctx(allocated(ZSTD_createDCtx()));
-  Bytes out(size);
-  if (ZSTD_decompressDCtx(ctx.get(), out.data(), out.size(), frame.data(), frame.size()) != size) return std::nullopt;
-  return out;
+  return ZSTD_decompressDCtx(ctx.get(), out.data(), out.size(), frame.data(), frame.size()) == out.size();
 }
 
 }  // namespace isr

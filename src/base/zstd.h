@@ -1,7 +1,5 @@
 #pragma once
 
-#include <optional>
-
 #include "base/bytes.h"
 
 namespace isr {
@@ -9,7 +7,8 @@ namespace isr {
 /// One zstd frame with its content size, level 1.
 Bytes zstd_compress(ByteView data);
 /// The content of exactly one frame without a dictionary whose decoded size is
-/// exactly `size`; nullopt for anything else. Allocates `size` bytes at most.
-std::optional<Bytes> zstd_decompress(ByteView frame, std::size_t size);
+/// exactly out.size(), decoded into `out`; false for anything else, and then `out`
+/// holds nothing of use. Allocates nothing that the frame asks for.
+bool zstd_decompress(ByteView frame, MutableBytes out);
 
 }  // namespace isr

@@ -151,9 +151,10 @@ void open_chunk(const ChunkRef& ref, ByteView object, MutableBytes out) {
     if (!gcm_open(ref.key, read_nonce(object), {aad}, payload, tag, compressed)) {
       corrupt(ref.cid.view(), "the tag is wrong");
     }
-    const auto plain = zstd_decompress(compressed, kChunkSize);
-    if (!plain) corrupt(ref.cid.view(), "it does not decompress to a chunk");
-    std::copy(plain->begin(), plain->end(), out.begin());
+    if (!zstd_decompress(compressed, out)) {
+      wipe(out);
+      corrupt(ref.cid.view(), "it does not decompress to a chunk");
+    }
   }
   check_digest(ref, out);
 }

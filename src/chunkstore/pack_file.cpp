@@ -159,8 +159,14 @@ bool PackFile::holds(const Cid& cid, const PackPlace& place) const {
 PackPlace PackFile::append(const Cid& cid, ByteView object, std::uint64_t offset) {
   const PackPlace place{id_, offset, static_cast<std::uint32_t>(object.size())};
   try {
-    write_all_at(fd_.get(), encode_header(cid, place.length), offset, path_);
-    write_all_at(fd_.get(), object, offset + kPackRecordHeaderSize, path_);
+    Bytes header = encode_header(cid, place.length);
+    const std::array<iovec, 2> parts{iovec{header.data(), header.size()},
+                                     iovec{const_cast<std::uint8_t*>(object.data()), object.size()}};
+    const auto written = ::pwritev(fd_.get(), parts.data(), parts.size(), static_cast<off_t>(offset));
+    if (written != static_cast<ssize_t>(record_size(place))) {  // interrupted, or an error that will be said now
+      write_all_at(fd_.get(), header, offset, path_);
+      write_all_at(fd_.get(), object, offset + kPackRecordHeaderSize, path_);
+    }
   } catch (...) {
     // Half a record would hide from a scan what is appended after it. If the cut
     // fails, too, the next record overwrites the half one.

@@ -18,6 +18,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <condition_variable>
 #include <cstdlib>
 
@@ -95,6 +96,14 @@ std::size_t take_body(const char* data, std::size_t, std::size_t count, void* us
   });
 }
 
+/// Room for the body that the headers promise, so that it does not grow piece by piece.
+void reserve_body(Exchange& exchange) {
+  const std::string_view text = exchange.response.header("content-length");
+  std::size_t length = 0;
+  std::from_chars(text.data(), text.data() + text.size(), length);
+  exchange.response.body.reserve(std::min(length, exchange.request.max_response_bytes));
+}
+
 std::size_t take_header(const char* data, std::size_t, std::size_t count, void* user) {
   Exchange& exchange = *static_cast<Exchange*>(user);
   return guarded(exchange, [&]() -> std::size_t {
@@ -109,7 +118,10 @@ std::size_t take_header(const char* data, std::size_t, std::size_t count, void* 
       exchange.response.headers.clear();
       exchange.headers_ended = false;
     }
-    if (line == "\r\n" || line == "\n") exchange.headers_ended = true;
+    if (line == "\r\n" || line == "\n") {
+      exchange.headers_ended = true;
+      reserve_body(exchange);
+    }
     const auto colon = line.find(':');
     if (colon == std::string_view::npos) return count;
     std::string name(line.substr(0, colon));
