@@ -41,6 +41,7 @@ class JournalSegment {
   // Guarded by the journal's mutex:
   std::uint64_t size = kSegmentHeaderSize;
   std::uint64_t synced_size = 0;
+  std::uint64_t writeback_size = 0;  ///< the kernel was told to begin writing what lies before
   bool is_named = false;  ///< its directory entry is durable
 
  private:
