@@ -124,22 +124,20 @@ SealedImage seal_frozen(const SealContext& context, JournalOverlay& overlay, con
   return result;
 }
 
-void settle(const SealContext& context, Journal& journal, std::span<SettleImage> images, std::uint64_t target_bytes) {
-  for (std::size_t left = journal.segment_count(); left > 0 && journal.size_bytes() > target_bytes; --left) {
-    SegmentPtr segment = journal.oldest();
-    if (!segment) return;
-    std::uint64_t live = 0;
-    for (const SettleImage& image : images) {
-      if (image.overlay.is_frozen()) return;  // nothing of it can be replaced now
-      settle_segment(context, image, segment);
-      live += image.overlay.live_bytes(segment);
-    }
-    // Each move frees several times what it writes, so that settling costs a bounded share of what was written.
-    if (live * kMostMoved > journal.size_of(segment)) return;
-    for (const SettleImage& image : images) image.overlay.move_records(segment);
-    segment.reset();                     // ours would keep it
-    if (journal.collect() == 0) return;  // somebody reads from it, or a snapshot began: later
+std::uint64_t settle_oldest(const SealContext& context, Journal& journal, std::span<SettleImage> images) {
+  SegmentPtr segment = journal.oldest();
+  if (!segment) return 0;
+  std::uint64_t live = 0;
+  for (const SettleImage& image : images) {
+    if (image.overlay.is_frozen()) return 0;  // nothing of it can be replaced now
+    settle_segment(context, image, segment);
+    live += image.overlay.live_bytes(segment);
   }
+  // Each move frees several times what it writes, so that settling costs a bounded share of what was written.
+  if (live * kMostMoved > journal.size_of(segment)) return 0;
+  for (const SettleImage& image : images) image.overlay.move_records(segment);
+  segment.reset();  // ours would keep it
+  return journal.collect();
 }
 
 void settle_memory(const SealContext& context, Image& memory, const ScratchOverlay& scratch, JournalOverlay& below,

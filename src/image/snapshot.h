@@ -25,16 +25,17 @@ struct SealedImage {
 /// partly written. Doing it again after a crash gives the same objects.
 SealedImage seal_frozen(const SealContext& context, JournalOverlay& overlay, const TreeRoot& base);
 
-/// Settling: seals chunks whose bytes lie in the journal's oldest segments and
-/// lets go of the segments, until the journal is below `target_bytes` or most of
-/// the oldest segment is still needed. What cannot be sealed now (chunks that are
-/// written all the time, or whose rest cannot be fetched) stays in the journal.
-/// `images` pairs each overlay with the image that it lies over.
+/// One step of settling: seals the chunks whose bytes lie in the journal's oldest
+/// segment and lets go of it. Returns the bytes freed; 0 when there is nothing to
+/// gain now, because most of the segment is still needed (chunks that are written
+/// all the time, or whose rest cannot be fetched), because somebody reads from it,
+/// or because a snapshot is going on. `images` pairs each overlay with the image
+/// that it lies over.
 struct SettleImage {
   JournalOverlay& overlay;
   std::shared_ptr<const Image> image;
 };
-void settle(const SealContext& context, Journal& journal, std::span<SettleImage> images, std::uint64_t target_bytes);
+std::uint64_t settle_oldest(const SealContext& context, Journal& journal, std::span<SettleImage> images);
 
 /// Puts what the VM changed in its memory into the journal overlay that lies
 /// below the scratch layer, as sealed chunks; durable on return.

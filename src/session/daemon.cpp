@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
@@ -27,6 +28,7 @@ constexpr std::size_t kConsolePiece = 64U << 10U;  // escaped, it fits a control
 constexpr auto kConsoleWait = 1s;
 constexpr auto kStatusPatience = 2s;  // of QEMU's part of an answer that is wanted within 5 s
 constexpr auto kRetryDisk = 10s;
+constexpr int kKeeperNice = 10;
 
 class Daemon {
  public:
@@ -282,6 +284,7 @@ class Daemon {
   // --- keeping -------------------------------------------------------------
 
   void keep(const std::stop_token& stop) {
+    ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kKeeperNice);  // settling yields to the guest
     auto renewed = std::chrono::steady_clock::now();
     auto retried = renewed;
     const auto renew_every = LockRecord{}.lease / 3;
@@ -300,7 +303,7 @@ class Daemon {
         retried = std::chrono::steady_clock::now();
         guarded("going on after a disk failed", [&] { machine_.retry_after_io_error(); });
       }
-      guarded("settling", [&] { session_.settle_if_needed(); });
+      guarded("settling", [&] { session_.settle_if_due(); });
       if (std::chrono::steady_clock::now() - renewed < renew_every || lock_lost_) continue;
       renewed = std::chrono::steady_clock::now();
       guarded("renewing the lock", [&] { renew_lock(); });

@@ -14,8 +14,6 @@
 namespace isr {
 namespace {
 
-constexpr std::uint64_t kJournalLimit = 256U << 20U;   // settling begins above
-constexpr std::uint64_t kJournalTarget = 128U << 20U;  // and ends below
 constexpr unsigned kSealThreads = 2;
 
 PackStoreOptions settled_options() {
@@ -323,14 +321,18 @@ void Session::renew_lock() {
 
 SealContext Session::seal_context() { return {*reader_, *settled_, account_.keys.domain_secret, kSealThreads}; }
 
-void Session::settle_if_needed() {
-  if (journal_->size_bytes() < kJournalLimit) return;
+void Session::settle_if_due() {
+  std::uint64_t written = 0;
+  for (const auto& part : parts_) written += part->image->counters().written_bytes;
+  if (!settle_policy_.is_due(journal_->size_bytes(), written, std::chrono::steady_clock::now())) return;
   std::vector<SettleImage> images;
   for (const SessionImage& image : state_.images) {
     Part& owner = part(image.image.name);
     images.push_back({*owner.overlay, owner.image});
   }
-  settle(seal_context(), *journal_, images, kJournalTarget);
+  SealContext context = seal_context();
+  context.threads = 1;  // the others are the guest's
+  settle_oldest(context, *journal_, images);
 }
 
 void Session::go_online() {

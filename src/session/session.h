@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "fusefs/mount.h"
+#include "image/settle_policy.h"
 #include "image/snapshot.h"
 #include "image/uploader.h"
 #include "session/session_state.h"
@@ -78,8 +79,8 @@ class Session {
   /// Renews the lease; Error{kLocked} when it was taken over.
   void renew_lock();
 
-  /// Settles when the journal is large. Cheap when it is not.
-  void settle_if_needed();
+  /// Takes one step of settling when it is time for one. To be called a few times a second.
+  void settle_if_due();
   /// Makes an offline account online. Error{kOffline}.
   void go_online();
   /// Ends reads that wait for the network.
@@ -118,6 +119,7 @@ class Session {
   std::shared_ptr<PackStore> cache_;
   std::shared_ptr<ChunkReader> reader_;
   std::shared_ptr<Journal> journal_;
+  SettlePolicy settle_policy_;
   std::vector<std::unique_ptr<Part>> parts_;
   std::shared_ptr<ScratchOverlay> scratch_;
   std::shared_ptr<Image> memory_image_;

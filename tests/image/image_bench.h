@@ -78,7 +78,9 @@ struct ImageBench : OpenedImage {
   void settle_to(std::uint64_t target_bytes) { settle_into(*settled, target_bytes); }
   void settle_into(PackStore& store, std::uint64_t target_bytes) {
     SettleImage one{*overlay, image};
-    settle({*reader, store, domain_secret(), 2}, *journal, {&one, 1}, target_bytes);
+    while (journal->size_bytes() > target_bytes) {
+      if (settle_oldest({*reader, store, domain_secret(), 2}, *journal, {&one, 1}) == 0) return;
+    }
   }
 
   fs::path directory;

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+namespace isr {
+
+struct SettleOptions {
+  std::uint64_t calm_limit = 64U << 20U;       ///< journal bytes that may stay while nobody writes much
+  std::uint64_t busy_limit = 1ULL << 30U;      ///< and while somebody does
+  std::uint64_t calm_bytes_per_s = 8U << 20U;  ///< writing less than this is not writing much
+  std::chrono::milliseconds calm_after{2000};  ///< for so long
+};
+
+/// When to settle. Sealing takes a processor from the guest, so it waits until the
+/// guest is calm, unless the journal grows large meanwhile. Pure; not thread-safe.
+class SettlePolicy {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+  explicit SettlePolicy(const SettleOptions& options = {}) : options_(options) {}
+
+  /// `written`: bytes that were ever written to the images. To be asked a few times a second.
+  bool is_due(std::uint64_t journal_bytes, std::uint64_t written, Time now) {
+    const auto period = std::chrono::duration_cast<std::chrono::milliseconds>(now - since_);
+    if (period >= options_.calm_after) {
+      const std::uint64_t per_s = (written - written_) * 1000 / static_cast<std::uint64_t>(period.count());
+      calm_ = since_ != Time{} && per_s < options_.calm_bytes_per_s;
+      written_ = written;
+      since_ = now;
+    }
+    return journal_bytes > (calm_ ? options_.calm_limit : options_.busy_limit);
+  }
+
+ private:
+  SettleOptions options_;
+  std::uint64_t written_ = 0;
+  Time since_{};
+  bool calm_ = false;
+};
+
+}  // namespace isr
