@@ -21,6 +21,7 @@ class Sync {
     T& operator*() { return *value_; }
     std::unique_lock<std::mutex>& mutex_lock() { return lock_; }
     void unlock() { lock_.unlock(); }
+    void relock() { lock_.lock(); }
     template <class Predicate>
     void wait(std::condition_variable& cv, Predicate ready) {
       cv.wait(lock_, ready);

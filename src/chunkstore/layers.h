@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 
+#include "chunkstore/link_meter.h"
 #include "chunkstore/object_source.h"
 #include "chunkstore/pack_store.h"
 #include "repository/blob_store.h"
@@ -14,6 +15,7 @@ namespace isr {
 struct SourceStats {
   std::atomic<std::uint64_t> cache_hits{0}, settled_hits{0}, repository_fetches{0}, repository_bytes{0},
       corrupt_refused{0}, retries{0}, waiting{0};
+  LinkMeter link;  ///< of the fetches from the repository
 };
 
 /// objects/… of a store. Absent there is nullopt.

@@ -38,6 +38,33 @@ class CountingSource : public ObjectSource {
   std::atomic<std::uint64_t>* bytes_;  // may be null
 };
 
+/// Tells the meter of each fetch from the repository.
+class MeteredSource : public ObjectSource {
+ public:
+  MeteredSource(SourcePtr inner, LinkMeter& meter) : inner_(std::move(inner)), meter_(meter) {}
+
+  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
+    struct Measured {
+      explicit Measured(LinkMeter& of) : meter(of), started(of.begin(std::chrono::steady_clock::now())) {}
+      ~Measured() { meter.end(started, bytes, std::chrono::steady_clock::now()); }
+      Measured(const Measured&) = delete;
+      Measured& operator=(const Measured&) = delete;
+      LinkMeter& meter;
+      LinkMeter::Started started;
+      std::uint64_t bytes = 0;
+    } measured(meter_);
+    auto object = inner_->fetch(cid, priority, std::move(stop));
+    if (object) measured.bytes = object->size();
+    return object;
+  }
+  std::string describe() const override { return inner_->describe(); }
+  void drop(const Cid& cid) override { inner_->drop(cid); }
+
+ private:
+  SourcePtr inner_;
+  LinkMeter& meter_;
+};
+
 /// Stands where the repository would while there is none.
 class OfflineSource : public ObjectSource {
  public:
@@ -122,8 +149,9 @@ class ReachingSource : public ObjectSource {
 SourcePtr open_stack(const StackParts& parts, SourceStats& stats) {
   SourcePtr origin = std::make_shared<OfflineSource>();
   if (parts.repository) {
-    origin = std::make_shared<CountingSource>(make_verifying(make_repository_source(parts.repository), stats),
-                                              stats.repository_fetches, &stats.repository_bytes);
+    auto metered = std::make_shared<MeteredSource>(make_repository_source(parts.repository), stats.link);
+    origin = std::make_shared<CountingSource>(make_verifying(std::move(metered), stats), stats.repository_fetches,
+                                              &stats.repository_bytes);
   }
   std::vector<SourcePtr> tiers;
   if (parts.settled) {

@@ -11,13 +11,17 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/sync.h"
-#include "base/thread_pool.h"
+#include "image/chunk_spill.h"
 #include "image/lru.h"
+#include "image/prefetch_queue.h"
 
 namespace isr {
 namespace {
 
-constexpr std::size_t kMaxWaitingPrefetches = 256;
+constexpr unsigned kFirstPrefetches = 8;  // while no link is known: all of a large read
+constexpr std::size_t kMaxWaitingSpills = 32;
+constexpr unsigned kLeastAhead = 2;  // chunks
+constexpr unsigned kMostAhead = 32;
 
 template <class Value>
 class DecodedCache {
@@ -25,6 +29,8 @@ class DecodedCache {
   explicit DecodedCache(std::size_t capacity) : state_(State{LruByCid<Value>(capacity), {}}) {}
 
   bool contains(const Cid& cid) { return state_.lock()->ready.contains(cid); }
+  /// A value that is ready; else an empty one.
+  Value find(const Cid& cid) { return state_.lock()->ready.find(cid).value_or(Value{}); }
 
   template <class Decode>
   Value get(const Cid& cid, Priority priority, Decode decode) {
@@ -104,7 +110,14 @@ struct ChunkReader::Impl {
       : source(std::move(from)),
         chunks(std::max<std::size_t>(options.decoded_bytes / kChunkSize, 4)),
         pages(options.decoded_pages),
-        prefetch_threads(options.prefetch_threads) {}
+        link(options.link),
+        spill(make_chunk_spill(options.spill)),
+        queue({options.prefetch_threads}, [this] { return link_window().value_or(kFirstPrefetches); }),
+        spill_queue({.threads = 1, .most_waiting = kMaxWaitingSpills}, [] { return 1U; }) {}
+
+  std::optional<unsigned> link_window() const {
+    return link ? link->window(std::chrono::steady_clock::now()) : std::nullopt;
+  }
 
   /// Fetches and opens; what does not open is dropped from caches and fetched once more.
   template <class Open>
@@ -129,26 +142,36 @@ struct ChunkReader::Impl {
   DecodedCache<ChunkData> chunks;
   DecodedCache<PageData> pages;
   std::stop_source stop;
-  unsigned prefetch_threads;
-  Sync<std::unique_ptr<ThreadPool>> pool;
+  const LinkMeter* link;
+  std::unique_ptr<ChunkSpill> spill;  // may be null
+  // Last: their tasks use the rest.
+  PrefetchQueue queue;
+  PrefetchQueue spill_queue;
 };
 
 ChunkReader::ChunkReader(SourcePtr source, const ReaderOptions& options)
     : impl_(std::make_unique<Impl>(std::move(source), options)) {}
 
-ChunkReader::~ChunkReader() {
-  cancel();
-  const auto pool = std::move(*impl_->pool.lock());  // joined while everything its tasks use is still there
-}
+ChunkReader::~ChunkReader() { cancel(); }
 
 ChunkData ChunkReader::read_chunk(const ChunkRef& ref, Priority priority) {
   return impl_->chunks.get(ref.cid, priority, [&] {
     return impl_->fetch_and_open(ref, priority, [&](ByteView object) {
-      auto data = std::make_shared<Bytes>(kChunkSize);
+      const auto data = std::make_shared_for_overwrite<std::array<std::uint8_t, kChunkSize>>();
       open_chunk(ref, object, *data);
-      return ChunkData(std::move(data));
+      return ChunkData(data);
     });
   });
+}
+
+void ChunkReader::read_piece(const ChunkRef& ref, std::size_t within, MutableBytes out) {
+  ChunkData data = impl_->chunks.find(ref.cid);
+  if (!data) {
+    if (impl_->spill && impl_->spill->read(ref.cid, within, out)) return;
+    data = read_chunk(ref);
+    if (impl_->spill) impl_->spill_queue.submit([this, cid = ref.cid, data] { impl_->spill->put(cid, data); });
+  }
+  std::copy_n(data->begin() + static_cast<std::ptrdiff_t>(within), out.size(), out.begin());
 }
 
 PageData ChunkReader::read_page(const ChunkRef& ref, Priority priority) {
@@ -162,11 +185,15 @@ PageData ChunkReader::read_page(const ChunkRef& ref, Priority priority) {
 bool ChunkReader::is_decoded(const ChunkRef& ref) { return impl_->chunks.contains(ref.cid); }
 
 void ChunkReader::prefetch(std::function<void()> task) {
-  if (impl_->stop.stop_requested()) return;
-  auto pool = impl_->pool.lock();
-  if (!*pool) *pool = std::make_unique<ThreadPool>(impl_->prefetch_threads);
-  if ((*pool)->pending() < kMaxWaitingPrefetches) (*pool)->submit(std::move(task));
+  if (!impl_->stop.stop_requested()) impl_->queue.submit(std::move(task));
 }
+
+unsigned ChunkReader::ahead_limit() const {
+  const auto window = impl_->link_window();
+  return window ? std::clamp(2 * *window, kLeastAhead, kMostAhead) : kMostAhead;
+}
+
+void ChunkReader::wait_for_spills() { impl_->spill_queue.wait_idle(); }
 
 void ChunkReader::cancel() { impl_->stop.request_stop(); }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <filesystem>
 #include <functional>
 #include <memory>
 
@@ -8,14 +10,23 @@
 namespace isr {
 
 /// A decoded chunk, shared with whoever still reads it.
-using ChunkData = std::shared_ptr<const Bytes>;
+using ChunkData = std::shared_ptr<const std::array<std::uint8_t, kChunkSize>>;
 /// The 256 references of a decoded page.
 using PageData = std::shared_ptr<const std::vector<ChunkRef>>;
+
+/// Where decoded chunks go that somebody reads piece by piece.
+struct SpillOptions {
+  std::filesystem::path directory;   ///< empty: nowhere
+  std::uint64_t size_bytes = 0;      ///< of them, at most
+  std::uint64_t min_free_bytes = 0;  ///< are left free on the file system
+};
 
 struct ReaderOptions {
   std::size_t decoded_bytes = 64U << 20U;  ///< decoded chunks kept
   std::size_t decoded_pages = 2048;        ///< decoded pages kept, 31 KiB each
-  unsigned prefetch_threads = 16;          ///< they wait for the network, mostly
+  unsigned prefetch_threads = 16;          ///< at most; they wait for the network, mostly
+  const LinkMeter* link = nullptr;         ///< says how many fetches fill it; null: not known
+  SpillOptions spill{};
 };
 
 /// From references to plaintext: fetches, opens, checks, keeps what is decoded.
@@ -33,12 +44,19 @@ class ChunkReader {
 
   /// ref must not be zero.
   ChunkData read_chunk(const ChunkRef& ref, Priority priority = Priority::kGuest);
+  /// Bytes of a chunk that somebody reads piece by piece, in no order; else as read_chunk().
+  void read_piece(const ChunkRef& ref, std::size_t within, MutableBytes out);
   PageData read_page(const ChunkRef& ref, Priority priority = Priority::kGuest);
   /// True when read_chunk() would not wait for a fetch.
   bool is_decoded(const ChunkRef& ref);
   /// Runs `task` on a prefetch thread; dropped when too many wait, and with the reader.
-  /// It must not throw nor own the reader. The threads start with the first task.
+  /// It must not throw nor own the reader. As many run at once as the link takes.
   void prefetch(std::function<void()> task);
+  /// How many chunks to have under way ahead of a sequential reader: enough to keep
+  /// the link busy, few enough that what turns out useless costs little.
+  unsigned ahead_limit() const;
+  /// Returns when no chunk is on its way to the spill.
+  void wait_for_spills();
   /// Ends waiting fetches with kCancelled, for shutting down.
   void cancel();
 

@@ -10,6 +10,12 @@
 #include "base/error.h"
 
 namespace isr {
+namespace {
+
+/// More than this of a chunk is read as well from the decoded whole.
+constexpr std::size_t kPiece = 32768;
+
+}  // namespace
 
 ChunkRef Image::Below::reference(std::uint64_t chunk, Priority priority) const {
   // Overlay before base: a publish sets the new base before it drops what the base now holds.
@@ -51,12 +57,21 @@ std::size_t Image::read(std::uint64_t offset, MutableBytes out) {
   return length;
 }
 
-ChunkData Image::chunk_below(std::uint64_t chunk) {
+void Image::read_chunk_below(std::uint64_t chunk, std::size_t within, MutableBytes out, bool sequential) {
   for (;;) {
     const ChunkRef ref = below_->reference(chunk, Priority::kGuest);
-    if (ref.is_zero()) return nullptr;
+    if (ref.is_zero()) {
+      std::fill(out.begin(), out.end(), std::uint8_t{0});
+      return;
+    }
     try {
-      return reader_->read_chunk(ref);
+      if (sequential || out.size() > kPiece) {
+        const ChunkData data = reader_->read_chunk(ref);
+        std::copy_n(data->begin() + static_cast<std::ptrdiff_t>(within), out.size(), out.begin());
+      } else {
+        reader_->read_piece(ref, within, out);
+      }
+      return;
     } catch (const Error& error) {
       // A chunk that was replaced or published meanwhile may be gone where we looked for it.
       if (error.kind() != ErrorKind::kCorrupt || below_->reference(chunk, Priority::kGuest) == ref) throw;
@@ -66,22 +81,18 @@ ChunkData Image::chunk_below(std::uint64_t chunk) {
 
 void Image::read_below(std::uint64_t offset, MutableBytes out) {
   if (out.empty()) return;
-  read_ahead(offset, out.size());
+  const bool sequential = read_ahead(offset, out.size());
   while (!out.empty()) {
     const std::size_t within = offset % kChunkSize;
     const std::size_t length = std::min(out.size(), kChunkSize - within);
-    if (const ChunkData data = chunk_below(offset / kChunkSize)) {
-      std::copy_n(data->begin() + static_cast<std::ptrdiff_t>(within), length, out.begin());
-    } else {
-      std::fill_n(out.begin(), length, std::uint8_t{0});
-    }
+    read_chunk_below(offset / kChunkSize, within, out.first(length), sequential);
     offset += length;
     out = out.subspan(length);
   }
 }
 
-void Image::read_ahead(std::uint64_t offset, std::size_t length) {
-  const AheadRange ahead = read_ahead_.lock()->on_read(offset, length, chunk_count(size_));
+bool Image::read_ahead(std::uint64_t offset, std::size_t length) {
+  const AheadRange ahead = read_ahead_.lock()->on_read(offset, length, chunk_count(size_), reader_->ahead_limit());
   for (std::uint64_t chunk = ahead.first; chunk < ahead.end; ++chunk) {
     reader_->prefetch([weak = std::weak_ptr<const Below>(below_), chunk] {
       const auto below = weak.lock();
@@ -94,6 +105,7 @@ void Image::read_ahead(std::uint64_t offset, std::size_t length) {
       }
     });
   }
+  return ahead.sequential;
 }
 
 void Image::write(std::uint64_t offset, ByteView data) {

@@ -53,10 +53,10 @@ class Image {
     std::shared_ptr<Overlay> overlay;
     Sync<TreeRoot> base;
   };
-  /// nullptr: all zero.
-  ChunkData chunk_below(std::uint64_t chunk);
+  void read_chunk_below(std::uint64_t chunk, std::size_t within, MutableBytes out, bool sequential);
   void read_below(std::uint64_t offset, MutableBytes out);
-  void read_ahead(std::uint64_t offset, std::size_t length);
+  /// True when the read continues others.
+  bool read_ahead(std::uint64_t offset, std::size_t length);
   void write_block_edges(std::uint64_t offset, ByteView data);
 
   std::string name_;

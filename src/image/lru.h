@@ -22,6 +22,19 @@ class LruByCid {
     return it->second->second;
   }
   bool contains(const Cid& cid) const { return index_.contains(cid); }
+  void erase(const Cid& cid) {
+    const auto it = index_.find(cid);
+    if (it == index_.end()) return;
+    order_.erase(it->second);
+    index_.erase(it);
+  }
+  std::optional<Value> remove_oldest() {
+    if (order_.empty()) return std::nullopt;
+    std::optional<Value> value(std::move(order_.back().second));
+    index_.erase(order_.back().first);
+    order_.pop_back();
+    return value;
+  }
   void insert(const Cid& cid, Value value) {
     if (index_.contains(cid)) return;
     order_.emplace_front(cid, std::move(value));

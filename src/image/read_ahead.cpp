@@ -12,7 +12,6 @@ namespace isr {
 namespace {
 
 constexpr std::uint64_t kFirstWindow = 4;         // chunks
-constexpr std::uint64_t kMaxWindow = 32;          // chunks: 4 MiB in 40 ms is 800 Mbit/s
 constexpr std::uint64_t kSlack = 8 * kChunkSize;  // a read this far from its place still belongs to a stream
 constexpr std::uint64_t kForgottenAfter = 256;    // reads: then a stream makes room for another
 
@@ -39,7 +38,8 @@ ReadAhead::Stream& ReadAhead::oldest() {
                            [&](const Stream& a, const Stream& b) { return rank(a) < rank(b); });
 }
 
-AheadRange ReadAhead::on_read(std::uint64_t offset, std::uint64_t length, std::uint64_t chunk_count) {
+AheadRange ReadAhead::on_read(std::uint64_t offset, std::uint64_t length, std::uint64_t chunk_count,
+                              std::uint64_t most) {
   ++clock_;
   const std::uint64_t first = offset / kChunkSize + 1;  // the caller fetches its first chunk itself
   const std::uint64_t here = (offset + length + kChunkSize - 1) / kChunkSize;
@@ -47,18 +47,18 @@ AheadRange ReadAhead::on_read(std::uint64_t offset, std::uint64_t length, std::u
   if (stream == nullptr) {
     stream = &oldest();
     *stream = {offset + length, here, 0, clock_};
-    return {first, here};  // one large read spans chunks that can be fetched side by side
+    return {first, here, false};  // one large read spans chunks that can be fetched side by side
   }
   stream->used = clock_;
   stream->next = std::max(stream->next, offset + length);
   const std::uint64_t from = std::max(stream->ahead, first);
   // Asked again only when half of the window is used up, so that the threads get work in runs.
   const bool is_enough = stream->window != 0 && stream->ahead >= here + (stream->window + 1) / 2;
-  if (is_enough) return {from, from};
-  stream->window = std::clamp(stream->window * 2, kFirstWindow, kMaxWindow);
+  if (is_enough) return {from, from, true};
+  stream->window = std::min(std::max(stream->window * 2, kFirstWindow), std::max<std::uint64_t>(most, 1));
   const std::uint64_t end = std::min(here + stream->window, chunk_count);
   stream->ahead = std::max(stream->ahead, end);
-  return {from, std::max(from, end)};
+  return {from, std::max(from, end), true};
 }
 
 }  // namespace isr

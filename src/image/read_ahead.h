@@ -9,6 +9,7 @@ namespace isr {
 struct AheadRange {
   std::uint64_t first = 0;
   std::uint64_t end = 0;
+  bool sequential = false;  ///< the read continues others
 };
 
 /// Finds the sequential readers among the reads of an image and says what to
@@ -18,7 +19,8 @@ struct AheadRange {
 class ReadAhead {
  public:
   /// A read of `length` bytes (not 0) at `offset` in an image of `chunk_count` chunks.
-  AheadRange on_read(std::uint64_t offset, std::uint64_t length, std::uint64_t chunk_count);
+  /// A sequential reader gets `most` chunks ahead at most.
+  AheadRange on_read(std::uint64_t offset, std::uint64_t length, std::uint64_t chunk_count, std::uint64_t most);
 
  private:
   struct Stream {

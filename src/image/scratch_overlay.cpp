@@ -149,7 +149,7 @@ class Scratch : public ScratchOverlay {
     }
     read_exact_at(fd_.get(), out, offset, path_);
     if (!gcm_open(key_, block.nonce, {}, out, block.tag, out)) {
-      throw Error(ErrorKind::kCorrupt, fmt::format("the scratch file of guest memory is damaged at byte {}", offset));
+      throw Error(ErrorKind::kCorrupt, fmt::format("the scratch file is damaged at byte {}", offset));
     }
     return true;
   }

@@ -31,6 +31,7 @@ constexpr KnownKey kKnownKeys[] = {
     {"offline", Form::kBoolean, "false", "ISR_OFFLINE"},
     {"cache.limit", Form::kSize, "20G", "ISR_CACHE_LIMIT"},
     {"cache.min_free", Form::kSize, "1G", "ISR_CACHE_MIN_FREE"},
+    {"cache.decoded", Form::kSize, "2G", "ISR_CACHE_DECODED"},
     {"cache.dir", Form::kAbsolutePath, "", "ISR_CACHE_DIR"},
     {"read.unreachable", Form::kWaitOrFail, "wait", "ISR_READ_UNREACHABLE"},
     {"vm.accelerator", Form::kAccelerator, "auto", "ISR_VM_ACCELERATOR"},

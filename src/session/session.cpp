@@ -45,8 +45,12 @@ std::vector<SessionImage> number_images(const ParcelVersion& version) {
   return images;
 }
 
-std::shared_ptr<ChunkReader> make_reader(const StackParts& parts, SourceStats& stats) {
-  return std::make_shared<ChunkReader>(open_stack(parts, stats), ReaderOptions{});
+std::shared_ptr<ChunkReader> make_reader(const StackParts& parts, SourceStats& stats, const Paths& paths,
+                                         const Config& config) {
+  ReaderOptions options;
+  options.link = &stats.link;
+  options.spill = {paths.cache, config.get_bytes("cache.decoded"), config.get_bytes("cache.min_free")};
+  return std::make_shared<ChunkReader>(open_stack(parts, stats), options);
 }
 
 /// A directory that end() began to delete.
@@ -173,7 +177,7 @@ Session::Session(Account& account, const ParcelEntry& parcel)
   // Offline, reads go on asking: they find the repository when it comes back.
   parts.repository = account.offline() ? make_lazy_store(account.entry.url, account.store_options) : account.store;
   parts.unreachable = config.get("read.unreachable") == "wait" ? Unreachable::kWait : Unreachable::kFail;
-  reader_ = make_reader(parts, source_stats_);
+  reader_ = make_reader(parts, source_stats_, account.paths, config);
   resolve_pending();
   open_parts();
   if (state_.phase == SessionPhase::kRunning) {
@@ -390,13 +394,14 @@ nlohmann::json Session::stats() const {
           {"uploaded_bytes", upload_counters_.bytes.load()}};
 }
 
-VersionReader::VersionReader(Account& account, Unreachable unreachable)
-    : cache(open_cache(account.paths, Config::load(account.paths))) {
+VersionReader::VersionReader(Account& account, Unreachable unreachable) {
+  const Config config = Config::load(account.paths);
+  cache = open_cache(account.paths, config);
   StackParts parts;
   parts.cache = cache;
   parts.repository = account.store;
   parts.unreachable = unreachable;
-  reader = make_reader(parts, stats);
+  reader = make_reader(parts, stats, account.paths, config);
 }
 
 std::shared_ptr<Image> VersionReader::open(const VersionImage& image) {

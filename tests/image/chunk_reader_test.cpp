@@ -60,7 +60,8 @@ TEST_CASE("a chunk is fetched once however many ask at once", "[image]") {
   std::vector<std::jthread> threads;
   std::atomic<int> good{0};
   for (int i = 0; i < 8; ++i) {
-    threads.emplace_back([&] { good += *reader.read_chunk(ref) == test::random_bytes(kChunkSize, 1) ? 1 : 0; });
+    threads.emplace_back(
+        [&] { good += to_bytes(*reader.read_chunk(ref)) == test::random_bytes(kChunkSize, 1) ? 1 : 0; });
   }
   source->wait_for_fetches(1);
   source->release();
@@ -80,7 +81,7 @@ TEST_CASE("a guest's read does not inherit the failure of the prefetch it waited
   source->begun.wait(false);
   source->guest_came = true;
   source->guest_came.notify_all();
-  CHECK((*reader.read_chunk(ref) == test::random_bytes(kChunkSize, 1)));
+  CHECK((to_bytes(*reader.read_chunk(ref)) == test::random_bytes(kChunkSize, 1)));
   CHECK(memory->fetches() == 1);
 }
 

@@ -15,7 +15,7 @@ constexpr std::uint64_t kChunks = 4096;
 struct Asked {
   explicit Asked(std::uint64_t count = kChunks) : chunks(count) {}
   std::uint64_t read(std::uint64_t offset, std::uint64_t length) {
-    const AheadRange range = ahead.on_read(offset, length, chunks);
+    const AheadRange range = ahead.on_read(offset, length, chunks, most);
     std::uint64_t fresh = 0;
     for (std::uint64_t chunk = range.first; chunk < range.end; ++chunk) {
       CHECK(chunk < chunks);
@@ -28,6 +28,7 @@ struct Asked {
     return static_cast<std::uint64_t>(std::distance(asked.lower_bound(offset / kChunkSize), asked.end()));
   }
   ReadAhead ahead;
+  std::uint64_t most = 32;
   std::uint64_t chunks;
   std::set<std::uint64_t> asked;
   std::uint64_t repeated = 0;
@@ -86,6 +87,15 @@ TEST_CASE("several streams and random reads between them do not disturb each oth
     CHECK(asked.asked.contains(start + 200 + 10));
     CHECK_FALSE(asked.asked.contains(start + 200 + 40));
   }
+}
+
+TEST_CASE("a sequential reader on a thin link gets no further ahead than was allowed", "[image]") {
+  Asked asked;
+  asked.most = 2;
+  std::uint64_t at = 0;
+  for (; at < 50; ++at) asked.read(at * kChunkSize, kChunkSize);
+  CHECK(asked.asked.contains(at + 1));
+  CHECK(*asked.asked.rbegin() <= at + 2);
 }
 
 TEST_CASE("nothing is asked for beyond the end", "[image]") {

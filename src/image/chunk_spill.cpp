@@ -1,0 +1,106 @@
+// Slots of one chunk each in a scratch file. A slot is written only while no chunk
+// leads to it, and a reader looks again after it has read: if its chunk still has
+// the same slot, nobody wrote to the slot meanwhile.
+
+#include "image/chunk_spill.h"
+
+#include <sys/statvfs.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/sync.h"
+#include "image/lru.h"
+#include "image/scratch_overlay.h"
+
+namespace isr {
+namespace {
+
+/// Where a chunk is; `tenancy` tells it from those that had the slot before.
+struct Slot {
+  std::uint64_t index = 0;
+  std::uint64_t tenancy = 0;
+  friend bool operator==(const Slot&, const Slot&) = default;
+};
+
+class ScratchSpill : public ChunkSpill {
+ public:
+  explicit ScratchSpill(const SpillOptions& options)
+      : options_(options),
+        slots_(options.size_bytes / kChunkSize),
+        file_(make_scratch_overlay(options.directory, slots_ * kChunkSize, nullptr)) {}
+
+  bool read(const Cid& cid, std::size_t within, MutableBytes out) override {
+    const auto slot = state_.lock()->chunks.find(cid);
+    if (!slot) return false;
+    try {
+      if (!file_->read(slot->index * kChunkSize + within, out).empty()) return false;
+    } catch (const Error&) {
+      forget(cid, *slot);  // damaged, or being written for another chunk
+      return false;
+    }
+    return state_.lock()->chunks.find(cid) == slot;
+  }
+
+  bool contains(const Cid& cid) override { return state_.lock()->chunks.contains(cid); }
+
+  void put(const Cid& cid, const ChunkData& data) override {
+    Slot slot;
+    {
+      auto state = state_.lock();
+      if (state->failed || state->chunks.contains(cid)) return;
+      slot.tenancy = ++state->tenancies;
+      if (state->used < slots_ && may_grow()) {
+        slot.index = state->used++;
+      } else if (const auto last = state->chunks.remove_oldest()) {
+        slot.index = last->index;
+      } else {
+        return;  // no slot, or every one is being written
+      }
+    }
+    try {
+      file_->write(slot.index * kChunkSize, *data);
+      state_.lock()->chunks.insert(cid, slot);
+    } catch (const Error& error) {
+      log::warn("decoded chunks are no longer kept on disk: {}", error.what());
+      state_.lock()->failed = true;
+    }
+  }
+
+ private:
+  struct State {
+    LruByCid<Slot> chunks{SIZE_MAX};
+    std::uint64_t used = 0;  // slots that were ever used
+    std::uint64_t tenancies = 0;
+    bool failed = false;
+  };
+
+  void forget(const Cid& cid, const Slot& slot) {
+    auto state = state_.lock();
+    if (state->chunks.find(cid) == slot) state->chunks.erase(cid);  // its slot stays unused
+  }
+
+  bool may_grow() const {
+    struct statvfs status {};
+    return ::statvfs(options_.directory.c_str(), &status) == 0 &&
+           std::uint64_t{status.f_bavail} * status.f_frsize >= options_.min_free_bytes;
+  }
+
+  SpillOptions options_;
+  std::uint64_t slots_;
+  std::shared_ptr<ScratchOverlay> file_;
+  Sync<State> state_;
+};
+
+}  // namespace
+
+std::unique_ptr<ChunkSpill> make_chunk_spill(const SpillOptions& options) {
+  if (options.directory.empty() || options.size_bytes < kChunkSize) return nullptr;
+  try {
+    return std::make_unique<ScratchSpill>(options);
+  } catch (const Error& error) {
+    log::warn("decoded chunks are not kept on disk: {}", error.what());
+    return nullptr;
+  }
+}
+
+}  // namespace isr

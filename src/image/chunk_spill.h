@@ -1,0 +1,27 @@
+#pragma once
+
+#include <memory>
+
+#include "image/chunk_reader.h"
+
+namespace isr {
+
+/// Decoded chunks for which memory has no room: a file without a name, encrypted
+/// under a key of this process alone (the scratch layer of scratch_overlay.h).
+/// Reading 4 KiB of a cached object takes decrypting, decompressing and hashing
+/// 128 KiB; here it takes 4 KiB. The least recently used chunks go first.
+///
+/// Errors:  none: what cannot be written or read is not there.
+/// Threads: any.
+class ChunkSpill {
+ public:
+  virtual ~ChunkSpill() = default;
+  /// Fills `out` with the chunk's bytes from `within` on. False: not here.
+  virtual bool read(const Cid& cid, std::size_t within, MutableBytes out) = 0;
+  virtual bool contains(const Cid& cid) = 0;
+  virtual void put(const Cid& cid, const ChunkData& data) = 0;
+};
+/// Null when no such file can be made in the directory; the reason is logged.
+std::unique_ptr<ChunkSpill> make_chunk_spill(const SpillOptions& options);
+
+}  // namespace isr
