@@ -25,6 +25,8 @@ struct AddOptions {
   std::string name;
   std::string url;
   std::string user;
+  std::string recovery_file;
+  std::string new_password_file;
 };
 
 /// This user's login name, as far as a repository can have it.
@@ -121,7 +123,30 @@ int run_init(CommandContext& context, const InitOptions& options) {
   return 0;
 }
 
+/// Proves that this user can open the repository; by the recovery key, which then gives a new password.
+void prove_access(CommandContext& context, const RepositoryEntry& entry, const AddOptions& options) {
+  OpenOptions open;
+  open.use_keyring = false;
+  if (options.recovery_file.empty()) {
+    open_account(context.paths(), entry,
+                 password_source(context, fmt::format("Password of {} at {}: ", entry.user, entry.url)), open);
+    return;
+  }
+  const UserKeys keys = change_password(
+      context.paths(), entry, [&] { return recovery_key(context, options.recovery_file); },
+      [&] {
+        return replacing_password(context, options.new_password_file,
+                                  fmt::format("New password of {} at {}: ", entry.user, entry.url));
+      },
+      open);
+  open_account_with_keys(context.paths(), entry, keys, open);
+}
+
 int run_add(CommandContext& context, const AddOptions& options) {
+  if (!options.new_password_file.empty() && options.recovery_file.empty()) {
+    throw Error(ErrorKind::kUsage, "--new-password-file goes with --recovery-file",
+                {"the password that counts now comes from --password-file; isr passwd changes it"});
+  }
   const RepositoryEntry entry{options.name, canonical_store_url(options.url), default_user(options.user)};
   check_user_name(entry.user);
   refuse_taken_name(context, entry.name);
@@ -129,11 +154,8 @@ int run_add(CommandContext& context, const AddOptions& options) {
   // Adding a repository says that this is the one that is meant, from now on.
   const auto before = pinned_repository(context.paths(), entry);
   pin_repository(context.paths(), entry, info);
-  OpenOptions open;
-  open.use_keyring = false;
   try {
-    open_account(context.paths(), entry,
-                 password_source(context, fmt::format("Password of {} at {}: ", entry.user, entry.url)), open);
+    prove_access(context, entry, options);
   } catch (const Error&) {
     if (before) pin_repository(context.paths(), entry, *before);
     throw;
@@ -230,6 +252,9 @@ void register_init(Command& repo) {
       .option("--user", options->user, "USER", "your name there; else your login name")
       .option("--name", options->name, "NAME", "what to call it on this host (home)")
       .option("--recovery-file", options->recovery_file, "FILE", "write the recovery key there instead of showing it")
+      .note(
+          "Who has the recovery key can set a new password: isr passwd --recovery, or on a host that has never\n"
+          "used the repository, isr repo add --recovery-file FILE. So keep it where the password is not.")
       .example("isr repo init /srv/isr", "asks for a new password, prints the recovery key once")
       .example("isr repo init http://127.0.0.1:7460/ --user alice --recovery-file key.txt", "on a served directory")
       .exit_codes({0, 2, 12, 13, 18, 19})
@@ -242,9 +267,15 @@ void register_add(Command& repo) {
       .argument("NAME", options->name, "what to call it here, e.g. home")
       .argument("URL", options->url, "a directory or http(s) URL")
       .option("--user", options->user, "USER", "your name there; else your login name")
+      .option("--recovery-file", options->recovery_file, "FILE", "the password is lost: FILE has the recovery key")
+      .option("--new-password-file", options->new_password_file, "FILE", "with --recovery-file: the new password")
+      .note(
+          "With the recovery key (FILE may be - for stdin) a new password is asked for, and takes the place of the\n"
+          "lost one on all your hosts. The recovery key stays valid.")
       .example("isr repo add home http://isr.example.org/ --user alice", "asks for the password, to see that it opens")
       .example("isr repo add disk /media/me/DISK/isr", "a repository on a portable disk")
-      .exit_codes({0, 2, 10, 12, 13})
+      .example("isr repo add home URL --user alice --recovery-file key.txt", "the password is lost; asks for a new one")
+      .exit_codes({0, 2, 10, 12, 13, 17})
       .run([options](CommandContext& context) { return run_add(context, *options); });
 }
 

@@ -6,6 +6,7 @@ class App;
 
 void register_login(App& app);
 void register_logout(App& app);
+void register_passwd(App& app);
 void register_ls(App& app);
 void register_log(App& app);
 void register_repo(App& app);

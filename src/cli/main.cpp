@@ -50,6 +50,7 @@ int main(int argc, char** argv) {
   isr::register_log(app);
   isr::register_image(app);
   isr::register_repo(app);
+  isr::register_passwd(app);
   isr::register_lock(app);
   isr::register_accept_older(app);
   isr::register_serve(app);

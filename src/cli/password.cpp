@@ -55,8 +55,7 @@ std::string from_file(const std::string& path) {
   // Not through open_file(): /dev/fd/N and a symlink into a secret store are usual here.
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
   if (!fd) {
-    throw Error(ErrorKind::kDenied,
-                fmt::format("the password file {}: {}", path, std::generic_category().message(errno)));
+    throw Error(ErrorKind::kDenied, fmt::format("the file {}: {}", path, std::generic_category().message(errno)));
   }
   return read_stream(fd.get(), path);
 }
@@ -116,15 +115,21 @@ std::optional<std::string> given_password(CommandContext& context) {
   return std::nullopt;
 }
 
-std::string ask(CommandContext& context, const std::string& prompt) {
+std::string ask_for(CommandContext& context, const std::string& what, const std::string& prompt,
+                    const std::string& hint) {
   std::optional<std::string> answer;
   if (!context.flags.no_input) answer = ask_terminal(printable(prompt), Echo::kHidden);
   if (!answer) {
-    throw Error(ErrorKind::kDenied, "the password is needed, and there is no terminal to ask for it",
-                {"--password-file FILE (- is stdin), --password-command COMMAND, or isr login first"});
+    throw Error(ErrorKind::kDenied, fmt::format("the {} is needed, and there is no terminal to ask for it", what),
+                {hint});
   }
-  if (answer->empty()) throw Error(ErrorKind::kUsage, "the password is empty");
+  if (answer->empty()) throw Error(ErrorKind::kUsage, fmt::format("the {} is empty", what));
   return std::move(*answer);
+}
+
+std::string ask(CommandContext& context, const std::string& prompt) {
+  return ask_for(context, "password", prompt,
+                 "--password-file FILE (- is stdin), --password-command COMMAND, or isr login first");
 }
 
 }  // namespace
@@ -145,6 +150,22 @@ std::string new_password(CommandContext& context, const std::string& prompt) {
   std::string first = ask(context, prompt);
   if (ask(context, "Again: ") != first) throw Error(ErrorKind::kUsage, "the two passwords differ");
   return first;
+}
+
+std::string replacing_password(CommandContext& context, const std::string& file, const std::string& prompt) {
+  if (!file.empty()) return checked(from_file(file));
+  const auto ask_new = [&](const std::string& text) {
+    return ask_for(context, "new password", text, "--new-password-file FILE (- is stdin)");
+  };
+  std::string first = ask_new(prompt);
+  if (ask_new("Again: ") != first) throw Error(ErrorKind::kUsage, "the two passwords differ");
+  return first;
+}
+
+Key recovery_key(CommandContext& context, const std::string& file) {
+  if (!file.empty()) return parse_recovery_key(from_file(file));
+  return parse_recovery_key(
+      ask_for(context, "recovery key", "Recovery key (isr-recovery-...): ", "--recovery-file FILE (- is stdin)"));
 }
 
 }  // namespace isr

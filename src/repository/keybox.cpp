@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "repository/sequence.h"
 #include "repository/strict_json.h"
@@ -89,15 +91,28 @@ Key passphrase_key(std::string_view passphrase, const Bytes& salt, const ScryptP
 
 Key recovery_slot_key(const Key& recovery_key) { return hkdf_sha256(recovery_key.view(), {}, "isr1/keybox-recovery"); }
 
-UserKeys unwrap(const Keybox& box, const std::string& user, std::string_view kind, Key slot_key, ByteView slot) {
-  auto box_key_bytes = open_box(slot_key, context_of(kind, user), slot);
+Key unwrap_box_key(const Keybox& box, const std::string& user, std::string_view kind, Key slot_key, ByteView slot) {
+  auto bytes = open_box(slot_key, context_of(kind, user), slot);
   wipe(slot_key.mutable_view());
-  if (!box_key_bytes || box_key_bytes->size() != Key::kSize || box.user != user) {
+  if (!bytes || bytes->size() != Key::kSize || box.user != user) {
     throw Error(ErrorKind::kDenied, kind == "passphrase" ? "password wrong" : "recovery key wrong");
   }
   Key box_key;
-  std::copy(box_key_bytes->begin(), box_key_bytes->end(), box_key.value.begin());
-  wipe(*box_key_bytes);
+  std::copy(bytes->begin(), bytes->end(), box_key.value.begin());
+  wipe(*bytes);
+  return box_key;
+}
+
+Key box_key_by(const Keybox& box, const std::string& user, std::string_view passphrase) {
+  return unwrap_box_key(box, user, "passphrase", passphrase_key(passphrase, box.salt, box.scrypt), box.passphrase_slot);
+}
+
+Key box_key_by(const Keybox& box, const std::string& user, const Key& recovery_key) {
+  return unwrap_box_key(box, user, "recovery", recovery_slot_key(recovery_key), box.recovery_slot);
+}
+
+/// Opens what the box is for, and wipes its key.
+UserKeys unwrap_keys(const Keybox& box, const std::string& user, Key box_key) {
   auto plain = open_box(box_key, context_of("keys", user), box.keys);
   wipe(box_key.mutable_view());
   if (!plain) throw Error(ErrorKind::kCorrupt, fmt::format("keybox of {}: the keys in it are damaged", user));
@@ -105,6 +120,15 @@ UserKeys unwrap(const Keybox& box, const std::string& user, std::string_view kin
   wipe(*plain);
   if (keys.user != user) throw Error(ErrorKind::kCorrupt, fmt::format("keybox of {}: it holds other keys", user));
   return keys;
+}
+
+void seal_passphrase_slot(Keybox& box, std::string_view passphrase, const Key& box_key, const ScryptParams& params) {
+  if (passphrase.empty()) throw Error(ErrorKind::kUsage, "the password must not be empty");
+  box.scrypt = params;
+  box.salt.resize(kSaltSize);
+  random_bytes(box.salt);
+  box.passphrase_slot =
+      seal_box(passphrase_key(passphrase, box.salt, params), context_of("passphrase", box.user), box_key.view());
 }
 
 std::string keybox_prefix(const std::string& user) {
@@ -197,15 +221,10 @@ UserKeys parse_user_keys(ByteView bytes) {
 
 Bytes make_keybox(const UserKeys& keys, std::string_view passphrase, const Key& recovery_key,
                   const ScryptParams& params) {
-  if (passphrase.empty()) throw Error(ErrorKind::kUsage, "the password must not be empty");
   Keybox box;
   box.user = keys.user;
-  box.scrypt = params;
-  box.salt.resize(kSaltSize);
-  random_bytes(box.salt);
   Key box_key = random_key();
-  box.passphrase_slot =
-      seal_box(passphrase_key(passphrase, box.salt, params), context_of("passphrase", keys.user), box_key.view());
+  seal_passphrase_slot(box, passphrase, box_key, params);
   box.recovery_slot = seal_box(recovery_slot_key(recovery_key), context_of("recovery", keys.user), box_key.view());
   Bytes plain = serialise_user_keys(keys);
   box.keys = seal_box(box_key, context_of("keys", keys.user), plain);
@@ -214,14 +233,20 @@ Bytes make_keybox(const UserKeys& keys, std::string_view passphrase, const Key& 
   return to_bytes(as_bytes(encode(box)));
 }
 
-UserKeys open_keybox(ByteView blob, const std::string& user, std::string_view passphrase) {
+UserKeys open_keybox(ByteView blob, const std::string& user, const KeyboxSecret& secret) {
   const Keybox box = decode(blob);
-  return unwrap(box, user, "passphrase", passphrase_key(passphrase, box.salt, box.scrypt), box.passphrase_slot);
+  return unwrap_keys(box, user, std::visit([&](const auto& known) { return box_key_by(box, user, known); }, secret));
 }
 
-UserKeys open_keybox_with_recovery_key(ByteView blob, const std::string& user, const Key& recovery_key) {
-  const Keybox box = decode(blob);
-  return unwrap(box, user, "recovery", recovery_slot_key(recovery_key), box.recovery_slot);
+// The box key stays: only so the recovery slot, whose key we mostly do not have, goes on opening it.
+Bytes with_new_passphrase(ByteView blob, const std::string& user, const KeyboxSecret& secret,
+                          std::string_view new_passphrase, const ScryptParams& params) {
+  Keybox box = decode(blob);
+  Key box_key = std::visit([&](const auto& known) { return box_key_by(box, user, known); }, secret);
+  unwrap_keys(box, user, box_key);  // a damaged box is not passed on as a good one
+  seal_passphrase_slot(box, new_passphrase, box_key, params);
+  wipe(box_key.mutable_view());
+  return to_bytes(as_bytes(encode(box)));
 }
 
 std::string format_recovery_key(const Key& key) {
@@ -262,13 +287,13 @@ Key parse_recovery_key(std::string_view text) {
   return key;
 }
 
-std::optional<Bytes> read_keybox(BlobStore& store, const std::string& user) {
+std::optional<StoredKeybox> read_keybox(BlobStore& store, const std::string& user) {
   const std::string prefix = keybox_prefix(user);
   const std::uint64_t newest = newest_in_sequence(store, prefix);
   if (newest == 0) return std::nullopt;
   auto blob = store.get(sequence_name(prefix, newest));
   if (!blob) throw Error(ErrorKind::kCorrupt, fmt::format("the keybox of {} is listed, but cannot be read", user));
-  return std::move(blob->bytes);
+  return StoredKeybox{newest, std::move(blob->bytes)};
 }
 
 void put_first_keybox(BlobStore& store, const std::string& user, ByteView blob) {
@@ -278,13 +303,14 @@ void put_first_keybox(BlobStore& store, const std::string& user, ByteView blob) 
   if (exists) throw Error(ErrorKind::kUsage, fmt::format("there is a user {} already", user));
 }
 
-void put_next_keybox(BlobStore& store, const std::string& user, ByteView blob) {
-  const std::string prefix = keybox_prefix(user);
-  const std::uint64_t newest = newest_in_sequence(store, prefix);
-  if (newest == 0) throw Error(ErrorKind::kNotFound, fmt::format("there is no user {}", user));
-  if (store.put_new(sequence_name(prefix, newest + 1), blob) == PutResult::kExists) {
-    throw Error(ErrorKind::kForked, fmt::format("the password of {} was changed elsewhere at the same time", user));
-  }
+void put_next_keybox(BlobStore& store, const std::string& user, std::uint64_t previous, ByteView blob) {
+  const std::string name = sequence_name(keybox_prefix(user), previous + 1);
+  if (store.put_new(name, blob) == PutResult::kCreated) return;
+  // Ours after all when an answer was lost and the request repeated: no two boxes have the same salt.
+  const auto there = store.get(name);
+  if (there && std::ranges::equal(there->bytes, blob)) return;
+  throw Error(ErrorKind::kForked, fmt::format("the password of {} was changed elsewhere at the same time", user),
+              {"the other new password counts; yours was not stored"});
 }
 
 }  // namespace isr

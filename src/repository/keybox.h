@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <string>
+#include <variant>
 
 #include "base/crypto.h"
 #include "repository/blob_store.h"
@@ -26,23 +27,34 @@ UserKeys parse_user_keys(ByteView bytes);
 /// (scrypt), one under the printable recovery key.
 Bytes make_keybox(const UserKeys& keys, std::string_view passphrase, const Key& recovery_key,
                   const ScryptParams& params = {});
-/// Error{kDenied} "password wrong" when no slot opens or the user differs;
+/// What opens a keybox: the passphrase, or the recovery key.
+using KeyboxSecret = std::variant<std::string, Key>;
+/// Error{kDenied} "password wrong" when its slot does not open or the user differs;
 /// {kCorrupt} for a damaged box or forbidden scrypt parameters, in well under 100 ms.
-UserKeys open_keybox(ByteView blob, const std::string& user, std::string_view passphrase);
-UserKeys open_keybox_with_recovery_key(ByteView blob, const std::string& user, const Key& recovery_key);
+UserKeys open_keybox(ByteView blob, const std::string& user, const KeyboxSecret& secret);
+/// The same keys under another passphrase; the recovery key stays what it was.
+/// Errors as open_keybox(), {kUsage} for an empty new passphrase. Whoever keeps
+/// the old blob can still guess at the old passphrase.
+Bytes with_new_passphrase(ByteView blob, const std::string& user, const KeyboxSecret& secret,
+                          std::string_view new_passphrase, const ScryptParams& params = {});
 
 /// "isr-recovery-…" in groups with a checksum that catches typing errors.
 std::string format_recovery_key(const Key& key);
 /// Error{kUsage} on a typing error.
 Key parse_recovery_key(std::string_view text);
 
+/// Keybox n of a user; the greatest n counts.
+struct StoredKeybox {
+  std::uint64_t n = 0;
+  Bytes blob;
+};
 /// The newest keybox of a user: nullopt when the repository has no such user.
-std::optional<Bytes> read_keybox(BlobStore& store, const std::string& user);
+std::optional<StoredKeybox> read_keybox(BlobStore& store, const std::string& user);
 /// Puts the first keybox; Error{kUsage} when the user exists.
 void put_first_keybox(BlobStore& store, const std::string& user, ByteView blob);
-/// Puts the keybox that follows the newest (a changed password). Error{kNotFound}
-/// when there is no such user, {kForked} when another host was first.
-void put_next_keybox(BlobStore& store, const std::string& user, ByteView blob);
+/// Puts the keybox that was made from number `previous` (a changed password).
+/// Error{kForked} when another one was made from that first; nothing is changed then.
+void put_next_keybox(BlobStore& store, const std::string& user, std::uint64_t previous, ByteView blob);
 
 /// User and host names: 1..64 of [a-z0-9._-], beginning with a letter or digit.
 void check_user_name(std::string_view user);

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 
 #include "base/file.h"
@@ -83,12 +84,12 @@ fs::path state_directory_of(const Paths& paths, const RepositoryInfo& info, cons
 }
 
 /// The repository's newest keybox; when it stops answering we go on offline.
-std::optional<Bytes> fetch_keybox(Reached& reached, const RepositoryEntry& entry) {
+std::optional<StoredKeybox> fetch_keybox(Reached& reached, const RepositoryEntry& entry) {
   if (!reached.store) return std::nullopt;
   try {
-    auto blob = read_keybox(*reached.store, entry.user);
-    if (!blob) refuse_unknown_user(entry);
-    return blob;
+    auto box = read_keybox(*reached.store, entry.user);
+    if (!box) refuse_unknown_user(entry);
+    return box;
   } catch (const Error& error) {
     if (!is_unreachable(error)) throw;
     log::warn("{}: {}; working offline", entry.name, error.what());
@@ -97,23 +98,39 @@ std::optional<Bytes> fetch_keybox(Reached& reached, const RepositoryEntry& entry
   }
 }
 
+void keep_keybox(const fs::path& directory, ByteView blob) {
+  make_private_directory(directory);
+  replace_file(directory / "keybox", blob);
+}
+
+/// Says what may have happened to a password that was right once.
+UserKeys open_for(const RepositoryEntry& entry, ByteView blob, const std::optional<Bytes>& kept,
+                  const KeyboxSecret& secret) {
+  try {
+    return open_keybox(blob, entry.user, secret);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kDenied || std::holds_alternative<Key>(secret)) throw;
+    std::vector<std::string> hints;
+    if (kept && !std::ranges::equal(*kept, blob))
+      hints.push_back("it was changed since it was last used on this host: give the new one");
+    hints.push_back("if it is lost, the recovery key opens everything: see isr passwd --help");
+    throw Error(error.kind(), error.what(), std::move(hints));
+  }
+}
+
 UserKeys unlock(const fs::path& directory, const RepositoryEntry& entry, Reached& reached,
                 const PasswordSource& password) {
-  const fs::path copy = directory / "keybox";
-  const auto kept = read_file_if_exists(copy, kMaxKeyboxSize);
-  auto blob = fetch_keybox(reached, entry);
-  if (!blob) blob = kept;
-  if (!blob) {
+  const auto kept = read_file_if_exists(directory / "keybox", kMaxKeyboxSize);
+  const auto newest = fetch_keybox(reached, entry);
+  if (!newest && !kept) {
     throw Error(ErrorKind::kOffline,
                 fmt::format("{} does not answer, and {} never logged in on this host", entry.name, entry.user),
                 {"run isr login once while it can be reached"});
   }
-  UserKeys keys = open_keybox(*blob, entry.user, password());
+  const Bytes& blob = newest ? newest->blob : *kept;
+  UserKeys keys = open_for(entry, blob, kept, password());
   // Only now: a keybox that does not open must not displace the one that does.
-  if (!kept || *kept != *blob) {
-    make_private_directory(directory);
-    replace_file(copy, *blob);
-  }
+  if (!kept || blob != *kept) keep_keybox(directory, blob);
   return keys;
 }
 
@@ -268,8 +285,26 @@ void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& st
   pin_repository(paths, entry, info);
   const BlobStorePtr borrowed(BlobStorePtr(), &store);  // the caller's, and it outlives the account
   Account account = finish(paths, entry, {borrowed, info}, keys, {});
-  replace_file(account.state_directory / "keybox", keybox);
+  keep_keybox(account.state_directory, keybox);
   change_profile(account, [](Profile&) {});
+}
+
+UserKeys change_password(const Paths& paths, const RepositoryEntry& entry, const SecretSource& current,
+                         const PasswordSource& next, const OpenOptions& options) {
+  check_user_name(entry.user);
+  Reached reached = reach(paths, entry, options);
+  const auto box = fetch_keybox(reached, entry);
+  if (!box) {
+    throw Error(ErrorKind::kOffline,
+                fmt::format("changing a password needs {}, which cannot be reached now", entry.name));
+  }
+  const fs::path directory = state_directory_of(paths, reached.info, entry.user);
+  const KeyboxSecret secret = current();
+  UserKeys keys = open_for(entry, box->blob, read_file_if_exists(directory / "keybox", kMaxKeyboxSize), secret);
+  const Bytes changed = with_new_passphrase(box->blob, entry.user, secret, next());
+  put_next_keybox(*reached.store, entry.user, box->n, changed);
+  keep_keybox(directory, changed);
+  return keys;
 }
 
 }  // namespace isr

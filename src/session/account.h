@@ -56,6 +56,8 @@ struct Account {
 
 /// Gives the passphrase when it is needed, or throws Error{kDenied}.
 using PasswordSource = std::function<std::string()>;
+/// Gives the passphrase or the recovery key.
+using SecretSource = std::function<KeyboxSecret()>;
 
 struct OpenOptions {
   bool offline = false;     ///< do not touch the network
@@ -81,6 +83,11 @@ std::optional<RepositoryInfo> pinned_repository(const Paths& paths, const Reposi
 /// there is anything that it opens. Error{kUsage} when the user exists.
 void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, const std::string& passphrase,
                  const Key& recovery);
+/// passwd: puts the next keybox and keeps a copy of it; no data is written anew. `current`
+/// is asked for and proved before `next` is. Returns the keys. Errors as open_account(),
+/// {kOffline} the repository cannot be reached, {kForked} somebody else changed it meanwhile.
+UserKeys change_password(const Paths& paths, const RepositoryEntry& entry, const SecretSource& current,
+                         const PasswordSource& next, const OpenOptions& options);
 
 Bytes encode_profile(const Profile& profile);
 /// Error{kCorrupt}: ids, names, epochs and counts are checked.

@@ -26,8 +26,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const ByteView input(data + 1, size - 1);
   switch (data[0] % 3) {
     case 0:
-      refused_or_read([&] { open_keybox_with_recovery_key(input, "alice", {.value = {5}}); }, ErrorKind::kCorrupt,
-                      ErrorKind::kDenied);
+      refused_or_read([&] { open_keybox(input, "alice", Key{.value = {5}}); }, ErrorKind::kCorrupt, ErrorKind::kDenied);
       break;
     case 1:
       refused_or_read(

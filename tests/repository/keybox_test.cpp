@@ -37,7 +37,7 @@ Bytes altered(const std::string& from, const std::string& to) {
 
 TEST_CASE("a keybox opens with the password and with the recovery key", "[repository]") {
   CHECK(same(open_keybox(box(), "alice", "correct horse"), alice()));
-  CHECK(same(open_keybox_with_recovery_key(box(), "alice", kRecovery), alice()));
+  CHECK(same(open_keybox(box(), "alice", kRecovery), alice()));
   CHECK(as_text(box()).find("correct") == std::string_view::npos);
 }
 
@@ -49,7 +49,20 @@ TEST_CASE("a keybox of version 1 of the format opens for ever", "[repository]") 
   CHECK((keys.exchange_secret == Key{.value = {2}}));
   CHECK((keys.domain_secret == Key{.value = {3}}));
   CHECK((keys.profile_key == Key{.value = {4}}));
-  CHECK(same(open_keybox_with_recovery_key(golden, "alice", Key{.value = {5}}), keys));
+  CHECK(same(open_keybox(golden, "alice", Key{.value = {5}}), keys));
+}
+
+TEST_CASE("a new passphrase takes the place of the old one; keys and recovery key stay", "[repository]") {
+  const KeyboxSecret secret = GENERATE(KeyboxSecret("correct horse"), KeyboxSecret(kRecovery));
+  const Bytes changed = with_new_passphrase(box(), "alice", secret, "new horse", kFast);
+  CHECK(same(open_keybox(changed, "alice", "new horse"), alice()));
+  CHECK(same(open_keybox(changed, "alice", kRecovery), alice()));
+  CHECK(kind_thrown_by([&] { open_keybox(changed, "alice", "correct horse"); }) == ErrorKind::kDenied);
+  CHECK(same(open_keybox(box(), "alice", "correct horse"), alice()));
+  CHECK(kind_thrown_by([&] { with_new_passphrase(box(), "alice", secret, "", kFast); }) == ErrorKind::kUsage);
+  CHECK(kind_thrown_by([&] { with_new_passphrase(box(), "alice", "wrong", "x", kFast); }) == ErrorKind::kDenied);
+  CHECK(kind_thrown_by([&] { with_new_passphrase(box(), "alice", Key{}, "x", kFast); }) == ErrorKind::kDenied);
+  CHECK(kind_thrown_by([&] { with_new_passphrase(box(), "bob", secret, "x", kFast); }) == ErrorKind::kDenied);
 }
 
 TEST_CASE("a wrong password, name or recovery key is denied", "[repository]") {
@@ -63,8 +76,8 @@ TEST_CASE("a wrong password, name or recovery key is denied", "[repository]") {
         ErrorKind::kDenied);
   CHECK(kind_thrown_by([&] { open_keybox(altered("alice", "mallo"), "mallo", "correct horse"); }) ==
         ErrorKind::kDenied);
-  CHECK(kind_thrown_by([&] { open_keybox_with_recovery_key(box(), "alice", Key{}); }) == ErrorKind::kDenied);
-  CHECK(kind_thrown_by([&] { open_keybox_with_recovery_key(box(), "bob", kRecovery); }) == ErrorKind::kDenied);
+  CHECK(kind_thrown_by([&] { open_keybox(box(), "alice", Key{}); }) == ErrorKind::kDenied);
+  CHECK(kind_thrown_by([&] { open_keybox(box(), "bob", kRecovery); }) == ErrorKind::kDenied);
   CHECK(kind_thrown_by([&] { make_keybox(alice(), "", kRecovery, kFast); }) == ErrorKind::kUsage);
 }
 
@@ -106,7 +119,7 @@ TEST_CASE("a changed byte anywhere in a keybox never gives other keys", "[reposi
   // holds may change without notice here; then the keys are the right ones.
   for (std::size_t byte = 0; byte < box().size(); ++byte) {
     try {
-      const auto keys = open_keybox_with_recovery_key(test::flip_bit(box(), byte * 8 + byte % 8), "alice", kRecovery);
+      const auto keys = open_keybox(test::flip_bit(box(), byte * 8 + byte % 8), "alice", kRecovery);
       CHECK(same(keys, alice()));
     } catch (const Error& error) {
       CHECK((error.kind() == ErrorKind::kCorrupt || error.kind() == ErrorKind::kDenied));
@@ -161,12 +174,17 @@ TEST_CASE("a recovery key survives being written down, and typing errors are cau
 TEST_CASE("a repository keeps every keybox of a user; the newest counts", "[repository]") {
   MemoryStore store(GENERATE(MemoryStore::Listing::kYes, MemoryStore::Listing::kNo));
   CHECK_FALSE(read_keybox(store, "alice").has_value());
-  CHECK(kind_thrown_by([&] { put_next_keybox(store, "alice", text_bytes("x")); }) == ErrorKind::kNotFound);
   put_first_keybox(store, "alice", text_bytes("first"));
   CHECK(kind_thrown_by([&] { put_first_keybox(store, "alice", text_bytes("other")); }) == ErrorKind::kUsage);
-  CHECK((read_keybox(store, "alice") == text_bytes("first")));
-  put_next_keybox(store, "alice", text_bytes("second"));
-  CHECK((read_keybox(store, "alice") == text_bytes("second")));
+  CHECK((read_keybox(store, "alice")->blob == text_bytes("first")));
+  put_next_keybox(store, "alice", 1, text_bytes("second"));
+  CHECK((read_keybox(store, "alice")->blob == text_bytes("second")));
+  CHECK(read_keybox(store, "alice")->n == 2);
+  // Made from the first as well: a change that would undo the other's without having seen it.
+  CHECK(kind_thrown_by([&] { put_next_keybox(store, "alice", 1, text_bytes("late")); }) == ErrorKind::kForked);
+  CHECK((read_keybox(store, "alice")->blob == text_bytes("second")));
+  put_next_keybox(store, "alice", 1, text_bytes("second"));  // the answer was lost
+  CHECK(read_keybox(store, "alice")->n == 2);
   CHECK_FALSE(read_keybox(store, "bob").has_value());
 }
 

@@ -49,6 +49,9 @@ struct Place {
     options.use_keyring = false;
     return open_account(host(host_name), entry, password(text), options);
   }
+  void change(const std::string& host_name, const KeyboxSecret& secret, const PasswordSource& next) const {
+    change_password(host(host_name), entry, [&] { return secret; }, next, {});
+  }
 };
 
 ParcelEntry parcel_called(const std::string& name) {
@@ -77,13 +80,42 @@ TEST_CASE("a wrong password leaves the copy of the keybox that opens", "[session
   const Place place;
   const Account account = place.open("here");
   const Bytes before = read_file(account.state_directory / "keybox", 65536);
-  const auto store = open_store(place.entry.url);
-  put_next_keybox(*store, "alice", make_keybox(account.keys, "new password", place.recovery));
+  place.change("there", "correct horse", password("new password"));
   CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kDenied);
   CHECK((read_file(account.state_directory / "keybox", 65536) == before));
   CHECK_FALSE(kind_thrown([&] { place.open("here", "correct horse", true); }));  // offline, the old one
   CHECK_FALSE(kind_thrown([&] { place.open("here", "new password"); }));
   CHECK_FALSE((read_file(account.state_directory / "keybox", 65536) == before));
+}
+
+TEST_CASE("the recovery key gives a new password, on a host that is new too", "[session]") {
+  const Place place;
+  const Key domain = place.open("here").keys.domain_secret;
+  CHECK(kind_thrown([&] { place.change("there", Key{}, never_asked()); }) == ErrorKind::kDenied);
+  CHECK(kind_thrown([&] { place.change("there", "wrong horse", never_asked()); }) == ErrorKind::kDenied);
+  place.change("there", place.recovery, password("new password"));
+  CHECK((place.open("there", "new password").keys.domain_secret == domain));
+  CHECK((place.open("there", "new password", true).keys.domain_secret == domain));
+  CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kDenied);
+  place.change("here", place.recovery, password("third password"));
+  CHECK((place.open("there", "third password").keys.domain_secret == domain));
+}
+
+TEST_CASE("of two password changes at once one counts and the other one is told", "[session]") {
+  const Place place;
+  const auto interrupted = [&] {
+    place.change("there", "correct horse", password("theirs"));
+    return std::string("ours");
+  };
+  CHECK(kind_thrown([&] { place.change("here", "correct horse", interrupted); }) == ErrorKind::kForked);
+  CHECK_FALSE(kind_thrown([&] { place.open("here", "theirs"); }));
+  CHECK(kind_thrown([&] { place.open("here", "ours"); }) == ErrorKind::kDenied);
+}
+
+TEST_CASE("a password cannot be changed while the repository is away", "[session]") {
+  const Place place;
+  fs::rename(place.entry.url, place.entry.url + ".away");
+  CHECK(kind_thrown([&] { place.change("here", "correct horse", never_asked()); }) == ErrorKind::kOffline);
 }
 
 TEST_CASE("a user that the repository does not have is denied without being asked", "[session]") {

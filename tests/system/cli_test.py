@@ -121,6 +121,42 @@ def test_prompts_ask_twice_and_leave_the_terminal_as_it_was(world):
     expect_equal(code, 0, f"exit code with the right password: {screen}")
 
 
+def test_a_password_is_changed_and_a_lost_one_replaced(world):
+    server = world.serve()
+    here, there, fresh = world.host("a"), world.host("b"), world.host("c")
+    here.init_repository(server.url)
+    there.add_repository(server.url)
+    there.run("ls")
+    key = here.home / "recovery-key"
+    new, third, wrong_key = (world.new_file(name) for name in ("new", "third", "wrong-key"))
+    new.write_text("new password\n")
+    third.write_text("third password\n")
+    wrong_key.write_text("isr-recovery" + "-0000" * 14)
+    here.run("passwd", "--password-file", new, "--new-password-file", third, expect=12)
+    here.run("passwd", "--new-password-file", new)
+    here.run("ls", expect=12)
+    here.run("ls", "--password-file", new)
+    there.run("--offline", "ls")  # it could not hear of it
+    refused = there.run("ls", expect=12)
+    expect("was changed" in refused.err and "isr passwd" in refused.err, f"not said what to do: {refused}")
+    there.run("ls", "--password-file", new)
+    there.run("--offline", "ls", expect=12)
+
+    there.run("passwd", "--recovery-file", wrong_key, "--new-password-file", third, expect=2)  # mistyped
+    there.run("passwd", "--recovery-file", world.folder / "absent", "--new-password-file", third, expect=12)
+    typed = [(b"Recovery key", key.read_bytes()), (b"New password", b"new password\n"), (b"Again", b"new password\n")]
+    code, screen = on_terminal(there, ["passwd", "--recovery"], typed)
+    expect(code == 0 and key.read_text().strip() not in screen, f"{code}: {screen}")
+    fresh.run("repo", "add", "home", server.url, "--user", "alice", "--recovery-file", key, "--new-password-file", third)
+    fresh.run("ls", "--password-file", third)
+    here.run("ls", "--password-file", new, expect=12)
+    other = world.host("d")
+    other.run("repo", "init", world.new_folder("other"), "--recovery-file", other.home / "key")
+    there.run("passwd", "--recovery-file", other.home / "key", "--new-password-file", new, expect=12)
+    server.stop()
+    here.run("passwd", "--password-file", third, "--new-password-file", new, expect=13)
+
+
 def test_settings_say_where_they_come_from(world):
     host = world.host("a")
     host.run("config", "set", "cache.limit", "5G")
@@ -191,5 +227,6 @@ def test_every_command_that_is_done_says_so_in_json(world):
 support.main(test_usage_errors_are_one_line_and_a_suggestion, test_help_and_version_work_where_all_is_broken,
              test_bad_names_and_versions_are_refused_and_escaped, test_a_second_init_changes_nothing,
              test_passwords_come_from_where_they_are_said_to_be, test_prompts_ask_twice_and_leave_the_terminal_as_it_was,
+             test_a_password_is_changed_and_a_lost_one_replaced,
              test_settings_say_where_they_come_from, test_a_closed_pipe_and_a_full_disk_are_noticed,
              test_a_signal_asks_how_far_it_is, test_every_command_that_is_done_says_so_in_json)
