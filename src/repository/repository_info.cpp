@@ -62,23 +62,30 @@ std::vector<std::atomic<unsigned>> race_names(BlobStore& store, const ProbeNames
   std::vector<std::atomic<unsigned>> wins(kNames);
   std::array<std::exception_ptr, kWriters> failures;
   std::barrier start(kWriters);
-  {
-    std::vector<std::jthread> writers;
-    for (int writer = 0; writer < kWriters; ++writer) {
-      writers.emplace_back([&, writer] {
-        for (std::size_t name = 0; name < kNames; ++name) {
-          start.arrive_and_wait();
-          try {
-            if (store.put_new(names[static_cast<int>(name)], probe_bytes(writer)) == PutResult::kCreated) {
-              wins[name] |= 1U << static_cast<unsigned>(writer);
-            }
-          } catch (...) {
-            failures[static_cast<std::size_t>(writer)] = std::current_exception();
-          }
+  std::atomic<bool> called_off = false;
+  const auto race = [&](int writer) {
+    for (std::size_t name = 0; name < kNames; ++name) {
+      start.arrive_and_wait();
+      if (called_off) return;
+      try {
+        if (store.put_new(names[static_cast<int>(name)], probe_bytes(writer)) == PutResult::kCreated) {
+          wins[name] |= 1U << static_cast<unsigned>(writer);
         }
-      });
+      } catch (...) {
+        failures[static_cast<std::size_t>(writer)] = std::current_exception();
+      }
     }
+  };
+  std::vector<std::jthread> writers;
+  try {
+    while (writers.size() < kWriters) writers.emplace_back(race, static_cast<int>(writers.size()));
+  } catch (const std::system_error& error) {
+    called_off = true;  // before the others pass the barrier, where they wait for those that never came
+    for (auto absent = writers.size(); absent < kWriters; ++absent) start.arrive_and_drop();
+    writers.clear();
+    throw Error(ErrorKind::kIo, fmt::format("cannot start {} threads: {}", kWriters, error.what()));
   }
+  writers.clear();
   for (const auto& failure : failures) {
     if (failure) std::rethrow_exception(failure);
   }

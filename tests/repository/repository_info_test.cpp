@@ -1,5 +1,7 @@
 #include "repository/repository_info.h"
 
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -36,6 +38,29 @@ class LyingStore : public MemoryStore {
   bool mark(std::string_view name) { return MemoryStore::put_new(name, {}) == PutResult::kCreated; }
   Lie lie_;
 };
+
+/// Leaves this process memory for the stacks of two more threads, and at most five that it keeps for reuse.
+void allow_few_threads() {
+  std::uint64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  const rlim_t bytes = pages * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) + (20U << 20U);
+  const rlimit limit{bytes, bytes};
+  if (::setrlimit(RLIMIT_AS, &limit) != 0) ::_exit(3);
+}
+
+TEST_CASE("a probe whose threads cannot all start ends", "[repository]") {
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::alarm(20);
+    allow_few_threads();
+    MemoryStore store;
+    ::_exit(kind_thrown_by([&] { race_store(store); }) == ErrorKind::kIo ? 0 : 1);
+  }
+  int status = -1;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+}
 
 TEST_CASE("a new repository can be read back, and cannot be made twice", "[repository]") {
   MemoryStore store;
