@@ -161,8 +161,18 @@ std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, std::uint64
   old.version.message = fmt::format("rollback to {}", n);
   old.version.added_bytes = 0;
   const std::uint64_t next = newest.head.head.n + 1;
-  const Bytes blob = make_head(account, parcel, next, newest.head.hash, old.version);
-  const PutResult put = account.chain(parcel.chain()).publish(next, blob);
+  PutResult put = PutResult::kExists;
+  try {
+    const Bytes blob = make_head(account, parcel, next, newest.head.hash, old.version);
+    put = account.chain(parcel.chain()).publish(next, blob);
+  } catch (...) {
+    try {
+      lock.release(record);
+    } catch (const Error& error) {
+      log::warn("{}: its lock stays taken until its lease ends: {}", parcel.name, error.what());
+    }
+    throw;
+  }
   lock.release(record);
   if (put != PutResult::kCreated) {
     throw Error(ErrorKind::kForked, fmt::format("another host published version {} of {} first", next, parcel.name));

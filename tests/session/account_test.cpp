@@ -7,9 +7,11 @@
 #include <catch2/catch.hpp>
 
 #include "base/file.h"
+#include "session/import.h"
 #include "session/parcel_version.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"
+#include "support/fault_store.h"
 
 using namespace isr;
 using test::kind_thrown;
@@ -264,4 +266,28 @@ TEST_CASE("a version is published, read again, and known offline", "[session]") 
   ParcelEntry without_key = parcel;
   without_key.epoch_keys = {{2, Key{}}};
   CHECK(kind_thrown([&] { load_version(account, without_key); }) == ErrorKind::kDenied);
+}
+
+TEST_CASE("a rollback that cannot be published gives the lock back", "[session]") {
+  /// A line that breaks whenever a version is stored.
+  class NoVersions : public test::FaultStore {
+   public:
+    using FaultStore::FaultStore;
+    PutResult put_new(std::string_view name, ByteView bytes) override {
+      if (name.find("/heads/") != std::string_view::npos) throw Error(ErrorKind::kTransient, "the line broke");
+      return FaultStore::put_new(name, bytes);
+    }
+  };
+  const Place place;
+  Account account = place.open("here");
+  ParcelVersion version;
+  version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
+  const ParcelEntry parcel = create_parcel(account, "work", version);
+  const BlobStorePtr store = std::exchange(account.store, std::make_shared<NoVersions>(account.store));
+  CHECK(kind_thrown([&] { roll_back(account, parcel, 1); }) == ErrorKind::kTransient);
+  account.store = store;
+  const auto ruling = account.lock(parcel).show();
+  REQUIRE(ruling);
+  CHECK_FALSE(ruling->record.held);
+  CHECK(roll_back(account, parcel, 1) == 2);
 }
