@@ -86,9 +86,12 @@ struct TrustStore::Impl {
       : file(std::move(path)), key(hmac_sha256(device_key.view(), {as_bytes("isr1/trust-store")})), db(open()) {}
 
   [[noreturn]] void damaged(std::string_view why) const {
-    throw Error(ErrorKind::kCorrupt, fmt::format("{} is damaged ({})", file.string(), why),
-                {"it records the newest version of each parcel that this host has seen; accept-older cannot mend it",
-                 "restore the file from a backup, or move it away: then this host starts as if it had seen nothing"});
+    throw Error(
+        ErrorKind::kCorrupt, fmt::format("{} is damaged ({})", file.string(), why),
+        {"it records the newest version of each parcel that this host has seen; accept-older cannot mend it",
+         "restore it from a backup, or let this host start as if it had seen nothing; in both cases first move it",
+         fmt::format("away with what belongs to it: mkdir {0}/broken-{1} && mv {0}/{1}* {0}/broken-{1}/",
+                     file.parent_path().string(), file.filename().string())});
   }
 
   Database open();

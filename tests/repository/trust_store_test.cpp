@@ -108,6 +108,30 @@ TEST_CASE("damage says which file to look at", "[repository]") {
   CHECK(open_kind() == ErrorKind::kCorrupt);
 }
 
+TEST_CASE("a damaged file that is moved away as the hint says leaves nothing behind", "[repository]") {
+  const TempDirectory directory;
+  const auto file = directory.path() / "trust.db";
+  const auto log = directory.path() / "trust.db-wal";
+  Bytes log_of_killed;
+  {
+    TrustStore store(file, kDevice);
+    store.accept(kWork, seen_at(3));
+    log_of_killed = read_file(log, 1 << 20);
+  }
+  std::ofstream(file) << std::string(5000, 'x');
+  replace_file(log, log_of_killed);
+  std::string hint;
+  try {
+    TrustStore store(file, kDevice);
+  } catch (const Error& error) {
+    hint = error.hints().back();
+  }
+  REQUIRE(hint.find("mkdir") != std::string::npos);
+  CHECK(std::system(hint.substr(hint.find("mkdir")).c_str()) == 0);  // NOLINT(concurrency-mt-unsafe)
+  CHECK_FALSE(fs::exists(log));
+  CHECK_FALSE(TrustStore(file, kDevice).seen(kWork));
+}
+
 TEST_CASE("a bit flipped anywhere in the file is detected or harmless", "[repository]") {
   const TempDirectory directory;
   const auto file = directory.path() / "trust";
