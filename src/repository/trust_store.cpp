@@ -333,8 +333,12 @@ void TrustStore::accept_older(const std::string& chain, const Seen& seen, const 
   auto db = impl_->db.lock();
   impl_->guarded([&] {
     Transaction transaction(*db);
-    impl_->load(*db);
-    impl_->store(*db, chain, seen);
+    const Contents contents = impl_->load(*db);
+    Seen merged = seen;
+    if (const auto old = contents.seen.find(chain); old != contents.seen.end()) {
+      merged.time = std::max(seen.time, old->second.time);  // an older head does not make it earlier
+    }
+    impl_->store(*db, chain, merged);
     impl_->log_older(*db, chain, seen, reason);
     Impl::seal(*db, impl_->key, impl_->stored_macs(*db));
     transaction.commit();

@@ -56,6 +56,7 @@ TEST_CASE("older, forked and re-keyed heads are refused and change nothing", "[r
   SECTION("accept_older is the way out, and is logged with its reason") {
     store.accept_older(kWork, seen_at(2), "restored a backup");
     CHECK(store.seen(kWork)->n == 2);
+    CHECK((store.seen(kWork)->time == seen_at(5).time));
     store.accept(kWork, seen_at(3));
     store.accept_older(kWork, seen_at(2, "fork"), "once more");
     Database db(directory.path() / "trust", Durability::kFull);
