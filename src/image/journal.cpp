@@ -217,7 +217,11 @@ Journal::Journal(fs::path directory, const Key& device_key, const std::function<
   impl_->directory = std::move(directory);
   impl_->device_key = device_key;
   make_private_directory(impl_->directory);
-  impl_->replay_all(*impl_->state.lock(), replay);
+  try {
+    impl_->replay_all(*impl_->state.lock(), replay);
+  } catch (const fs::filesystem_error& error) {
+    throw as_error(error);  // our callers catch Error
+  }
 }
 
 Journal::~Journal() = default;

@@ -157,10 +157,8 @@ auto DirectoryStore::write(const fs::path& path, Write body) {
   try {
     return body(mode);
   } catch (const Error&) {
-    if (fs::exists(path.parent_path())) {
-      if (::access(path.parent_path().c_str(), W_OK) != 0) fail("cannot write to", path.parent_path(), errno);
-      throw;
-    }
+    if (::access(path.parent_path().c_str(), W_OK) == 0) throw;
+    if (errno != ENOENT && errno != ENOTDIR) fail("cannot write to", path.parent_path(), errno);
   }
   prepared_.lock()->clear();
   prepare_parent(path);

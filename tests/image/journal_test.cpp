@@ -49,6 +49,16 @@ class FileSizeLimit {
 
 }  // namespace
 
+TEST_CASE("a segment that cannot be set aside is an error of ours", "[image]") {
+  const TempDirectory temp;
+  { const OpenedJournal opened(temp.path() / "j", device_key()); }
+  const fs::path segment = temp.path() / "j" / "0000000000000001.journal";
+  replace_file(segment, Bytes(4096));
+  fs::create_directory(segment.string() + ".unreadable");
+  CHECK(kind_thrown([&] { OpenedJournal(temp.path() / "j", device_key()); }) == ErrorKind::kIo);
+  CHECK(fs::exists(segment));
+}
+
 TEST_CASE("a journal gives back what was appended, also after it was opened again", "[image]") {
   const TempDirectory temp;
   const Bytes first = test::random_bytes(100, 1);

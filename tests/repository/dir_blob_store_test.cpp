@@ -34,6 +34,13 @@ TEST_CASE("an absent directory is not taken for an empty store", "[repository]")
   }
 }
 
+TEST_CASE("a directory that cannot be entered is an error of ours", "[repository]") {
+  const TempDirectory directory;
+  const auto store = make_directory_store(directory.path());
+  fs::create_symlink("a", directory.path() / "a");  // leads to itself
+  CHECK(kind_thrown_by([&] { store->put_new("a/b", text_bytes("x")); }) == ErrorKind::kIo);
+}
+
 TEST_CASE("temporary and foreign files are invisible", "[repository]") {
   const TempDirectory directory;
   const auto store = make_directory_store(directory.path());
