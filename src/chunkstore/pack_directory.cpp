@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/error.h"
 
@@ -60,15 +61,6 @@ std::optional<Bytes> read_format(const fs::path& directory) {
   }
 }
 
-std::optional<UniqueFd> lock_file(const fs::path& directory, int operation) {
-  UniqueFd fd = open_file(directory / "lock", O_RDWR | O_CREAT);
-  while (::flock(fd.get(), operation) != 0) {
-    if (errno == EWOULDBLOCK) return std::nullopt;
-    if (errno != EINTR) throw_errno(fmt::format("cannot lock {}", directory.string()), errno);
-  }
-  return fd;
-}
-
 }  // namespace
 
 void prepare_pack_directory(const fs::path& directory, PackUse use) {
@@ -96,15 +88,18 @@ std::optional<DirectoryIdentity> identify_directory(const fs::path& directory) {
   throw_errno(fmt::format("cannot examine {}", directory.string()), errno);
 }
 
-StoreLock StoreLock::acquire(const fs::path& directory) {
-  auto fd = lock_file(directory, LOCK_EX);
-  return StoreLock(std::move(*fd));
-}
-
-std::optional<StoreLock> StoreLock::try_acquire(const fs::path& directory) {
-  auto fd = lock_file(directory, LOCK_EX | LOCK_NB);
-  if (!fd) return std::nullopt;
-  return StoreLock(std::move(*fd));
+std::optional<StoreLock> StoreLock::acquire(const fs::path& directory, std::chrono::milliseconds wait) {
+  // flock() knows no deadline but a signal's, so we ask again and again.
+  constexpr std::chrono::milliseconds kPause{20};
+  const auto deadline = std::chrono::steady_clock::now() + wait;
+  UniqueFd fd = open_file(directory / "lock", O_RDWR | O_CREAT);
+  while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EINTR) continue;
+    if (errno != EWOULDBLOCK) throw_errno(fmt::format("cannot lock {}", directory.string()), errno);
+    if (std::chrono::steady_clock::now() >= deadline) return std::nullopt;
+    std::this_thread::sleep_for(kPause);
+  }
+  return StoreLock(std::move(fd));
 }
 
 }  // namespace isr

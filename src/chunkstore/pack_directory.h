@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+
 #include "base/file.h"
 
 namespace isr {
@@ -25,8 +27,8 @@ std::optional<DirectoryIdentity> identify_directory(const fs::path& directory);
 /// The lock that whoever creates or repairs the index holds.
 class StoreLock {
  public:
-  static StoreLock acquire(const fs::path& directory);  ///< waits
-  static std::optional<StoreLock> try_acquire(const fs::path& directory);
+  /// nullopt when another one still has it after `wait`: a repair takes long, or its process was stopped.
+  static std::optional<StoreLock> acquire(const fs::path& directory, std::chrono::milliseconds wait);
 
  private:
   explicit StoreLock(UniqueFd fd) : fd_(std::move(fd)) {}

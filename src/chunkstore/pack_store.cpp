@@ -45,13 +45,18 @@ class PackStoreImpl : public PackStore {
         open_(packs_directory_) {
     prepare_pack_directory(directory_, use());
     if (options_.durable) {
-      settled_lock_ = StoreLock::try_acquire(directory_);
+      settled_lock_ = StoreLock::acquire(directory_, {});
       if (!settled_lock_) {
         throw Error(ErrorKind::kVm, fmt::format("{} is in use by another process", directory_.string()));
       }
     }
     writer_.lock()->identity = identify_directory(directory_);
-    open_index(*state_.lock());
+    auto state = state_.lock();
+    try {
+      open_index(*state);
+    } catch (const Error&) {
+      if (!state->index_is_taken) throw;
+    }
     if (options_.durable) sync_directory(directory_);
   }
 
@@ -90,6 +95,7 @@ class PackStoreImpl : public PackStore {
     Clock::time_point oldest_pending;
     std::int64_t last_time = 0;
     std::uint64_t evicted = 0;
+    bool index_is_taken = false;  // another process repairs it and takes long: no index, and no more waiting
   };
   struct Writer {
     std::shared_ptr<PackFile> pack;
@@ -154,8 +160,16 @@ class PackStoreImpl : public PackStore {
 
 void PackStoreImpl::open_index(State& state) {
   const auto durability = options_.durable ? Durability::kFull : Durability::kRebuildable;
+  state.index.reset();
   std::optional<StoreLock> lock;
-  if (!options_.durable) lock = StoreLock::acquire(directory_);
+  if (!options_.durable) {
+    using namespace std::chrono_literals;
+    lock = StoreLock::acquire(directory_, state.index_is_taken ? 0ms : options_.index_wait);
+    if (!std::exchange(state.index_is_taken, !lock) && !lock) {
+      log::warn("{}: another process repairs its index and takes long; going on without it", describe());
+    }
+    if (!lock) throw Error(ErrorKind::kIo, fmt::format("{}: another process repairs its index", describe()));
+  }
   const auto open = [&] {
     state.index.reset();
     state.index = std::make_unique<PackIndex>(index_file_, durability);
@@ -226,7 +240,7 @@ std::optional<PackPlace> PackStoreImpl::locate(const Cid& cid) {
     return place;
   } catch (const Error& error) {
     if (options_.durable) throw;
-    log::warn("{}: {}", describe(), error.what());
+    if (!state->index_is_taken) log::warn("{}: {}", describe(), error.what());
     return std::nullopt;
   }
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <vector>
@@ -16,6 +17,7 @@ struct PackStoreOptions {
   std::uint64_t limit_bytes = 0;         ///< least recently used objects go above it; 0: no limit; never when durable
   std::uint64_t min_free_bytes = 0;      ///< and when the file system has less than this free; never when durable
   std::uint64_t pack_size = 64U << 20U;  ///< a new pack file begins at this size
+  std::chrono::milliseconds index_wait{5000};  ///< for another process that creates or repairs a cache's index
 };
 
 /// Sealed objects in append-only pack files, found through a SQLite index
@@ -29,7 +31,9 @@ struct PackStoreOptions {
 ///          damaged; when durable they throw Error{kIo} for what could not be read.
 ///          put() and sync() throw kIo when there is no space or the directory was
 ///          replaced; a cache that was deleted while in use is begun anew. After a
-///          failed sync() nothing put since the last one counts as stored.
+///          failed sync() nothing put since the last one counts as stored. While
+///          another process repairs a cache's index for longer than index_wait,
+///          the cache is empty and put() throws kIo; nobody waits once more.
 ///          Opening: kUnsupported for a newer format or one that is not ours
 ///          (nothing is deleted); kDenied for a symlink; kVm for a durable store
 ///          that another process has open. A damaged index is set aside and made

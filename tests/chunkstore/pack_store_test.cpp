@@ -1,6 +1,7 @@
 #include "chunkstore/pack_store.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -561,6 +562,26 @@ TEST_CASE("an index that another process made anew is taken over", "[pack_store]
   const auto second = open_pack_store(temp.path(), {});
   CHECK(count_good(*second, before) == before.size());
   CHECK(count_good(*second, after) >= after.size() - 64);  // one batch may have gone into the old index
+}
+
+TEST_CASE("a process that is stopped while it repairs the index costs the others the cache, no more", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(3);
+  PackStoreOptions options;
+  options.index_wait = std::chrono::milliseconds(50);
+  put_all(*open_pack_store(temp.path(), options), all);
+  const auto running = open_pack_store(temp.path(), options);
+  std::optional<UniqueFd> stopped(open_file(temp.path() / "lock", O_RDWR));
+  REQUIRE(::flock(stopped->get(), LOCK_EX) == 0);
+  const auto opened = open_pack_store(temp.path(), options);
+  CHECK(count_absent(*opened, all) == 3);
+  CHECK(kind_thrown([&] { put_all(*opened, all); }) == ErrorKind::kIo);
+  CHECK_FALSE(kind_thrown([&] { opened->sync(); }));
+
+  CHECK(count_good(*running, all) == 3);  // it has no need of the lock
+
+  stopped.reset();
+  CHECK(count_good(*opened, all) == 3);
 }
 
 TEST_CASE("settled objects belong to one process", "[pack_store]") {
