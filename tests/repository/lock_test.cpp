@@ -239,6 +239,18 @@ TEST_CASE("a renewal whose answer was lost is recognised as ours", "[repository]
   CHECK(lock.renew(mine).s == 2);
 }
 
+TEST_CASE("a renewal asks the store once, however many records there are", "[repository]") {
+  const auto line = std::make_shared<test::FaultStore>(std::make_shared<MemoryStore>());
+  ParcelLock lock(line, kParcel, owner(), kDesk);
+  LockRecord mine = lock.acquire(LockMode::kAttended, 1);
+  for (int renewals = 0; renewals < 20; ++renewals) {
+    const std::size_t before = line->calls();
+    mine = lock.renew(mine);
+    CHECK(line->calls() == before + 1);
+  }
+  CHECK(lock.show()->record.s == 21);
+}
+
 TEST_CASE("a record that nobody can read is named, and can be written over", "[repository]") {
   Setup s;
   s.desk.acquire(LockMode::kAttended, 1);
