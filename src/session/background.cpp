@@ -11,7 +11,9 @@
 #include <spdlog/spdlog.h>
 #include <sys/wait.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/error.h"
 
@@ -23,6 +25,8 @@ namespace {
 using nlohmann::json;
 
 constexpr int kReadyTimeoutMs = 120'000;
+constexpr std::chrono::seconds kEndPatience{5};
+constexpr std::chrono::milliseconds kEndPoll{5};
 constexpr std::size_t kMaxSecret = 1U << 20U;
 
 struct Pipe {
@@ -76,6 +80,14 @@ std::string read_line(int fd, int timeout_ms) {
   return line;
 }
 
+/// So that what a failed daemon held (its flock, its mount) is free when its failure is told.
+void await_end(pid_t pid) {
+  const auto deadline = std::chrono::steady_clock::now() + kEndPatience;
+  while (::waitpid(pid, nullptr, WNOHANG) == 0 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(kEndPoll);
+  }
+}
+
 /// spdlog's own default is stdout, where a warning would be taken for our one line.
 void log_to_stderr() {
   auto logger = std::make_shared<spdlog::logger>("isr", std::make_shared<spdlog::sinks::stderr_sink_mt>());
@@ -123,7 +135,7 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
   const std::string line = read_line(from.read.get(), kReadyTimeoutMs);
   const json answer = json::parse(line, nullptr, false);
   if (answer.is_object() && answer.value("ready", false)) return;
-  ::waitpid(pid, nullptr, WNOHANG);
+  await_end(pid);
   if (!answer.is_object()) {
     throw Error(ErrorKind::kDaemon, "the session daemon died while it started",
                 {fmt::format("its log: {}", log_file.string())});

@@ -383,6 +383,7 @@ int session_daemon_main() {
     return 0;
   } catch (const std::exception& error) {
     log::error("{}", error.what());
+    daemon.reset();  // its mount and its flock are gone when the failure is told
     background_failed(error);
     return 1;
   }
