@@ -9,39 +9,46 @@ Uploader::Uploader(BlobStorePtr store, unsigned threads, UploadCounters& counter
 
 Uploader::~Uploader() = default;
 
-void Uploader::put(const Cid& cid, Bytes object) {
+void Uploader::put(const Cid& cid, Bytes object, Presence presence) {
+  const std::size_t length = object.size();
   auto shared = std::make_shared<Bytes>(std::move(object));
-  put_later(cid, [shared] { return std::move(*shared); });
+  put_later(
+      cid, length, [shared] { return std::move(*shared); }, presence);
 }
 
-void Uploader::put_later(const Cid& cid, std::function<Bytes()> load) {
+void Uploader::put_later(const Cid& cid, std::size_t length, std::function<Bytes()> load, Presence presence) {
   {
     auto state = state_.lock();
     state.wait(changed_, [&] { return state->failure || state->under_way < most_under_way_; });
     if (state->failure) std::rethrow_exception(state->failure);
     ++state->under_way;
   }
-  pool_.submit([this, cid, load = std::move(load)] { run(cid, load); });
+  pool_.submit([this, job = Job{cid, length, std::move(load), presence}] { run(job); });
 }
 
 /// What exists may be what an interrupted writer left: its length tells.
-void Uploader::put_new(const Cid& cid, ByteView object) {
-  const std::string name = object_name(cid);
-  if (store_->put_new(name, object) == PutResult::kCreated) return;
-  if (store_->stat(name) != object.size()) {
-    throw Error(ErrorKind::kCorrupt, fmt::format("{} in {} is damaged", name, store_->describe()));
+void Uploader::send(const Job& job) {
+  const std::string name = object_name(job.cid);
+  bool exists = job.presence == Presence::kLikely && store_->stat(name) == job.length;
+  if (!exists) {
+    exists = store_->put_new(name, job.load()) == PutResult::kExists;
+    if (exists && store_->stat(name) != job.length) {
+      throw Error(ErrorKind::kCorrupt, fmt::format("{} in {} is damaged", name, store_->describe()));
+    }
   }
-  ++counters_.existed;
+  ++counters_.objects;
+  if (exists) {
+    ++counters_.existed;
+  } else {
+    counters_.bytes += job.length;
+  }
 }
 
-void Uploader::run(const Cid& cid, const std::function<Bytes()>& load) {
+void Uploader::run(const Job& job) {
   std::exception_ptr failure;
   if (!state_.lock()->failure) {
     try {
-      const Bytes object = load();
-      put_new(cid, object);
-      ++counters_.objects;
-      counters_.bytes += object.size();
+      send(job);
     } catch (...) {
       failure = std::current_exception();
     }

@@ -8,9 +8,13 @@
 
 namespace isr {
 
+/// objects: put or found there; existed: those found; bytes: of those that were new.
 struct UploadCounters {
   std::atomic<std::uint64_t> objects{0}, bytes{0}, existed{0};
 };
+
+/// Whether a store has an object already: asking first then saves sending it.
+enum class Presence { kUnknown, kLikely };
 
 /// Puts objects into a repository, several at a time. Idempotent: an object that
 /// is there already is fine, its name is its hash; Error{kCorrupt} when it has
@@ -21,9 +25,10 @@ class Uploader {
   ~Uploader();  ///< drops what has not begun
 
   /// Waits while too much is under way. Throws the first failure of any put before.
-  void put(const Cid& cid, Bytes object);
-  /// As put(); `load` is called on an upload thread.
-  void put_later(const Cid& cid, std::function<Bytes()> load);
+  void put(const Cid& cid, Bytes object, Presence presence = Presence::kUnknown);
+  /// As put(); `load` is called on an upload thread, if at all, and gives `length` bytes.
+  void put_later(const Cid& cid, std::size_t length, std::function<Bytes()> load,
+                 Presence presence = Presence::kUnknown);
   /// Returns when everything is durable in the store, or throws the first failure.
   void finish();
 
@@ -32,8 +37,14 @@ class Uploader {
     std::size_t under_way = 0;
     std::exception_ptr failure;
   };
-  void put_new(const Cid& cid, ByteView object);
-  void run(const Cid& cid, const std::function<Bytes()>& load);
+  struct Job {
+    Cid cid;
+    std::size_t length = 0;
+    std::function<Bytes()> load;
+    Presence presence = Presence::kUnknown;
+  };
+  void run(const Job& job);
+  void send(const Job& job);
 
   BlobStorePtr store_;
   UploadCounters& counters_;

@@ -1,5 +1,5 @@
-// Import works in runs of one tree page (256 chunks, 32 MiB): read and seal on all
-// cores, hand the objects to the uploader, push the references into the tree.
+// Import works in runs of one tree page (256 chunks, 32 MiB): read, seal and hand to
+// the uploader on all cores, then push the references into the tree.
 
 #include "session/import.h"
 
@@ -58,41 +58,44 @@ class Importer {
 
  private:
   void seal_run(std::uint64_t first, std::uint64_t count) {
-    std::vector<SealedObject> sealed(count);
+    std::vector<ChunkRef> refs(count);
     parallel_for(count, std::max(1U, std::thread::hardware_concurrency()), [&](std::size_t i) {
       const std::uint64_t offset = (first + i) * kChunkSize;
       if (source_.next_data(offset) >= offset + kChunkSize) return;  // a hole inside the run
       thread_local Bytes plaintext;
       plaintext.resize(kChunkSize);
       source_.read(offset, plaintext);
-      sealed[i] = seal_chunk(plaintext, account_.keys.domain_secret);
+      SealedObject object = seal_chunk(plaintext, account_.keys.domain_secret);
       wipe(plaintext);
+      refs[i] = object.ref;
+      if (!object.ref.is_zero()) put(std::move(object));  // at once: the link works while we seal on
     });
-    for (SealedObject& object : sealed) {
-      builder_.add(object.ref);
-      if (object.ref.is_zero()) continue;
-      result_.data_bytes += kChunkSize;
-      put(object);
+    for (const ChunkRef& ref : refs) {
+      builder_.add(ref);
+      if (!ref.is_zero()) result_.data_bytes += kChunkSize;
     }
   }
 
-  void put(const SealedObject& object) {
+  /// On any thread.
+  void put(SealedObject object) {
+    auto presence = Presence::kUnknown;
     if (caching_) {
       try {
+        // What is in the cache came from the repository, or went there before.
+        if (cache_->contains(object.ref.cid)) presence = Presence::kLikely;
         cache_->put(object.ref.cid, object.bytes);
       } catch (const Error& error) {
-        caching_ = false;
-        log::warn("the import goes on without the cache: {}", error.what());
+        if (caching_.exchange(false)) log::warn("the import goes on without the cache: {}", error.what());
       }
     }
-    uploader_.put(object.ref.cid, object.bytes);
+    uploader_.put(object.ref.cid, std::move(object.bytes), presence);
   }
 
   Account& account_;
   DiskSource& source_;
   ImportResult& result_;
   std::shared_ptr<PackStore> cache_;
-  bool caching_ = true;
+  std::atomic<bool> caching_ = true;
   UploadCounters counters_;
   Uploader uploader_;
   TreeBuilder builder_;

@@ -99,8 +99,7 @@ void Session::upload(const Publication& publication, const ProgressFn& progress)
     if (progress) progress("upload", done, total);
     done += length;
     const Cid cid = object_cid;
-    if (again && account_.store->stat(object_name(cid)) == length) continue;  // sent before the interruption
-    uploader.put_later(cid, [this, cid] {
+    const auto load = [this, cid] {
       auto object = settled_->fetch(cid, Priority::kUpload, {});
       if (!object) {
         // Settled long ago and published under another version, or damaged here.
@@ -111,7 +110,9 @@ void Session::upload(const Publication& publication, const ProgressFn& progress)
                                                      to_hex(cid.view()), settled_->describe()));
       }
       return std::move(*object);
-    });
+    };
+    // After an interruption most of them were sent before it.
+    uploader.put_later(cid, length, load, again ? Presence::kLikely : Presence::kUnknown);
   }
   uploader.finish();  // every put was answered "created" or "exists": all are present
   if (progress) progress("upload", total, total);
