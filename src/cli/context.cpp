@@ -77,9 +77,10 @@ Account CommandContext::open_account(const std::string& repository_name, StoreOp
   options.offline = local || offline();
   options.use_keyring = !password_is_given(*this);
   options.store = store;
-  options.store.bytes_per_second = config().get_bytes("upload.limit");
-  return isr::open_account(
+  Account account = isr::open_account(
       paths(), entry, password_source(*this, fmt::format("Password of {} at {}: ", entry.user, entry.name)), options);
+  account.upload_limit = config().get_bytes("upload.limit");
+  return account;
 }
 
 OpenParcel CommandContext::open_parcel(const std::string& name) {

@@ -121,8 +121,10 @@ fs::path require_session(const OpenParcel& parcel) {
 
 json ask_daemon(CommandContext& context, const fs::path& socket, const json& request, const std::string& title) {
   Progress progress(context.out, title);
+  json limited = request;
+  limited["upload_limit"] = context.config().get_bytes("upload.limit");  // of this command, not of the daemon's start
   return control_request(
-      socket, request,
+      socket, limited,
       [&](const json& line) {
         progress.update(line.value("step", ""), line.value("done", std::uint64_t{0}),
                         line.value("total", std::uint64_t{0}));

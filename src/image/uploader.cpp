@@ -2,12 +2,33 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace isr {
 
-Uploader::Uploader(BlobStorePtr store, unsigned threads, UploadCounters& counters)
-    : store_(std::move(store)), counters_(counters), most_under_way_(threads * 4UL), pool_(threads) {}
+Uploader::Uploader(BlobStorePtr store, const UploadOptions& options, UploadCounters& counters)
+    : store_(std::move(store)),
+      counters_(counters),
+      options_(options),
+      most_under_way_(options.threads * 4UL),
+      pool_(options.threads) {}
 
-Uploader::~Uploader() = default;
+Uploader::~Uploader() {
+  state_.lock()->stopping = true;
+  changed_.notify_all();
+}
+
+/// Under a limit objects leave one after the other, each when those before it have had their time.
+void Uploader::await_turn(std::size_t length) {
+  if (options_.bytes_per_second == 0) return;
+  using Seconds = std::chrono::duration<double>;
+  const Seconds needed(static_cast<double>(length) / static_cast<double>(options_.bytes_per_second));
+  auto state = state_.lock();
+  const auto turn = std::max(Clock::now(), state->next);
+  state->next = turn + std::chrono::duration_cast<Clock::duration>(needed);
+  state.wait_for(changed_, turn - Clock::now(), [&] { return state->stopping || state->failure; });
+  if (state->stopping || state->failure) throw Error(ErrorKind::kCancelled, "the upload was cancelled");
+}
 
 void Uploader::put(const Cid& cid, Bytes object, Presence presence) {
   const std::size_t length = object.size();
@@ -31,6 +52,7 @@ void Uploader::send(const Job& job) {
   const std::string name = object_name(job.cid);
   bool exists = job.presence == Presence::kLikely && store_->stat(name) == job.length;
   if (!exists) {
+    await_turn(job.length);
     exists = store_->put_new(name, job.load()) == PutResult::kExists;
     if (exists && store_->stat(name) != job.length) {
       throw Error(ErrorKind::kCorrupt, fmt::format("{} in {} is damaged", name, store_->describe()));

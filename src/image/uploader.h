@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 
 #include "base/thread_pool.h"
@@ -13,6 +14,11 @@ struct UploadCounters {
   std::atomic<std::uint64_t> objects{0}, bytes{0}, existed{0};
 };
 
+struct UploadOptions {
+  unsigned threads = 12;
+  std::uint64_t bytes_per_second = 0;  ///< of all threads together; 0: no limit
+};
+
 /// Whether a store has an object already: asking first then saves sending it.
 enum class Presence { kUnknown, kLikely };
 
@@ -21,7 +27,7 @@ enum class Presence { kUnknown, kLikely };
 /// another length.
 class Uploader {
  public:
-  Uploader(BlobStorePtr store, unsigned threads, UploadCounters& counters);
+  Uploader(BlobStorePtr store, const UploadOptions& options, UploadCounters& counters);
   ~Uploader();  ///< drops what has not begun
 
   /// Waits while too much is under way. Throws the first failure of any put before.
@@ -33,9 +39,12 @@ class Uploader {
   void finish();
 
  private:
+  using Clock = std::chrono::steady_clock;
   struct State {
     std::size_t under_way = 0;
     std::exception_ptr failure;
+    bool stopping = false;
+    Clock::time_point next{};  // when the limit lets the next object go
   };
   struct Job {
     Cid cid;
@@ -45,9 +54,11 @@ class Uploader {
   };
   void run(const Job& job);
   void send(const Job& job);
+  void await_turn(std::size_t length);
 
   BlobStorePtr store_;
   UploadCounters& counters_;
+  UploadOptions options_;
   std::size_t most_under_way_;
   Sync<State> state_;
   std::condition_variable changed_;

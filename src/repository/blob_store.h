@@ -98,7 +98,6 @@ std::optional<Cid> cid_from_object_name(std::string_view name);
 struct StoreOptions {
   std::chrono::milliseconds connect_timeout{10'000};
   std::chrono::milliseconds stall_timeout{30'000};  ///< no byte for so long: kTransient
-  std::uint64_t bytes_per_second = 0;               ///< upload limit; 0 = none
 };
 
 /// A directory. Does not create it; every call on an absent directory is

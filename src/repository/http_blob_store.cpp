@@ -47,7 +47,6 @@ HttpOptions http_options(const StoreOptions& options) {
   HttpOptions http;
   http.connect_timeout = options.connect_timeout;
   http.stall_timeout = options.stall_timeout;
-  http.upload_bytes_per_second = options.bytes_per_second;
   return http;
 }
 

@@ -36,8 +36,6 @@ using CurlList = std::unique_ptr<curl_slist, FreeWith<curl_slist_free_all>>;
 using CurlUrl = std::unique_ptr<CURLU, FreeWith<curl_url_cleanup>>;
 
 constexpr std::size_t kMaxHeaderBytes = 64U << 10U;
-/// curl takes this much at once from us, then sleeps to keep the upload limit.
-constexpr std::uint64_t kUploadStep = 64U << 10U;
 
 template <class Value>
 void set(CURL* easy, CURLoption option, Value value) {
@@ -305,7 +303,6 @@ void CurlClient::prepare(Connection& connection, Exchange& exchange, curl_slist*
     set(easy, CURLOPT_READFUNCTION, &give_body);
     set(easy, CURLOPT_READDATA, static_cast<void*>(&exchange));
     set(easy, CURLOPT_SEEKFUNCTION, &refuse_rewind);
-    set(easy, CURLOPT_MAX_SEND_SPEED_LARGE, static_cast<curl_off_t>(options_.upload_bytes_per_second));
   }
 }
 
@@ -319,9 +316,7 @@ bool has_connected(CURL* easy) {
 void CurlClient::run(Connection& connection, const Exchange& exchange, const std::stop_token& stop) const {
   CURLM* multi = connection.multi.get();
   const std::stop_callback wake(stop, [multi] { curl_multi_wakeup(multi); });
-  const bool limited = exchange.request.method == HttpMethod::kPut && options_.upload_bytes_per_second != 0;
-  const std::chrono::milliseconds pace(limited ? 2 * kUploadStep * 1000 / options_.upload_bytes_per_second : 0);
-  const auto patience = options_.stall_timeout + pace;
+  const auto patience = options_.stall_timeout;
   const auto progress = kSlowestBytesPerSecond * static_cast<std::uint64_t>(options_.stall_timeout.count()) / 1000;
   auto deadline = Clock::now() + patience + options_.connect_timeout;
   std::uint64_t mark = 0;

@@ -18,8 +18,7 @@ struct HttpOptions {
   /// A request that has not ended and moved less than kSlowestBytesPerSecond
   /// over this time is given up: a server that trickles is as bad as a mute one.
   std::chrono::milliseconds stall_timeout{30'000};
-  std::uint64_t upload_bytes_per_second = 0;  ///< of each connection; 0 = no limit
-  unsigned max_connections = 64;              ///< further requests wait for one
+  unsigned max_connections = 64;  ///< further requests wait for one
 };
 inline constexpr std::uint64_t kSlowestBytesPerSecond = 256;
 

@@ -45,6 +45,7 @@ struct Account {
   std::shared_ptr<TrustStore> trust;
   fs::path state_directory;  ///< state/REPOSITORY-ID/USER
   StoreOptions store_options{};
+  std::uint64_t upload_limit = 0;  ///< bytes/s of what is published or imported; 0: none
 
   bool offline() const { return store == nullptr; }
   /// Throws Error{kOffline} unless online; names what for.
@@ -62,7 +63,7 @@ using SecretSource = std::function<KeyboxSecret()>;
 struct OpenOptions {
   bool offline = false;     ///< do not touch the network
   bool use_keyring = true;  ///< false: the password was given, so it is asked for and checked
-  StoreOptions store{};     ///< time-outs, upload limit
+  StoreOptions store{};     ///< time-outs
 };
 /// Keys come from the kernel keyring (isr login), else from `password` and the
 /// keybox: the repository's newest, or the local copy when it cannot be reached.

@@ -68,6 +68,7 @@ class Daemon {
       Daemon& daemon;
       ~Done() { daemon.busy_with(""); }
     } done{*this};
+    account_.upload_limit = request.value("upload_limit", std::uint64_t{0});
     json result = run_command(command, request, reply);
     *last_status_lock() = full_status();
     return result;

@@ -14,7 +14,6 @@
 namespace isr {
 namespace {
 
-constexpr unsigned kUploadThreads = 12;
 constexpr std::size_t kExportStep = 8 * kChunkSize;
 
 void check_stop(const std::stop_token& stop) {
@@ -28,7 +27,7 @@ class Importer {
         source_(source),
         result_(result),
         cache_(open_cache(account.paths, Config::load(account.paths))),
-        uploader_(account.store, kUploadThreads, counters_),
+        uploader_(account.store, {.bytes_per_second = account.upload_limit}, counters_),
         builder_(source.size(), account.keys.domain_secret, [this](const SealedObject& page) { put(page); }) {}
 
   TreeRoot run(const std::stop_token& stop, const ProgressFn& progress) {

@@ -13,8 +13,6 @@
 namespace isr {
 namespace {
 
-constexpr unsigned kUploadThreads = 12;
-
 bool same_tree(const VersionImage* a, const VersionImage* b) {
   if (!a || !b) return a == b;
   return a->tree.size == b->tree.size && a->tree.root == b->tree.root;
@@ -91,7 +89,7 @@ void Session::upload(const Publication& publication, const ProgressFn& progress)
     state_.upload_begun = true;
     save_state();
   }
-  Uploader uploader(account_.store, kUploadThreads, upload_counters_);
+  Uploader uploader(account_.store, {.bytes_per_second = account_.upload_limit}, upload_counters_);
   std::uint64_t total = 0;
   for (const auto& [cid, length] : publication.objects) total += length;
   std::uint64_t done = 0;

@@ -35,7 +35,7 @@ class GateStore : public test::MemoryStore {
 TEST_CASE("what was put is in the store when finish() returns", "[image]") {
   const auto store = std::make_shared<test::MemoryStore>();
   UploadCounters counters;
-  Uploader uploader(store, 3, counters);
+  Uploader uploader(store, {.threads = 3}, counters);
   store->put_new(object_name(Object(5).cid), Object(5).bytes);
   for (std::uint64_t i = 0; i < 50; ++i) {
     const Object object(i);
@@ -57,7 +57,7 @@ TEST_CASE("half an object under the name of one is not taken for it", "[image]")
   const Object object(1);
   store->put_new(object_name(object.cid), ByteView(object.bytes).first(500));
   UploadCounters counters;
-  Uploader uploader(store, 1, counters);
+  Uploader uploader(store, {.threads = 1}, counters);
   uploader.put(object.cid, object.bytes);
   CHECK((kind_thrown([&] { uploader.finish(); }) == ErrorKind::kCorrupt));
 }
@@ -71,7 +71,7 @@ TEST_CASE("what is there, as was likely, is neither loaded nor sent", "[image]")
   store->put_new(object_name(half.cid), ByteView(half.bytes).first(500));
   UploadCounters counters;
   {
-    Uploader uploader(store, 1, counters);
+    Uploader uploader(store, {.threads = 1}, counters);
     uploader.put_later(
         there.cid, 1000, []() -> Bytes { throw Error(ErrorKind::kBug, "loaded"); }, Presence::kLikely);
     uploader.put(absent.cid, absent.bytes, Presence::kLikely);
@@ -81,15 +81,36 @@ TEST_CASE("what is there, as was likely, is neither loaded nor sent", "[image]")
     CHECK(counters.existed == 1);
     CHECK(counters.bytes == 1000);
   }
-  Uploader uploader(store, 1, counters);
+  Uploader uploader(store, {.threads = 1}, counters);
   uploader.put(half.cid, half.bytes, Presence::kLikely);
   CHECK((kind_thrown([&] { uploader.finish(); }) == ErrorKind::kCorrupt));
+}
+
+TEST_CASE("an upload limit is one for all threads", "[image]") {
+  const auto store = std::make_shared<test::MemoryStore>();
+  UploadCounters counters;
+  const auto began = std::chrono::steady_clock::now();
+  {
+    Uploader uploader(store, {.threads = 4, .bytes_per_second = 40'000}, counters);
+    for (std::uint64_t i = 0; i < 9; ++i) uploader.put(Object(i).cid, Object(i).bytes);
+    uploader.finish();
+    // Eight had to wait for the time of one before them: 25 ms each.
+    CHECK(std::chrono::steady_clock::now() - began >= std::chrono::milliseconds(200));
+    CHECK(counters.objects == 9);
+  }
+  SECTION("and nobody waits for it once the upload is given up") {
+    {
+      Uploader slow(store, {.threads = 2, .bytes_per_second = 1}, counters);
+      for (std::uint64_t i = 20; i < 26; ++i) slow.put(Object(i).cid, Object(i).bytes);
+    }
+    CHECK(std::chrono::steady_clock::now() - began < std::chrono::minutes(5));
+  }
 }
 
 TEST_CASE("a producer that waits is told of the first failure", "[image]") {
   const auto store = std::make_shared<GateStore>();
   UploadCounters counters;
-  Uploader uploader(store, 1, counters);
+  Uploader uploader(store, {.threads = 1}, counters);
   std::atomic<int> accepted{0};
   std::optional<ErrorKind> seen;
   {
@@ -116,7 +137,7 @@ TEST_CASE("a producer that waits is told of the first failure", "[image]") {
 TEST_CASE("an object that cannot be loaded fails the upload", "[image]") {
   const auto store = std::make_shared<test::MemoryStore>();
   UploadCounters counters;
-  Uploader uploader(store, 2, counters);
+  Uploader uploader(store, {.threads = 2}, counters);
   uploader.put_later(Object(1).cid, 1000, []() -> Bytes { throw Error(ErrorKind::kCorrupt, "damaged"); });
   CHECK((kind_thrown([&] { uploader.finish(); }) == ErrorKind::kCorrupt));
 }
@@ -126,7 +147,7 @@ TEST_CASE("an uploader that is given up ends with the puts that had begun", "[im
   UploadCounters counters;
   std::jthread opener;
   {
-    Uploader uploader(store, 2, counters);
+    Uploader uploader(store, {.threads = 2}, counters);
     for (std::uint64_t i = 0; i < 8; ++i) uploader.put(Object(i).cid, Object(i).bytes);
     opener = std::jthread([&] {
       store->open = true;
