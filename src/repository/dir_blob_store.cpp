@@ -30,6 +30,8 @@ constexpr int kMaxDepth = 16;
   throw_errno(what, errno_value);
 }
 
+bool is_absence(int errno_value) { return errno_value == ENOENT || errno_value == ENOTDIR; }
+
 /// Not writable only when that is certain: an absent directory may be a disk
 /// that will be mounted.
 bool may_write(const std::string& path) {
@@ -85,10 +87,14 @@ std::optional<Blob> DirectoryStore::get(std::string_view name, std::optional<Byt
   const fs::path path = path_of(name);
   if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, fmt::format("reading {} was cancelled", name));
   // A FIFO that someone left there must not make us wait.
-  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  if (!fd) {
-    if (errno != ENOENT && errno != ENOTDIR) fail("cannot open", path, errno);
+  const auto open = [&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); };
+  UniqueFd fd(open());
+  if (!fd && is_absence(errno)) {
     check_root();
+    fd = UniqueFd(open());  // the disk may have been plugged in between the two
+  }
+  if (!fd) {
+    if (!is_absence(errno)) fail("cannot open", path, errno);
     return std::nullopt;
   }
   struct stat status {};
@@ -111,9 +117,13 @@ std::optional<Blob> DirectoryStore::get(std::string_view name, std::optional<Byt
 std::optional<std::uint64_t> DirectoryStore::stat(std::string_view name) {
   const fs::path path = path_of(name);
   struct stat status {};
-  if (::lstat(path.c_str(), &status) != 0) {
-    if (errno != ENOENT && errno != ENOTDIR) fail("cannot examine", path, errno);
+  int result = ::lstat(path.c_str(), &status);
+  if (result != 0 && is_absence(errno)) {
     check_root();
+    result = ::lstat(path.c_str(), &status);  // as in get()
+  }
+  if (result != 0) {
+    if (!is_absence(errno)) fail("cannot examine", path, errno);
     return std::nullopt;
   }
   if (!S_ISREG(status.st_mode)) return std::nullopt;
