@@ -148,7 +148,10 @@ Database TrustStore::Impl::open() {
         throw Error(ErrorKind::kUnsupported, fmt::format("{} was written by a newer isr", file.string()));
       }
       if (version != kVersion) damaged("its version is not known");
-      load(opened);
+      {
+        const ReadTransaction transaction(opened);
+        load(opened);
+      }
       return opened;
     } catch (const Error& failure) {
       if (failure.kind() == ErrorKind::kCorrupt && failure.hints().empty()) damaged(failure.what());

@@ -1,6 +1,8 @@
 #include "repository/trust_store.h"
 
+#include <atomic>
 #include <fstream>
+#include <thread>
 
 #include "base/file.h"
 #include "base/sqlite.h"
@@ -167,6 +169,20 @@ TEST_CASE("a bit flipped anywhere in the file is detected or harmless", "[reposi
     }
   }
   CHECK(detected > 20);
+}
+
+TEST_CASE("a trust store is opened while another process writes to it", "[repository]") {
+  const TempDirectory directory;
+  const auto file = directory.path() / "trust";
+  TrustStore writer(file, kDevice);
+  std::atomic<bool> ended{false};
+  std::jthread writing([&] {
+    for (int n = 1; n <= 200; ++n) writer.accept("parcels/" + std::to_string(n), seen_at(n));
+    ended = true;
+  });
+  int opened = 0;
+  for (; !ended; ++opened) TrustStore(file, kDevice).seen("parcels/1");
+  CHECK(opened > 0);
 }
 
 TEST_CASE("many threads and connections may use one trust store", "[repository]") {
