@@ -34,7 +34,8 @@ SourcePtr make_coalescing(SourcePtr inner);
 /// What a read does while no source can be reached.
 enum class Unreachable {
   kFail,  ///< after the retries: Error{kOffline}
-  kWait,  ///< go on asking until it is there or stop is requested; damage and absence still fail
+  kWait,  ///< go on asking until it is there or stop is requested; damage and absence still fail,
+          ///< and so does what nobody waits for: is_awaited()
 };
 
 /// Everything above, wired: settled (may be null), then cache, then repository

@@ -7,8 +7,12 @@
 
 namespace isr {
 
-/// On every link a guest read goes first, prefetch last.
-enum class Priority { kGuest, kReadahead, kUpload, kPrefetch };
+/// On every link a guest read goes first, settling last.
+enum class Priority { kGuest, kReadahead, kUpload, kPrefetch, kSettling };
+/// False: the work can as well be left for later, so it never waits for a repository to come back.
+constexpr bool is_awaited(Priority priority) {
+  return priority != Priority::kReadahead && priority != Priority::kSettling;
+}
 
 /// Where sealed objects come from: a cache, a lookaside medium, a peer, a
 /// repository, or a layer around another source.

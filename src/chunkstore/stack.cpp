@@ -91,7 +91,7 @@ class ReachingSource : public ObjectSource {
       } catch (const Error& error) {
         const bool unreachable = error.kind() == ErrorKind::kTransient || error.kind() == ErrorKind::kOffline;
         if (!unreachable) throw;
-        if (!wait_) throw Error(ErrorKind::kOffline, offline_text(error, cid), error.hints());
+        if (!wait_ || !is_awaited(priority)) throw Error(ErrorKind::kOffline, offline_text(error, cid), error.hints());
         if (waiting.begin()) log::warn("{}; waiting for it", error.what());
       }
       pause(delay, cid, stop);

@@ -48,6 +48,9 @@ class DecodedCache {
           return lead(cid, *flight, decode);
         }
         flight = entry;
+        if (priority == Priority::kSettling && is_awaited(flight->priority)) {
+          throw Error(ErrorKind::kTransient, fmt::format("object {} is being fetched", short_hex(cid.view())));
+        }
         state.wait(landed_, [&] { return flight->done; });
         if (flight->value) return *flight->value;
         // The leader's own retry would fail us the same way, unless it mattered less to it.

@@ -13,7 +13,7 @@ constexpr std::uint64_t kMostMoved = 4;      // a segment of which more than 1/4
 
 /// Fills gaps of a chunk buffer from the reference that lies below.
 void fill_gaps(ChunkReader& reader, const ChunkRef& below, std::uint64_t chunk, const std::vector<Extent>& gaps,
-               MutableBytes out) {
+               MutableBytes out, Priority priority) {
   if (gaps.empty() || below.is_zero()) {
     for (const Extent& gap : gaps) {
       std::fill_n(out.begin() + static_cast<std::ptrdiff_t>(gap.offset - chunk * kChunkSize), gap.length,
@@ -21,7 +21,7 @@ void fill_gaps(ChunkReader& reader, const ChunkRef& below, std::uint64_t chunk, 
     }
     return;
   }
-  const ChunkData data = reader.read_chunk(below, Priority::kUpload);
+  const ChunkData data = reader.read_chunk(below, priority);
   for (const Extent& gap : gaps) {
     const auto within = static_cast<std::ptrdiff_t>(gap.offset - chunk * kChunkSize);
     std::copy_n(data->begin() + within, gap.length, out.begin() + within);
@@ -45,7 +45,7 @@ void seal_some(const SealContext& context, JournalOverlay& overlay, const TreeRo
     if (overlay.frozen_has_bytes(chunk)) {
       thread_local Bytes plaintext(kChunkSize);
       const auto gaps = overlay.read_frozen(chunk * kChunkSize, plaintext);
-      fill_gaps(context.reader, sealed, chunk, gaps, plaintext);
+      fill_gaps(context.reader, sealed, chunk, gaps, plaintext, Priority::kUpload);
       sealed = put_sealed(context, plaintext);
     }
     if (sealed != before) after[i] = sealed;
@@ -71,9 +71,9 @@ Sealed seal_active(const SealContext& context, const SettleImage& of, std::uint6
   if (!gaps.empty()) {
     // In this order, as everywhere: a publish sets the new base before it drops what the base now holds.
     const auto replaced = of.overlay.replaced(chunk);
-    below = replaced ? *replaced : find_chunk(context.reader, of.image->base(), chunk, Priority::kUpload);
+    below = replaced ? *replaced : find_chunk(context.reader, of.image->base(), chunk, Priority::kSettling);
   }
-  fill_gaps(context.reader, below, chunk, gaps, plaintext);
+  fill_gaps(context.reader, below, chunk, gaps, plaintext, Priority::kSettling);
   sealed.ref = put_sealed(context, plaintext);
   return sealed;
 }

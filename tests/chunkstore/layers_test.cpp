@@ -354,6 +354,24 @@ TEST_CASE("while the repository cannot be reached a read fails or waits, as conf
     CHECK(stats.retries >= 2);
     CHECK(stats.repository_bytes == sample.object.size());
   }
+  SECTION("wait: not for what can be left for later") {
+    parts.unreachable = Unreachable::kWait;
+    const auto source = open_stack(parts, stats);
+    for (const auto priority : {Priority::kReadahead, Priority::kSettling}) {
+      std::stop_source stop;
+      std::atomic<bool> ended = false;
+      std::optional<ErrorKind> kind;
+      std::jthread reader([&] {
+        kind = kind_thrown([&] { source->fetch(sample.cid, priority, stop.get_token()); });
+        ended = true;
+      });
+      while (!ended && stats.retries < 3) std::this_thread::yield();
+      stop.request_stop();
+      reader.join();
+      CHECK((kind == ErrorKind::kOffline));
+    }
+    CHECK(stats.retries == 0);
+  }
   SECTION("wait: until stop is requested") {
     parts.unreachable = Unreachable::kWait;
     parts.first_wait = parts.max_wait = std::chrono::hours(1);

@@ -99,6 +99,27 @@ TEST_CASE("those who wait for a read as important as theirs share its failure", 
   CHECK(corrupt == 4);
 }
 
+TEST_CASE("settling does not wait for a guest's read, which may wait for the network", "[image]") {
+  const auto source = std::make_shared<MemorySource>("memory");
+  const ChunkRef ref = stored(*source, 1);
+  ChunkReader reader(source, {});
+  source->hold();
+  std::jthread guest([&] { reader.read_chunk(ref); });
+  source->wait_for_fetches(1);
+  std::optional<ErrorKind> kind;
+  std::atomic<bool> ended{false};
+  std::jthread settling([&] {
+    kind = kind_thrown([&] { reader.read_chunk(ref, Priority::kSettling); });
+    ended = true;
+  });
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!ended && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  CHECK(ended);
+  source->release();
+  settling.join();
+  CHECK((kind == ErrorKind::kTransient));
+}
+
 TEST_CASE("a copy that does not open is dropped and fetched again, once", "[image]") {
   const auto source = std::make_shared<MemorySource>("memory");
   const ChunkRef ref = stored(*source, 1);
