@@ -6,6 +6,8 @@
 
 #include <sys/statvfs.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "base/sync.h"
@@ -14,6 +16,8 @@
 
 namespace isr {
 namespace {
+
+constexpr std::uint64_t kMostSlots = (16ULL << 30U) / kChunkSize;  // each takes 1 KiB of memory once it was used
 
 /// Where a chunk is; `tenancy` tells it from those that had the slot before.
 struct Slot {
@@ -26,7 +30,7 @@ class ScratchSpill : public ChunkSpill {
  public:
   explicit ScratchSpill(const SpillOptions& options)
       : options_(options),
-        slots_(options.size_bytes / kChunkSize),
+        slots_(std::min(options.size_bytes / kChunkSize, kMostSlots)),
         file_(make_scratch_overlay(options.directory, slots_ * kChunkSize, nullptr)) {}
 
   bool read(const Cid& cid, std::size_t within, MutableBytes out) override {
@@ -60,7 +64,7 @@ class ScratchSpill : public ChunkSpill {
     try {
       file_->write(slot.index * kChunkSize, *data);
       state_.lock()->chunks.insert(cid, slot);
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {
       log::warn("decoded chunks are no longer kept on disk: {}", error.what());
       state_.lock()->failed = true;
     }
@@ -97,7 +101,7 @@ std::unique_ptr<ChunkSpill> make_chunk_spill(const SpillOptions& options) {
   if (options.directory.empty() || options.size_bytes < kChunkSize) return nullptr;
   try {
     return std::make_unique<ScratchSpill>(options);
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     log::warn("decoded chunks are not kept on disk: {}", error.what());
     return nullptr;
   }

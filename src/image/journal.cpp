@@ -86,15 +86,24 @@ struct Journal::Impl {
   std::condition_variable synced;      // `syncing` ended
   std::unique_ptr<ThreadPool> second;  // guarded by state's mutex; begun with the first long append
 
+  /// False: no thread is to be had, so whoever appends does it all.
+  bool has_second() {
+    try {
+      if (!second) second = std::make_unique<ThreadPool>(1);
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
+  }
+
   /// body(i) for each i; of a long append one half on another processor, since
   /// encryption is most of what a writer waits for. With the state's mutex held.
   template <class Body>
   void in_two_halves(std::size_t count, const Body& body) {
-    const std::size_t half = count >= kLongAppend ? count / 2 : 0;
+    const std::size_t half = count >= kLongAppend && has_second() ? count / 2 : 0;
     std::exception_ptr failure;
     std::latch done(half > 0 ? 1 : 0);
     if (half > 0) {
-      if (!second) second = std::make_unique<ThreadPool>(1);
       second->submit([&] {
         try {
           for (std::size_t i = 0; i < half; ++i) body(i);

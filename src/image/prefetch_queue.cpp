@@ -32,7 +32,7 @@ void PrefetchQueue::submit(std::function<void()> task) {
     // Those that run do the work; without any, whoever wants a chunk reads it then.
     if (state->threads.empty()) state->waiting.clear();
   }
-  changed_.notify_one();
+  changed_.notify_all();  // also somebody who waits for the end may wait here
 }
 
 void PrefetchQueue::wait_idle() {

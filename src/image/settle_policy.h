@@ -10,6 +10,7 @@ struct SettleOptions {
   std::uint64_t busy_limit = 1ULL << 30U;      ///< and while somebody does
   std::uint64_t calm_bytes_per_s = 8U << 20U;  ///< writing less than this is not writing much
   std::chrono::milliseconds calm_after{2000};  ///< for so long
+  std::chrono::milliseconds pause{10'000};     ///< after a step that gained nothing
 };
 
 /// When to settle. Sealing takes a processor from the guest, so it waits until the
@@ -28,13 +29,16 @@ class SettlePolicy {
       written_ = written;
       since_ = now;
     }
-    return journal_bytes > (calm_ ? options_.calm_limit : options_.busy_limit);
+    return now >= not_before_ && journal_bytes > (calm_ ? options_.calm_limit : options_.busy_limit);
   }
+  /// The last step failed, or nothing could be settled: the next one gains no more if it comes at once.
+  void gained_nothing(Time now) { not_before_ = now + options_.pause; }
 
  private:
   SettleOptions options_;
   std::uint64_t written_ = 0;
   Time since_{};
+  Time not_before_{};
   bool calm_ = false;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/thread_pool.h"
 
 namespace isr {
@@ -89,7 +90,12 @@ void settle_segment(const SealContext& context, const SettleImage& of, const Seg
       try {
         sealed[i] = seal_active(context, of, chunks[i]);
       } catch (const Error& error) {
-        if (error.kind() != ErrorKind::kOffline && error.kind() != ErrorKind::kTransient) throw;
+        // The chunk stays in the journal, where it can be read as before; others can be settled.
+        if (error.kind() == ErrorKind::kCorrupt) {
+          log::warn("settling {}: {}", of.image->name(), error.what());
+        } else if (error.kind() != ErrorKind::kOffline && error.kind() != ErrorKind::kTransient) {
+          throw;
+        }
       }
     });
     // The objects are durable before a record can say that they replace the bytes.

@@ -336,7 +336,13 @@ void Session::settle_if_due() {
   }
   SealContext context = seal_context();
   context.threads = 1;  // the others are the guest's
-  settle_oldest(context, *journal_, images);
+  try {
+    if (settle_oldest(context, *journal_, images) > 0) return;
+  } catch (const Error&) {
+    settle_policy_.gained_nothing(std::chrono::steady_clock::now());
+    throw;
+  }
+  settle_policy_.gained_nothing(std::chrono::steady_clock::now());
 }
 
 void Session::go_online() {

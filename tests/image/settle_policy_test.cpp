@@ -45,6 +45,17 @@ TEST_CASE("a calm guest's journal is settled, but for its last part", "[image]")
   }
 }
 
+TEST_CASE("a step that gained nothing is not repeated at once", "[image]") {
+  Keeper keeper;
+  keeper.pass(6s, kMiB);
+  keeper.policy.gained_nothing(keeper.now);
+  CHECK_FALSE(keeper.ask(500 * kMiB));
+  keeper.pass(9s, kMiB);
+  CHECK_FALSE(keeper.ask(500 * kMiB));
+  keeper.pass(2s, kMiB);
+  CHECK(keeper.ask(500 * kMiB));
+}
+
 TEST_CASE("what was written before the first question does not count as a burst", "[image]") {
   Keeper keeper;
   keeper.written = 5000 * kMiB;
