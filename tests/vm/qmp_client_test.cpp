@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/sync.h"
 #include "support/error_kind.h"
 #include "support/qmp_peer.h"
 
@@ -66,7 +67,7 @@ TEST_CASE("a QMP conversation", "[vm]") {
     CHECK_FALSE(client.ended());
   }
   SECTION("passes events on, also in pieces and between answers") {
-    std::vector<std::string> events;
+    Sync<std::vector<std::string>> heard;
     QmpPeer peer([](QmpRequest& r) {
       return R"({"event": "STOP", "timestamp": {"seconds": 1}})"
              "\n" +
@@ -74,10 +75,11 @@ TEST_CASE("a QMP conversation", "[vm]") {
              R"({"event": "SHUTDOWN", "data": {"guest": true}})"
              "\r\n\r\n";
     });
-    QmpClient client(peer.take_client_end(), [&](const QmpEvent& e) { events.push_back(e.name + e.data); });
+    QmpClient client(peer.take_client_end(), [&](const QmpEvent& e) { heard.lock()->push_back(e.name + e.data); });
     client.handshake(kLong);
     client.execute("stop", kLong);
     client.execute("stop", kLong);  // the events of the first are in by then
+    const std::vector<std::string> events = *heard.lock();
     REQUIRE(events.size() >= 3);
     CHECK(events[0] == "STOP{}");
     CHECK(events[1] == R"(SHUTDOWN{"guest":true})");
