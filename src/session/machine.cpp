@@ -115,6 +115,7 @@ bool Machine::start(const BootOptions& options) {
       throw Error(ErrorKind::kVm, fmt::format("the memory of {} cannot be loaded here: {}", name_, *why),
                   {fmt::format("isr start {}    boots from its disks and drops the memory", name_)});
     }
+    accelerator_.reason = "the one it was suspended with";
   }
   unmount();
   try {
