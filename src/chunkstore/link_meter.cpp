@@ -9,11 +9,11 @@ namespace {
 using Seconds = std::chrono::duration<double>;
 using namespace std::chrono_literals;
 
-constexpr auto kPeriod = 5s;       // rates of this one and of the one before count
-constexpr auto kForgotten = 15s;   // then nothing is known any more
-constexpr auto kProbeEvery = 10s;  // a fetch should be alone
-constexpr auto kProbeAtMost = 1s;  // and if none is in that time, others do not wait for it
-constexpr double kGain = 1.5;      // above 1, or a window that is too small never shows it
+constexpr auto kPeriod = 5s;          // rates of this one and of the one before count
+constexpr auto kForgotten = 15s;      // then nothing is known any more
+constexpr auto kProbeEvery = 20s;     // a fetch should be alone
+constexpr auto kProbeAtMost = 250ms;  // and if none is in that time, others do not wait for it
+constexpr double kGain = 1.5;         // above 1, or a window that is too small never shows it
 constexpr double kSmoothing = 1.0 / 16;
 constexpr double kShortest = 1e-6;  // s: a clock that did not move divides nothing by zero
 
