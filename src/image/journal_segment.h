@@ -42,7 +42,7 @@ class JournalSegment {
   std::uint64_t size = kSegmentHeaderSize;
   std::uint64_t synced_size = 0;
   std::uint64_t writeback_size = 0;  ///< the kernel was told to begin writing what lies before
-  bool is_named = false;  ///< its directory entry is durable
+  bool is_named = false;             ///< its directory entry is durable
 
  private:
   JournalSegment(fs::path file, UniqueFd handle, std::uint64_t number, std::uint64_t first, const Key& segment_key);
