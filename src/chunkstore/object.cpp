@@ -102,13 +102,17 @@ void check_digest(const ChunkRef& ref, MutableBytes plaintext) {
 }  // namespace
 
 SealedObject seal_chunk(ByteView plaintext, const Key& domain_secret) {
+  return seal_chunk(plaintext, is_zero(plaintext) ? Sha256{} : sha256(plaintext), domain_secret);
+}
+
+SealedObject seal_chunk(ByteView plaintext, const Sha256& digest, const Key& domain_secret) {
   if (plaintext.size() != kChunkSize) {
     throw Error(ErrorKind::kBug, fmt::format("a chunk of {} bytes was to be sealed", plaintext.size()));
   }
   if (is_zero(plaintext)) return {};
   SealedObject sealed;
   ChunkRef& ref = sealed.ref;
-  ref.digest = sha256(plaintext);
+  ref.digest = digest;
   ref.sha1 = sha1(plaintext);
   ref.key = derive_key(domain_secret, ObjectType::kChunk, ref.digest);
 

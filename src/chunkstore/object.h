@@ -38,6 +38,8 @@ struct SealedObject {
 /// Seals one chunk: exactly kChunkSize bytes of plaintext. The same plaintext,
 /// secret and zstd version give the same object. docs/formats/object.md.
 SealedObject seal_chunk(ByteView plaintext, const Key& domain_secret);
+/// The same for who has its SHA-256 already.
+SealedObject seal_chunk(ByteView plaintext, const Sha256& digest, const Key& domain_secret);
 /// Opens and checks length, header, tag, raw length and digest; writes exactly
 /// kChunkSize bytes. Error{kCorrupt} naming the cid. A zero reference gives zeros.
 void open_chunk(const ChunkRef& ref, ByteView object, MutableBytes out);

@@ -99,12 +99,15 @@ int run_import(CommandContext& context, const ImportOptions& options) {
   version.added_bytes = result.uploaded_bytes;
   create_parcel(account, name, version);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
-  context.out.done(fmt::format("{}@1: {} disk, {} of data, {} stored, in {:.1f} s", name, format_size(result.size),
-                               format_size(result.data_bytes), format_size(result.uploaded_bytes), seconds),
+  const std::string known =
+      result.known_bytes > 0 ? fmt::format(" ({} of it known already)", format_size(result.known_bytes)) : "";
+  context.out.done(fmt::format("{}@1: {} disk, {} of data{}, {} stored, in {:.1f} s", name, format_size(result.size),
+                               format_size(result.data_bytes), known, format_size(result.uploaded_bytes), seconds),
                    {{"parcel", name},
                     {"version", 1},
                     {"size", result.size},
                     {"data_bytes", result.data_bytes},
+                    {"known_bytes", result.known_bytes},
                     {"uploaded_bytes", result.uploaded_bytes},
                     {"objects", result.objects},
                     {"seconds", seconds}});

@@ -69,20 +69,30 @@ class TreeUpdate {
   const EmitObject& emit_;
 };
 
+using VisitRef = std::function<void(std::uint64_t, const ChunkRef&)>;
+
+/// What a page refers to that is not zero, with the first chunk of each.
 void visit_page(ChunkReader& reader, const ChunkRef& page, unsigned level, std::uint64_t first, std::uint64_t count,
-                const std::function<void(std::uint64_t, const ChunkRef&)>& visit) {
+                const VisitRef& visit) {
   const PageData refs = reader.read_page(page, Priority::kPrefetch);
   for (std::size_t slot = 0; slot < refs->size(); ++slot) {
     const ChunkRef& ref = (*refs)[slot];
     const std::uint64_t chunk = first + slot * reach(level);
     if (ref.is_zero()) continue;
     if (chunk >= count) throw Error(ErrorKind::kCorrupt, "an image tree has chunks beyond the image's end");
-    if (level == 0) {
-      visit(chunk, ref);
-    } else {
-      visit_page(reader, ref, level - 1, chunk, count, visit);
-    }
+    visit(chunk, ref);
   }
+}
+
+void visit_leaves(ChunkReader& reader, const ChunkRef& page, unsigned level, std::uint64_t first, std::uint64_t count,
+                  const VisitRef& visit) {
+  if (level == 0) {
+    visit(first, page);
+    return;
+  }
+  visit_page(reader, page, level, first, count, [&](std::uint64_t chunk, const ChunkRef& below) {
+    visit_leaves(reader, below, level - 1, chunk, count, visit);
+  });
 }
 
 }  // namespace
@@ -113,10 +123,15 @@ TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<s
   return {base.size, update.rewrite(base.root, tree_levels(base.size) - 1, 0)};
 }
 
-void for_each_chunk(ChunkReader& reader, const TreeRoot& tree,
-                    const std::function<void(std::uint64_t, const ChunkRef&)>& visit) {
+void for_each_leaf(ChunkReader& reader, const TreeRoot& tree, const VisitRef& visit) {
   if (tree.root.is_zero()) return;
-  visit_page(reader, tree.root, tree_levels(tree.size) - 1, 0, chunk_count(tree.size), visit);
+  visit_leaves(reader, tree.root, tree_levels(tree.size) - 1, 0, chunk_count(tree.size), visit);
+}
+
+void for_each_chunk(ChunkReader& reader, const TreeRoot& tree, const VisitRef& visit) {
+  for_each_leaf(reader, tree, [&](std::uint64_t first, const ChunkRef& leaf) {
+    visit_page(reader, leaf, 0, first, chunk_count(tree.size), visit);
+  });
 }
 
 }  // namespace isr

@@ -42,6 +42,11 @@ using EmitObject = std::function<void(const SealedObject&)>;
 TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<std::uint64_t, ChunkRef>& changes,
                      const Key& domain_secret, const EmitObject& emit, std::span<const ChunkRun> zeros = {});
 
+/// Calls visit(first, page) for every page of chunks that is not all zero, in order:
+/// the number of its first chunk, and its reference, not read yet.
+void for_each_leaf(ChunkReader& reader, const TreeRoot& tree,
+                   const std::function<void(std::uint64_t, const ChunkRef&)>& visit);
+
 /// Calls visit(index, ref) for every chunk that is not zero, in order.
 void for_each_chunk(ChunkReader& reader, const TreeRoot& tree,
                     const std::function<void(std::uint64_t, const ChunkRef&)>& visit);
