@@ -36,8 +36,9 @@ def imports(bench, host):
     size = bench.sizes.import_
     data = make_half_full(disk, size)
 
+    empty_cache(host)
+
     def imported(number):
-        empty_cache(host)
         drop_page_cache()
         used = []
         def command():
