@@ -53,9 +53,19 @@ def reads(bench, host, disk, size):
         count = bench.sizes.random_reads * (2 if jobs > 1 else 1)
         return lambda path: fio(path, "randread", bs="4k", size=size, io_size=count * 4096 // jobs, numjobs=jobs)["op/s"]
 
+    def once_touched(job):
+        """After a read of the same bytes, which the kernel has forgotten."""
+        def measure(path):
+            job(path)
+            drop_page_cache()
+            return job(path)
+        return measure
+
     both("warm sequential read", "MB/s", lambda path: sequential(path, size))
     both("warm random 4 KiB read, one at a time", "reads/s", at_once(1))
+    both("  of chunks that were read before", "reads/s", once_touched(at_once(1)))
     both("warm random 4 KiB read, 16 threads", "reads/s", at_once(16))
+    both("  of chunks that were read before", "reads/s", once_touched(at_once(16)))
 
 
 def writes(bench, host, size):
@@ -76,6 +86,8 @@ def writes(bench, host, size):
         bench.figures.add(name, unit, mine, other, "plain file", peak=[daemon.peak])
 
     compare("sequential write, fsync at the end", "MB/s", lambda path: durable_write(path, size))
+    compare("  as QEMU writes: O_DIRECT, 4 at once", "MB/s",
+            lambda path: fio(path, "write", bs="1M", size=size, direct=1, end_fsync=1, ioengine="libaio", iodepth=4)["MB/s"])
     compare("random 4 KiB write, fsync every 32", "writes/s",
             lambda path: fio(path, "randwrite", bs="4k", size=size, io_size=count * 4096, fsync=32, direct=1)["op/s"])
     host.run("discard", "bench", "--yes")

@@ -152,7 +152,7 @@ def wait_counted(process, timeout):
 # --- reading and writing --------------------------------------------------
 
 def fio(path, kind, timeout=600, **options):
-    """One job of synchronous pread or pwrite through the page cache (direct=1: around it);
+    """One job, unless options say else of synchronous pread or pwrite through the page cache (direct=1: around it);
     several with numjobs. Returns {"MB/s", "op/s"}."""
     command = ["fio", "--name=job", f"--filename={path}", f"--rw={kind}", "--ioengine=psync", "--thread", "--output-format=json",
                "--group_reporting", "--randseed=7", "--fallocate=none", "--gtod_reduce=1"]
