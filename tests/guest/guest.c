@@ -11,10 +11,11 @@
  *   SECTORS ok           the sectors re-read in this tick were right
  *   MEM BAD .. / SECTORS BAD n ..   what was wrong
  *   GOT text             answer to a line typed on the console
+ *   WORK memory=A mixed=B  microseconds of processor and disk work, see work()
  *   POWEROFF             clean shutdown begins
  *
  * Kernel command line: isr.fill=MiB isr.churn=KiB isr.rate=sectors/s
- * isr.data=device. Console commands: see run_command().
+ * isr.data=device isr.tick=ms (1000) isr.verify=KiB of memory a tick (8192). Console commands: see run_command().
  *
  * A sector is 4096 bytes, little endian (scripts/check-guest-disk reads it):
  *   0 magic  8 sequence  16 slot  24 highest flushed sequence when written
@@ -46,9 +47,7 @@ enum {
   kCanarySectors = 16,
   kMaxBatch = 64,     /* sectors per flush; check-guest-disk knows it */
   kBlock = 64 * 1024, /* unit of memory checking */
-  kTickMs = 1000,
   kSlicesPerTick = 10,
-  kVerifyBlocksPerTick = 128, /* 8 MiB */
   kRereadsPerTick = 8,
   kMaxEvents = 8,
 };
@@ -65,7 +64,7 @@ struct region {
 static int console_fd = 0;
 static int screen_fd = -1;
 static int data_fd = -1;
-static long fill_mb = 64, churn_kb = 1024, rate = 20;
+static long fill_mb = 64, churn_kb = 1024, rate = 20, tick_ms = 1000, verify_kb = 8192;
 static char data_path[64] = "/dev/vda2";
 
 static struct region fill, churn;
@@ -158,9 +157,9 @@ static uint64_t expected_sum(const struct region* r) {
   return sum;
 }
 
-/* Verifies the next few blocks; one MEM line at the end of each whole pass. */
-static void verify_fill(void) {
-  for (int i = 0; i < kVerifyBlocksPerTick && fill.blocks; i++) {
+/* Verifies the next blocks; one MEM line at the end of each whole pass. */
+static void verify_fill(size_t blocks) {
+  for (size_t i = 0; i < blocks && fill.blocks; i++) {
     uint64_t sum = block_sum(fill.words + fill.cursor * (kBlock / 8));
     if (sum != fill.sums[fill.cursor]) {
       say("MEM BAD block %zu is %016llx, was %016llx", fill.cursor, (unsigned long long)sum,
@@ -173,6 +172,12 @@ static void verify_fill(void) {
     fill.cursor = 0, pass_sum = 0, pass_bad = 0;
     return;
   }
+}
+
+/* A whole pass at once. */
+static void verify_all(void) {
+  fill.cursor = 0, pass_sum = 0, pass_bad = 0;
+  verify_fill(fill.blocks);
 }
 
 /* Rewrites a quarter of the churn area, so that every suspend finds memory that changed. */
@@ -326,6 +331,34 @@ static void fill_canary(const char* text) {
   say("FILLED %s", text);
 }
 
+/* ---- work that is timed ---- */
+
+static int64_t now_us(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
+}
+
+/* Memory: the filled memory read once in order, then a million words of it here and there.
+   Mixed: blocks of it read, others rewritten, sectors written and flushed. */
+static void work(void) {
+  int64_t begin = now_us();
+  uint64_t sum = 0, x = mix(ticks) | 1;
+  for (size_t b = 0; b < fill.blocks; b++) sum += block_sum(fill.words + b * (kBlock / 8));
+  for (int i = 0; i < 1000000 && fill.blocks; i++) {
+    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+    sum += fill.words[x % (fill.blocks * (kBlock / 8))];
+  }
+  int64_t middle = now_us();
+  for (size_t i = 0; i < 256 && fill.blocks; i++) {
+    sum += block_sum(fill.words + mix(i) % fill.blocks * (kBlock / 8));
+    churn_memory();
+    if (i % 16 == 0 && data_fd >= 0) write_batch(kMaxBatch);
+  }
+  say("WORK memory=%lld mixed=%lld sum=%016llx", (long long)(middle - begin), (long long)(now_us() - middle),
+      (unsigned long long)sum);
+}
+
 /* ---- machine ---- */
 
 static void write_text(const char* path, const char* text) {
@@ -355,6 +388,10 @@ static void run_command(char* line) {
   } else if (IS("rate")) {
     rate = atol(rest);
     say("GOT rate %ld", rate);
+  } else if (IS("verify")) {
+    verify_all();
+  } else if (IS("work")) {
+    work();
   } else if (IS("date")) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -417,6 +454,8 @@ static void read_options(void) {
     sscanf(word, "isr.fill=%ld", &fill_mb);
     sscanf(word, "isr.churn=%ld", &churn_kb);
     sscanf(word, "isr.rate=%ld", &rate);
+    sscanf(word, "isr.tick=%ld", &tick_ms);
+    sscanf(word, "isr.verify=%ld", &verify_kb);
     sscanf(word, "isr.data=%63s", data_path);
   }
 }
@@ -441,7 +480,7 @@ static int64_t now_ms(void) {
 
 static void tick(void) {
   say("TICK %llu", (unsigned long long)++ticks);
-  verify_fill();
+  verify_fill((size_t)verify_kb * 1024 / kBlock);
   churn_memory();
   reread_sectors();
 }
@@ -451,6 +490,7 @@ int main(void) {
   open_console();
   say(""); /* the boot loader left escape codes on this line */
   read_options();
+  if (tick_ms < kSlicesPerTick) tick_ms = kSlicesPerTick;
   reboot(RB_DISABLE_CAD);
   if (posix_memalign((void**)&sector, kSector, kSector) ||
       posix_memalign((void**)&batch, kSector, kMaxBatch * kSector) ||
@@ -469,9 +509,9 @@ int main(void) {
   for (unsigned slice = 0;; slice++) {
     if (slice % kSlicesPerTick == 0) tick();
     write_due();
-    due += kTickMs / kSlicesPerTick;
+    due += tick_ms / kSlicesPerTick;
     /* A clock that jumped (resume, slow host) must not cause a burst. */
-    if (now_ms() - due > kTickMs) due = now_ms();
+    if (now_ms() - due > tick_ms) due = now_ms();
     for (int64_t left; (left = due - now_ms()) > 0;) {
       if (poll(fds, count, (int)left) <= 0) continue;
       if (fds[0].revents) read_console();
