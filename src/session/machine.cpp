@@ -21,10 +21,26 @@ std::string lower_name(const std::string& name) {
 
 std::string disk_serial(const std::string& name) { return lower_name(name).substr(0, 20); }
 
-/// What the kernel still holds of a file that QEMU mapped reaches us as writes.
+/// What the kernel still holds of a file that QEMU mapped shared reaches us as writes.
 void write_back(const fs::path& file) {
   const UniqueFd fd = open_file(file, O_RDWR);
   if (::fsync(fd.get()) != 0) throw_errno(fmt::format("cannot write back {}", file.string()), errno);
+}
+
+/// Pages of zeros are not stored as bytes.
+void write_pages(Image& image, std::uint64_t offset, ByteView bytes) {
+  while (!bytes.empty()) {
+    const bool zero = is_zero(bytes.first(kPageSize));
+    std::size_t length = kPageSize;
+    while (length < bytes.size() && is_zero(bytes.subspan(length, kPageSize)) == zero) length += kPageSize;
+    if (zero) {
+      image.discard(offset, length);
+    } else {
+      image.write(offset, bytes.first(length));
+    }
+    offset += length;
+    bytes = bytes.subspan(length);
+  }
 }
 
 }  // namespace
@@ -119,7 +135,8 @@ bool Machine::start(const BootOptions& options) {
   }
   unmount();
   try {
-    mount(session_.begin_memory(!resume));
+    memory_ = session_.begin_memory(!resume);
+    mount(memory_);
     VmFiles files = vm_files(options);
     // A CD is never part of what was suspended: another image under a guest that has read from one would be damage.
     if (!resume) files.cdrom = options.cdrom;
@@ -132,6 +149,7 @@ bool Machine::start(const BootOptions& options) {
     vm_->cont();
   } catch (...) {
     vm_.reset();
+    memory_.reset();
     session_.abandon_memory();
     state.phase = resume ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
     session_.save_state();
@@ -144,7 +162,16 @@ bool Machine::start(const BootOptions& options) {
 void Machine::release_vm() {
   vm_.reset();
   unmount();
+  memory_.reset();
   session_.abandon_memory();
+}
+
+void Machine::copy_changed_memory() {
+  if (vm_->memory().mapping() == MemoryMapping::kShared) {
+    write_back(mount_directory_ / kMemoryFile);
+  } else {
+    vm_->memory().visit_changed([this](std::uint64_t offset, ByteView bytes) { write_pages(*memory_, offset, bytes); });
+  }
 }
 
 void Machine::suspend() {
@@ -152,7 +179,7 @@ void Machine::suspend() {
   vm_->stop();
   try {
     const Bytes device_state = vm_->save_device_state();
-    write_back(mount_directory_ / kMemoryFile);
+    copy_changed_memory();
     session_.keep_memory(vm_->stamp(), device_state);
   } catch (const Error&) {
     vm_->cont();  // nothing is lost: it goes on where it was

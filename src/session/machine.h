@@ -33,6 +33,9 @@ class Machine {
   bool power_down(std::chrono::milliseconds timeout);
   /// The VM and its memory are gone.
   void power_off();
+  /// Brings memory's image (of Session::begin_memory()) up to what the guest has, which must be paused. Fetches
+  /// nothing. The machine can go on, and after a failure, too.
+  void copy_changed_memory();
   /// Runs body with the guest paused (or none running).
   void paused(const std::function<void()>& body);
 
@@ -62,6 +65,7 @@ class Machine {
   fs::path mount_directory_;
   fs::path run_directory_;
   std::unique_ptr<Mount> mount_;
+  std::shared_ptr<Image> memory_;  ///< mounted as memory.raw
   std::unique_ptr<Qemu> vm_;
   Sync<std::shared_ptr<SerialConsole>> console_;
   Accelerator accelerator_;

@@ -43,7 +43,8 @@ struct Launch {
   int report_fd;             ///< takes errno when exec fails
   pid_t parent;
   int death_signal;
-  bool filtered;  ///< a filter of system calls goes with the promise never to gain rights
+  bool gains_no_rights;
+  bool refuse_huge_pages;  ///< by a filter of system calls, which needs that promise
 };
 
 /// QEMU asks for huge pages on its memory. On a file mapping that makes each
@@ -61,7 +62,7 @@ void refuse_huge_pages() noexcept {
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   }};
   sock_fprog program{static_cast<unsigned short>(code.size()), code.data()};
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0) ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+  ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
 }
 
 /// When memory runs out, QEMU goes before the daemon that holds the data.
@@ -88,7 +89,8 @@ void volunteer_for_oom() noexcept {
   for (std::size_t i = 0; ready && i < launch.sources.size(); ++i)
     ready = ::dup2(launch.sources[i], static_cast<int>(i)) >= 0;
   ::syscall(SYS_close_range, static_cast<unsigned>(launch.sources.size()), ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
-  if (launch.filtered) refuse_huge_pages();
+  if (launch.gains_no_rights && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && launch.refuse_huge_pages)
+    refuse_huge_pages();
   if (ready) ::execve(launch.program, launch.arguments.data(), launch.environment.data());
   const int failure = errno;
   [[maybe_unused]] const ssize_t written = ::write(launch.report_fd, &failure, sizeof failure);
@@ -157,6 +159,7 @@ void ChildProcess::start(ChildOptions options) {
   arguments.insert(arguments.end(), options.arguments.begin(), options.arguments.end());
   // No more of the environment than it needs: ours may hold a token.
   std::vector<std::string> environment{"PATH=/usr/bin:/bin", "LC_ALL=C"};
+  environment.insert(environment.end(), options.environment.begin(), options.environment.end());
 
   auto [output, output_write] = make_pipe();
   auto [report_read, report_write] = make_pipe();
@@ -167,8 +170,8 @@ void ChildProcess::start(ChildOptions options) {
   sources.push_back(moved_up(output_write.get()));
   for (const auto& fd : options.descriptors) sources.push_back(moved_up(fd.get()));
 
-  Launch launch{program.c_str(), pointers(arguments),  pointers(environment),   options.directory.c_str(), {}, -1,
-                ::getpid(),      options.death_signal, !options.runs_fusermount};
+  Launch launch{program.c_str(), pointers(arguments),  pointers(environment),    options.directory.c_str(), {}, -1,
+                ::getpid(),      options.death_signal, !options.runs_fusermount, options.refuse_huge_pages};
   for (const auto& fd : sources) launch.sources.push_back(fd.get());
   UniqueFd safe_report = moved_up(report_write.get());
   report_write.reset();

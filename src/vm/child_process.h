@@ -20,11 +20,13 @@ namespace isr {
 struct ChildOptions {
   std::string program;  ///< a path, or a name to look for in PATH
   std::vector<std::string> arguments;
-  std::filesystem::path directory;    ///< its working directory
-  std::vector<UniqueFd> descriptors;  ///< become 3, 4, … in the child; closed here once it runs
-  std::function<void()> on_exit;      ///< on the thread that watches it; wait_exit() has not returned yet
-  int death_signal = SIGKILL;         ///< what it gets when we die
-  bool runs_fusermount = false;       ///< which is setuid; else neither it nor what it starts can gain rights
+  std::filesystem::path directory;       ///< its working directory
+  std::vector<UniqueFd> descriptors;     ///< become 3, 4, … in the child; closed here once it runs
+  std::vector<std::string> environment;  ///< "NAME=value", besides PATH and LC_ALL; nothing else is passed on
+  std::function<void()> on_exit;         ///< on the thread that watches it; wait_exit() has not returned yet
+  int death_signal = SIGKILL;            ///< what it gets when we die
+  bool refuse_huge_pages = true;         ///< madvise(MADV_HUGEPAGE) fails; not possible with runs_fusermount
+  bool runs_fusermount = false;          ///< which is setuid; else neither it nor what it starts can gain rights
 };
 
 /// A program that cannot outlive us, nor read what we have open, nor leave a

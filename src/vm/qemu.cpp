@@ -42,6 +42,7 @@ struct Facts {
   bool quit_asked = false;
   bool kill_asked = false;
   bool exiting = false;
+  bool discarded = false;  ///< another QEMU takes its place
   std::optional<VmExit> exit;
 };
 
@@ -67,14 +68,22 @@ UniqueFd make_state_file() {
 }  // namespace
 
 struct Qemu::Impl {
+  Impl() = default;
+  ~Impl();
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
   QemuOptions options;
   VmStamp stamp;
   Sync<Facts> facts;
   mutable std::condition_variable_any changed;
   std::shared_ptr<SerialConsole> console;
   std::unique_ptr<QmpClient> qmp;
+  std::optional<GuestMemory> memory;
   ChildProcess child;
 
+  static std::unique_ptr<Impl> launch(const VmSettings& settings, const VmFiles& files, const Accelerator& accelerator,
+                                      const QemuOptions& options, VmBegin how);
   void begin(const VmSettings& settings, const VmFiles& files, const Accelerator& accelerator, VmBegin how);
   Json ask(const std::string& command, const Json& arguments = Json()) {
     return ask(command, arguments, options.patience);
@@ -87,8 +96,8 @@ struct Qemu::Impl {
   void cancel_migration() const;
   void on_qmp_event(const QmpEvent& event);
   void on_child_exit();
-  void tell(VmEventKind kind, std::string detail = {}) const {
-    if (options.on_event) options.on_event({kind, std::move(detail)});
+  void tell(VmEventKind kind, std::string detail = {}) {
+    if (options.on_event && !facts.lock()->discarded) options.on_event({kind, std::move(detail)});
   }
   [[noreturn]] void throw_ended(const Error& error) const;
 };
@@ -112,6 +121,8 @@ void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const A
   launch.descriptors.push_back(std::move(qmp_there));  // kQmpFd, kSerialFd
   launch.descriptors.push_back(std::move(serial_there));
   launch.on_exit = [this] { on_child_exit(); };
+  const auto wanted = how == VmBegin::kPaused ? MemoryMapping::kZeros : MemoryMapping::kPrivate;
+  memory.emplace(files.memory, options.private_memory ? wanted : MemoryMapping::kShared, launch);
   child.start(std::move(launch));
   console->start();
   try {
@@ -119,6 +130,22 @@ void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const A
   } catch (const Error& error) {
     throw_ended(error);
   }
+  memory->find(child.pid());
+}
+
+/// A private mapping that nobody but QEMU could read would be lost with it: such a host gets the shared one.
+std::unique_ptr<Qemu::Impl> Qemu::Impl::launch(const VmSettings& settings, const VmFiles& files,
+                                               const Accelerator& accelerator, const QemuOptions& options,
+                                               VmBegin how) {
+  auto impl = std::make_unique<Impl>();
+  impl->options = options;
+  impl->begin(settings, files, accelerator, how);
+  if (impl->memory->is_readable()) return impl;
+  impl->facts.lock()->discarded = true;
+  impl.reset();
+  QemuOptions shared = options;
+  shared.private_memory = false;
+  return launch(settings, files, accelerator, shared, how);
 }
 
 /// What a failed conversation means: when QEMU is gone, its own last words say more.
@@ -246,28 +273,25 @@ void Qemu::Impl::on_child_exit() {
   tell(VmEventKind::kExited, exit.detail);
 }
 
-Qemu::Qemu(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Qemu::~Qemu() {
-  impl_->facts.lock()->kill_asked = true;
-  impl_->child.kill();
+Qemu::Impl::~Impl() {
+  facts.lock()->kill_asked = true;
+  child.kill();
 }
+
+Qemu::Qemu(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Qemu::~Qemu() = default;
 
 std::unique_ptr<Qemu> Qemu::start_paused(const VmSettings& settings, const VmFiles& files,
                                          const Accelerator& accelerator, const QemuOptions& options) {
-  std::unique_ptr<Qemu> out(new Qemu(std::make_unique<Impl>()));
-  out->impl_->options = options;
-  out->impl_->begin(settings, files, accelerator, VmBegin::kPaused);
-  return out;
+  return std::unique_ptr<Qemu>(new Qemu(Impl::launch(settings, files, accelerator, options, VmBegin::kPaused)));
 }
 
 std::unique_ptr<Qemu> Qemu::resume_paused(const VmSettings& settings, const VmFiles& files,
                                           const Accelerator& accelerator, const QemuOptions& options,
                                           ByteView device_state) {
   if (device_state.size() > kMaxDeviceState) throw Error(ErrorKind::kCorrupt, "the VM's device state is too long");
-  std::unique_ptr<Qemu> out(new Qemu(std::make_unique<Impl>()));
+  std::unique_ptr<Qemu> out(new Qemu(Impl::launch(settings, files, accelerator, options, VmBegin::kIncoming)));
   Impl& impl = *out->impl_;
-  impl.options = options;
-  impl.begin(settings, files, accelerator, VmBegin::kIncoming);
   impl.prepare_migration();
   const UniqueFd file = make_state_file();
   write_all_at(file.get(), device_state, 0, kStateFile);
@@ -318,6 +342,8 @@ bool Qemu::power_down(const Patience& patience) {
     }
   }
 }
+
+GuestMemory& Qemu::memory() noexcept { return *impl_->memory; }
 
 void Qemu::quit() {
   impl_->facts.lock()->quit_asked = true;

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "vm/accelerator.h"
 #include "vm/command_line.h"
+#include "vm/guest_memory.h"
 #include "vm/qmp_client.h"
 #include "vm/serial_console.h"
 #include "vm/settings.h"
@@ -48,6 +49,8 @@ struct QemuOptions {
   std::string program = "qemu-system-x86_64";
   /// Private (0700) directory: QEMU's working directory, where vnc.sock appears.
   std::filesystem::path run_directory;
+  /// Map guest memory privately where the host can; memory().mapping() says what it came to.
+  bool private_memory = true;
   Patience patience;                      ///< for each single answer
   std::size_t console_bytes = 4U << 20U;  ///< of console text kept
   /// Called on a thread of the Qemu; must not call it back, nor throw.
@@ -57,7 +60,8 @@ struct QemuOptions {
 inline constexpr std::size_t kMaxDeviceState = 64U << 20U;
 
 /// One running QEMU, a child that dies with us. Its memory is a file that the
-/// caller keeps (docs/decisions/0005-memory-as-a-file.md).
+/// caller keeps (docs/decisions/0005-memory-as-a-file.md); with a private mapping
+/// the file lacks what memory().visit_changed() tells (docs/decisions/0013-private-guest-memory.md).
 ///
 ///   state    how one gets there                    what holds
 ///   paused   start_paused(), resume_paused(), stop()  nothing changes; save_device_state() is allowed
@@ -69,7 +73,7 @@ inline constexpr std::size_t kMaxDeviceState = 64U << 20U;
 /// Threads: every call from any thread; only one changes the state at a time.
 class Qemu {
  public:
-  /// A machine that has not begun to boot.
+  /// A machine that has not begun to boot. The memory file must be all zeros.
   static std::unique_ptr<Qemu> start_paused(const VmSettings& settings, const VmFiles& files,
                                             const Accelerator& accelerator, const QemuOptions& options);
   /// A machine as it was when device_state was saved. The memory file must be
@@ -89,6 +93,8 @@ class Qemu {
   bool power_down(const Patience& patience);
   /// The guest's whole state except memory and disks. The machine must be paused.
   Bytes save_device_state();
+  /// How memory is mapped and what of it the memory file lacks. It goes with the Qemu.
+  GuestMemory& memory() noexcept;
   /// Ends QEMU without asking the guest; returns when it is gone.
   void quit();
   void kill();

@@ -2,11 +2,15 @@
 #include "vm/qemu.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <signal.h>
 #include <sys/stat.h>
 
 #include <catch2/catch.hpp>
+#include <fstream>
+#include <thread>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "support/error_kind.h"
 #include "vm/kvm_probe.h"
@@ -31,7 +35,29 @@ struct Machine {
   std::unique_ptr<Qemu> resume(ByteView state) const {
     return Qemu::resume_paused(settings, files, kTcg, options, state);
   }
-  bool memory_is_zero() const { return is_zero(read_file(files.memory, settings.memory_bytes)); }
+  Bytes memory() const { return read_file(files.memory, settings.memory_bytes); }
+  bool memory_is_zero() const { return is_zero(memory()); }
+  void keep_changed_memory(Qemu& qemu) const {
+    const UniqueFd file = open_file(files.memory, O_RDWR);
+    qemu.memory().visit_changed(
+        [&](std::uint64_t offset, ByteView bytes) { write_all_at(file.get(), bytes, offset, files.memory); });
+  }
+  /// Until it has written to its memory; then pauses.
+  void run_firmware(Qemu& qemu) const {
+    qemu.cont();
+    while (qemu.memory().changed().size() < 2 && memory_is_zero()) std::this_thread::yield();
+    qemu.stop();
+  }
+  /// What the kernel says of the mapping: "rr" is among its flags.
+  bool faults_read_single_pages(const Qemu& qemu) const {
+    std::ifstream smaps(fmt::format("/proc/{}/smaps", qemu.pid()));
+    bool ours = false;
+    for (std::string line; std::getline(smaps, line);) {
+      if (line.ends_with(files.memory.string())) ours = true;
+      if (ours && line.starts_with("VmFlags:")) return (line + " ").find(" rr ") != std::string::npos;
+    }
+    throw Error(ErrorKind::kBug, "the memory file is not mapped");
+  }
 
   TempDirectory directory;
   VmSettings settings;
@@ -55,6 +81,8 @@ std::string message_of(const std::function<void()>& call) {
 
 TEST_CASE("a machine is saved, ended, and resumed from its memory file", "[vm]") {
   Machine machine;
+  machine.options.private_memory = GENERATE(true, false);
+  CAPTURE(machine.options.private_memory);
   const Bytes first = [&] {
     const auto qemu = machine.start();
     CHECK(qemu->status().state == "prelaunch");
@@ -71,6 +99,7 @@ TEST_CASE("a machine is saved, ended, and resumed from its memory file", "[vm]")
     CHECK(qemu->status().running);
     qemu->stop();
     state = qemu->save_device_state();
+    machine.keep_changed_memory(*qemu);
     qemu->quit();
     CHECK((qemu->exit()->reason == VmExit::Reason::kQuit));
     CHECK((kind_thrown([&] { qemu->cont(); }) == ErrorKind::kVm));
@@ -87,6 +116,69 @@ TEST_CASE("a machine is saved, ended, and resumed from its memory file", "[vm]")
   qemu->kill();
   CHECK((qemu->exit()->reason == VmExit::Reason::kKilled));
   CHECK_FALSE(is_alive(pid));
+}
+
+TEST_CASE("memory that is mapped privately stays in QEMU until it is asked for", "[vm]") {
+  Machine machine;
+  const auto booted = machine.start();
+  REQUIRE((booted->memory().mapping() == MemoryMapping::kZeros));
+  machine.run_firmware(*booted);
+  const Bytes state = booted->save_device_state();
+  CHECK(machine.memory_is_zero());
+  machine.keep_changed_memory(*booted);
+  const Bytes saved = machine.memory();
+  CHECK_FALSE(is_zero(saved));
+  booted->quit();
+
+  const auto resumed = machine.resume(state);
+  REQUIRE((resumed->memory().mapping() == MemoryMapping::kPrivate));
+  CHECK(machine.faults_read_single_pages(*resumed));
+  CHECK(resumed->memory().read_around());
+  CHECK_FALSE(machine.faults_read_single_pages(*resumed));
+  resumed->cont();
+  resumed->stop();
+  resumed->save_device_state();
+  CHECK((machine.memory() == saved));
+  // Every page that differs is told, and no page that was not touched.
+  std::uint64_t changed = 0;
+  for (const MemoryRange& run : resumed->memory().changed()) changed += run.size();
+  CHECK(changed < machine.settings.memory_bytes / 2);
+  resumed->cont();
+  CHECK(resumed->status().running);
+}
+
+TEST_CASE("memory is shared when that is wanted, or when QEMU does not take our library", "[vm]") {
+  Machine machine;
+  SECTION("wanted") { machine.options.private_memory = false; }
+  SECTION("a program in between that cleans the environment") {
+    machine.options.program = machine.directory.path() / "clean";
+    replace_file(machine.options.program, as_bytes("#!/bin/sh\nunset LD_PRELOAD\nexec qemu-system-x86_64 \"$@\"\n"),
+                 0700);
+  }
+  const auto booted = machine.start();
+  CHECK((booted->memory().mapping() == MemoryMapping::kShared));
+  machine.run_firmware(*booted);
+  const Bytes state = booted->save_device_state();
+  CHECK(booted->memory().changed().empty());
+  CHECK_FALSE(booted->memory().read_around());
+  CHECK_FALSE(machine.memory_is_zero());
+  booted->quit();
+  const auto resumed = machine.resume(state);
+  CHECK((resumed->memory().mapping() == MemoryMapping::kShared));
+  resumed->cont();
+  CHECK(resumed->status().running);
+}
+
+TEST_CASE("what fails while changed memory is copied leaves a machine that goes on", "[vm]") {
+  Machine machine;
+  const auto qemu = machine.start();
+  machine.run_firmware(*qemu);
+  qemu->save_device_state();
+  CHECK((kind_thrown([&] {
+           qemu->memory().visit_changed([](std::uint64_t, ByteView) { throw Error(ErrorKind::kIo, "no space"); });
+         }) == ErrorKind::kIo));
+  qemu->cont();
+  CHECK(qemu->status().running);
 }
 
 TEST_CASE("what QEMU shows the world is private, and the guest's words are not on disk", "[vm]") {

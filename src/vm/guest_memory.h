@@ -1,0 +1,58 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+
+#include "vm/child_process.h"
+#include "vm/process_memory.h"
+
+namespace isr {
+
+/// How QEMU maps guest memory (docs/decisions/0013-private-guest-memory.md).
+enum class MemoryMapping {
+  kShared,   ///< the file; the kernel writes back to it what the guest changes
+  kPrivate,  ///< the file, copy on write: what the guest changes is in QEMU alone
+  kZeros,    ///< no file, else as kPrivate: of a machine whose memory began as zeros
+};
+std::string_view to_name(MemoryMapping mapping);
+
+/// Sees to it that a QEMU maps its memory as wanted, by a library of ours that it
+/// preloads, and knows what came of it: without the library it is kShared.
+///
+/// Errors:  kVm, kIo.
+/// Threads: one at a time until find() has returned, then any; read_around() one at a time.
+class GuestMemory {
+ public:
+  /// Adds the library and its end of a channel to a launch, as its next descriptors; for kShared nothing.
+  GuestMemory(std::filesystem::path file, MemoryMapping wanted, ChildOptions& launch);
+
+  /// Finds the mapping, once QEMU has made it. Error{kVm} when there is none.
+  void find(pid_t pid);
+  MemoryMapping mapping() const noexcept { return mapping_; }
+  /// False: the kernel does not let us read that memory, so that a private mapping could never be saved.
+  bool is_readable() const;
+  /// After a resume, a page fault of a private mapping reads 4 KiB: what the guest touches and nothing else.
+  /// From now on it reads what lies around, too. False where that cannot be said.
+  bool read_around();
+  /// What the guest has changed and the file lacks, in runs of pages; offsets are the file's. Nothing in
+  /// kShared: the kernel knows what the file lacks, and writes it back. Any time.
+  std::vector<MemoryRange> changed() const;
+  /// Reads that, on two threads, in pieces of up to kCopiedAtOnce bytes; QEMU must hold still. What visit throws ends
+  /// it.
+  void visit_changed(const std::function<void(std::uint64_t offset, ByteView bytes)>& visit) const;
+
+ private:
+  std::filesystem::path file_;
+  MemoryMapping wanted_;
+  MemoryMapping mapping_ = MemoryMapping::kShared;
+  UniqueFd channel_;
+  pid_t pid_ = -1;
+  MemoryRange range_;
+};
+
+inline constexpr std::size_t kCopiedAtOnce = 1U << 20U;
+
+}  // namespace isr
