@@ -12,6 +12,7 @@
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "vm/accelerator.h"
+#include "vm/swap.h"
 
 namespace isr {
 namespace {
@@ -64,6 +65,16 @@ Finding check_accelerator(CommandContext& context) {
   if (best.name == "kvm") return {Verdict::kOk, fmt::format("KVM usable: {}", best.reason), ""};
   return {Verdict::kWarn, fmt::format("VMs are emulated, which is slow: {}", best.reason),
           "join the group kvm, or switch virtualisation on in the firmware; it may not be possible inside a VM"};
+}
+
+Finding check_swap(CommandContext& context) {
+  const auto swap = plaintext_swap();
+  if (swap.empty()) return {Verdict::kOk, "no swap that can be read without a key", ""};
+  const std::string text = fmt::format("swap on {} is not encrypted", fmt::join(swap, ", "));
+  if (context.config().get("vm.memory") == "private") {
+    return {Verdict::kWarn, text + ": memory of a running machine may be left there", "encrypt it, or use zram"};
+  }
+  return {Verdict::kWarn, text + ": machines run with shared memory, which is slower", "encrypt it, or use zram"};
 }
 
 Finding check_space(const fs::path& directory, std::string_view name) {
@@ -163,6 +174,7 @@ std::vector<Finding> check_all(CommandContext& context) {
   add(findings, [] { return check_program("qemu-system-x86_64", "qemu-system-x86", Verdict::kFail); });
   add(findings, [] { return check_program("qemu-img", "qemu-utils", Verdict::kWarn); });
   if (find_program("qemu-system-x86_64")) add(findings, [&] { return check_accelerator(context); });
+  add(findings, [&] { return check_swap(context); });
   add(findings, [&] { return check_space(context.paths().state, "state directory"); });
   add(findings, [&] { return check_space(context.paths().cache, "cache"); });
   add(findings, [&] { return check_runtime(context); });

@@ -17,7 +17,7 @@
 namespace isr {
 namespace {
 
-enum class Form { kRepositoryName, kBoolean, kSize, kWaitOrFail, kAccelerator, kAbsolutePath, kText };
+enum class Form { kRepositoryName, kBoolean, kSize, kWaitOrFail, kAccelerator, kMemory, kAbsolutePath, kText };
 
 struct KnownKey {
   std::string_view key;
@@ -35,6 +35,7 @@ constexpr KnownKey kKnownKeys[] = {
     {"cache.dir", Form::kAbsolutePath, "", "ISR_CACHE_DIR"},
     {"read.unreachable", Form::kWaitOrFail, "wait", "ISR_READ_UNREACHABLE"},
     {"vm.accelerator", Form::kAccelerator, "auto", "ISR_VM_ACCELERATOR"},
+    {"vm.memory", Form::kMemory, "auto", "ISR_VM_MEMORY"},
     {"upload.limit", Form::kSize, "0", "ISR_UPLOAD_LIMIT"},
     {"password.file", Form::kText, "", "ISR_PASSWORD_FILE"},
     {"password.command", Form::kText, "", "ISR_PASSWORD_COMMAND"},
@@ -76,6 +77,10 @@ std::string checked(const KnownKey& known, const std::string& value) {
       break;
     case Form::kAccelerator:
       if (value != "auto" && value != "kvm" && value != "tcg") refuse(known.key, "\"auto\", \"kvm\" or \"tcg\"");
+      break;
+    case Form::kMemory:
+      if (value != "auto" && value != "private" && value != "shared")
+        refuse(known.key, "\"auto\", \"private\" or \"shared\"");
       break;
     case Form::kAbsolutePath:
       if (!value.empty() && !fs::path(value).is_absolute()) refuse(known.key, "an absolute path");

@@ -32,6 +32,8 @@ struct RepositoryEntry {
 ///     unreachable = "wait"      # or "fail"
 ///     [vm]
 ///     accelerator = "auto"      # kvm, tcg
+///     memory = "auto"           # private; shared: slower, but never in the host's swap. auto: private
+///                               # unless the host swaps to a disk that is not encrypted
 ///     [upload]
 ///     limit = "0"               # bytes per second
 ///     [password]

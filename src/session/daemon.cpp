@@ -226,12 +226,14 @@ class Daemon {
     answer["lock_lost"] = lock_lost_.load();
     answer["last_event"] = *last_event_.lock();
     if (machine_.running()) {
+      answer["changed_bytes"] = answer.at("changed_bytes").get<std::uint64_t>() + machine_.changed_bytes_in_qemu();
       answer["vm"] = {{"pid", machine_.vm()->pid()},
                       {"state", vm_state()},
                       {"io_error", machine_.vm()->held_by_io_error()},
                       {"guest_panicked", machine_.vm()->guest_panicked()},
                       {"accelerator", machine_.accelerator().name},
                       {"accelerator_reason", machine_.accelerator().reason},
+                      {"memory", to_name(machine_.vm()->memory().mapping())},
                       {"vnc", machine_.vm()->vnc_socket().string()}};
     }
     return answer;

@@ -7,6 +7,8 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "session/config.h"
+#include "vm/swap.h"
 
 namespace isr {
 namespace {
@@ -25,6 +27,15 @@ std::string disk_serial(const std::string& name) { return lower_name(name).subst
 void write_back(const fs::path& file) {
   const UniqueFd fd = open_file(file, O_RDWR);
   if (::fsync(fd.get()) != 0) throw_errno(fmt::format("cannot write back {}", file.string()), errno);
+}
+
+/// A private mapping is QEMU's own memory, which the kernel may swap out as it is.
+bool private_memory_allowed(const std::string& setting) {
+  if (setting != "auto") return setting == "private";
+  const auto swap = plaintext_swap();
+  if (swap.empty()) return true;
+  log::info("guest memory is mapped shared: swap on {} is not encrypted", fmt::join(swap, ", "));
+  return false;
 }
 
 /// Pages of zeros are not stored as bytes.
@@ -112,6 +123,7 @@ QemuOptions Machine::qemu_options() const {
   QemuOptions options;
   make_private_directory(run_directory_);
   options.run_directory = run_directory_;
+  options.private_memory = private_memory_allowed(Config::load(paths_).get("vm.memory"));
   options.on_event = [name = name_](const VmEvent& event) {
     if (event.kind == VmEventKind::kIoError) log::error("{}: the guest is held: {}", name, event.detail);
     if (event.kind == VmEventKind::kGuestPanicked) log::warn("{}: the guest's kernel has panicked", name);
@@ -187,6 +199,16 @@ void Machine::suspend() {
   }
   vm_->quit();
   release_vm();
+}
+
+std::uint64_t Machine::changed_bytes_in_qemu() const {
+  std::uint64_t bytes = 0;
+  try {
+    for (const MemoryRange& run : vm_->memory().changed()) bytes += run.size();
+  } catch (const Error& error) {
+    log::warn("{}: {}", name_, error.what());  // it may just have ended
+  }
+  return bytes;
 }
 
 bool Machine::power_down(std::chrono::milliseconds timeout) {

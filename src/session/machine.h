@@ -36,6 +36,8 @@ class Machine {
   /// Brings memory's image (of Session::begin_memory()) up to what the guest has, which must be paused. Fetches
   /// nothing. The machine can go on, and after a failure, too.
   void copy_changed_memory();
+  /// Of memory: what the guest changed that is not in its image.
+  std::uint64_t changed_bytes_in_qemu() const;
   /// Runs body with the guest paused (or none running).
   void paused(const std::function<void()>& body);
 

@@ -64,17 +64,8 @@ std::vector<MappedArea> parse_maps(std::string_view text) {
 }
 
 std::vector<MappedArea> read_maps(pid_t pid) {
-  const fs::path path = fmt::format("/proc/{}/maps", pid);
-  const UniqueFd fd = open_file(path, O_RDONLY);
-  Bytes text;
-  Bytes piece(65536);
-  for (;;) {
-    const ssize_t got = ::read(fd.get(), piece.data(), piece.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw_errno(path.string(), errno);
-    if (got == 0) return parse_maps(as_text(text));
-    text.insert(text.end(), piece.begin(), piece.begin() + got);
-  }
+  constexpr std::size_t kMaxText = 64U << 20U;
+  return parse_maps(as_text(read_file(fmt::format("/proc/{}/maps", pid), kMaxText)));
 }
 
 std::vector<MemoryRange> own_pages(std::span<const std::uint64_t> entries, std::uint64_t begin) {

@@ -99,6 +99,7 @@ TEST_CASE("what is wrong with a file is said with its line", "[session]") {
   CHECK(home.refusal("[cache]\nlimit = \"much\"\n").starts_with(at + "2:"));
   CHECK(home.refusal("[cache]\nlimit = 1.5\n").starts_with(at + "2:"));
   CHECK(home.refusal("[read]\nunreachable = \"never\"\n").starts_with(at + "2:"));
+  CHECK(home.refusal("[vm]\nmemory = \"none\"\n").starts_with(at + "2:"));
   CHECK(home.refusal("[repo.home]\nurl = \"/x\"\n").starts_with(at + "2:"));
   CHECK(home.refusal("[repo.home]\nurl = \"ftp://x\"\nuser = \"a\"\n").starts_with(at + "2:"));
   CHECK(home.refusal(std::string("\x7f\x45\x4c\x46\x00\x01\xff", 7)).starts_with(at + "1:"));

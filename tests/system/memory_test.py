@@ -1,0 +1,116 @@
+"""Guest memory in both ways that QEMU maps it: what is suspended in one continues in the other, and a kill costs only what ran."""
+import pathlib
+
+import support
+import writing
+from support import expect, expect_equal
+
+GUEST = ("--append", "isr.fill=128")  # MiB: the guest goes through them in 16 s, so that most of memory is cold after a resume
+
+
+def set_up(world, *hosts):
+    server = world.serve()
+    first, *others = [world.host(name) for name in hosts]
+    first.init_repository(server.url)
+    first.run("import", "work", support.guest_image(*GUEST), "--memory", "256M")
+    for host in others:
+        host.add_repository(server.url)
+    return (first, *others)
+
+
+def mapping_in_force(host):
+    """What the kernel says of QEMU's mapping of the memory file, whatever isr thinks."""
+    pid = host.stat("work")["vm"]["pid"]
+    lines = [line.split() for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    return [modes for _, modes, *rest in lines if rest[-1].endswith("/memory.raw")]
+
+
+def end_daemon(host):
+    """So that the next one has the environment of then."""
+    pid = host.stat("work")["daemon_pid"]
+    support.kill(pid)
+    support.wait_until(lambda: not pathlib.Path(f"/proc/{pid}").exists(), "the daemon ends")
+
+
+def begin(host, command, way):
+    """Starts or resumes with memory mapped so; returns the console."""
+    host.variables["ISR_VM_MEMORY"] = way
+    host.run(command, "work")
+    expect_equal(host.stat("work")["vm"]["memory"], way, "the mapping that stat shows")
+    wanted = {"shared": ["rw-s"], "private": ["rw-p"] if command == "resume" else []}[way]
+    expect_equal(mapping_in_force(host), wanted, f"QEMU's mappings of memory.raw after {command}")
+    return host.console("work")
+
+
+def test_memory_goes_from_one_mapping_to_the_other_and_back(world):
+    a, b = set_up(world, "a", "b")
+    before = begin(a, "start", "private")
+    checksum = before.wait("MEM filled (.*)")[0]
+    before.wait(r"TICK \d+", count=2)
+    for host, way in ((b, "private"), (a, "shared"), (b, "private"), (a, "private")):
+        before.check()
+        (a if host is b else b).run("suspend", "work")
+        after = begin(host, "resume", way)
+        after.wait(r"TICK \d+", count=2)
+        support.expect_continuation(before, after)
+        before = after
+    before.wait(f"MEM ok {checksum}", count=1)
+    a.run("suspend", "work")
+    a.run("check", "work", "--deep")
+
+
+def test_a_machine_that_booted_with_shared_memory_continues_with_private(world):
+    (a,) = set_up(world, "a")
+    before = begin(a, "start", "shared")
+    checksum = before.wait("MEM filled (.*)")[0]
+    before.wait(r"TICK \d+")
+    a.run("suspend", "work", "--no-upload")
+    end_daemon(a)
+    after = begin(a, "resume", "private")
+    after.wait(f"MEM ok {checksum}")
+    support.expect_continuation(before, after)
+    a.run("suspend", "work")
+
+
+def test_a_suspend_fetches_nothing_that_the_guest_did_not_touch(world):
+    a, b = set_up(world, "a", "b")
+    console = begin(a, "start", "private")
+    console.wait(r"TICK \d+")
+    a.run("suspend", "work")
+    console = begin(b, "resume", "private")
+    console.wait(r"TICK \d+")
+    b.run("suspend", "work", "--no-upload")
+    fetched = b.stat("work")["sources"]["repository_bytes"]
+    expect(fetched < 64 << 20, f"{fetched >> 20} MiB were fetched")
+    again = begin(b, "resume", "private")
+    again.wait("MEM ok .*")
+    support.expect_continuation(console, again)
+    b.run("suspend", "work")
+
+
+def test_a_kill_while_memory_comes_on_demand_leaves_the_suspended_version(world):
+    (a,) = set_up(world, "a")
+    chance = writing.chance()
+    for way in ("private", "shared"):
+        suspended = begin(a, "start" if way == "private" else "resume", way)
+        suspended.wait(r"TICK \d+", count=2)
+        a.run("suspend", "work")
+        lost = begin(a, "resume", way)
+        lost.wait(r"TICK \d+")
+        writing.moment(chance, 3.0)
+        qemu = a.stat("work")["vm"]["pid"]
+        end_daemon(a)
+        support.wait_until(lambda: not pathlib.Path(f"/proc/{qemu}").exists(), "QEMU ends with its daemon")
+        a.run("--yes", "discard", "work")
+        again = begin(a, "resume", way)
+        again.wait("MEM ok .*")
+        support.expect_continuation(suspended, again)
+        a.run("suspend", "work")
+    a.run("check", "work", "--deep")
+
+
+if __name__ == "__main__":
+    support.main(test_memory_goes_from_one_mapping_to_the_other_and_back,
+                 test_a_machine_that_booted_with_shared_memory_continues_with_private,
+                 test_a_suspend_fetches_nothing_that_the_guest_did_not_touch,
+                 test_a_kill_while_memory_comes_on_demand_leaves_the_suspended_version)
