@@ -306,6 +306,7 @@ class Daemon {
         retried = std::chrono::steady_clock::now();
         guarded("going on after a disk failed", [&] { machine_.retry_after_io_error(); });
       }
+      guarded("page faults", [&] { machine_.read_around_if_due(); });
       guarded("settling", [&] { session_.settle_if_due(); });
       if (std::chrono::steady_clock::now() - renewed < renew_every || lock_lost_) continue;
       renewed = std::chrono::steady_clock::now();

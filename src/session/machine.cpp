@@ -13,6 +13,8 @@
 namespace isr {
 namespace {
 
+/// What a resumed guest needs to go on it touches in seconds; what it touches later comes in bulk.
+constexpr std::chrono::seconds kFirstTouches{10};
 constexpr const char* kMemoryFile = "memory.raw";
 
 std::string lower_name(const std::string& name) {
@@ -159,6 +161,7 @@ bool Machine::start(const BootOptions& options) {
     state.phase = SessionPhase::kRunning;
     session_.save_state();
     vm_->cont();
+    read_around_at_ = std::chrono::steady_clock::now() + kFirstTouches;
   } catch (...) {
     vm_.reset();
     memory_.reset();
@@ -199,6 +202,12 @@ void Machine::suspend() {
   }
   vm_->quit();
   release_vm();
+}
+
+void Machine::read_around_if_due() {
+  if (!running() || !read_around_at_ || std::chrono::steady_clock::now() < *read_around_at_) return;
+  read_around_at_.reset();
+  vm_->memory().read_around();
 }
 
 std::uint64_t Machine::changed_bytes_in_qemu() const {

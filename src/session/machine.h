@@ -36,6 +36,8 @@ class Machine {
   /// Brings memory's image (of Session::begin_memory()) up to what the guest has, which must be paused. Fetches
   /// nothing. The machine can go on, and after a failure, too.
   void copy_changed_memory();
+  /// Some seconds after a resume page faults begin to read around. To be called a few times a second.
+  void read_around_if_due();
   /// Of memory: what the guest changed that is not in its image.
   std::uint64_t changed_bytes_in_qemu() const;
   /// Runs body with the guest paused (or none running).
@@ -68,6 +70,7 @@ class Machine {
   fs::path run_directory_;
   std::unique_ptr<Mount> mount_;
   std::shared_ptr<Image> memory_;  ///< mounted as memory.raw
+  std::optional<std::chrono::steady_clock::time_point> read_around_at_;
   std::unique_ptr<Qemu> vm_;
   Sync<std::shared_ptr<SerialConsole>> console_;
   Accelerator accelerator_;
