@@ -159,6 +159,26 @@ TEST_CASE("memory under a scratch layer reads like a plain file and settles into
   CHECK((out == model));
 }
 
+TEST_CASE("settling memory fetches the rest of partly changed chunks and nothing else", "[image]") {
+  constexpr std::uint64_t kChunks = 40;
+  Bench bench(kChunkSize * kChunks);
+  bench.image->write(0, test::random_bytes(kChunkSize * kChunks, 13));
+  bench.publish();
+  auto scratch = make_scratch_overlay(bench.path(), kChunkSize * kChunks, bench.overlay);
+  auto memory = std::make_shared<Image>("memory", bench.base, bench.reader, scratch);
+  Bytes page(4096);
+  memory->read(0, page);  // the tree's pages are here now
+  const auto fetched = [&] { return bench.stats.settled_hits.load(); };
+  const auto before = fetched();
+  memory->write(3 * kChunkSize, test::random_bytes(2 * kChunkSize, 14));
+  memory->discard(9 * kChunkSize, kChunkSize);
+  memory->write(20 * kChunkSize + 4096, page);
+  memory->discard(30 * kChunkSize, 4096);
+  CHECK(fetched() == before);
+  settle_memory(bench.context(), *memory, *scratch, *bench.overlay, *bench.journal);
+  CHECK(fetched() == before + 2);
+}
+
 TEST_CASE("a tree built in order equals one made by updates", "[image]") {
   Bench bench(700 * kChunkSize);
   std::map<std::uint64_t, ChunkRef> changes;
