@@ -12,6 +12,7 @@
  *   MEM BAD .. / SECTORS BAD n ..   what was wrong
  *   GOT text             answer to a line typed on the console
  *   WORK memory=A mixed=B  microseconds of processor and disk work, see work()
+ *   BORROWED MiB         as much memory was filled, found right and given back
  *   POWEROFF             clean shutdown begins
  *
  * Kernel command line: isr.fill=MiB isr.churn=KiB isr.rate=sectors/s
@@ -178,6 +179,17 @@ static void verify_fill(size_t blocks) {
 static void verify_all(void) {
   fill.cursor = 0, pass_sum = 0, pass_bad = 0;
   verify_fill(fill.blocks);
+}
+
+/* Fills memory, checks it and gives it back to the kernel, which may report it to the host as free. */
+static void borrow_memory(long mb) {
+  struct region r = {0};
+  make_region(&r, (size_t)mb << 20, mix(ticks));
+  for (size_t b = 0; b < r.blocks; b++)
+    if (block_sum(r.words + b * (kBlock / 8)) != r.sums[b]) say("MEM BAD borrowed block %zu", b);
+  if (r.blocks) munmap(r.words, r.blocks * kBlock);
+  free(r.sums);
+  say("BORROWED %ld", mb);
 }
 
 /* Rewrites a quarter of the churn area, so that every suspend finds memory that changed. */
@@ -390,6 +402,8 @@ static void run_command(char* line) {
     say("GOT rate %ld", rate);
   } else if (IS("verify")) {
     verify_all();
+  } else if (IS("borrow")) {
+    borrow_memory(atol(rest));
   } else if (IS("work")) {
     work();
   } else if (IS("date")) {

@@ -8,11 +8,11 @@ from support import expect, expect_equal
 GUEST = ("--append", "isr.fill=128")  # MiB: the guest goes through them in 16 s, so that most of memory is cold after a resume
 
 
-def set_up(world, *hosts):
+def set_up(world, *hosts, memory="256M"):
     server = world.serve()
     first, *others = [world.host(name) for name in hosts]
     first.init_repository(server.url)
-    first.run("import", "work", support.guest_image(*GUEST), "--memory", "256M")
+    first.run("import", "work", support.guest_image(*GUEST), "--memory", memory)
     for host in others:
         host.add_repository(server.url)
     return (first, *others)
@@ -88,6 +88,42 @@ def test_a_suspend_fetches_nothing_that_the_guest_did_not_touch(world):
     b.run("suspend", "work")
 
 
+def own_memory(host):
+    """MiB of memory that QEMU has for itself, so that a suspend keeps them."""
+    pid = host.stat("work")["vm"]["pid"]
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) >> 10
+
+
+def borrow(host, console, count):
+    """The guest uses 64 MiB and gives them back; then QEMU has them no more."""
+    console.type("borrow 64")
+    console.wait("BORROWED 64", count=count)
+    most = own_memory(host)
+    support.wait_until(lambda: own_memory(host) < most - 32, f"QEMU has less than {most} MiB", every=0.2)
+
+
+def test_memory_that_the_guest_gives_back_is_not_kept(world):
+    (a,) = set_up(world, "a", memory="384M")
+    console = begin(a, "start", "private")
+    checksum = console.wait("MEM filled (.*)")[0]
+    borrow(a, console, 1)
+    a.run("suspend", "work")
+    after = begin(a, "resume", "private")
+    after.wait(r"TICK \d+", count=2)
+    support.expect_continuation(console, after)
+    borrow(a, after, 1)
+    borrow(a, after, 2)
+    after.wait(f"MEM ok {checksum}")
+    a.run("suspend", "work")
+    last = begin(a, "resume", "shared")
+    last.type("borrow 64")
+    last.wait("BORROWED 64")
+    last.wait(f"MEM ok {checksum}")
+    a.run("suspend", "work")
+    a.run("check", "work", "--deep")
+
+
 def test_a_kill_while_memory_comes_on_demand_leaves_the_suspended_version(world):
     (a,) = set_up(world, "a")
     chance = writing.chance()
@@ -113,4 +149,5 @@ if __name__ == "__main__":
     support.main(test_memory_goes_from_one_mapping_to_the_other_and_back,
                  test_a_machine_that_booted_with_shared_memory_continues_with_private,
                  test_a_suspend_fetches_nothing_that_the_guest_did_not_touch,
+                 test_memory_that_the_guest_gives_back_is_not_kept,
                  test_a_kill_while_memory_comes_on_demand_leaves_the_suspended_version)
