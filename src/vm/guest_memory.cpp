@@ -90,9 +90,21 @@ GuestMemory::GuestMemory(fs::path file, MemoryMapping wanted, ChildOptions& laun
 
 void GuestMemory::find(pid_t pid) {
   pid_ = pid;
+  try {
+    find_mapping();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kIo) throw;
+    // Of a program with rights that we lack: what nobody sees is nothing that could be saved.
+    log::warn("how QEMU has mapped its memory cannot be seen: {}", error.what());
+    mapping_ = MemoryMapping::kShared;
+    readable_ = wanted_ == MemoryMapping::kShared;
+  }
+}
+
+void GuestMemory::find_mapping() {
   struct stat info {};
   if (::stat(file_.c_str(), &info) != 0) throw_errno(file_.string(), errno);
-  const auto areas = read_maps(pid);
+  const auto areas = read_maps(pid_);
   std::array<std::uint64_t, 2> told{};  // address, length
   if (::recv(channel_.get(), told.data(), sizeof told, MSG_DONTWAIT) == sizeof told) {
     range_ = {told[0], told[0] + told[1]};
@@ -116,7 +128,7 @@ void GuestMemory::find(pid_t pid) {
 }
 
 bool GuestMemory::is_readable() const {
-  if (mapping_ == MemoryMapping::kShared) return true;
+  if (mapping_ == MemoryMapping::kShared) return readable_;
   try {
     read_own_pages(pid_, {range_.begin, range_.begin + kPageSize});
     // Of its program, as guest memory would have to be fetched.

@@ -29,10 +29,11 @@ class GuestMemory {
   /// Adds the library and its end of a channel to a launch, as its next descriptors; for kShared nothing.
   GuestMemory(std::filesystem::path file, MemoryMapping wanted, ChildOptions& launch);
 
-  /// Finds the mapping, once QEMU has made it. Error{kVm} when there is none.
+  /// Finds the mapping, once QEMU has made it. Error{kVm} when there is none. Where the kernel shows
+  /// nothing of QEMU it passes for kShared.
   void find(pid_t pid);
   MemoryMapping mapping() const noexcept { return mapping_; }
-  /// False: the kernel does not let us read that memory, so that a private mapping could never be saved.
+  /// False: the kernel does not let us read what may be a private mapping, so that it could never be saved.
   bool is_readable() const;
   /// After a resume, a page fault of a private mapping reads 4 KiB: what the guest touches and nothing else.
   /// From now on it reads what lies around, too. False where that cannot be said.
@@ -45,9 +46,12 @@ class GuestMemory {
   void visit_changed(const std::function<void(std::uint64_t offset, ByteView bytes)>& visit) const;
 
  private:
+  void find_mapping();
+
   std::filesystem::path file_;
   MemoryMapping wanted_;
   MemoryMapping mapping_ = MemoryMapping::kShared;
+  bool readable_ = true;
   UniqueFd channel_;
   pid_t pid_ = -1;
   MemoryRange range_;

@@ -169,6 +169,30 @@ TEST_CASE("memory is shared when that is wanted, or when QEMU does not take our 
   CHECK(resumed->status().running);
 }
 
+TEST_CASE("a QEMU whose memory nobody else may read runs with the shared mapping", "[vm]") {
+  if (::geteuid() == 0) return;  // root may read everything
+  Machine machine;
+  machine.options.private_memory = GENERATE(true, false);
+  // A program that may be run and not read is hidden by the kernel.
+  const auto hidden = machine.directory.path() / "qemu";
+  fs::copy_file("/usr/bin/qemu-system-x86_64", hidden);
+  fs::permissions(hidden, fs::perms::owner_exec);
+  machine.options.program = machine.directory.path() / "run-hidden";
+  replace_file(machine.options.program,
+               as_bytes(fmt::format("#!/bin/sh\nexport QEMU_MODULE_DIR=/usr/lib/x86_64-linux-gnu/qemu\nexec {} -L "
+                                    "/usr/share/qemu -L /usr/share/seabios -L "
+                                    "/usr/lib/ipxe/qemu \"$@\"\n",
+                                    hidden.string())),
+               0700);
+  std::atomic<int> exits = 0;
+  machine.options.on_event = [&](const VmEvent& e) { exits += e.kind == VmEventKind::kExited ? 1 : 0; };
+  const auto qemu = machine.start();
+  CHECK((qemu->memory().mapping() == MemoryMapping::kShared));
+  machine.run_firmware(*qemu);
+  CHECK_FALSE(machine.memory_is_zero());
+  CHECK(exits == 0);
+}
+
 TEST_CASE("what fails while changed memory is copied leaves a machine that goes on", "[vm]") {
   Machine machine;
   const auto qemu = machine.start();
