@@ -2,14 +2,8 @@
 // the multi handle keeps the TCP connection between requests, and its poll can
 // be woken, so a cancelled request ends at once. The pool is a stack, thus few
 // warm connections serve a slow trickle of requests.
-//
-// curl repeats a request by itself when a kept connection turns out to be dead.
-// For a PUT that may already have been applied this would turn "created" into
-// "exists", so its body cannot be rewound: curl then gives up, and the caller
-// settles what happened by looking.
 #include "repository/http_client.h"
 
-#include <curl/curl.h>
 #include <fmt/format.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -18,129 +12,24 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <condition_variable>
 #include <cstdlib>
 
-#include "base/handle.h"
 #include "base/sync.h"
+#include "repository/curl_handle.h"
+#include "repository/http_exchange.h"
 #include "repository/http_message.h"
 
 namespace isr {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using CurlEasy = std::unique_ptr<CURL, FreeWith<curl_easy_cleanup>>;
-using CurlMulti = std::unique_ptr<CURLM, FreeWith<curl_multi_cleanup>>;
-using CurlList = std::unique_ptr<curl_slist, FreeWith<curl_slist_free_all>>;
-using CurlUrl = std::unique_ptr<CURLU, FreeWith<curl_url_cleanup>>;
-
-constexpr std::size_t kMaxHeaderBytes = 64U << 10U;
-
-template <class Value>
-void set(CURL* easy, CURLoption option, Value value) {
-  const CURLcode code = curl_easy_setopt(easy, option, value);
-  if (code != CURLE_OK)
-    throw Error(ErrorKind::kBug,
-                fmt::format("curl: option {}: {}", static_cast<int>(option), curl_easy_strerror(code)));
-}
-
-void check(CURLMcode code) {
-  if (code != CURLM_OK) throw Error(ErrorKind::kBug, fmt::format("curl: {}", curl_multi_strerror(code)));
-}
+using Refusal = HttpExchange::Refusal;
 
 void init_curl_once() {
   static const CURLcode code = curl_global_init(CURL_GLOBAL_DEFAULT);
   if (code != CURLE_OK) throw Error(ErrorKind::kFailed, fmt::format("curl: {}", curl_easy_strerror(code)));
 }
-
-enum class Refusal { kNone, kBodyTooLarge, kHeadersTooLarge, kOutOfMemory };
-
-/// One request under way: what the callbacks of curl read and write.
-struct Exchange {
-  const HttpRequest& request;
-  HttpResponse response;
-  std::size_t sent = 0;
-  std::size_t header_bytes = 0;
-  std::uint64_t moved = 0;  ///< bytes from and to curl
-  /// The blank line came. curl 7.88 calls a connection that was closed within
-  /// the headers a success with an empty body.
-  bool headers_ended = false;
-  Refusal refusal = Refusal::kNone;
-};
-
-/// Runs a callback's body: no exception may pass through curl.
-template <class Body>
-std::size_t guarded(Exchange& exchange, Body body) noexcept {
-  try {
-    return body();
-  } catch (...) {
-    exchange.refusal = Refusal::kOutOfMemory;
-    return 0;
-  }
-}
-
-std::size_t take_body(const char* data, std::size_t, std::size_t count, void* user) {
-  Exchange& exchange = *static_cast<Exchange*>(user);
-  return guarded(exchange, [&]() -> std::size_t {
-    Bytes& body = exchange.response.body;
-    if (count > exchange.request.max_response_bytes - body.size()) {
-      exchange.refusal = Refusal::kBodyTooLarge;
-      return 0;
-    }
-    body.insert(body.end(), data, data + count);
-    exchange.moved += count;
-    return count;
-  });
-}
-
-/// Room for the body that the headers promise, so that it does not grow piece by piece.
-void reserve_body(Exchange& exchange) {
-  const std::string_view text = exchange.response.header("content-length");
-  std::size_t length = 0;
-  std::from_chars(text.data(), text.data() + text.size(), length);
-  exchange.response.body.reserve(std::min(length, exchange.request.max_response_bytes));
-}
-
-std::size_t take_header(const char* data, std::size_t, std::size_t count, void* user) {
-  Exchange& exchange = *static_cast<Exchange*>(user);
-  return guarded(exchange, [&]() -> std::size_t {
-    exchange.header_bytes += count;
-    exchange.moved += count;
-    if (exchange.header_bytes > kMaxHeaderBytes) {
-      exchange.refusal = Refusal::kHeadersTooLarge;
-      return 0;
-    }
-    const std::string_view line(data, count);
-    if (line.starts_with("HTTP/")) {  // the first one, or that after "100 Continue"
-      exchange.response.headers.clear();
-      exchange.headers_ended = false;
-    }
-    if (line == "\r\n" || line == "\n") {
-      exchange.headers_ended = true;
-      reserve_body(exchange);
-    }
-    const auto colon = line.find(':');
-    if (colon == std::string_view::npos) return count;
-    std::string name(line.substr(0, colon));
-    std::transform(name.begin(), name.end(), name.begin(),
-                   [](char c) { return (c >= 'A' && c <= 'Z') ? static_cast<char>(c + ('a' - 'A')) : c; });
-    exchange.response.headers.emplace_back(std::move(name), without_blanks(line.substr(colon + 1)));
-    return count;
-  });
-}
-
-std::size_t give_body(char* out, std::size_t, std::size_t room, void* user) {
-  Exchange& exchange = *static_cast<Exchange*>(user);
-  const ByteView body = exchange.request.body;
-  const std::size_t count = std::min(room, body.size() - exchange.sent);
-  std::copy_n(body.begin() + static_cast<std::ptrdiff_t>(exchange.sent), count, out);
-  exchange.sent += count;
-  exchange.moved += count;
-  return count;
-}
-
-int refuse_rewind(void*, curl_off_t, int) { return CURL_SEEKFUNC_FAIL; }
 
 /// A kept connection: easy stays outside multi between requests.
 struct Connection {
@@ -186,7 +75,7 @@ std::uint64_t acknowledged(const Connection& connection) {
 class Attached {
  public:
   explicit Attached(Connection& connection) : connection_(connection) {
-    check(curl_multi_add_handle(connection_.multi.get(), connection_.easy.get()));
+    check_multi(curl_multi_add_handle(connection_.multi.get(), connection_.easy.get()));
   }
   ~Attached() { curl_multi_remove_handle(connection_.multi.get(), connection_.easy.get()); }
   Attached(const Attached&) = delete;
@@ -212,9 +101,9 @@ class CurlClient final : public HttpClient {
 
   ConnectionPtr acquire(const std::stop_token& stop);
   void release(ConnectionPtr connection) noexcept;
-  void prepare(Connection& connection, Exchange& exchange, curl_slist* headers) const;
-  void run(Connection& connection, const Exchange& exchange, const std::stop_token& stop) const;
-  [[noreturn]] void fail(CURLcode code, const Exchange& exchange, const Connection& connection) const;
+  void prepare(Connection& connection, HttpExchange& exchange, curl_slist* headers) const;
+  void run(Connection& connection, const HttpExchange& exchange, const std::stop_token& stop) const;
+  [[noreturn]] void fail(CURLcode code, const HttpExchange& exchange, const Connection& connection) const;
   std::string name_of(const HttpRequest& request) const { return base_url_ + request.target; }
 
   const std::string base_url_;
@@ -265,45 +154,33 @@ void CurlClient::release(ConnectionPtr connection) noexcept {
   freed_.notify_one();
 }
 
-void CurlClient::prepare(Connection& connection, Exchange& exchange, curl_slist* headers) const {
+void CurlClient::prepare(Connection& connection, HttpExchange& exchange, curl_slist* headers) const {
   CURL* easy = connection.easy.get();
   connection.reason.fill('\0');
   curl_easy_reset(easy);  // keeps connections, sessions and the DNS cache
   const HttpRequest& request = exchange.request;
-  set(easy, CURLOPT_URL, name_of(request).c_str());
-  set(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-  set(easy, CURLOPT_FOLLOWLOCATION, 0L);
-  set(easy, CURLOPT_PATH_AS_IS, 1L);
-  set(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
-  set(easy, CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
-  set(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
-  set(easy, CURLOPT_NOSIGNAL, 1L);
-  set(easy, CURLOPT_QUICK_EXIT, 1L);  // a cancelled request does not wait for getaddrinfo()
-  set(easy, CURLOPT_TCP_NODELAY, 1L);
-  set(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
-  set(easy, CURLOPT_BUFFERSIZE, 256L << 10);
-  set(easy, CURLOPT_ERRORBUFFER, connection.reason.data());
-  set(easy, CURLOPT_USERAGENT, "isr");
-  set(easy, CURLOPT_HTTPHEADER, headers);
-  if (loopback_) set(easy, CURLOPT_PROXY, "");
-  if (!ca_file_.empty()) set(easy, CURLOPT_CAINFO, ca_file_.c_str());
-  set(easy, CURLOPT_OPENSOCKETFUNCTION, &open_socket);
-  set(easy, CURLOPT_OPENSOCKETDATA, static_cast<void*>(&connection));
-  set(easy, CURLOPT_CLOSESOCKETFUNCTION, &close_socket);
-  set(easy, CURLOPT_CLOSESOCKETDATA, static_cast<void*>(&connection));
-  set(easy, CURLOPT_WRITEFUNCTION, &take_body);
-  set(easy, CURLOPT_WRITEDATA, static_cast<void*>(&exchange));
-  set(easy, CURLOPT_HEADERFUNCTION, &take_header);
-  set(easy, CURLOPT_HEADERDATA, static_cast<void*>(&exchange));
-  if (request.method == HttpMethod::kHead) set(easy, CURLOPT_NOBODY, 1L);
-  if (request.method == HttpMethod::kDelete) set(easy, CURLOPT_CUSTOMREQUEST, "DELETE");
-  if (request.method == HttpMethod::kPut) {
-    set(easy, CURLOPT_UPLOAD, 1L);
-    set(easy, CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
-    set(easy, CURLOPT_READFUNCTION, &give_body);
-    set(easy, CURLOPT_READDATA, static_cast<void*>(&exchange));
-    set(easy, CURLOPT_SEEKFUNCTION, &refuse_rewind);
-  }
+  set_option(easy, CURLOPT_URL, name_of(request).c_str());
+  set_option(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+  set_option(easy, CURLOPT_FOLLOWLOCATION, 0L);
+  set_option(easy, CURLOPT_PATH_AS_IS, 1L);
+  set_option(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+  set_option(easy, CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+  set_option(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
+  set_option(easy, CURLOPT_NOSIGNAL, 1L);
+  set_option(easy, CURLOPT_QUICK_EXIT, 1L);  // a cancelled request does not wait for getaddrinfo()
+  set_option(easy, CURLOPT_TCP_NODELAY, 1L);
+  set_option(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
+  set_option(easy, CURLOPT_BUFFERSIZE, 256L << 10);
+  set_option(easy, CURLOPT_ERRORBUFFER, connection.reason.data());
+  set_option(easy, CURLOPT_USERAGENT, "isr");
+  set_option(easy, CURLOPT_HTTPHEADER, headers);
+  if (loopback_) set_option(easy, CURLOPT_PROXY, "");
+  if (!ca_file_.empty()) set_option(easy, CURLOPT_CAINFO, ca_file_.c_str());
+  set_option(easy, CURLOPT_OPENSOCKETFUNCTION, &open_socket);
+  set_option(easy, CURLOPT_OPENSOCKETDATA, static_cast<void*>(&connection));
+  set_option(easy, CURLOPT_CLOSESOCKETFUNCTION, &close_socket);
+  set_option(easy, CURLOPT_CLOSESOCKETDATA, static_cast<void*>(&connection));
+  set_exchange(easy, exchange);
 }
 
 bool has_connected(CURL* easy) {
@@ -313,7 +190,7 @@ bool has_connected(CURL* easy) {
 }
 
 /// Drives the transfer until curl is done, stop is requested or it stalls.
-void CurlClient::run(Connection& connection, const Exchange& exchange, const std::stop_token& stop) const {
+void CurlClient::run(Connection& connection, const HttpExchange& exchange, const std::stop_token& stop) const {
   CURLM* multi = connection.multi.get();
   const std::stop_callback wake(stop, [multi] { curl_multi_wakeup(multi); });
   const auto patience = options_.stall_timeout;
@@ -322,7 +199,7 @@ void CurlClient::run(Connection& connection, const Exchange& exchange, const std
   std::uint64_t mark = 0;
   for (bool connected = false;;) {
     int running = 0;
-    check(curl_multi_perform(multi, &running));
+    check_multi(curl_multi_perform(multi, &running));
     if (running == 0) return;
     if (stop.stop_requested()) {
       throw Error(ErrorKind::kCancelled, fmt::format("{}: cancelled", name_of(exchange.request)));
@@ -342,7 +219,7 @@ void CurlClient::run(Connection& connection, const Exchange& exchange, const std
       throw Error(ErrorKind::kTransient, fmt::format("{}: no answer, or a much too slow one, for {} s",
                                                      name_of(exchange.request), patience.count() / 1000));
     }
-    check(
+    check_multi(
         curl_multi_poll(multi, nullptr, 0, static_cast<int>(std::min<std::int64_t>(left.count() + 1, 1000)), nullptr));
   }
 }
@@ -375,7 +252,7 @@ bool is_tls_refusal(CURLcode code, CURL* easy) {
   }
 }
 
-void CurlClient::fail(CURLcode code, const Exchange& exchange, const Connection& connection) const {
+void CurlClient::fail(CURLcode code, const HttpExchange& exchange, const Connection& connection) const {
   const std::string name = name_of(exchange.request);
   switch (exchange.refusal) {
     case Refusal::kBodyTooLarge:
@@ -410,7 +287,7 @@ HttpResponse CurlClient::perform(const HttpRequest& request, std::stop_token sto
   add_header("Expect:");  // else curl waits a second for a "100 Continue" that some never send
   for (const std::string& line : request.headers) add_header(line.c_str());
 
-  Exchange exchange{.request = request, .response = {}};
+  HttpExchange exchange{.request = request, .response = {}};
   Lease lease(*this, stop);
   Connection& connection = *lease;
   prepare(connection, exchange, headers.get());
