@@ -38,13 +38,12 @@ void Uploader::put(const Cid& cid, Bytes object, Presence presence) {
 }
 
 void Uploader::put_later(const Cid& cid, std::size_t length, std::function<Bytes()> load, Presence presence) {
-  {
-    auto state = state_.lock();
-    state.wait(changed_, [&] { return state->failure || state->under_way < most_under_way_; });
-    if (state->failure) std::rethrow_exception(state->failure);
-    ++state->under_way;
-  }
-  pool_.submit([this, job = Job{cid, length, std::move(load), presence}] { run(job); });
+  std::function<void()> task = [this, job = Job{cid, length, std::move(load), presence}] { run(job); };
+  auto state = state_.lock();
+  state.wait(changed_, [&] { return state->failure || state->under_way < most_under_way_; });
+  if (state->failure) std::rethrow_exception(state->failure);
+  pool_.submit(std::move(task));
+  ++state->under_way;  // only now: finish() waits for what really comes to its end
 }
 
 /// What exists may be what an interrupted writer left: its length tells.

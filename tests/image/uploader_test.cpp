@@ -1,6 +1,8 @@
 #include "image/uploader.h"
 
 #include <catch2/catch.hpp>
+#include <cstdlib>
+#include <new>
 #include <thread>
 
 #include "support/bytes.h"
@@ -30,7 +32,25 @@ class GateStore : public test::MemoryStore {
   std::atomic<bool> open{false}, refused{false};
 };
 
+/// How many more allocations of this thread succeed before one fails; negative: all.
+thread_local int allocations_left = -1;
+
 }  // namespace
+
+}  // namespace isr
+
+// In the place of the C++ library's; inlined, g++ 12 takes them for a mismatched pair.
+
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  void* const memory = isr::allocations_left == 0 ? nullptr : std::malloc(size);
+  if (isr::allocations_left >= 0) --isr::allocations_left;
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+namespace isr {
 
 TEST_CASE("what was put is in the store when finish() returns", "[image]") {
   const auto store = std::make_shared<test::MemoryStore>();
@@ -132,6 +152,27 @@ TEST_CASE("a producer that waits is told of the first failure", "[image]") {
   CHECK((kind_thrown([&] { uploader.finish(); }) == ErrorKind::kDenied));
   CHECK((kind_thrown([&] { uploader.put(Object(1).cid, Object(1).bytes); }) == ErrorKind::kDenied));
   CHECK(counters.objects == 0);
+}
+
+TEST_CASE("a put for which there is no memory fails, and nobody waits for its object", "[image]") {
+  const auto store = std::make_shared<test::MemoryStore>();
+  UploadCounters counters;
+  Uploader uploader(store, {.threads = 1}, counters);
+  const Object object(1);
+  int refused = 0;
+  for (bool accepted = false; !accepted; refused += accepted ? 0 : 1) {
+    Bytes bytes = object.bytes;
+    allocations_left = refused;
+    try {
+      uploader.put(object.cid, std::move(bytes));
+      accepted = true;
+    } catch (const std::bad_alloc&) {
+    }
+    allocations_left = -1;
+  }
+  uploader.finish();
+  CHECK(refused > 0);
+  CHECK(counters.objects == 1);
 }
 
 TEST_CASE("an object that cannot be loaded fails the upload", "[image]") {
