@@ -24,6 +24,9 @@ constexpr std::string_view kSchema = R"sql(
   CREATE TRIGGER removed AFTER DELETE ON objects BEGIN
     UPDATE packs SET live = live - 1, bytes = bytes - OLD.length WHERE id = OLD.pack; END;
 )sql";
+// Not part of the schema: an index that lacks it gets it, and whoever does not know it keeps it
+// all the same. Without it each eviction sorts the whole table.
+constexpr std::string_view kEvictionOrder = "CREATE INDEX IF NOT EXISTS by_access ON objects (accessed)";
 
 std::uint64_t inode_of(const fs::path& file) {
   struct stat status {};
@@ -82,6 +85,7 @@ PackIndex::PackIndex(const fs::path& file, Durability durability)
     : file_(file), db_(file, durability), sql_(nullptr, [](Statements* s) { delete s; }) {
   create_schema(db_, file);
   try {
+    if (durability == Durability::kRebuildable) db_.execute(kEvictionOrder);  // what is durable is never evicted
     sql_.reset(new Statements(db_.get()));
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kBug) throw;

@@ -487,6 +487,26 @@ TEST_CASE("above its limit a cache forgets what was not used for longest", "[pac
   CHECK(blocks_of(temp.path()) < 1'200'000);
 }
 
+TEST_CASE("a cache that does not keep the order of eviction yet is taken over as it is", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(100, 10'000);
+  {
+    const auto store = open_pack_store(temp.path(), {});
+    put_all(*store, all);
+  }
+  { Database(temp.path() / "index.db", Durability::kRebuildable).execute("DROP INDEX by_access"); }
+  const auto store = open_pack_store(temp.path(), {.limit_bytes = 500'000});
+  store->sync();
+  CHECK(store->stats().bytes <= 500'000);
+  CHECK(count_good(*store, all) == store->stats().objects);
+  CHECK(count_good(*store, {all.begin() + 64, all.end()}) == 36);  // what was put last
+  Database index(temp.path() / "index.db", Durability::kRebuildable);
+  Statement plan(index.get(), "EXPLAIN QUERY PLAN SELECT cid FROM objects ORDER BY accessed");
+  auto row = plan.use();
+  REQUIRE(row.next());
+  CHECK(row.text(3).find("by_access") != std::string_view::npos);
+}
+
 TEST_CASE("what has to go follows from the limit and from what the disk has left", "[pack_store]") {
   CHECK(bytes_to_evict(1000, {}, 0, 0) == 0);
   CHECK(bytes_to_evict(1600, {}, 1600, 0) == 0);
