@@ -13,7 +13,6 @@ namespace isr {
 namespace {
 
 constexpr std::size_t kBatchObjects = 64;
-constexpr std::size_t kBatchTouches = 1024;
 constexpr auto kBatchAge = std::chrono::seconds(1);
 
 }  // namespace
@@ -86,30 +85,23 @@ std::int64_t PackCatalog::next_time() {
   return last_time_ = std::max<std::int64_t>(last_time_ + 1, us);
 }
 
-void PackCatalog::touch(const Cid& cid) { touched_[cid] = next_time(); }
-
 void PackCatalog::add(const Cid& cid, const PackPlace& place) {
   if (pending_.empty()) oldest_pending_ = Clock::now();
   pending_.emplace(cid, place);
 }
 
 bool PackCatalog::batch_is_due() const {
-  return pending_.size() >= kBatchObjects || touched_.size() >= kBatchTouches ||
-         (!pending_.empty() && Clock::now() - oldest_pending_ > kBatchAge);
+  return pending_.size() >= kBatchObjects || (!pending_.empty() && Clock::now() - oldest_pending_ > kBatchAge);
 }
 
 void PackCatalog::commit() {
-  if (pending_.empty() && touched_.empty()) return;
+  if (pending_.empty()) return;
   std::vector<PackIndex::Entry> added;
   added.reserve(pending_.size());
   for (const auto& [cid, place] : pending_) added.push_back({cid, place});
-  std::vector<PackIndex::Touch> touched;
-  touched.reserve(touched_.size());
-  for (const auto& [cid, time] : touched_) touched.push_back({cid, time});
   const std::int64_t now = next_time();
-  with_index([&](PackIndex& index) { index.commit(added, now, touched); });
+  with_index([&](PackIndex& index) { index.commit(added, now); });
   pending_.clear();
-  touched_.clear();
 }
 
 // ---- objects ----

@@ -31,7 +31,8 @@ class PackCatalog {
   bool is_replaced() const { return !index_ || index_->replaced(); }
 
   std::optional<PackPlace> find(const Cid& cid);
-  void touch(const Cid& cid);  ///< it is used now
+  /// Microseconds since 1970, later than any before and than what was in the index when it was opened.
+  std::int64_t next_time();
   void add(const Cid& cid, const PackPlace& place);
   bool batch_is_due() const;
   void commit();  ///< puts into the index what is not in it yet
@@ -61,7 +62,6 @@ class PackCatalog {
 
   template <class F>
   auto with_index(F f);
-  std::int64_t next_time();
 
   fs::path directory_;
   fs::path index_file_;
@@ -70,7 +70,6 @@ class PackCatalog {
 
   std::unique_ptr<PackIndex> index_;
   std::unordered_map<Cid, PackPlace, FixedBytesHash> pending_;
-  std::unordered_map<Cid, std::int64_t, FixedBytesHash> touched_;
   Clock::time_point oldest_pending_;
   std::int64_t last_time_ = 0;
   bool is_taken_ = false;

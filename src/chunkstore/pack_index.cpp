@@ -73,7 +73,7 @@ struct PackIndex::Statements {
   explicit Statements(sqlite3* db)
       : find(db, "SELECT pack, offset, length FROM objects WHERE cid = ?"),
         insert(db, "INSERT INTO objects VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"),
-        touch(db, "UPDATE objects SET accessed = ? WHERE cid = ?"),
+        touch(db, "UPDATE objects SET accessed = ?1 WHERE cid = ?2 AND accessed < ?1"),
         remove(db, "DELETE FROM objects WHERE cid = ? AND pack = ? AND offset = ?"),
         grow(db,
              "INSERT INTO packs (id, end) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET end = max(end, excluded.end)") {}
@@ -128,7 +128,7 @@ std::int64_t PackIndex::last_access() {
   return row.next() ? row.integer(0) : 0;
 }
 
-void PackIndex::commit(std::span<const Entry> added, std::int64_t now, std::span<const Touch> touched) {
+void PackIndex::commit(std::span<const Entry> added, std::int64_t now) {
   std::map<std::int64_t, std::uint64_t> ends;
   for (const Entry& entry : added) {
     auto& end = ends[entry.place.pack];
@@ -143,6 +143,11 @@ void PackIndex::commit(std::span<const Entry> added, std::int64_t now, std::span
     use.bind(entry.cid.view()).bind(entry.place.pack).bind(static_cast<std::int64_t>(entry.place.offset));
     use.bind(std::int64_t{entry.place.length}).bind(now).run();
   }
+  transaction.commit();
+}
+
+void PackIndex::touch(std::span<const Touch> touched) {
+  Transaction transaction(db_);
   for (const Touch& touch : touched) sql_->touch.use().bind(touch.time).bind(touch.cid.view()).run();
   transaction.commit();
 }

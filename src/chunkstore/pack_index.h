@@ -41,7 +41,9 @@ class PackIndex {
 
   /// One transaction. Entries whose cid is there already are left out; a pack's
   /// end grows to the end of its last entry.
-  void commit(std::span<const Entry> added, std::int64_t now, std::span<const Touch> touched);
+  void commit(std::span<const Entry> added, std::int64_t now);
+  /// One transaction. A time that is earlier than the row's is left out.
+  void touch(std::span<const Touch> touched);
   void set_pack_end(std::int64_t pack, std::uint64_t end);
   /// What was removed of cids.
   std::vector<Entry> remove(std::span<const Cid> cids);

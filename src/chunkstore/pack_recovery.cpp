@@ -18,10 +18,10 @@ std::uint64_t index_tail(PackIndex& index, const PackFile& pack, std::uint64_t b
   const std::uint64_t end = pack.scan(begin, check, [&](const Cid& cid, const PackPlace& place) {
     batch.push_back({cid, place});
     if (batch.size() < kBatch) return;
-    index.commit(batch, now, {});
+    index.commit(batch, now);
     batch.clear();
   });
-  index.commit(batch, now, {});
+  index.commit(batch, now);
   return end;
 }
 

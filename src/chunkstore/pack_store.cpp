@@ -2,7 +2,8 @@
 //   writer_   the pack that this process appends to
 //   catalog_  which object is where
 //   open_     open packs, for reading
-// Nothing is read or written in a pack with catalog_ or open_ held.
+// Nothing is read or written in a pack with catalog_ or open_ held, and use_times_ is
+// called with neither: it may wait for the index.
 #include "chunkstore/pack_store.h"
 
 #include <fmt/format.h>
@@ -19,6 +20,7 @@
 #include "chunkstore/pack_catalog.h"
 #include "chunkstore/pack_directory.h"
 #include "chunkstore/pack_space.h"
+#include "chunkstore/use_times.h"
 
 namespace isr {
 
@@ -35,6 +37,7 @@ class PackStoreImpl : public PackStore {
         packs_directory_(directory_ / "packs"),
         options_(options),
         catalog_(PackCatalog(directory_, options)),
+        use_times_(directory_ / "index.db"),
         open_(packs_directory_) {
     prepare_pack_directory(directory_, use());
     if (options_.durable) {
@@ -55,7 +58,7 @@ class PackStoreImpl : public PackStore {
 
   ~PackStoreImpl() override {
     try {
-      catalog_.lock()->commit();
+      commit();
     } catch (const std::exception& error) {
       log::warn("{}: {}; the next opening finds the objects by itself", describe(), error.what());
     }
@@ -100,6 +103,7 @@ class PackStoreImpl : public PackStore {
   std::optional<PackPlace> locate(const Cid& cid);
   bool is_stored(const Cid& cid, ByteView object);
   bool forget(const Cid& cid, const PackPlace& place);
+  void commit();
   void dispose(std::vector<PackIndex::Entry> removed);
   void evict();
   std::uint64_t excess(PackCatalog& catalog) const;
@@ -116,6 +120,7 @@ class PackStoreImpl : public PackStore {
   std::atomic<bool> suspicious_ = false;   // a row was found to be wrong
   Sync<Writer> writer_;
   Sync<PackCatalog> catalog_;
+  UseTimes use_times_;  // of a cache
   OpenPacks open_;
   std::atomic<std::uint64_t> evicted_ = 0;
 };
@@ -126,10 +131,11 @@ std::optional<PackPlace> PackStoreImpl::locate(const Cid& cid) {
   auto catalog = catalog_.lock();
   try {
     const auto place = catalog->find(cid);
-    if (place && !options_.durable) {
-      catalog->touch(cid);
-      if (catalog->batch_is_due() && !catalog->is_replaced()) catalog->commit();
-    }
+    if (!place || options_.durable) return place;
+    const std::int64_t now = catalog->next_time();
+    if (catalog->batch_is_due() && !catalog->is_replaced()) catalog->commit();
+    catalog.unlock();
+    use_times_.note(cid, now);
     return place;
   } catch (const Error& error) {
     if (options_.durable) throw;
@@ -186,6 +192,13 @@ PackStore::Stats PackStoreImpl::stats() {
 
 // ---- writing ----
 
+/// Times of use first: two transactions at once would wait for each other, and the
+/// second with catalog_ held.
+void PackStoreImpl::commit() {
+  use_times_.commit();
+  catalog_.lock()->commit();
+}
+
 /// Whoever put a settled object lets go of its own copy after the next sync. So a row
 /// is not believed here: a power cut may have kept it and lost what it leads to.
 bool PackStoreImpl::is_stored(const Cid& cid, ByteView object) {
@@ -218,7 +231,8 @@ void PackStoreImpl::put(const Cid& cid, ByteView object) {
     auto catalog = catalog_.lock();
     catalog->add(cid, place);
     committed = catalog->batch_is_due();
-    if (committed) catalog->commit();
+    catalog.unlock();
+    if (committed) commit();
   }
   if (committed) evict();
 }
@@ -261,7 +275,7 @@ void PackStoreImpl::begin_pack(Writer& writer) {
 }
 
 void PackStoreImpl::end_pack(Writer& writer) {
-  catalog_.lock()->commit();  // from now on others may delete the pack if the index says that it is empty
+  commit();  // from now on others may delete the pack if the index says that it is empty
   writer.pack->unlock();
   writer.pack.reset();
 }
@@ -278,7 +292,7 @@ void PackStoreImpl::sync() {
     writer->unsynced.clear();
     writer->unsynced_packs.clear();
     if (options_.durable && writer->pack) writer->unsynced_packs.push_back({writer->pack, writer->end});
-    catalog_.lock()->commit();
+    commit();
   }
   evict();
 }

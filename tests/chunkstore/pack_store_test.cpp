@@ -507,6 +507,26 @@ TEST_CASE("a cache that does not keep the order of eviction yet is taken over as
   CHECK(row.text(3).find("by_access") != std::string_view::npos);
 }
 
+TEST_CASE("a cache is read while another process writes its index, and the times of use are kept", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(1500, 100);
+  {
+    const auto store = open_pack_store(temp.path(), {});
+    put_all(*store, all);
+  }
+  {
+    const auto store = open_pack_store(temp.path(), {});
+    Database other(temp.path() / "index.db", Durability::kRebuildable);
+    const Transaction transaction(other);
+    CHECK(count_good(*store, all) == all.size());
+  }
+  Database index(temp.path() / "index.db", Durability::kRebuildable);
+  Statement count(index.get(), "SELECT count(DISTINCT accessed) FROM objects");
+  auto row = count.use();
+  REQUIRE(row.next());
+  CHECK(row.integer(0) == 1500);  // one for each read; a batch of puts has one together
+}
+
 TEST_CASE("what has to go follows from the limit and from what the disk has left", "[pack_store]") {
   CHECK(bytes_to_evict(1000, {}, 0, 0) == 0);
   CHECK(bytes_to_evict(1600, {}, 1600, 0) == 0);
