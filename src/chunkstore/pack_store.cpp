@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <mutex>
 
 #include "base/crypto.h"
 #include "base/error.h"
@@ -29,6 +30,7 @@ PackStore::~PackStore() = default;
 namespace {
 
 constexpr unsigned kPutsPerCheck = 64;
+constexpr std::uint64_t kEvictedAtOnce = 16U << 20U;  // some milliseconds, in which nothing can be read
 
 class PackStoreImpl : public PackStore {
  public:
@@ -106,7 +108,7 @@ class PackStoreImpl : public PackStore {
   void commit();
   void dispose(std::vector<PackIndex::Entry> removed);
   void evict();
-  std::uint64_t excess(PackCatalog& catalog) const;
+  std::uint64_t excess();
 
   void check_directory(Writer& writer);
   void begin_pack(Writer& writer);
@@ -122,6 +124,7 @@ class PackStoreImpl : public PackStore {
   Sync<PackCatalog> catalog_;
   UseTimes use_times_;  // of a cache
   OpenPacks open_;
+  std::mutex evicting_;  // before all others
   std::atomic<std::uint64_t> evicted_ = 0;
 };
 
@@ -322,8 +325,8 @@ void PackStoreImpl::remove(std::span<const Cid> cids) {
   dispose(std::move(removed));
 }
 
-std::uint64_t PackStoreImpl::excess(PackCatalog& catalog) const {
-  const std::uint64_t used = catalog.indexed().bytes;
+std::uint64_t PackStoreImpl::excess() {
+  const std::uint64_t used = catalog_.lock()->indexed().bytes;
   struct statvfs status {};
   std::optional<std::uint64_t> free;
   if (options_.min_free_bytes != 0 && ::statvfs(directory_.c_str(), &status) == 0) {
@@ -345,15 +348,17 @@ void PackStoreImpl::dispose(std::vector<PackIndex::Entry> removed) {
 
 void PackStoreImpl::evict() {
   if (options_.durable || (options_.limit_bytes == 0 && options_.min_free_bytes == 0)) return;
-  std::vector<PackIndex::Entry> removed;
-  {
-    auto catalog = catalog_.lock();
-    const std::uint64_t bytes = excess(*catalog);
+  const std::unique_lock turn(evicting_, std::try_to_lock);
+  if (!turn) return;  // two would remove twice what is too much
+  for (std::uint64_t left = excess(); left > 0;) {
+    auto removed = catalog_.lock()->remove_least_recent(std::min(left, kEvictedAtOnce));
+    std::uint64_t bytes = 0;
+    for (const auto& entry : removed) bytes += entry.place.length;
     if (bytes == 0) return;
-    removed = catalog->remove_least_recent(bytes);
+    left -= std::min(left, bytes);
     evicted_ += removed.size();
+    dispose(std::move(removed));
   }
-  dispose(std::move(removed));
 }
 
 }  // namespace

@@ -527,6 +527,22 @@ TEST_CASE("a cache is read while another process writes its index, and the times
   CHECK(row.integer(0) == 1500);  // one for each read; a batch of puts has one together
 }
 
+TEST_CASE("a cache whose limit became much lower keeps what was put last", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(320, 100'000);
+  {
+    const auto store = open_pack_store(temp.path(), {});
+    put_all(*store, all);
+  }
+  const auto store = open_pack_store(temp.path(), {.limit_bytes = 7'000'000});
+  store->sync();
+  const auto stats = store->stats();
+  CHECK(stats.bytes <= 7'000'000);
+  CHECK(stats.bytes >= 6'000'000);
+  CHECK(stats.evicted == 320 - stats.objects);
+  CHECK(count_good(*store, {all.begin() + 256, all.end()}) >= 60);  // the last batch, of which some may have to go
+}
+
 TEST_CASE("what has to go follows from the limit and from what the disk has left", "[pack_store]") {
   CHECK(bytes_to_evict(1000, {}, 0, 0) == 0);
   CHECK(bytes_to_evict(1600, {}, 1600, 0) == 0);
