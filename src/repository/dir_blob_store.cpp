@@ -198,14 +198,20 @@ void DirectoryStore::collect(const fs::path& directory, const std::string& prefi
   for (; entries != fs::directory_iterator(); entries.increment(error)) {
     const std::string name = entries->path().filename().string();
     if (name.front() == '.') continue;
+    // The directory says what most are; to ask each file would take longer than all the rest.
+    if (!entries->is_symlink(error)) {
+      if (entries->is_regular_file(error)) {
+        out.push_back(prefix + name);
+        continue;
+      }
+      if (entries->is_directory(error)) {
+        if (depth < kMaxDepth) collect(entries->path(), prefix + name + "/", depth + 1, out);
+        continue;
+      }
+    }
     // Its error, unlike increment's, is in the type: what vanished meanwhile is not_found, a failure is none.
     const auto status = entries->symlink_status(error);
     if (status.type() == fs::file_type::none) fail("cannot examine", entries->path(), error.value());
-    if (status.type() == fs::file_type::directory && depth < kMaxDepth) {
-      collect(entries->path(), prefix + name + "/", depth + 1, out);
-    } else if (status.type() == fs::file_type::regular) {
-      out.push_back(prefix + name);
-    }
   }
   if (error) fail("cannot list", directory, error.value());
 }
