@@ -218,9 +218,6 @@ void PackStoreImpl::put(const Cid& cid, ByteView object) {
   if (object.empty() || object.size() > kMaxObjectSize) {
     throw Error(ErrorKind::kBug, fmt::format("an object of {} bytes was to be stored", object.size()));
   }
-#ifndef NDEBUG
-  if (cid_of(object) != cid) throw Error(ErrorKind::kBug, "an object was to be stored under another's name");
-#endif
   bool committed = false;
   {
     auto writer = writer_.lock();

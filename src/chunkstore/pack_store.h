@@ -43,7 +43,8 @@ class PackStore : public ObjectSource {
  public:
   ~PackStore() override;
   virtual bool contains(const Cid& cid) = 0;
-  /// Appends unless present. The bytes must hash to cid (checked in debug builds only).
+  /// Appends unless present. The bytes must hash to cid: whoever fetched or sealed them has seen to that, and
+  /// hashing them again would cost more than all the rest.
   virtual void put(const Cid& cid, ByteView object) = 0;
   /// Flushes batched index rows; durable stores: fdatasync first.
   virtual void sync() = 0;
