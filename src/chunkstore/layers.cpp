@@ -161,6 +161,7 @@ class CachingSource : public ObjectSource {
 ///   !running, !done         the leader was cancelled; the next waiter to wake leads
 ///   done                    object or failure is set and never changes again
 struct Flight {
+  Priority priority = Priority::kGuest;  // of the leader
   bool running = true;
   bool done = false;
   int waiters = 0;  // besides the leader
@@ -177,6 +178,7 @@ class CoalescingSource : public ObjectSource {
     auto& entry = table->try_emplace(cid).first->second;
     if (!entry) {
       entry = std::make_shared<Flight>();
+      entry->priority = priority;
       const auto flight = entry;
       table.unlock();
       return lead(cid, priority, std::move(stop), flight);
@@ -188,10 +190,13 @@ class CoalescingSource : public ObjectSource {
     if (!ready) throw Error(ErrorKind::kCancelled, fmt::format("object {}: cancelled", short_hex(cid.view())));
     if (!flight->done) {
       flight->running = true;
+      flight->priority = priority;
       table.unlock();
       return lead(cid, priority, std::move(stop), flight);
     }
     table.unlock();
+    // What nobody waits for fails where a guest's read would have waited.
+    if (flight->failure && flight->priority > priority) return fetch(cid, priority, std::move(stop));
     // A copy of its own for each thread: an exception object is not shared well.
     if (flight->failure) throw Error(flight->failure->kind(), flight->failure->what(), flight->failure->hints());
     return *flight->object;

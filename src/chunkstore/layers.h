@@ -2,7 +2,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <string>
 
+#include "base/sync.h"
 #include "chunkstore/link_meter.h"
 #include "chunkstore/object_source.h"
 #include "chunkstore/pack_store.h"
@@ -15,7 +17,9 @@ namespace isr {
 struct SourceStats {
   std::atomic<std::uint64_t> cache_hits{0}, settled_hits{0}, repository_fetches{0}, repository_bytes{0},
       corrupt_refused{0}, retries{0}, waiting{0};
-  LinkMeter link;  ///< of the fetches from the repository
+  std::atomic<std::uint64_t> guest_fetches{0};  ///< of the repository's: a guest waited for them
+  Sync<std::string> waiting_for;  ///< why the last of them began to wait
+  LinkMeter link;                 ///< of the fetches from the repository
 };
 
 /// objects/… of a store. Absent there is nullopt.
@@ -28,7 +32,8 @@ SourcePtr make_verifying(SourcePtr inner, SourceStats& stats);
 SourcePtr make_tiered(std::vector<SourcePtr> tiers);
 /// Whatever `origin` brings goes into the cache; the cache is asked first.
 SourcePtr make_caching(std::shared_ptr<PackStore> cache, SourcePtr origin, SourceStats& stats);
-/// One fetch per cid however many ask. One caller's cancellation does not fail the others.
+/// One fetch per cid however many ask. One caller's cancellation does not fail the others, and who
+/// waits for a fetch of a lower priority tries itself when that fails.
 SourcePtr make_coalescing(SourcePtr inner);
 
 /// What a read does while no source can be reached.

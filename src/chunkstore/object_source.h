@@ -7,11 +7,12 @@
 
 namespace isr {
 
-/// On every link a guest read goes first, settling last.
-enum class Priority { kGuest, kReadahead, kUpload, kPrefetch, kSettling };
-/// False: the work can as well be left for later, so it never waits for a repository to come back.
+/// On every link a guest read goes first, settling last. kImpatient: a guest waits for it, which has
+/// another way to go when it fails.
+enum class Priority { kGuest, kImpatient, kReadahead, kUpload, kPrefetch, kSettling };
+/// False: the work can as well be left for later, or undone, so it never waits for a repository to come back.
 constexpr bool is_awaited(Priority priority) {
-  return priority != Priority::kReadahead && priority != Priority::kSettling;
+  return priority != Priority::kImpatient && priority != Priority::kReadahead && priority != Priority::kSettling;
 }
 
 /// Where sealed objects come from: a cache, a lookaside medium, a peer, a

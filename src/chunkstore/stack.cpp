@@ -18,15 +18,11 @@ namespace {
 
 class CountingSource : public ObjectSource {
  public:
-  CountingSource(SourcePtr inner, std::atomic<std::uint64_t>& hits, std::atomic<std::uint64_t>* bytes)
-      : inner_(std::move(inner)), hits_(hits), bytes_(bytes) {}
+  CountingSource(SourcePtr inner, std::atomic<std::uint64_t>& hits) : inner_(std::move(inner)), hits_(hits) {}
 
   std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
     auto object = inner_->fetch(cid, priority, std::move(stop));
-    if (object) {
-      hits_++;
-      if (bytes_ != nullptr) *bytes_ += object->size();
-    }
+    if (object) hits_++;
     return object;
   }
   std::string describe() const override { return inner_->describe(); }
@@ -35,7 +31,28 @@ class CountingSource : public ObjectSource {
  private:
   SourcePtr inner_;
   std::atomic<std::uint64_t>& hits_;
-  std::atomic<std::uint64_t>* bytes_;  // may be null
+};
+
+/// Counts what came from the repository.
+class CountingRepository : public ObjectSource {
+ public:
+  CountingRepository(SourcePtr inner, SourceStats& stats) : inner_(std::move(inner)), stats_(stats) {}
+
+  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
+    auto object = inner_->fetch(cid, priority, std::move(stop));
+    if (object) {
+      stats_.repository_fetches++;
+      stats_.repository_bytes += object->size();
+      if (priority <= Priority::kImpatient) stats_.guest_fetches++;
+    }
+    return object;
+  }
+  std::string describe() const override { return inner_->describe(); }
+  void drop(const Cid& cid) override { inner_->drop(cid); }
+
+ private:
+  SourcePtr inner_;
+  SourceStats& stats_;
 };
 
 /// Tells the meter of each fetch from the repository.
@@ -92,7 +109,10 @@ class ReachingSource : public ObjectSource {
         const bool unreachable = error.kind() == ErrorKind::kTransient || error.kind() == ErrorKind::kOffline;
         if (!unreachable) throw;
         if (!wait_ || !is_awaited(priority)) throw Error(ErrorKind::kOffline, offline_text(error, cid), error.hints());
-        if (waiting.begin()) log::warn("{}; waiting for it", error.what());
+        if (waiting.begin()) {
+          *stats_.waiting_for.lock() = error.what();
+          log::warn("{}; waiting for it", error.what());
+        }
       }
       pause(delay, cid, stop);
       stats_.retries++;
@@ -150,12 +170,11 @@ SourcePtr open_stack(const StackParts& parts, SourceStats& stats) {
   SourcePtr origin = std::make_shared<OfflineSource>();
   if (parts.repository) {
     auto metered = std::make_shared<MeteredSource>(make_repository_source(parts.repository), stats.link);
-    origin = std::make_shared<CountingSource>(make_verifying(std::move(metered), stats), stats.repository_fetches,
-                                              &stats.repository_bytes);
+    origin = std::make_shared<CountingRepository>(make_verifying(std::move(metered), stats), stats);
   }
   std::vector<SourcePtr> tiers;
   if (parts.settled) {
-    tiers.push_back(std::make_shared<CountingSource>(parts.settled, stats.settled_hits, nullptr));
+    tiers.push_back(std::make_shared<CountingSource>(parts.settled, stats.settled_hits));
   }
   tiers.push_back(parts.cache ? make_caching(parts.cache, std::move(origin), stats) : std::move(origin));
   return make_coalescing(std::make_shared<ReachingSource>(make_tiered(std::move(tiers)), parts, stats));

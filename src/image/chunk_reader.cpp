@@ -22,6 +22,7 @@ constexpr unsigned kFirstPrefetches = 8;  // while no link is known: all of a la
 constexpr std::size_t kMaxWaitingSpills = 32;
 constexpr unsigned kLeastAhead = 2;  // chunks
 constexpr unsigned kMostAhead = 32;
+constexpr auto kRoomAgain = std::chrono::milliseconds(100);  // the link's window may have changed meanwhile
 
 template <class Value>
 class DecodedCache {
@@ -106,6 +107,12 @@ class DecodedCache {
   std::condition_variable landed_;
 };
 
+/// Objects on their way now.
+struct Fetches {
+  unsigned guest = 0;    // that guests wait for
+  unsigned brought = 0;  // by bring()
+};
+
 }  // namespace
 
 struct ChunkReader::Impl {
@@ -122,9 +129,42 @@ struct ChunkReader::Impl {
     return link ? link->window(std::chrono::steady_clock::now()) : std::nullopt;
   }
 
+  /// The end of a fetch that was counted, one that a guest waits for or one of bring().
+  class UnderWay {
+   public:
+    UnderWay(Impl& impl, unsigned Fetches::*kind) : impl_(impl), kind_(kind) {}
+    ~UnderWay() {
+      --((*impl_.fetches.lock()).*kind_);
+      impl_.fetch_ended.notify_all();
+    }
+    UnderWay(const UnderWay&) = delete;
+    UnderWay& operator=(const UnderWay&) = delete;
+
+   private:
+    Impl& impl_;
+    unsigned Fetches::*kind_;
+  };
+
+  /// Waits for room. What guests wait for counts, so that on a thin link it goes alone.
+  void begin_bringing(const std::stop_token& cancelled) {
+    auto state = fetches.lock();
+    const auto has_room = [&] {
+      return state->guest + state->brought < std::max(1U, link_window().value_or(kFirstPrefetches));
+    };
+    while (!has_room() && !cancelled.stop_requested()) {
+      fetch_ended.wait_for(state.mutex_lock(), cancelled, kRoomAgain, has_room);
+    }
+    ++state->brought;
+  }
+
   /// Fetches and opens; what does not open is dropped from caches and fetched once more.
   template <class Open>
   auto fetch_and_open(const ChunkRef& ref, Priority priority, Open open) {
+    std::optional<UnderWay> under_way;
+    if (priority <= Priority::kImpatient) {
+      ++fetches.lock()->guest;
+      under_way.emplace(*this, &Fetches::guest);
+    }
     for (int attempt = 0;; ++attempt) {
       const auto object = source->fetch(ref.cid, priority, stop.get_token());
       if (!object) {
@@ -142,6 +182,8 @@ struct ChunkReader::Impl {
   }
 
   SourcePtr source;
+  Sync<Fetches> fetches;
+  std::condition_variable_any fetch_ended;
   DecodedCache<ChunkData> chunks;
   DecodedCache<PageData> pages;
   std::stop_source stop;
@@ -183,6 +225,15 @@ PageData ChunkReader::read_page(const ChunkRef& ref, Priority priority) {
       return PageData(std::make_shared<const std::vector<ChunkRef>>(open_page(ref, object)));
     });
   });
+}
+
+void ChunkReader::bring(const ChunkRef& ref, std::stop_token stop) {
+  impl_->begin_bringing(stop);
+  const Impl::UnderWay under_way(*impl_, &Fetches::brought);
+  if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "cancelled");
+  if (impl_->source->fetch(ref.cid, Priority::kReadahead, std::move(stop))) return;
+  throw Error(ErrorKind::kCorrupt,
+              fmt::format("object {} is missing in {}", to_hex(ref.cid.view()), impl_->source->describe()));
 }
 
 bool ChunkReader::is_decoded(const ChunkRef& ref) { return impl_->chunks.contains(ref.cid); }

@@ -48,6 +48,10 @@ class ChunkReader {
   /// Bytes of a chunk that somebody reads piece by piece, in no order; else as read_chunk().
   void read_piece(const ChunkRef& ref, std::size_t within, MutableBytes out);
   PageData read_page(const ChunkRef& ref, Priority priority = Priority::kGuest);
+  /// Fetches an object so that it is in the cache, without opening it, when the link has room for it
+  /// beside what guests wait for; until then it waits. For what nobody waits for: never waits for
+  /// the repository to come back. Error as read_chunk(), {kCancelled}.
+  void bring(const ChunkRef& ref, std::stop_token stop);
   /// True when read_chunk() would not wait for a fetch.
   bool is_decoded(const ChunkRef& ref);
   /// Runs `task` on a prefetch thread; dropped when too many wait, and with the reader.

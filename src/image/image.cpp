@@ -34,12 +34,27 @@ Image::Image(std::string name, TreeRoot base, std::shared_ptr<ChunkReader> reade
 
 TreeRoot Image::base() const { return *below_->base.lock(); }
 
-void Image::set_base(const TreeRoot& base) { *below_->base.lock() = base; }
+void Image::set_base(const TreeRoot& base) {
+  set_hot_pages({});  // before anything that lies over them is dropped
+  *below_->base.lock() = base;
+}
+
+void Image::set_hot_pages(HotImage pages) { std::swap(*hot_.lock(), pages); }
+
+void Image::set_touches(std::shared_ptr<FirstTouches> touches, std::uint8_t number) {
+  *touches_.lock() = {std::move(touches), number};
+}
+
+void Image::note_touch(std::uint64_t offset, std::size_t length) {
+  const Touches touches = *touches_.lock();
+  if (touches.list) touches.list->note(touches.number, offset, length, std::chrono::steady_clock::now());
+}
 
 std::size_t Image::read(std::uint64_t offset, MutableBytes out) {
   if (offset >= size_) return 0;
   const auto length = static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), size_ - offset));
   out = out.first(length);
+  note_touch(offset, length);
   try {
     if (overlay_) {
       for (const Extent& gap : overlay_->read(offset, out)) {
@@ -79,7 +94,29 @@ void Image::read_chunk_below(std::uint64_t chunk, std::size_t within, MutableByt
   }
 }
 
+/// Asks the overlay last: pages of a chunk that was replaced are no longer what the pack has.
+bool Image::read_hot(const HotImage& hot, std::uint64_t offset, MutableBytes out) const {
+  return hot.pages->read(hot.number, offset, out) && !(overlay_ && overlay_->replaced(offset / kChunkSize));
+}
+
 void Image::read_below(std::uint64_t offset, MutableBytes out) {
+  // Taken after the overlay was asked: a publish drops it before what the new base holds leaves the overlay.
+  const HotImage hot = *hot_.lock();
+  if (!hot.pages) return read_tree(offset, out);
+  std::size_t from = 0;  // what lies between it and `at` is not hot
+  for (std::size_t at = 0; at < out.size();) {
+    const std::size_t length = std::min(kBootPageSize - (offset + at) % kBootPageSize, out.size() - at);
+    if (read_hot(hot, offset + at, out.subspan(at, length))) {
+      read_tree(offset + from, out.subspan(from, at - from));
+      from = at + length;
+      ++counters_.hot_pages;
+    }
+    at += length;
+  }
+  read_tree(offset + from, out.subspan(from));
+}
+
+void Image::read_tree(std::uint64_t offset, MutableBytes out) {
   if (out.empty()) return;
   const bool sequential = read_ahead(offset, out.size());
   while (!out.empty()) {

@@ -5,6 +5,8 @@
 #include <string>
 
 #include "base/sync.h"
+#include "image/first_touches.h"
+#include "image/hot_pages.h"
 #include "image/overlay.h"
 #include "image/read_ahead.h"
 #include "image/tree.h"
@@ -13,6 +15,7 @@ namespace isr {
 
 struct ImageCounters {
   std::atomic<std::uint64_t> read_bytes{0}, written_bytes{0}, reads{0}, writes{0}, flushes{0}, read_errors{0};
+  std::atomic<std::uint64_t> hot_pages{0};  ///< reads of a page, or of part of one, that set_hot_pages() answered
 };
 
 /// A byte array kept in chunks: a disk, guest memory. Reads any range and, with
@@ -41,6 +44,13 @@ class Image {
   TreeRoot base() const;
   /// After a publish: the tree that now lies below the overlay.
   void set_base(const TreeRoot& base);
+  /// Reads of the base's pages are answered from here while nothing newer lies over them,
+  /// until set_base().
+  void set_hot_pages(HotImage pages);
+  /// Reads are noted there as of image `number`. Null: no longer.
+  void set_touches(std::shared_ptr<FirstTouches> touches, std::uint8_t number);
+  /// The reference of a chunk as it is now; fetches the pages on the way. For whoever fetches ahead.
+  ChunkRef reference(std::uint64_t chunk, Priority priority) const { return below_->reference(chunk, priority); }
   const ImageCounters& counters() const noexcept { return counters_; }
 
  private:
@@ -55,6 +65,9 @@ class Image {
   };
   void read_chunk_below(std::uint64_t chunk, std::size_t within, MutableBytes out, bool sequential);
   void read_below(std::uint64_t offset, MutableBytes out);
+  void read_tree(std::uint64_t offset, MutableBytes out);
+  bool read_hot(const HotImage& hot, std::uint64_t offset, MutableBytes out) const;
+  void note_touch(std::uint64_t offset, std::size_t length);
   /// True when the read continues others.
   bool read_ahead(std::uint64_t offset, std::size_t length);
   void write_block_edges(std::uint64_t offset, ByteView data);
@@ -65,6 +78,12 @@ class Image {
   std::shared_ptr<Overlay> overlay_;
   std::shared_ptr<Below> below_;
   Sync<ReadAhead> read_ahead_;
+  struct Touches {
+    std::shared_ptr<FirstTouches> list;
+    std::uint8_t number = 0;
+  };
+  Sync<Touches> touches_;
+  Sync<HotImage> hot_;
   ImageCounters counters_;
   /// For overlays with a granularity above 1: whoever reads, changes and writes a
   /// block excludes who writes it whole.

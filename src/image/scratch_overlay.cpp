@@ -81,7 +81,7 @@ class Scratch : public ScratchOverlay {
         std::copy_n(edge.begin() + static_cast<std::ptrdiff_t>(from - at), part.size(), part.begin());
       }
     }
-    return gaps;
+    return below_ ? read_gaps_below(gaps, offset, out) : gaps;
   }
 
   std::optional<ChunkRef> replaced(std::uint64_t chunk) override {
@@ -108,6 +108,16 @@ class Scratch : public ScratchOverlay {
       visit(at / kChunkSize, static_cast<std::size_t>(at % kChunkSize / kBlock), static_cast<std::size_t>(done), part);
       done += part;
     }
+  }
+
+  /// What of the gaps lies nowhere above the tree.
+  std::vector<Extent> read_gaps_below(const std::vector<Extent>& gaps, std::uint64_t offset, MutableBytes out) {
+    std::vector<Extent> rest;
+    for (const Extent& gap : gaps) {
+      const auto lower = below_->read(gap.offset, out.subspan(gap.offset - offset, gap.length));
+      rest.insert(rest.end(), lower.begin(), lower.end());
+    }
+    return rest;
   }
 
   std::mutex& stripe(std::uint64_t chunk) const { return stripes_[chunk % kStripes]; }

@@ -16,7 +16,8 @@ class ScratchOverlay : public Overlay {
  public:
   virtual std::set<std::uint64_t> dirty_chunks() const = 0;
 };
-/// `below` (may be null) answers replaced(): what was changed before the VM started.
+/// `below` (may be null) is what was changed before the VM started: it answers replaced(), and
+/// reads of what was not written since.
 std::shared_ptr<ScratchOverlay> make_scratch_overlay(const std::filesystem::path& directory, std::uint64_t size,
                                                      std::shared_ptr<Overlay> below);
 

@@ -73,8 +73,8 @@ using VisitRef = std::function<void(std::uint64_t, const ChunkRef&)>;
 
 /// What a page refers to that is not zero, with the first chunk of each.
 void visit_page(ChunkReader& reader, const ChunkRef& page, unsigned level, std::uint64_t first, std::uint64_t count,
-                const VisitRef& visit) {
-  const PageData refs = reader.read_page(page, Priority::kPrefetch);
+                const VisitRef& visit, Priority priority) {
+  const PageData refs = reader.read_page(page, priority);
   for (std::size_t slot = 0; slot < refs->size(); ++slot) {
     const ChunkRef& ref = (*refs)[slot];
     const std::uint64_t chunk = first + slot * reach(level);
@@ -85,14 +85,15 @@ void visit_page(ChunkReader& reader, const ChunkRef& page, unsigned level, std::
 }
 
 void visit_leaves(ChunkReader& reader, const ChunkRef& page, unsigned level, std::uint64_t first, std::uint64_t count,
-                  const VisitRef& visit) {
+                  const VisitRef& visit, Priority priority) {
   if (level == 0) {
     visit(first, page);
     return;
   }
-  visit_page(reader, page, level, first, count, [&](std::uint64_t chunk, const ChunkRef& below) {
-    visit_leaves(reader, below, level - 1, chunk, count, visit);
-  });
+  const auto visit_below = [&](std::uint64_t chunk, const ChunkRef& below) {
+    visit_leaves(reader, below, level - 1, chunk, count, visit, priority);
+  };
+  visit_page(reader, page, level, first, count, visit_below, priority);
 }
 
 }  // namespace
@@ -123,15 +124,16 @@ TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<s
   return {base.size, update.rewrite(base.root, tree_levels(base.size) - 1, 0)};
 }
 
-void for_each_leaf(ChunkReader& reader, const TreeRoot& tree, const VisitRef& visit) {
+void for_each_leaf(ChunkReader& reader, const TreeRoot& tree, const VisitRef& visit, Priority priority) {
   if (tree.root.is_zero()) return;
-  visit_leaves(reader, tree.root, tree_levels(tree.size) - 1, 0, chunk_count(tree.size), visit);
+  visit_leaves(reader, tree.root, tree_levels(tree.size) - 1, 0, chunk_count(tree.size), visit, priority);
 }
 
-void for_each_chunk(ChunkReader& reader, const TreeRoot& tree, const VisitRef& visit) {
-  for_each_leaf(reader, tree, [&](std::uint64_t first, const ChunkRef& leaf) {
-    visit_page(reader, leaf, 0, first, chunk_count(tree.size), visit);
-  });
+void for_each_chunk(ChunkReader& reader, const TreeRoot& tree, const VisitRef& visit, Priority priority) {
+  const auto visit_leaf = [&](std::uint64_t first, const ChunkRef& leaf) {
+    visit_page(reader, leaf, 0, first, chunk_count(tree.size), visit, priority);
+  };
+  for_each_leaf(reader, tree, visit_leaf, priority);
 }
 
 }  // namespace isr

@@ -45,10 +45,12 @@ TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<s
 /// Calls visit(first, page) for every page of chunks that is not all zero, in order:
 /// the number of its first chunk, and its reference, not read yet.
 void for_each_leaf(ChunkReader& reader, const TreeRoot& tree,
-                   const std::function<void(std::uint64_t, const ChunkRef&)>& visit);
+                   const std::function<void(std::uint64_t, const ChunkRef&)>& visit,
+                   Priority priority = Priority::kPrefetch);
 
 /// Calls visit(index, ref) for every chunk that is not zero, in order.
 void for_each_chunk(ChunkReader& reader, const TreeRoot& tree,
-                    const std::function<void(std::uint64_t, const ChunkRef&)>& visit);
+                    const std::function<void(std::uint64_t, const ChunkRef&)>& visit,
+                    Priority priority = Priority::kPrefetch);
 
 }  // namespace isr

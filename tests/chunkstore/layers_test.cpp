@@ -285,6 +285,37 @@ TEST_CASE("cancelling one caller leaves the others waiting for the same object",
   }
 }
 
+TEST_CASE("who waits for a fetch that matters less tries itself when that fails", "[chunkstore]") {
+  class FailsAhead : public ObjectSource {
+   public:
+    explicit FailsAhead(SourcePtr inner) : inner_(std::move(inner)) {}
+    std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
+      auto object = inner_->fetch(cid, priority, std::move(stop));
+      if (priority == Priority::kReadahead) throw Error(ErrorKind::kOffline, "not worth waiting for");
+      return object;
+    }
+    std::string describe() const override { return "fails ahead"; }
+
+   private:
+    SourcePtr inner_;
+  };
+  const Sample sample;
+  const auto memory = source_with(sample, sample.object);
+  const auto source = make_coalescing(std::make_shared<FailsAhead>(memory));
+  memory->hold();
+  std::optional<ErrorKind> ahead_kind;
+  std::optional<Bytes> got;
+  {
+    std::jthread ahead([&] { ahead_kind = kind_thrown([&] { source->fetch(sample.cid, Priority::kReadahead, {}); }); });
+    memory->wait_for_fetches(1);
+    std::jthread guest([&] { got = ask(source, sample.cid); });
+    for (int i = 0; i < 1000; ++i) std::this_thread::yield();  // so that it waits already, most times
+    memory->release();
+  }
+  CHECK((ahead_kind == ErrorKind::kOffline));
+  CHECK((got == sample.object));
+}
+
 TEST_CASE("without a repository only what is here can be read", "[chunkstore]") {
   const TempDirectory temp;
   const Sample here(1);

@@ -178,4 +178,45 @@ TEST_CASE("a long read of an image fetches its chunks side by side", "[image]") 
   CHECK(source->fetches() == before + 8);
 }
 
+TEST_CASE("what is fetched ahead waits while guests' reads fill the link, and then comes", "[image]") {
+  constexpr std::uint64_t kWindow = 8;  // while no link is known
+  const auto source = std::make_shared<MemorySource>("memory");
+  std::vector<ChunkRef> refs;
+  for (std::uint64_t i = 0; i <= kWindow; ++i) refs.push_back(stored(*source, i));
+  ChunkReader reader(source, {});
+  source->hold();
+  std::vector<std::jthread> threads;
+  for (std::uint64_t i = 0; i < kWindow; ++i) threads.emplace_back([&, i] { reader.read_chunk(refs[i]); });
+  source->wait_for_fetches(kWindow);
+  std::atomic<bool> brought{false};
+  std::jthread ahead([&] {
+    reader.bring(refs[kWindow], {});
+    brought = true;
+  });
+  for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+  CHECK(source->fetches() == kWindow);
+  source->release();
+  ahead.join();
+  CHECK(brought);
+  CHECK(source->fetches() == kWindow + 1);
+}
+
+TEST_CASE("fetching ahead that is stopped while it waits for room ends at once", "[image]") {
+  const auto source = std::make_shared<MemorySource>("memory");
+  std::vector<ChunkRef> refs;
+  for (std::uint64_t i = 0; i <= 8; ++i) refs.push_back(stored(*source, i));
+  ChunkReader reader(source, {});
+  source->hold();
+  std::vector<std::jthread> threads;
+  for (std::uint64_t i = 0; i < 8; ++i) threads.emplace_back([&, i] { reader.read_chunk(refs[i]); });
+  source->wait_for_fetches(8);
+  std::stop_source stop;
+  std::optional<ErrorKind> kind;
+  std::jthread ahead([&] { kind = kind_thrown([&] { reader.bring(refs[8], stop.get_token()); }); });
+  stop.request_stop();
+  ahead.join();
+  CHECK((kind == ErrorKind::kCancelled));
+  source->release();
+}
+
 }  // namespace isr

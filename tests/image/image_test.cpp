@@ -127,6 +127,25 @@ TEST_CASE("writing the same bytes again changes no reference", "[image]") {
   CHECK(bench.base.root == before.root);
 }
 
+TEST_CASE("a scratch layer over a disk that was written to shows it and changes nothing of it", "[image]") {
+  Bench bench(kSize);
+  const Bytes data = test::random_bytes(200'000, 5);
+  bench.image->write(3000, data);
+  std::copy(data.begin(), data.end(), bench.model.begin() + 3000);
+  Image copy("disk", bench.base, bench.reader, make_scratch_overlay(bench.path(), kSize, bench.overlay));
+  Bytes all(kSize);
+  REQUIRE(copy.read(0, all) == kSize);
+  CHECK((all == bench.model));
+  copy.write(8192, Bytes(4096, 0x77));
+  copy.discard(16384, 8192);
+  Bytes seen(4096);
+  copy.read(8192, seen);
+  CHECK((seen == Bytes(4096, 0x77)));
+  copy.read(16384, seen);
+  CHECK(is_zero(seen));
+  bench.check();
+}
+
 TEST_CASE("memory under a scratch layer reads like a plain file and settles into chunks", "[image]") {
   Bench bench(kChunkSize * 4);
   bench.image->write(0, test::random_bytes(kChunkSize * 2, 12));

@@ -55,7 +55,12 @@ class MemoryOverlay : public Overlay {
     return gaps;
   }
 
-  std::optional<ChunkRef> replaced(std::uint64_t) override { return std::nullopt; }
+  std::optional<ChunkRef> replaced(std::uint64_t chunk) override {
+    auto chunks = replaced_.lock();
+    const auto found = chunks->find(chunk);
+    return found == chunks->end() ? std::nullopt : std::optional(found->second);
+  }
+  void replace(std::uint64_t chunk, const ChunkRef& ref) { (*replaced_.lock())[chunk] = ref; }
   void flush() override { ++flushes; }
 
   /// So many calls fail with kOffline.
@@ -77,6 +82,7 @@ class MemoryOverlay : public Overlay {
 
   std::size_t granularity_;
   Sync<std::map<std::uint64_t, Bytes>> blocks_;
+  Sync<std::map<std::uint64_t, ChunkRef>> replaced_;
 };
 
 }  // namespace isr::test

@@ -1,0 +1,160 @@
+// A few threads take the next chunk each; ChunkReader::bring() lets as many of them go at once
+// as the link takes beside the guest's own reads.
+
+#include "image/chunk_fill.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+namespace isr {
+namespace {
+
+constexpr unsigned kThreads = 12;
+constexpr int kNice = 10;
+constexpr std::chrono::milliseconds kReportEvery{100};
+constexpr std::chrono::milliseconds kFirstPause{500};
+constexpr std::chrono::milliseconds kLongestPause{10'000};
+
+bool is_unreachable(ErrorKind kind) { return kind == ErrorKind::kOffline || kind == ErrorKind::kTransient; }
+
+}  // namespace
+
+ChunkFill::ChunkFill(ChunkReader& reader, FillPlan plan) : reader_(reader), plan_(std::move(plan)) {
+  auto progress = progress_.lock();
+  progress->order = plan_.order.size();
+  for (std::size_t i = 0; plan_.pack && i < plan_.pack->chunks(); ++i) progress->pack_bytes += plan_.pack->length(i);
+}
+
+ChunkFill::~ChunkFill() { request_stop(); }
+
+void ChunkFill::start() {
+  thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+}
+
+void ChunkFill::request_stop() { thread_.request_stop(); }
+
+FillProgress ChunkFill::progress() const { return *progress_.lock(); }
+
+template <class Change>
+void ChunkFill::note(Change change) {
+  change(*progress_.lock());
+  changed_.notify_all();
+}
+
+void ChunkFill::wait_for_pack(std::chrono::milliseconds timeout, const std::stop_token& stop,
+                              const std::function<void(const FillProgress&)>& report) const {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  for (;;) {
+    FillProgress now;
+    {
+      auto progress = progress_.lock();
+      const auto tick = std::min(deadline, std::chrono::steady_clock::now() + kReportEvery);
+      changed_.wait_until(progress.mutex_lock(), stop, tick, [&] { return progress->pack_done; });
+      now = *progress;
+    }
+    report(now);
+    if (now.pack_done || stop.stop_requested() || std::chrono::steady_clock::now() >= deadline) return;
+  }
+}
+
+/// Runs body until it does not fail for want of the repository. False: stopped.
+bool ChunkFill::persist(const std::stop_token& stop, const std::function<void()>& body) {
+  for (auto pause = kFirstPause; !stop.stop_requested(); pause = std::min(pause * 2, kLongestPause)) {
+    try {
+      body();
+      note([](FillProgress& progress) { progress.waiting = false; });
+      return true;
+    } catch (const Error& error) {
+      if (!is_unreachable(error.kind())) throw;
+    }
+    auto progress = progress_.lock();
+    progress->waiting = true;
+    changed_.wait_for(progress.mutex_lock(), stop, pause, [] { return false; });
+  }
+  return false;
+}
+
+void ChunkFill::for_each(std::size_t count, const std::stop_token& stop, const std::function<void(std::size_t)>& body) {
+  std::atomic<std::size_t> next{0};
+  const auto work = [&] {
+    ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);
+    for (std::size_t i = next++; i < count && !stop.stop_requested(); i = next++) {
+      try {
+        persist(stop, [&] { body(i); });
+      } catch (const std::exception& error) {
+        if (stop.stop_requested()) return;
+        ++missing_;
+        log::warn("fetching ahead: {}", error.what());
+      }
+    }
+  };
+  std::vector<std::jthread> threads;
+  while (threads.size() < std::min<std::size_t>(kThreads, count)) threads.emplace_back(work);
+}
+
+void ChunkFill::bring(const ChunkRef& ref, const std::stop_token& stop) {
+  if (!ref.is_zero() && !plan_.is_here(ref.cid)) reader_.bring(ref, stop);
+}
+
+void ChunkFill::bring_pack(const std::stop_token& stop) {
+  for_each(plan_.pack ? plan_.pack->chunks() : 0, stop, [&](std::size_t i) {
+    plan_.pack->bring(i, stop);
+    note([&](FillProgress& progress) { progress.pack_bytes_here += plan_.pack->length(i); });
+  });
+  note([](FillProgress& progress) { progress.pack_done = true; });
+}
+
+void ChunkFill::bring_order(const std::stop_token& stop) {
+  for_each(plan_.order.size(), stop, [&](std::size_t i) {
+    const FillPlan::Place& place = plan_.order[i];
+    if (place.chunk < chunk_count(place.image->size())) {
+      bring(place.image->reference(place.chunk, Priority::kReadahead), stop);
+    }
+    note([](FillProgress& progress) { ++progress.order_here; });
+  });
+  if (stop.stop_requested()) return;
+  if (plan_.on_order_here) plan_.on_order_here();
+  plan_.pack.reset();
+  note([](FillProgress& progress) { progress.order_done = true; });
+}
+
+void ChunkFill::bring_whole(const std::stop_token& stop) {
+  missing_ = 0;
+  std::vector<ChunkRef> all;
+  const bool listed = persist(stop, [&] {
+    all.clear();
+    const auto add = [&](std::uint64_t, const ChunkRef& ref) {
+      if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "stopped");
+      all.push_back(ref);
+    };
+    for_each_chunk(reader_, plan_.whole->base(), add, Priority::kReadahead);
+  });
+  if (!listed) return;
+  std::vector<ChunkRef> absent;
+  std::copy_if(all.begin(), all.end(), std::back_inserter(absent),
+               [&](const ChunkRef& ref) { return !plan_.is_here(ref.cid); });
+  note([&](FillProgress& progress) {
+    progress.whole = all.size();
+    progress.whole_here = all.size() - absent.size();
+  });
+  for_each(absent.size(), stop, [&](std::size_t i) {
+    bring(absent[i], stop);
+    note([](FillProgress& progress) { ++progress.whole_here; });
+  });
+  if (stop.stop_requested() || missing_ > 0) return;
+  note([](FillProgress& progress) { progress.complete_since = wall_now(); });
+}
+
+void ChunkFill::run(const std::stop_token& stop) {
+  try {
+    bring_pack(stop);
+    bring_order(stop);
+    if (plan_.whole) bring_whole(stop);
+  } catch (const std::exception& error) {
+    if (!stop.stop_requested()) log::warn("fetching ahead has ended: {}", error.what());
+  }
+}
+
+}  // namespace isr

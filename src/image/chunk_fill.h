@@ -1,0 +1,75 @@
+#pragma once
+
+#include <condition_variable>
+#include <optional>
+#include <thread>
+
+#include "base/clock.h"
+#include "image/image.h"
+
+namespace isr {
+
+/// What to bring here, in this order.
+struct FillPlan {
+  struct Place {
+    std::shared_ptr<const Image> image;
+    std::uint64_t chunk = 0;
+  };
+  std::shared_ptr<HotPages> pack;           ///< all of it; may be null
+  std::vector<Place> order;                 ///< then these
+  std::shared_ptr<const Image> whole;       ///< then every chunk of its base; may be null
+  std::function<bool(const Cid&)> is_here;  ///< in a store of this host
+  std::function<void()> on_order_here;      ///< called once, when the order's chunks are here; may be empty
+};
+
+struct FillProgress {
+  std::uint64_t pack_bytes = 0, pack_bytes_here = 0;  ///< as objects
+  std::size_t order = 0, order_here = 0;              ///< chunks; those that cannot be had count as here
+  std::optional<std::size_t> whole;                   ///< chunks of `whole` that are not zero, once they were counted
+  std::size_t whole_here = 0;
+  std::optional<WallTime> complete_since;  ///< every chunk of `whole` is here
+  bool pack_done = false;                  ///< here, as far as it can be had
+  bool order_done = false;                 ///< the same of the order
+  bool waiting = false;                    ///< for the repository to come back
+};
+
+/// Fetches chunks that nobody asked for yet, behind those that a guest waits for, so that later
+/// reads find them here. Waits and goes on when the repository cannot be reached. What is damaged
+/// there is logged and left to the guest's own read.
+/// Threads: start() begins threads of its own, the destructor ends them.
+class ChunkFill {
+ public:
+  /// The reader must outlive it.
+  ChunkFill(ChunkReader& reader, FillPlan plan);
+  ~ChunkFill();
+  ChunkFill(const ChunkFill&) = delete;
+  ChunkFill& operator=(const ChunkFill&) = delete;
+
+  void start();
+  /// Lets go of what is under way; returns at once.
+  void request_stop();
+  FillProgress progress() const;
+  /// Returns when the pack is done, or after the time-out, or on stop; `report` is told now and then.
+  void wait_for_pack(std::chrono::milliseconds timeout, const std::stop_token& stop,
+                     const std::function<void(const FillProgress&)>& report) const;
+
+ private:
+  void run(const std::stop_token& stop);
+  void bring_pack(const std::stop_token& stop);
+  void bring_order(const std::stop_token& stop);
+  void bring_whole(const std::stop_token& stop);
+  void for_each(std::size_t count, const std::stop_token& stop, const std::function<void(std::size_t)>& body);
+  bool persist(const std::stop_token& stop, const std::function<void()>& body);
+  void bring(const ChunkRef& ref, const std::stop_token& stop);
+  template <class Change>
+  void note(Change change);
+
+  ChunkReader& reader_;
+  FillPlan plan_;
+  Sync<FillProgress> progress_;
+  mutable std::condition_variable_any changed_;
+  std::atomic<std::size_t> missing_{0};
+  std::jthread thread_;
+};
+
+}  // namespace isr
