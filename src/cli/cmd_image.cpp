@@ -138,8 +138,7 @@ int run_create(CommandContext& context, const ImportOptions& options) {
 
 const VersionImage& choose_disk(const ParcelVersion& version, const std::string& wanted) {
   for (const VersionImage& image : version.images) {
-    const bool disk = image.role != ImageRole::kMemory && image.role != ImageRole::kDevice;
-    if (wanted.empty() ? disk : image.name == wanted) return image;
+    if (wanted.empty() ? is_disk(image.role) : image.name == wanted) return image;
   }
   throw Error(ErrorKind::kNotFound, fmt::format("there is no image called {}", wanted));
 }

@@ -60,8 +60,14 @@ void register_run(App& app) {
   auto resume = std::make_shared<RunOptions>();
   Command& resume_command = app.command(Group::kEveryday, "resume", "check out if needed, then continue where it was");
   add_run_flags(resume_command, *resume);
-  resume_command.example("isr resume work", "continue the newest version of work")
+  resume_command
+      .choice("--prefetch", resume->prefetch, {"none", "ws", "all"},
+              "fetch ahead of the guest: nothing, what it read first the last time, all of its memory (all)")
+      .example("isr resume work", "continue the newest version of work")
       .example("isr resume work -r 3", "continue version 3")
+      .note(
+          "What the machine reads first comes before it runs, the rest behind it; isr stat says when all of its "
+          "memory is here.")
       .note("Without saved memory, after a stop or a crash, the parcel boots from its disks.")
       .exit_codes({0, 10, 11, 12, 13, 15, 16, 19})
       .run([resume](CommandContext& context) { return run_vm(context, *resume, false); });
@@ -85,6 +91,9 @@ void register_run(App& app) {
       .example("isr suspend work", "now it can be resumed anywhere")
       .example("isr suspend work --no-upload", "at once, without the network")
       .note("Interrupted and run again, it goes on. Nothing changed: no new version.")
+      .note(
+          "While it uploads, a copy of the machine runs a second more, unseen and without a network, to learn what a "
+          "resume reads first. isr config set suspend.rehearsal false turns that off.")
       .exit_codes({0, 13, 16, 17, 18})
       .run([suspend](CommandContext& context) { return run_suspend(context, *suspend); });
 

@@ -105,6 +105,32 @@ int run_rollback(CommandContext& context, const std::string& name) {
   return 0;
 }
 
+/// How much of a continued guest's memory is on this host.
+void print_memory(const Output& out, const json& status) {
+  if (!status.contains("fetching_ahead")) return;
+  const json& ahead = status.at("fetching_ahead");
+  const auto of = [](const json& object, const char* key) { return object.value(key, std::uint64_t{0}); };
+  const std::string_view waits = ahead.value("waiting", false) ? "; waiting for the repository" : "";
+  if (of(ahead, "order_chunks_here") < of(ahead, "order_chunks")) {
+    out.line(fmt::format("MEMORY   fetching what it reads first: {} of {}{}",
+                         format_size(of(ahead, "order_chunks_here") * kChunkSize),
+                         format_size(of(ahead, "order_chunks") * kChunkSize), waits));
+    return;
+  }
+  if (!status.contains("memory")) return;
+  const json& memory = status.at("memory");
+  const std::uint64_t all = of(memory, "chunks");
+  const std::uint64_t here = of(memory, "chunks_here");
+  const auto safe_since = from_rfc3339(memory.value("offline_safe_since", ""));
+  if (safe_since) {
+    out.line(fmt::format("MEMORY   100% here, {}; offline-safe since {}", format_size(all * kChunkSize),
+                         describe_when(*safe_since, wall_now())));
+  } else {
+    out.line(fmt::format("MEMORY   {}% here, {} of {}{}", all == 0 ? 100 : here * 100 / all,
+                         format_size(here * kChunkSize), format_size(all * kChunkSize), waits));
+  }
+}
+
 void print_status(CommandContext& context, const std::string& name, const json& status) {
   const auto number = [&](const char* key) { return status.value(key, std::uint64_t{0}); };
   const auto& out = context.out;
@@ -131,11 +157,17 @@ void print_status(CommandContext& context, const std::string& name, const json& 
     if (vm.value("guest_panicked", false))
       out.line("         the guest's kernel has panicked; isr console shows what it said");
   }
+  print_memory(out, status);
   const json& sources = status.at("sources");
-  out.line(fmt::format("READS    cache {}, repository {} ({})", sources.value("cache_hits", std::uint64_t{0}),
+  out.line(fmt::format("READS    cache {}, repository {} ({}), of which the guest waited for {}",
+                       sources.value("cache_hits", std::uint64_t{0}),
                        sources.value("repository_fetches", std::uint64_t{0}),
-                       format_size(sources.value("repository_bytes", std::uint64_t{0}))));
-  if (sources.value("waiting", std::uint64_t{0}) > 0) out.line("WAITING  for the repository, which cannot be reached");
+                       format_size(sources.value("repository_bytes", std::uint64_t{0})),
+                       sources.value("guest_fetches", std::uint64_t{0})));
+  if (sources.value("waiting", std::uint64_t{0}) > 0) {
+    out.line(fmt::format("WAITING  for the repository, which cannot be reached: {}",
+                         printable(sources.value("waiting_for", ""))));
+  }
   if (status.value("lock_lost", false)) out.line("LOCK     taken over by another host; a suspend here becomes a fork");
   if (const std::string event = status.value("last_event", ""); !event.empty()) out.line("LAST     " + event);
 }

@@ -122,6 +122,7 @@ fs::path require_session(const OpenParcel& parcel) {
 json ask_daemon(CommandContext& context, const fs::path& socket, const json& request, const std::string& title) {
   Progress progress(context.out, title);
   json limited = request;
+  limited["rehearsal"] = context.config().get_bool("suspend.rehearsal");
   limited["upload_limit"] = context.config().get_bytes("upload.limit");  // of this command, not of the daemon's start
   return control_request(
       socket, limited,
@@ -190,6 +191,7 @@ int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
       {"command", fresh ? "start" : "resume"},
       {"network", !options.no_network},
       {"accelerator", options.accelerator.empty() ? context.config().get("vm.accelerator") : options.accelerator}};
+  if (!fresh) request["prefetch"] = options.prefetch;
   if (cdrom) request["cdrom"] = cdrom->string();
   json result;
   try {
@@ -216,6 +218,9 @@ int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
   }
   context.out.note(
       fmt::format("accelerator {}: {}", result.value("accelerator", ""), result.value("accelerator_reason", "")));
+  if (result.value("fetches_memory", false)) {
+    context.out.note(fmt::format("its memory is being fetched; isr stat {} says when it is safe offline", name));
+  }
   context.out.line(
       fmt::format("Running after {:.1f} s. Screen: isr view {}   console: isr console {}", seconds, name, name));
   return 0;

@@ -13,6 +13,7 @@ struct RunOptions {
   std::string accelerator;  ///< "" as configured
   bool no_network = false;
   bool take_lock = false;
+  std::string prefetch = "all";      ///< of resume
   std::optional<std::string> cdrom;  ///< of start: an image to insert, or "none"
 };
 void add_run_flags(Command& command, RunOptions& options);

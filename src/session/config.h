@@ -34,6 +34,8 @@ struct RepositoryEntry {
 ///     accelerator = "auto"      # kvm, tcg
 ///     memory = "auto"           # private; shared: slower, but never in the host's swap. auto: private
 ///                               # unless the host swaps to a disk that is not encrypted
+///     [suspend]
+///     rehearsal = true          # run what was suspended for a second more, to know what a resume needs first
 ///     [upload]
 ///     limit = "0"               # bytes per second
 ///     [password]

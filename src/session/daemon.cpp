@@ -15,6 +15,7 @@
 #include "session/background.h"
 #include "session/control.h"
 #include "session/machine.h"
+#include "session/rehearsal.h"
 #include "session/text.h"
 
 namespace isr {
@@ -40,6 +41,7 @@ class Daemon {
         machine_(session_, paths_, parcel_.name, parcel_.id) {}
 
   void run() {
+    Rehearsal::clean_up(paths_, parcel_.id);
     machine_.mount_disks();
     *last_status_lock() = full_status();
     auto server = start_control_server(control_socket(paths_, parcel_.id),
@@ -69,14 +71,16 @@ class Daemon {
       ~Done() { daemon.busy_with(""); }
     } done{*this};
     account_.upload_limit = request.value("upload_limit", std::uint64_t{0});
-    json result = run_command(command, request, reply);
+    rehearses_ = request.value("rehearsal", true);
+    json result = run_command(command, request, reply, stop);
     *last_status_lock() = full_status();
     return result;
   }
 
-  json run_command(const std::string& command, const json& request, const ControlReply& reply) {
-    if (command == "start") return start(request, true);
-    if (command == "resume") return start(request, false);
+  json run_command(const std::string& command, const json& request, const ControlReply& reply,
+                   const std::stop_token& stop_token) {
+    if (command == "start") return start(request, reply, stop_token, true);
+    if (command == "resume") return start(request, reply, stop_token, false);
     if (command == "suspend") return suspend(request, reply);
     if (command == "stop") return stop(request, reply);
     if (command == "poweroff") return power_off();
@@ -87,16 +91,21 @@ class Daemon {
     throw Error(ErrorKind::kUsage, fmt::format("the daemon knows no command {}", command));
   }
 
-  json start(const json& request, bool fresh) {
+  json start(const json& request, const ControlReply& reply, const std::stop_token& stop, bool fresh) {
     BootOptions options;
     options.network = request.value("network", true);
     options.accelerator = request.value("accelerator", "auto");
     options.fresh = fresh;
+    options.prefetch = parse_prefetch(request.value("prefetch", "all"));
+    options.progress = progress_to(reply);
+    options.stop = stop;
     if (request.contains("cdrom")) options.cdrom = request.at("cdrom").get<std::string>();
     const bool resumed = machine_.start(options);
     return {{"resumed", resumed},
             {"accelerator", machine_.accelerator().name},
             {"accelerator_reason", machine_.accelerator().reason},
+            {"fetches_memory", resumed && options.prefetch == Prefetch::kAll},
+            {"boot_pack_pages", session_.boot_pack_pages()},
             {"mount", machine_.directory().string()}};
   }
 
@@ -167,20 +176,30 @@ class Daemon {
     options.memory = memory;
     options.message = message;
     options.paused = [this](const std::function<void()>& freeze) { machine_.paused(freeze); };
-    auto last = std::chrono::steady_clock::time_point{};
-    const PublishResult result =
-        publish_or_explain(options, [&](std::string_view step, std::uint64_t done, std::uint64_t total) {
-          const auto now = std::chrono::steady_clock::now();
-          if (done != total && now - last < kProgressPeriod) return;
-          last = now;
-          reply({{"type", "progress"}, {"step", step}, {"done", done}, {"total", total}});
-        });
+    std::optional<Rehearsal> rehearsal;
+    if (memory) {
+      guarded("rehearsing a resume", [&] {
+        if (rehearses_) rehearsal.emplace(session_, paths_, parcel_.name, parcel_.id);
+      });
+      options.boot_order = [&] { return rehearsal ? rehearsal->take() : BootOrder{}; };
+    }
+    const PublishResult result = publish_or_explain(options, progress_to(reply));
     return {{"version", result.version},
             {"unchanged", result.unchanged},
             {"fork", result.fork},
             {"uploaded", true},
             {"uploaded_bytes", result.uploaded_bytes},
             {"uploaded_objects", result.uploaded_objects}};
+  }
+
+  static ProgressFn progress_to(const ControlReply& reply) {
+    return [&reply, last = std::chrono::steady_clock::time_point{}](std::string_view step, std::uint64_t done,
+                                                                    std::uint64_t total) mutable {
+      const auto now = std::chrono::steady_clock::now();
+      if (done != total && now - last < kProgressPeriod) return;
+      last = now;
+      reply({{"type", "progress"}, {"step", step}, {"done", done}, {"total", total}});
+    };
   }
 
   /// Who is told only of an address that does not answer fears for his work.
@@ -357,7 +376,8 @@ class Daemon {
   Session session_;
   Machine machine_;
   std::timed_mutex operation_;
-  bool ended_ = false;  // guarded by operation_
+  bool ended_ = false;     // guarded by operation_
+  bool rehearses_ = true;  // the same
   std::atomic<bool> lock_lost_{false};
   Sync<std::string> busy_;
   Sync<std::string> last_event_;

@@ -13,7 +13,7 @@ namespace isr {
 ///   command      fields                            what happens
 ///   status       –                                 the answer of `isr stat --json`
 ///   start        network, accelerator              boots from the disks
-///   resume       network, accelerator              continues the suspended memory; without one, boots
+///   resume       network, accelerator, prefetch    continues the suspended memory; without one, boots
 ///   suspend      upload, message                   memory and disks kept, uploaded, published; the session ends
 ///   stop         timeout_s, kill, message          the guest shuts down; published; the session ends
 ///   poweroff     –                                 memory dropped, stays checked out

@@ -15,6 +15,7 @@ namespace {
 
 /// What a resumed guest needs to go on it touches in seconds; what it touches later comes in bulk.
 constexpr std::chrono::seconds kFirstTouches{10};
+constexpr std::chrono::minutes kLongestFirstTouches{2};
 constexpr const char* kMemoryFile = "memory.raw";
 
 std::string lower_name(const std::string& name) {
@@ -58,6 +59,24 @@ void write_pages(Image& image, std::uint64_t offset, ByteView bytes) {
 
 }  // namespace
 
+std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>& disks,
+                                       std::shared_ptr<Image> memory) {
+  std::vector<MountedFile> files;
+  for (const auto& disk : disks) files.push_back({disk->name() + ".raw", disk, false});
+  if (memory) files.push_back({kMemoryFile, std::move(memory), true});
+  return files;
+}
+
+VmFiles vm_files(const std::string& name, const std::vector<std::shared_ptr<Image>>& disks, const fs::path& mount) {
+  VmFiles files;
+  files.name = lower_name(name);
+  files.memory = mount / kMemoryFile;
+  for (const auto& disk : disks) {
+    files.disks.push_back({mount / (disk->name() + ".raw"), disk_serial(disk->name()), false});
+  }
+  return files;
+}
+
 std::optional<std::string> why_not_resumable(const VmSettings& vm, const VmStamp& stamp, const Paths& paths) {
   // Memory is loaded by the accelerator that saved it, or not at all.
   try {
@@ -85,9 +104,7 @@ Machine::~Machine() {
 }
 
 void Machine::mount(std::shared_ptr<Image> memory) {
-  std::vector<MountedFile> files;
-  for (const auto& disk : session_.disks()) files.push_back({disk->name() + ".raw", disk, false});
-  if (memory) files.push_back({kMemoryFile, std::move(memory), true});
+  std::vector<MountedFile> files = mounted_files(session_.disks(), std::move(memory));
   runtime_directory(paths_);
   // A dead mount of a daemon that was killed stands in the way of making the directory, too.
   if (is_dead_mount(mount_directory_)) isr::unmount(mount_directory_);
@@ -110,22 +127,16 @@ void Machine::unmount() {
   fs::remove(mount_directory_, ignored);
 }
 
-VmFiles Machine::vm_files(const BootOptions& options) const {
-  VmFiles files;
-  files.name = lower_name(name_);
-  files.memory = mount_directory_ / kMemoryFile;
-  for (const auto& disk : session_.disks()) {
-    files.disks.push_back({mount_directory_ / (disk->name() + ".raw"), disk_serial(disk->name()), false});
-  }
-  files.isolate_network = !options.network;
-  return files;
+QemuOptions qemu_options_in(const fs::path& run_directory, const Paths& paths) {
+  QemuOptions options;
+  make_private_directory(run_directory);
+  options.run_directory = run_directory;
+  options.private_memory = private_memory_allowed(Config::load(paths).get("vm.memory"));
+  return options;
 }
 
 QemuOptions Machine::qemu_options() const {
-  QemuOptions options;
-  make_private_directory(run_directory_);
-  options.run_directory = run_directory_;
-  options.private_memory = private_memory_allowed(Config::load(paths_).get("vm.memory"));
+  QemuOptions options = qemu_options_in(run_directory_, paths_);
   options.on_event = [name = name_](const VmEvent& event) {
     if (event.kind == VmEventKind::kIoError) log::error("{}: the guest is held: {}", name, event.detail);
     if (event.kind == VmEventKind::kGuestPanicked) log::warn("{}: the guest's kernel has panicked", name);
@@ -146,17 +157,21 @@ bool Machine::start(const BootOptions& options) {
                   {fmt::format("isr start {}    boots from its disks and drops the memory", name_)});
     }
     accelerator_.reason = "the one it was suspended with";
+    session_.prepare_resume(options.prefetch, options.progress, options.stop);
   }
   unmount();
   try {
     memory_ = session_.begin_memory(!resume);
+    if (resume) session_.begin_fill(options.prefetch);
     mount(memory_);
-    VmFiles files = vm_files(options);
+    VmFiles files = vm_files(name_, session_.disks(), mount_directory_);
+    files.isolate_network = !options.network;
     // A CD is never part of what was suspended: another image under a guest that has read from one would be damage.
     if (!resume) files.cdrom = options.cdrom;
     vm_ = resume ? Qemu::resume_paused(state.vm, files, accelerator_, qemu_options(), session_.device_state())
                  : Qemu::start_paused(state.vm, files, accelerator_, qemu_options());
     *console_.lock() = vm_->console();
+    if (resume) session_.wait_for_boot_pack(options.progress, options.stop);
     // From the first instruction on, the suspended memory no longer fits the disks.
     state.phase = SessionPhase::kRunning;
     session_.save_state();
@@ -191,6 +206,7 @@ void Machine::copy_changed_memory() {
 
 void Machine::suspend() {
   if (!running()) throw Error(ErrorKind::kVm, fmt::format("{} is not running", name_));
+  session_.end_fill();
   vm_->stop();
   try {
     const Bytes device_state = vm_->save_device_state();
@@ -205,7 +221,10 @@ void Machine::suspend() {
 }
 
 void Machine::read_around_if_due() {
-  if (!running() || !read_around_at_ || std::chrono::steady_clock::now() < *read_around_at_) return;
+  const auto now = std::chrono::steady_clock::now();
+  if (!running() || !read_around_at_ || now < *read_around_at_) return;
+  // While those pages still come one by one over a thin link, what lies around them would only hold them up.
+  if (session_.is_fetching_working_set() && now < *read_around_at_ + kLongestFirstTouches) return;
   read_around_at_.reset();
   vm_->memory().read_around();
 }

@@ -8,8 +8,11 @@ namespace isr {
 struct BootOptions {
   bool network = true;
   std::string accelerator = "auto";
-  bool fresh = false;             ///< boot from the disks even where suspended memory is there
-  std::optional<fs::path> cdrom;  ///< in the drive of a machine that boots; one that continues finds it empty
+  bool fresh = false;                  ///< boot from the disks even where suspended memory is there
+  std::optional<fs::path> cdrom;       ///< in the drive of a machine that boots; one that continues finds it empty
+  Prefetch prefetch = Prefetch::kAll;  ///< of one that continues
+  ProgressFn progress;
+  std::stop_token stop;  ///< until the guest runs
 };
 
 /// The session's mount and VM: what runs on its images.
@@ -24,7 +27,7 @@ class Machine {
   void mount_disks();
   void unmount();
   /// Boots, or continues suspended memory. Says whether it continued. After a
-  /// failure everything is as before. Error{kVm}.
+  /// failure everything is as before. Error{kVm}, {kCancelled}.
   bool start(const BootOptions& options);
   /// Memory, device state and disks are kept in the journal; the VM is gone. When
   /// it cannot be kept the VM goes on. Error{kVm} when none runs.
@@ -36,7 +39,8 @@ class Machine {
   /// Brings memory's image (of Session::begin_memory()) up to what the guest has, which must be paused. Fetches
   /// nothing. The machine can go on, and after a failure, too.
   void copy_changed_memory();
-  /// Some seconds after a resume page faults begin to read around. To be called a few times a second.
+  /// Once a resumed guest has had time to touch what it needs first, page faults begin to read around. To be called a
+  /// few times a second.
   void read_around_if_due();
   /// Of memory: what the guest changed that is not in its image.
   std::uint64_t changed_bytes_in_qemu() const;
@@ -59,7 +63,6 @@ class Machine {
  private:
   void mount(std::shared_ptr<Image> memory);
   void release_vm();
-  VmFiles vm_files(const BootOptions& options) const;
   QemuOptions qemu_options() const;
 
   Session& session_;
@@ -75,6 +78,12 @@ class Machine {
   Sync<std::shared_ptr<SerialConsole>> console_;
   Accelerator accelerator_;
 };
+
+/// The files of a mount, and what of them a VM called `name` gets.
+std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>& disks, std::shared_ptr<Image> memory);
+VmFiles vm_files(const std::string& name, const std::vector<std::shared_ptr<Image>>& disks, const fs::path& mount);
+/// As the settings say; makes the directory.
+QemuOptions qemu_options_in(const fs::path& run_directory, const Paths& paths);
 
 /// Why suspended memory of this version cannot be loaded on this host; nullopt
 /// when it can. Asks QEMU, downloads nothing.

@@ -20,15 +20,16 @@ using nlohmann::json;
 
 constexpr std::string_view kFormat = "isr1-version";
 constexpr std::size_t kMaxPayload = 256U << 10U;
-constexpr std::size_t kMaxImages = kMaxDisks + 2;  // and memory, device state
+constexpr std::size_t kMaxImages = kMaxDisks + 3;  // and memory, device state, boot pack
 constexpr std::size_t kMaxMessage = 4096;
 constexpr std::size_t kMaxCopyOf = 256;
 
-constexpr std::array<std::pair<ImageRole, std::string_view>, 5> kRoles = {{{ImageRole::kSystem, "system"},
+constexpr std::array<std::pair<ImageRole, std::string_view>, 6> kRoles = {{{ImageRole::kSystem, "system"},
                                                                            {ImageRole::kUser, "user"},
                                                                            {ImageRole::kEphemeral, "ephemeral"},
                                                                            {ImageRole::kMemory, "memory"},
-                                                                           {ImageRole::kDevice, "device"}}};
+                                                                           {ImageRole::kDevice, "device"},
+                                                                           {ImageRole::kBootPack, "bootpack"}}};
 
 [[noreturn]] void fail(std::string_view what) {
   throw Error(ErrorKind::kCorrupt, fmt::format("a version's description: {}", what));
@@ -67,11 +68,10 @@ bool is_image_name(std::string_view name) {
                      [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; });
 }
 
-/// "memory" and "device" are the names of these roles, and of no disk.
+/// "memory", "device" and "bootpack" are the names of these roles, and of no disk.
 bool name_fits_role(const VersionImage& image) {
-  const bool memory = image.role == ImageRole::kMemory;
-  const bool device = image.role == ImageRole::kDevice;
-  return memory == (image.name == "memory") && device == (image.name == "device");
+  const bool named_as_role = image.name == "memory" || image.name == "device" || image.name == "bootpack";
+  return is_disk(image.role) ? !named_as_role : image.name == to_name(image.role);
 }
 
 json image_to_json(const VersionImage& image) {
@@ -217,6 +217,7 @@ ParcelVersion open_version(const ParcelEntry& parcel, const Head& head) {
   if (memory != (version.find("device") != nullptr) || memory != version.stamp.has_value()) {
     fail("memory, device state and their stamp go together");
   }
+  if (!memory && version.find("bootpack") != nullptr) fail("a boot pack without memory");
   return version;
 }
 

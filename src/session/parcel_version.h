@@ -6,18 +6,22 @@
 
 namespace isr {
 
-enum class ImageRole { kSystem, kUser, kEphemeral, kMemory, kDevice };
+enum class ImageRole { kSystem, kUser, kEphemeral, kMemory, kDevice, kBootPack };
 std::string_view to_name(ImageRole role) noexcept;
+/// The guest has it as a disk.
+constexpr bool is_disk(ImageRole role) {
+  return role == ImageRole::kSystem || role == ImageRole::kUser || role == ImageRole::kEphemeral;
+}
 
 struct VersionImage {
-  std::string name;  ///< "disk", "memory", "device": the file is NAME.raw
+  std::string name;  ///< "disk", "memory", "device", "bootpack": the file is NAME.raw
   ImageRole role = ImageRole::kUser;
   TreeRoot tree;
 };
 
 /// What one version of a parcel is: the payload of its head, JSON; docs/formats/version.md.
 struct ParcelVersion {
-  std::vector<VersionImage> images;  ///< disks in order, then memory and device when suspended
+  std::vector<VersionImage> images;  ///< disks in order, then memory, device and perhaps a boot pack when suspended
   VmSettings vm;
   std::optional<VmStamp> stamp;  ///< of the memory image
   std::string message;

@@ -36,21 +36,13 @@ std::vector<SessionImage> number_images(const ParcelVersion& version) {
     images.push_back({static_cast<std::uint16_t>(images.size()), image, 0});
   };
   for (const VersionImage& image : version.images) {
-    if (image.role != ImageRole::kMemory && image.role != ImageRole::kDevice) add(image);
+    if (is_disk(image.role)) add(image);
   }
   const VersionImage* memory = version.find("memory");
   add(memory ? *memory : placeholder("memory", ImageRole::kMemory, version.vm.memory_bytes));
   const VersionImage* device = version.find("device");
   add(device ? *device : placeholder("device", ImageRole::kDevice, kNoDeviceState));
   return images;
-}
-
-std::shared_ptr<ChunkReader> make_reader(const StackParts& parts, SourceStats& stats, const Paths& paths,
-                                         const Config& config) {
-  ReaderOptions options;
-  options.link = &stats.link;
-  options.spill = {paths.cache, config.get_bytes("cache.decoded"), config.get_bytes("cache.min_free")};
-  return std::make_shared<ChunkReader>(open_stack(parts, stats), options);
 }
 
 /// A directory that end() began to delete.
@@ -112,14 +104,6 @@ void remove_directory(const fs::path& directory) {
 
 }  // namespace
 
-std::shared_ptr<PackStore> open_cache(const Paths& paths, const Config& config) {
-  PackStoreOptions options;
-  options.limit_bytes = config.get_bytes("cache.limit");
-  options.min_free_bytes = config.get_bytes("cache.min_free");
-  make_private_directory(paths.cache);
-  return open_pack_store(paths.cache / "objects", options);
-}
-
 void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode, std::optional<std::uint64_t> n,
                      const std::optional<std::string>& steal_reason) {
   const fs::path directory = account.parcel_directory(parcel);
@@ -176,7 +160,8 @@ Session::Session(Account& account, const ParcelEntry& parcel)
   parts.cache = cache_;
   // Offline, reads go on asking: they find the repository when it comes back.
   parts.repository = account.offline() ? make_lazy_store(account.entry.url, account.store_options) : account.store;
-  parts.unreachable = config.get("read.unreachable") == "wait" ? Unreachable::kWait : Unreachable::kFail;
+  waits_ = config.get("read.unreachable") == "wait";
+  parts.unreachable = waits_ ? Unreachable::kWait : Unreachable::kFail;
   reader_ = make_reader(parts, source_stats_, account.paths, config);
   resolve_pending();
   open_parts();
@@ -240,9 +225,7 @@ std::shared_ptr<Image> Session::image(std::string_view name) const { return part
 std::vector<std::shared_ptr<Image>> Session::disks() const {
   std::vector<std::shared_ptr<Image>> disks;
   for (const SessionImage& image : state_.images) {
-    if (image.image.role != ImageRole::kMemory && image.image.role != ImageRole::kDevice) {
-      disks.push_back(part(image.image.name).image);
-    }
+    if (is_disk(image.image.role)) disks.push_back(part(image.image.name).image);
   }
   return disks;
 }
@@ -271,15 +254,19 @@ std::shared_ptr<Image> Session::begin_memory(bool fresh) {
   Part& memory = part("memory");
   scratch_ = make_scratch_overlay(directory_, memory.image->size(), memory.overlay);
   memory_image_ = std::make_shared<Image>("memory", state_.find("memory")->image.tree, reader_, scratch_);
+  attach_boot_pack();
   return memory_image_;
 }
 
 void Session::abandon_memory() {
+  end_fill();
+  detach_boot_pack();
   memory_image_.reset();
   scratch_.reset();
 }
 
 void Session::keep_memory(const VmStamp& stamp, ByteView device_state) {
+  detach_boot_pack();  // what is read from here on is no guest's
   Part& memory = part("memory");
   settle_memory(seal_context(), *memory_image_, *scratch_, *memory.overlay, *journal_);
   Part& device = part("device");
@@ -354,7 +341,10 @@ void Session::go_online() {
   }
 }
 
-void Session::cancel() { reader_->cancel(); }
+void Session::cancel() {
+  if (const auto fill = *fill_.lock()) fill->request_stop();
+  reader_->cancel();
+}
 
 bool Session::dirty() const {
   return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->overlay->is_dirty(); });
@@ -380,38 +370,29 @@ nlohmann::json Session::stats() const {
                       {"reads", counters.reads.load()},
                       {"writes", counters.writes.load()},
                       {"flushes", counters.flushes.load()},
+                      {"hot_pages", counters.hot_pages.load()},
                       {"read_errors", counters.read_errors.load()}});
   }
-  return {{"schema", 1},
-          {"parcel", state_.parcel_name},
-          {"version", state_.base},
-          {"phase", to_name(state_.phase)},
-          {"since", to_rfc3339(state_.since)},
-          {"changed_bytes", changed * kChunkSize},
-          {"journal_bytes", journal_->size_bytes()},
-          {"images", images},
-          {"sources",
-           {{"cache_hits", source_stats_.cache_hits.load()},
-            {"settled_hits", source_stats_.settled_hits.load()},
-            {"repository_fetches", source_stats_.repository_fetches.load()},
-            {"repository_bytes", source_stats_.repository_bytes.load()},
-            {"corrupt_refused", source_stats_.corrupt_refused.load()},
-            {"waiting", source_stats_.waiting.load()}}},
-          {"uploaded_bytes", upload_counters_.bytes.load()}};
-}
-
-VersionReader::VersionReader(Account& account, Unreachable unreachable) {
-  const Config config = Config::load(account.paths);
-  cache = open_cache(account.paths, config);
-  StackParts parts;
-  parts.cache = cache;
-  parts.repository = account.store;
-  parts.unreachable = unreachable;
-  reader = make_reader(parts, stats, account.paths, config);
-}
-
-std::shared_ptr<Image> VersionReader::open(const VersionImage& image) {
-  return std::make_shared<Image>(image.name, image.tree, reader, nullptr);
+  json out{{"schema", 1},
+           {"parcel", state_.parcel_name},
+           {"version", state_.base},
+           {"phase", to_name(state_.phase)},
+           {"since", to_rfc3339(state_.since)},
+           {"changed_bytes", changed * kChunkSize},
+           {"journal_bytes", journal_->size_bytes()},
+           {"images", images},
+           {"sources",
+            {{"cache_hits", source_stats_.cache_hits.load()},
+             {"settled_hits", source_stats_.settled_hits.load()},
+             {"repository_fetches", source_stats_.repository_fetches.load()},
+             {"repository_bytes", source_stats_.repository_bytes.load()},
+             {"guest_fetches", source_stats_.guest_fetches.load()},
+             {"corrupt_refused", source_stats_.corrupt_refused.load()},
+             {"waiting", source_stats_.waiting.load()},
+             {"waiting_for", *source_stats_.waiting_for.lock()}}},
+           {"uploaded_bytes", upload_counters_.bytes.load()}};
+  add_boot_stats(out);
+  return out;
 }
 
 }  // namespace isr

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "fusefs/mount.h"
+#include "image/chunk_fill.h"
 #include "image/settle_policy.h"
 #include "image/snapshot.h"
 #include "image/uploader.h"
@@ -21,6 +22,23 @@ struct PublishResult {
 };
 /// done and total in bytes; total may grow.
 using ProgressFn = std::function<void(std::string_view step, std::uint64_t done, std::uint64_t total)>;
+
+/// What is fetched that a guest which continues has not asked for yet.
+enum class Prefetch {
+  kNone,        ///< nothing
+  kWorkingSet,  ///< the boot pack before it runs, then the chunks that were read first the last time
+  kAll,         ///< and then the rest of its memory
+};
+/// "none", "ws", "all". Error{kUsage}.
+Prefetch parse_prefetch(std::string_view text);
+
+/// Images over what a suspended session has kept, for a VM whose writes nobody wants. What is not on
+/// this host cannot be read: Error{kOffline}. Must not outlive the session.
+struct RehearsalImages {
+  std::vector<std::shared_ptr<Image>> disks;
+  std::shared_ptr<Image> memory;
+  std::shared_ptr<FirstTouches> touches;  ///< of all of them
+};
 
 /// A parcel checked out on this host: its journal, its images, its base. Used by
 /// the session daemon (which adds the mount and the VM) and by commands that
@@ -49,6 +67,21 @@ class Session {
   std::shared_ptr<Image> image(std::string_view name) const;
   std::vector<std::shared_ptr<Image>> disks() const;
 
+  /// Fetches what a resume needs before it begins: the device state, waiting for the repository if
+  /// it must, and the boot pack when that can be had. Error{kCancelled} on stop.
+  void prepare_resume(Prefetch prefetch, const ProgressFn& progress, const std::stop_token& stop);
+  /// After begin_memory(): fetches ahead of the guest, until end_fill() or abandon_memory().
+  void begin_fill(Prefetch prefetch);
+  void end_fill();
+  /// Before the guest runs: gives the boot pack some seconds to come. Error{kCancelled} on stop.
+  void wait_for_boot_pack(const ProgressFn& progress, const std::stop_token& stop) const;
+  /// Pages that the boot pack of this run had ready.
+  std::uint64_t boot_pack_pages() const noexcept { return boot_pack_pages_; }
+  /// What the guest reads first is still on its way.
+  bool is_fetching_working_set() const;
+  /// Of suspended memory that was never published: what a rehearsal runs on. nullopt when there is none.
+  std::optional<RehearsalImages> rehearsal_images();
+
   /// Begins fresh memory (all zeros) of vm.memory_bytes, or opens the suspended one,
   /// under a scratch layer. Returns the image to mount as memory.raw.
   std::shared_ptr<Image> begin_memory(bool fresh);
@@ -68,6 +101,8 @@ class Session {
     bool memory = false;
     std::string message;
     std::string copy_of;  ///< of a rollback: published even when nothing differs
+    /// What a resume will read first; asked once the rest is uploaded. Without pages: from what this session noted.
+    std::function<BootOrder()> boot_order;
     std::function<void(const std::function<void()>& freeze)> paused;
   };
   PublishResult publish(const PublishOptions& options, const ProgressFn& progress);
@@ -102,7 +137,21 @@ class Session {
   void void_records(Part& part, const TreeRoot& base);
   SealContext seal_context();
   void freeze_and_seal(const PublishOptions& options, Publication& publication);
-  void upload(const Publication& publication, const ProgressFn& progress);
+  Presence begin_upload();
+  void upload(const std::map<Cid, std::uint32_t>& objects, Presence presence, std::string_view step,
+              const ProgressFn& progress);
+  std::vector<std::string> boot_image_names() const;
+  bool is_here(const Cid& cid) const;
+  void fetch_device_state(const ProgressFn& progress, const std::stop_token& stop);
+  void open_boot_pack(const std::stop_token& stop);
+  void attach_boot_pack();
+  void detach_boot_pack();
+  std::shared_ptr<Image> boot_image(const std::string& name) const;
+  void add_boot_pack(const PublishOptions& options, Publication& publication, const ProgressFn& progress);
+  Bytes make_boot_pack(BootOrder order, const Publication& publication) const;
+  TreeRoot seal_boot_pack(ByteView bytes, std::map<Cid, std::uint32_t>& objects);
+  std::shared_ptr<ChunkReader> local_reader() const;
+  void add_boot_stats(nlohmann::json& out) const;
   void commit(const Publication& publication, PublishResult& result);
   void adopt(const Publication& publication, const StoredHead& head);
   void empty_settled(const std::map<Cid, std::uint32_t>& published);
@@ -115,6 +164,7 @@ class Session {
   SessionState state_;
   SourceStats source_stats_;
   UploadCounters upload_counters_;
+  mutable SourceStats local_stats_;  ///< of readers that ask no repository
   std::shared_ptr<PackStore> settled_;
   std::shared_ptr<PackStore> cache_;
   std::shared_ptr<ChunkReader> reader_;
@@ -123,6 +173,11 @@ class Session {
   std::vector<std::unique_ptr<Part>> parts_;
   std::shared_ptr<ScratchOverlay> scratch_;
   std::shared_ptr<Image> memory_image_;
+  bool waits_ = true;                      ///< for a repository that cannot be reached
+  std::shared_ptr<HotPages> boot_pack_;    ///< of the resume that is going on
+  std::shared_ptr<FirstTouches> touches_;  ///< since this session's last start or resume
+  std::uint64_t boot_pack_pages_ = 0;
+  mutable Sync<std::shared_ptr<ChunkFill>> fill_;  ///< last: it uses the rest
 };
 
 /// The reading side of any version of a parcel, without a session: mount, export, check.

@@ -4,12 +4,25 @@
 
 namespace isr {
 
+/// With what is configured on this host. stats must outlive it.
+std::shared_ptr<ChunkReader> make_reader(const StackParts& parts, SourceStats& stats, const Paths& paths,
+                                         const Config& config);
+
 /// An image of a session with the overlay that its changes stand in.
 struct Session::Part {
   std::uint16_t number = 0;
   std::string name;
   std::shared_ptr<JournalOverlay> overlay;
   std::shared_ptr<Image> image;
+};
+
+struct Session::Publication {
+  ParcelVersion version;
+  std::map<Cid, std::uint32_t> objects;  ///< with their length
+  std::map<std::uint16_t, std::uint64_t> void_below;
+  std::vector<Part*> parts;
+  std::chrono::duration<double> upload_time{0};  ///< of the objects, without a boot pack
+  std::uint64_t upload_bytes = 0;                ///< the same
 };
 
 }  // namespace isr

@@ -18,20 +18,18 @@ bool same_tree(const VersionImage* a, const VersionImage* b) {
   return a->tree.size == b->tree.size && a->tree.root == b->tree.root;
 }
 
+/// The same machine; what helps to resume it is not part of it.
 bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
-  return a.images.size() == b.images.size() &&
-         std::all_of(a.images.begin(), a.images.end(),
-                     [&](const VersionImage& image) { return same_tree(&image, b.find(image.name)); });
+  const auto is_in = [](const ParcelVersion& in) {
+    return [&in](const VersionImage& image) {
+      return image.role == ImageRole::kBootPack || same_tree(&image, in.find(image.name));
+    };
+  };
+  return std::all_of(a.images.begin(), a.images.end(), is_in(b)) &&
+         std::all_of(b.images.begin(), b.images.end(), is_in(a));
 }
 
 }  // namespace
-
-struct Session::Publication {
-  ParcelVersion version;
-  std::map<Cid, std::uint32_t> objects;  ///< with their length
-  std::map<std::uint16_t, std::uint64_t> void_below;
-  std::vector<Part*> parts;
-};
 
 /// Before the replay: when a publish that a crash interrupted did happen, what it covers is void.
 void Session::resolve_pending() {
@@ -58,8 +56,7 @@ void Session::resolve_pending() {
 
 void Session::freeze_and_seal(const PublishOptions& options, Publication& publication) {
   for (const SessionImage& image : state_.images) {
-    const bool belongs_to_memory = image.image.role == ImageRole::kMemory || image.image.role == ImageRole::kDevice;
-    if (!belongs_to_memory || options.memory) publication.parts.push_back(&part(image.image.name));
+    if (is_disk(image.image.role) || options.memory) publication.parts.push_back(&part(image.image.name));
   }
   const auto freeze = [&] {
     for (Part* part : publication.parts) publication.void_below[part->number] = part->overlay->freeze();
@@ -83,18 +80,22 @@ void Session::freeze_and_seal(const PublishOptions& options, Publication& public
   publication.version.copy_of = options.copy_of;
 }
 
-void Session::upload(const Publication& publication, const ProgressFn& progress) {
-  const bool again = state_.upload_begun;
-  if (!again) {
-    state_.upload_begun = true;
-    save_state();
-  }
+/// After an interruption most objects were sent before it.
+Presence Session::begin_upload() {
+  if (state_.upload_begun) return Presence::kLikely;
+  state_.upload_begun = true;
+  save_state();
+  return Presence::kUnknown;
+}
+
+void Session::upload(const std::map<Cid, std::uint32_t>& objects, Presence presence, std::string_view step,
+                     const ProgressFn& progress) {
   Uploader uploader(account_.store, {.bytes_per_second = account_.upload_limit}, upload_counters_);
   std::uint64_t total = 0;
-  for (const auto& [cid, length] : publication.objects) total += length;
+  for (const auto& [cid, length] : objects) total += length;
   std::uint64_t done = 0;
-  for (const auto& [object_cid, length] : publication.objects) {
-    if (progress) progress("upload", done, total);
+  for (const auto& [object_cid, length] : objects) {
+    if (progress) progress(step, done, total);
     done += length;
     const Cid cid = object_cid;
     const auto load = [this, cid] {
@@ -109,11 +110,10 @@ void Session::upload(const Publication& publication, const ProgressFn& progress)
       }
       return std::move(*object);
     };
-    // After an interruption most of them were sent before it.
-    uploader.put_later(cid, length, load, again ? Presence::kLikely : Presence::kUnknown);
+    uploader.put_later(cid, length, load, presence);
   }
   uploader.finish();  // every put was answered "created" or "exists": all are present
-  if (progress) progress("upload", total, total);
+  if (progress) progress(step, total, total);
 }
 
 void Session::adopt(const Publication& publication, const StoredHead& head) {
@@ -214,7 +214,11 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
       result.unchanged = true;
       result.version = state_.base;
     } else {
-      upload(publication, progress);
+      const auto began = std::chrono::steady_clock::now();
+      upload(publication.objects, begin_upload(), "upload", progress);
+      publication.upload_time = std::chrono::steady_clock::now() - began;
+      publication.upload_bytes = upload_counters_.bytes - bytes_before;
+      add_boot_pack(options, publication, progress);
       publication.version.added_bytes = upload_counters_.bytes - bytes_before;
       commit(publication, result);
     }

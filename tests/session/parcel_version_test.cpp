@@ -82,13 +82,31 @@ TEST_CASE("a version's description with anything unexpected is refused", "[sessi
   CHECK(parsing(std::string(100'000, '[')) == ErrorKind::kCorrupt);
 }
 
-TEST_CASE("a version has 1 to 10 images", "[session]") {
+TEST_CASE("a version with a boot pack has exactly the bytes of its golden file", "[session]") {
+  const Bytes golden = read_file(std::string(ISR_GOLDEN_DIR) + "/version/v1-boot-pack", 65536);
+  ParcelVersion version = suspended_version();
+  version.images.push_back({"bootpack", ImageRole::kBootPack, {4'100'096, reference(0x40)}});
+  CHECK((encode_version(version) == golden));
+  REQUIRE(parse_version(golden).find("bootpack") != nullptr);
+  CHECK((parse_version(golden).find("bootpack")->role == ImageRole::kBootPack));
+}
+
+TEST_CASE("a boot pack has its own name, and no disk has that", "[session]") {
+  for (const auto& [name, role] : {std::pair("bootpack", ImageRole::kUser), std::pair("pack", ImageRole::kBootPack),
+                                   std::pair("device", ImageRole::kBootPack)}) {
+    ParcelVersion version;
+    version.images.push_back({name, role, {4096, {}}});
+    CHECK(kind_thrown([&] { parse_version(encode_version(version)); }) == ErrorKind::kCorrupt);
+  }
+}
+
+TEST_CASE("a version has 1 to 11 images", "[session]") {
   ParcelVersion version;
   CHECK(kind_thrown([&] { parse_version(encode_version(version)); }) == ErrorKind::kCorrupt);
-  for (int i = 0; i < 11; ++i) version.images.push_back({"disk" + std::to_string(i), ImageRole::kUser, {4096, {}}});
+  for (int i = 0; i < 12; ++i) version.images.push_back({"disk" + std::to_string(i), ImageRole::kUser, {4096, {}}});
   CHECK(kind_thrown([&] { parse_version(encode_version(version)); }) == ErrorKind::kCorrupt);
   version.images.pop_back();
-  CHECK(parse_version(encode_version(version)).images.size() == 10);
+  CHECK(parse_version(encode_version(version)).images.size() == 11);
 }
 
 TEST_CASE("a message that is no UTF-8 is kept readable, and one that is too long refused", "[session]") {

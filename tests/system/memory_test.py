@@ -32,10 +32,10 @@ def end_daemon(host):
     support.wait_until(lambda: not pathlib.Path(f"/proc/{pid}").exists(), "the daemon ends")
 
 
-def begin(host, command, way):
+def begin(host, command, way, *flags):
     """Starts or resumes with memory mapped so; returns the console."""
     host.variables["ISR_VM_MEMORY"] = way
-    host.run(command, "work")
+    host.run(command, "work", *flags)
     expect_equal(host.stat("work")["vm"]["memory"], way, "the mapping that stat shows")
     wanted = {"shared": ["rw-s"], "private": ["rw-p"] if command == "resume" else []}[way]
     expect_equal(mapping_in_force(host), wanted, f"QEMU's mappings of memory.raw after {command}")
@@ -77,7 +77,7 @@ def test_a_suspend_fetches_nothing_that_the_guest_did_not_touch(world):
     console = begin(a, "start", "private")
     console.wait(r"TICK \d+")
     a.run("suspend", "work")
-    console = begin(b, "resume", "private")
+    console = begin(b, "resume", "private", "--prefetch", "none")
     console.wait(r"TICK \d+")
     b.run("suspend", "work", "--no-upload")
     fetched = b.stat("work")["sources"]["repository_bytes"]

@@ -1,0 +1,37 @@
+// Reading what is stored: the cache of this host, then the repository.
+
+#include "session/session_part.h"
+
+namespace isr {
+
+std::shared_ptr<PackStore> open_cache(const Paths& paths, const Config& config) {
+  PackStoreOptions options;
+  options.limit_bytes = config.get_bytes("cache.limit");
+  options.min_free_bytes = config.get_bytes("cache.min_free");
+  make_private_directory(paths.cache);
+  return open_pack_store(paths.cache / "objects", options);
+}
+
+std::shared_ptr<ChunkReader> make_reader(const StackParts& parts, SourceStats& stats, const Paths& paths,
+                                         const Config& config) {
+  ReaderOptions options;
+  options.link = &stats.link;
+  options.spill = {paths.cache, config.get_bytes("cache.decoded"), config.get_bytes("cache.min_free")};
+  return std::make_shared<ChunkReader>(open_stack(parts, stats), options);
+}
+
+VersionReader::VersionReader(Account& account, Unreachable unreachable) {
+  const Config config = Config::load(account.paths);
+  cache = open_cache(account.paths, config);
+  StackParts parts;
+  parts.cache = cache;
+  parts.repository = account.store;
+  parts.unreachable = unreachable;
+  reader = make_reader(parts, stats, account.paths, config);
+}
+
+std::shared_ptr<Image> VersionReader::open(const VersionImage& image) {
+  return std::make_shared<Image>(image.name, image.tree, reader, nullptr);
+}
+
+}  // namespace isr
