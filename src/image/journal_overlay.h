@@ -6,15 +6,9 @@
 #include <span>
 
 #include "image/extent_map.h"
-#include "image/tree.h"
+#include "image/frozen_changes.h"
 
 namespace isr {
-
-/// Chunks by number, and runs of chunks that became all zero; the two do not overlap.
-struct DirtyChunks {
-  std::set<std::uint64_t> chunks;
-  std::vector<ChunkRun> zeros;
-};
 
 /// The overlay of a disk (or of suspended memory): its writes stand in the
 /// session's journal. Two layers: the active one takes writes; a snapshot freezes
@@ -25,7 +19,7 @@ struct DirtyChunks {
 ///   snapshot   since freeze()    until freeze()       drop_frozen() after a publish, thaw() after a failure
 ///
 /// Threads: any. Its mutex is taken before the journal's.
-class JournalOverlay : public Overlay {
+class JournalOverlay : public Overlay, public FrozenChanges {
  public:
   /// `image` numbers this image in the journal.
   JournalOverlay(std::shared_ptr<Journal> journal, std::uint16_t image);
@@ -45,14 +39,10 @@ class JournalOverlay : public Overlay {
   void thaw();
   void drop_frozen();
   bool is_frozen() const;
-  /// What the frozen layer changes. Chunks that it makes all zero come as runs, since a
-  /// guest may discard a whole disk.
-  DirtyChunks frozen_chunks() const;
-  /// As read() and replaced(), of the frozen layer alone.
-  std::vector<Extent> read_frozen(std::uint64_t offset, MutableBytes out);
-  std::optional<ChunkRef> frozen_replaced(std::uint64_t chunk) const;
-  /// True when the frozen layer has bytes over the chunk, so that it must be sealed anew.
-  bool frozen_has_bytes(std::uint64_t chunk) const;
+  DirtyChunks frozen_chunks() const override;
+  std::vector<Extent> read_frozen(std::uint64_t offset, MutableBytes out) override;
+  std::optional<ChunkRef> frozen_replaced(std::uint64_t chunk) const override;
+  bool frozen_has_bytes(std::uint64_t chunk) const override;
 
   /// Settling: chunks of the active layer with bytes in `segment` (null: anywhere).
   std::vector<std::uint64_t> chunks_with_bytes(const SegmentPtr& segment) const;

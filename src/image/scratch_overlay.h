@@ -1,24 +1,36 @@
 #pragma once
 
 #include <filesystem>
-#include <set>
 
-#include "image/overlay.h"
+#include "image/frozen_changes.h"
 
 namespace isr {
+
+class JournalOverlay;
 
 /// The overlay of guest memory while the VM runs: written in place to a file that
 /// has no name, under a key that lives in this process alone. Nothing of it
 /// survives the process, on purpose: after a crash it is worthless.
 ///
+/// freeze() keeps all that was written until then as it is, for a checkpoint; new
+/// writes go to a file of their own. What the frozen layer changes includes the
+/// chunks that are replaced in what is frozen of the overlay below.
+///
 /// Granularity 4096. Errors: kIo (no space). flush() does nothing.
-class ScratchOverlay : public Overlay {
+class ScratchOverlay : public Overlay, public FrozenChanges {
  public:
+  /// Of both layers.
   virtual std::set<std::uint64_t> dirty_chunks() const = 0;
+  virtual void freeze() = 0;
+  /// The frozen layer is active again, below what was written since. After Error{kIo}
+  /// nothing is lost, and freeze() or thaw() go on with it. Does nothing when nothing is frozen.
+  virtual void thaw() = 0;
+  /// Forgets the frozen layer, once a tree holds what it says.
+  virtual void drop_frozen() = 0;
 };
 /// `below` (may be null) is what was changed before the VM started: it answers replaced(), and
 /// reads of what was not written since.
 std::shared_ptr<ScratchOverlay> make_scratch_overlay(const std::filesystem::path& directory, std::uint64_t size,
-                                                     std::shared_ptr<Overlay> below);
+                                                     std::shared_ptr<JournalOverlay> below);
 
 }  // namespace isr

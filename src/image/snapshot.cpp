@@ -36,16 +36,16 @@ ChunkRef put_sealed(const SealContext& context, ByteView plaintext) {
 }
 
 /// Seals some of the chunks that the frozen layer changes.
-void seal_some(const SealContext& context, JournalOverlay& overlay, const TreeRoot& base,
+void seal_some(const SealContext& context, FrozenChanges& frozen, const TreeRoot& base,
                std::span<const std::uint64_t> chunks, std::map<std::uint64_t, ChunkRef>& changes) {
   std::vector<std::optional<ChunkRef>> after(chunks.size());
   parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
     const std::uint64_t chunk = chunks[i];
     const ChunkRef before = find_chunk(context.reader, base, chunk, Priority::kUpload);
-    ChunkRef sealed = overlay.frozen_replaced(chunk).value_or(before);
-    if (overlay.frozen_has_bytes(chunk)) {
+    ChunkRef sealed = frozen.frozen_replaced(chunk).value_or(before);
+    if (frozen.frozen_has_bytes(chunk)) {
       thread_local Bytes plaintext(kChunkSize);
-      const auto gaps = overlay.read_frozen(chunk * kChunkSize, plaintext);
+      const auto gaps = frozen.read_frozen(chunk * kChunkSize, plaintext);
       fill_gaps(context.reader, sealed, chunk, gaps, plaintext, Priority::kUpload);
       sealed = put_sealed(context, plaintext);
     }
@@ -108,13 +108,13 @@ void settle_segment(const SealContext& context, const SettleImage& of, const Seg
 
 }  // namespace
 
-SealedImage seal_frozen(const SealContext& context, JournalOverlay& overlay, const TreeRoot& base) {
-  const DirtyChunks dirty = overlay.frozen_chunks();
+SealedImage seal_frozen(const SealContext& context, FrozenChanges& frozen, const TreeRoot& base) {
+  const DirtyChunks dirty = frozen.frozen_chunks();
   const std::vector<std::uint64_t> chunks(dirty.chunks.begin(), dirty.chunks.end());
   std::map<std::uint64_t, ChunkRef> changes;
   for (std::span<const std::uint64_t> rest = chunks; !rest.empty();) {
     const auto some = rest.first(std::min(rest.size(), kSealedAtOnce));
-    seal_some(context, overlay, base, some, changes);
+    seal_some(context, frozen, base, some, changes);
     rest = rest.subspan(some.size());
   }
   SealedImage result;

@@ -23,7 +23,7 @@ struct SealedImage {
 /// Seals what the frozen layer changes over `base`: chunks, then the pages above
 /// them, into the settled store. Fetches only the missing rest of chunks that are
 /// partly written. Doing it again after a crash gives the same objects.
-SealedImage seal_frozen(const SealContext& context, JournalOverlay& overlay, const TreeRoot& base);
+SealedImage seal_frozen(const SealContext& context, FrozenChanges& frozen, const TreeRoot& base);
 
 /// One step of settling: seals the chunks whose bytes lie in the journal's oldest
 /// segment and lets go of it. Returns the bytes freed; 0 when there is nothing to

@@ -198,6 +198,99 @@ TEST_CASE("settling memory fetches the rest of partly changed chunks and nothing
   CHECK(fetched() == before + 2);
 }
 
+namespace {
+
+/// Memory over a base of which a chunk was changed before the VM started, with a model of its bytes.
+struct ScratchBench : Bench {
+  explicit ScratchBench(std::uint64_t seed) : Bench(kChunkSize * 4), model(kChunkSize * 4), rng(seed) {
+    image->write(0, test::random_bytes(kChunkSize * 2, 12));
+    publish();
+    const SealedObject changed = seal_chunk(test::random_bytes(kChunkSize, 13), secret());
+    settled->put(changed.ref.cid, changed.bytes);
+    overlay->set_chunk(1, changed.ref);
+    image->read(0, model);
+    scratch = make_scratch_overlay(path(), kChunkSize * 4, overlay);
+    memory = std::make_shared<Image>("memory", base, reader, scratch);
+  }
+
+  void change_some() {
+    for (int step = 0; step < 60; ++step) {
+      const std::uint64_t offset = rng() % (kChunkSize * 4 - 20'000);
+      const std::uint64_t length = 1 + rng() % 20'000;
+      const auto at = model.begin() + static_cast<std::ptrdiff_t>(offset);
+      if (step % 7 == 0) {
+        memory->discard(offset, length);
+        std::fill_n(at, length, std::uint8_t{0});
+      } else {
+        const Bytes data = test::random_bytes(length, rng());
+        memory->write(offset, data);
+        std::copy(data.begin(), data.end(), at);
+      }
+    }
+  }
+
+  Bytes read(Image& from) const {
+    Bytes out(model.size());
+    from.read(0, out);
+    return out;
+  }
+
+  void freeze() {
+    overlay->freeze();
+    scratch->freeze();
+  }
+
+  Bytes model;
+  std::mt19937 rng;
+  std::shared_ptr<ScratchOverlay> scratch;
+  std::shared_ptr<Image> memory;
+};
+
+}  // namespace
+
+TEST_CASE("a checkpoint of memory is what it was at the freeze, and memory goes on", "[image]") {
+  enum class End { kPublished, kGivenUp, kGivenUpByHalves };
+  ScratchBench bench(6);
+  for (const End end : {End::kPublished, End::kGivenUp, End::kPublished, End::kGivenUpByHalves, End::kPublished}) {
+    bench.change_some();
+    bench.freeze();
+    const Bytes then = bench.model;
+    bench.change_some();
+    const TreeRoot sealed = seal_frozen(bench.context(), *bench.scratch, bench.base).root;
+    Image checkpoint("checkpoint", sealed, bench.reader, nullptr);
+    CHECK((bench.read(checkpoint) == then));
+    CHECK((bench.read(*bench.memory) == bench.model));
+    if (end == End::kPublished) {
+      bench.base = sealed;
+      bench.memory->set_base(sealed);
+      bench.overlay->drop_frozen();
+      bench.scratch->drop_frozen();
+    } else {
+      bench.overlay->thaw();
+      if (end == End::kGivenUp) bench.scratch->thaw();  // else the next freeze does it
+    }
+    CHECK((bench.read(*bench.memory) == bench.model));
+  }
+  bench.change_some();
+  settle_memory(bench.context(), *bench.memory, *bench.scratch, *bench.overlay, *bench.journal);
+  bench.image->set_base(bench.base);
+  CHECK((bench.read(*bench.image) == bench.model));
+}
+
+TEST_CASE("after a checkpoint of memory nothing is dirty that did not change", "[image]") {
+  ScratchBench bench(7);
+  bench.change_some();
+  bench.freeze();
+  bench.base = seal_frozen(bench.context(), *bench.scratch, bench.base).root;
+  bench.memory->set_base(bench.base);
+  bench.overlay->drop_frozen();
+  bench.scratch->drop_frozen();
+  CHECK(bench.scratch->dirty_chunks().empty());
+  bench.memory->write(kChunkSize + 4096, Bytes(4096, 1));
+  bench.freeze();
+  CHECK((bench.scratch->frozen_chunks().chunks == std::set<std::uint64_t>{1}));
+}
+
 TEST_CASE("a tree built in order equals one made by updates", "[image]") {
   Bench bench(700 * kChunkSize);
   std::map<std::uint64_t, ChunkRef> changes;

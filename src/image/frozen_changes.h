@@ -1,0 +1,35 @@
+#pragma once
+
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "image/overlay.h"
+#include "image/tree.h"
+
+namespace isr {
+
+/// Chunks by number, and runs of chunks that became all zero; the two do not overlap.
+struct DirtyChunks {
+  std::set<std::uint64_t> chunks;
+  std::vector<ChunkRun> zeros;
+};
+
+/// What an overlay's frozen layer changes over the tree: it stays as it is while
+/// new writes go to a fresh layer above it.
+///
+/// Errors:  kBug when nothing is frozen; as Overlay.
+/// Threads: any.
+class FrozenChanges {
+ public:
+  virtual ~FrozenChanges() = default;
+  /// Chunks that it makes all zero come as runs, since a guest may discard a whole disk.
+  virtual DirtyChunks frozen_chunks() const = 0;
+  /// As Overlay::read() and replaced(), of the frozen layer alone.
+  virtual std::vector<Extent> read_frozen(std::uint64_t offset, MutableBytes out) = 0;
+  virtual std::optional<ChunkRef> frozen_replaced(std::uint64_t chunk) const = 0;
+  /// True when it has bytes over the chunk, so that the chunk must be sealed anew.
+  virtual bool frozen_has_bytes(std::uint64_t chunk) const = 0;
+};
+
+}  // namespace isr
