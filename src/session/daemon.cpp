@@ -14,9 +14,9 @@
 #include "base/log.h"
 #include "session/background.h"
 #include "session/control.h"
+#include "session/follow_console.h"
 #include "session/machine.h"
 #include "session/rehearsal.h"
-#include "session/text.h"
 
 namespace isr {
 namespace {
@@ -25,8 +25,6 @@ using nlohmann::json;
 using namespace std::chrono_literals;
 
 constexpr auto kProgressPeriod = 100ms;
-constexpr std::size_t kConsolePiece = 64U << 10U;  // escaped, it fits a control line
-constexpr auto kConsoleWait = 1s;
 constexpr auto kStatusPatience = 2s;  // of QEMU's part of an answer that is wanted within 5 s
 constexpr auto kRetryDisk = 10s;
 constexpr int kKeeperNice = 10;
@@ -61,7 +59,7 @@ class Daemon {
   json handle(const json& request, const ControlReply& reply, const std::stop_token& stop) {
     const std::string command = request.value("command", "");
     if (command == "status") return status();
-    if (command == "console") return follow_console(request, reply, stop);
+    if (command == "console") return follow_console(*console(), request, reply, stop);
     if (command == "type") return type_text(request);
     const std::lock_guard lock(operation_);
     if (ended_) throw Error(ErrorKind::kDaemon, "the session has just ended");
@@ -272,30 +270,6 @@ class Daemon {
     auto console = machine_.console();
     if (!console) throw Error(ErrorKind::kVm, fmt::format("{} is not running", parcel_.name));
     return console;
-  }
-
-  /// To the guest's last word: a console is followed beyond the end of its VM.
-  json follow_console(const json& request, const ControlReply& reply, const std::stop_token& stop) const {
-    const auto followed = console();
-    std::uint64_t offset = request.value("offset", std::uint64_t{0});
-    const bool follow = request.value("follow", false);
-    for (;;) {
-      // Asked before the text is taken: what is said in between is taken in the next round.
-      const bool last = !follow || followed->ended() || stop.stop_requested();
-      SerialConsole::Text text = followed->since(offset, kConsolePiece);
-      const std::uint64_t seen = text.end();
-      if (!last || text.text.size() == kConsolePiece) text.text.resize(whole_characters(text.text));
-      const bool said = !text.text.empty();
-      if (said && reply({{"type", "progress"}, {"console", text.text}, {"offset", text.offset}})) {
-        offset = text.end();
-      } else if (stop.stop_requested() || (last && !said)) {
-        return {{"offset", offset}, {"ended", followed->ended()}};
-      } else if (said) {
-        std::this_thread::sleep_for(50ms);  // the listener takes nothing now
-      } else {
-        followed->wait_beyond(seen, kConsoleWait, stop);
-      }
-    }
   }
 
   json type_text(const json& request) const {

@@ -1,5 +1,5 @@
-// Where a session's parts come together: directory, journal, images.
-// Publishing is in session_publish.cpp.
+// Where a session's parts come together: directory, journal, images. Its lock and
+// its directory are in session_checkout.cpp, publishing is in session_publish.cpp.
 
 #include "session/session.h"
 
@@ -22,125 +22,7 @@ PackStoreOptions settled_options() {
   return options;
 }
 
-VersionImage placeholder(std::string_view name, ImageRole role, std::uint64_t size) {
-  return {std::string(name), role, {size, {}}};
-}
-
-/// Of the device state while there is none: an image cannot be empty.
-constexpr std::uint64_t kNoDeviceState = kChunkSize;
-
-/// The version's images with the numbers that they have in the journal; memory and device always have one.
-std::vector<SessionImage> number_images(const ParcelVersion& version) {
-  std::vector<SessionImage> images;
-  const auto add = [&](const VersionImage& image) {
-    images.push_back({static_cast<std::uint16_t>(images.size()), image, 0});
-  };
-  for (const VersionImage& image : version.images) {
-    if (is_disk(image.role)) add(image);
-  }
-  const VersionImage* memory = version.find("memory");
-  add(memory ? *memory : placeholder("memory", ImageRole::kMemory, version.vm.memory_bytes));
-  const VersionImage* device = version.find("device");
-  add(device ? *device : placeholder("device", ImageRole::kDevice, kNoDeviceState));
-  return images;
-}
-
-/// A directory that end() began to delete.
-fs::path ended_directory(const fs::path& directory) { return directory.string() + ".ended"; }
-
-/// With the lock held, so that what is the newest version stays it.
-void write_first_state(const Account& account, const ParcelEntry& parcel, const LockRecord& lock,
-                       std::optional<std::uint64_t> n) {
-  LoadedVersion loaded = load_version(account, parcel);
-  const std::uint64_t newest = loaded.head.head.n;
-  const Sha256 newest_hash = loaded.head.hash;
-  if (n && *n != newest) loaded = load_version(account, parcel, n);
-
-  SessionState state;
-  state.parcel_id = parcel.id;
-  state.parcel_name = parcel.name;
-  state.base = newest;  // an older version is continued as a new one behind the newest
-  state.base_hash = newest_hash;
-  state.base_version = loaded.version;
-  state.phase = loaded.version.suspended() ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
-  state.since = lock.since;  // by which the lock is known to be ours
-  state.lock_s = lock.s;
-  state.lock_mode = lock.mode;
-  state.vm = loaded.version.vm;
-  state.stamp = loaded.version.stamp;
-  state.images = number_images(loaded.version);
-  const fs::path directory = account.parcel_directory(parcel);
-  make_private_directory(directory);
-  write_session_state(directory, account.device_key, state);
-}
-
-LockRecord lock_record_of(const Account& account, const SessionState& state) {
-  LockRecord record;
-  record.s = state.lock_s;
-  record.host = account.host.host;
-  record.host_id = account.host.host_id;
-  record.held = true;
-  record.mode = state.lock_mode;
-  record.base = state.base;
-  record.since = state.since;
-  return record;
-}
-
-void release_lock(const Account& account, const ParcelEntry& parcel, const SessionState& state) {
-  if (account.offline()) return;
-  try {
-    account.lock(parcel).release(lock_record_of(account, state));
-  } catch (const Error& error) {
-    log::warn("the lock of {} was not released: {}", parcel.name, error.what());
-  }
-}
-
-void remove_directory(const fs::path& directory) {
-  const fs::path ended = ended_directory(directory);
-  fs::remove_all(ended);
-  fs::rename(directory, ended);  // at once, so that no half of a session is ever found
-  fs::remove_all(ended);
-}
-
 }  // namespace
-
-void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode, std::optional<std::uint64_t> n,
-                     const std::optional<std::string>& steal_reason) {
-  const fs::path directory = account.parcel_directory(parcel);
-  fs::remove_all(ended_directory(directory));
-  if (fs::exists(directory / "journal")) {
-    // Its records belong to another base; put over this one they would be wrong bytes.
-    throw Error(ErrorKind::kCorrupt,
-                fmt::format("{} holds unsynced changes of an earlier session, whose description is missing",
-                            directory.string()),
-                {"put its file 'session' back from a backup, or move the directory away to give the changes up"});
-  }
-  auto& store = account.online("checking out " + parcel.name);
-  if (!store.writable()) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only: it can be mounted, not run", store.describe()),
-                {fmt::format("isr mount {}@latest DIR    looks at it", parcel.name)});
-  }
-  auto lock = account.lock(parcel);
-  const std::uint64_t before = load_version(account, parcel).head.head.n;
-  const LockRecord record = steal_reason ? lock.steal(mode, before, *steal_reason) : lock.acquire(mode, before);
-  try {
-    write_first_state(account, parcel, record, n);
-  } catch (const Error&) {
-    lock.release(record);
-    throw;
-  }
-}
-
-void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
-  const fs::path directory = account.parcel_directory(parcel);
-  const auto flock = FileLock::try_acquire(directory / "lock");
-  const auto state = read_session_state(directory, account.device_key, parcel.id);
-  if (!flock || !state) return;
-  const fs::path journal = directory / "journal";
-  if (fs::exists(journal) && !fs::is_empty(journal)) return;
-  release_lock(account, parcel, *state);
-  remove_directory(directory);
-}
 
 Session::Session(Account& account, const ParcelEntry& parcel)
     : account_(account), parcel_(parcel), directory_(account.parcel_directory(parcel)) {
@@ -285,12 +167,6 @@ Bytes Session::device_state() {
   return bytes;
 }
 
-void Session::end() {
-  release_lock(account_, parcel_, state_);
-  cancel();
-  remove_directory(directory_);
-}
-
 void Session::discard() {
   state_.images = number_images(state_.base_version);
   for (SessionImage& image : state_.images) void_records(part(image.image.name), image.image.tree);
@@ -300,14 +176,6 @@ void Session::discard() {
   state_.pending.reset();
   save_state();
   journal_->collect();
-}
-
-LockRecord Session::lock_record() const { return lock_record_of(account_, state_); }
-
-void Session::renew_lock() {
-  if (account_.offline() || state_.lock_mode != LockMode::kAttended) return;
-  state_.lock_s = account_.lock(parcel_).renew(lock_record()).s;
-  save_state();
 }
 
 SealContext Session::seal_context() { return {*reader_, *settled_, account_.keys.domain_secret, kSealThreads}; }
