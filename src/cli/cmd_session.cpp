@@ -256,9 +256,11 @@ void register_session(App& app) {
   app.command(Group::kEveryday, "sync", "a new version; keep running here")
       .argument("NAME", sync->name, "the parcel")
       .option("-m,--message", sync->message, "TEXT", "shown by isr log")
-      .example("isr sync work", "back up the disks of a running parcel")
+      .example("isr sync work", "save it as it is now, memory and disks; it keeps running")
       .example("isr sync work -m 'before the upgrade'", "with a message")
-      .note("Of a running parcel it saves the disks, as a power cut would leave them.")
+      .note(
+          "A running parcel stands still for some milliseconds, the upload goes on beside it. The version can be "
+          "resumed like a suspended one: elsewhere when this host is lost, or here after isr poweroff and isr discard.")
       .exit_codes({0, 10, 13, 17, 18})
       .run([sync](CommandContext& context) { return publish_command(context, *sync, "sync", "Syncing ", "synced"); });
 

@@ -204,7 +204,7 @@ std::string help_undo(const std::vector<std::string>& command_names) {
   constexpr Row kHeader = {"command", "guest memory", "unsynced changes", "disks", "new version", "lock"};
   constexpr std::array<Row, 7> kRows = {{
       {"suspend", "saved", "uploaded", "kept", "yes", "released"},
-      {"sync", "saved if suspended", "uploaded", "kept", "yes", "kept"},
+      {"sync", "saved, runs on", "uploaded", "kept", "yes", "kept"},
       {"stop", "guest shuts down", "uploaded", "kept", "yes", "released"},
       {"checkin", "saved if suspended", "uploaded", "kept", "yes", "released"},
       {"poweroff", "DROPPED", "kept", "kept", "no", "kept"},

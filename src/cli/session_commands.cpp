@@ -163,8 +163,9 @@ int report_publish(CommandContext& context, const std::string& name, const std::
   } else if (result.value("unchanged", false)) {
     context.out.line(fmt::format("{}: nothing changed, version {} stays the newest", name, version));
   } else {
-    context.out.line(fmt::format("{} {} as version {} ({} uploaded)", name, memory ? done : "saved", version,
-                                 format_size(result.value("uploaded_bytes", std::uint64_t{0}))));
+    std::string how = format_size(result.value("uploaded_bytes", std::uint64_t{0})) + " uploaded";
+    if (const double ms = result.value("paused_ms", -1.0); ms >= 0) how += fmt::format(", paused {:.0f} ms", ms);
+    context.out.line(fmt::format("{} {} as version {} ({})", name, memory ? done : "saved", version, how));
   }
   return 0;
 }

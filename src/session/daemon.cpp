@@ -173,7 +173,8 @@ class Daemon {
     Session::PublishOptions options;
     options.memory = memory;
     options.message = message;
-    options.paused = [this](const std::function<void()>& freeze) { machine_.paused(freeze); };
+    const bool running = machine_.running();
+    if (running) options.checkpoint = [this](const auto& freeze) { return machine_.checkpoint(freeze); };
     std::optional<Rehearsal> rehearsal;
     if (memory) {
       guarded("rehearsing a resume", [&] {
@@ -182,12 +183,14 @@ class Daemon {
       options.boot_order = [&] { return rehearsal ? rehearsal->take() : BootOrder{}; };
     }
     const PublishResult result = publish_or_explain(options, progress_to(reply));
-    return {{"version", result.version},
-            {"unchanged", result.unchanged},
-            {"fork", result.fork},
-            {"uploaded", true},
-            {"uploaded_bytes", result.uploaded_bytes},
-            {"uploaded_objects", result.uploaded_objects}};
+    json answer{{"version", result.version},
+                {"unchanged", result.unchanged},
+                {"fork", result.fork},
+                {"uploaded", true},
+                {"uploaded_bytes", result.uploaded_bytes},
+                {"uploaded_objects", result.uploaded_objects}};
+    if (running) answer["paused_ms"] = std::chrono::duration<double, std::milli>(machine_.last_pause()).count();
+    return answer;
   }
 
   static ProgressFn progress_to(const ControlReply& reply) {

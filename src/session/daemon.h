@@ -17,7 +17,7 @@ namespace isr {
 ///   suspend      upload, message                   memory and disks kept, uploaded, published; the session ends
 ///   stop         timeout_s, kill, message          the guest shuts down; published; the session ends
 ///   poweroff     –                                 memory dropped, stays checked out
-///   sync         message                           a new version, the session goes on
+///   sync         message                           a new version, the session goes on; of a running VM with its memory
 ///   checkin      message                           published; the session ends
 ///   discard      –                                 back to the base version
 ///   console      offset, follow                    progress lines {"console":…,"offset":…}

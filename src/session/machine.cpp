@@ -17,6 +17,8 @@ namespace {
 constexpr std::chrono::seconds kFirstTouches{10};
 constexpr std::chrono::minutes kLongestFirstTouches{2};
 constexpr const char* kMemoryFile = "memory.raw";
+constexpr int kMostRounds = 5;  // of writing back while the guest changes memory again
+constexpr std::chrono::milliseconds kShortPause{10};
 
 std::string lower_name(const std::string& name) {
   std::string lower;
@@ -252,19 +254,33 @@ void Machine::power_off() {
   session_.drop_memory();
 }
 
-void Machine::paused(const std::function<void()>& body) {
-  if (!running() || !vm_->status().running) {
-    body();
-    return;
+/// So that little is left to write back while the guest stands still.
+void Machine::write_back_ahead() {
+  for (const auto& disk : session_.disks()) write_back(mount_directory_ / (disk->name() + ".raw"));
+  for (int round = 0; round < kMostRounds; ++round) {
+    const auto began = std::chrono::steady_clock::now();
+    write_back(mount_directory_ / kMemoryFile);
+    if (std::chrono::steady_clock::now() - began < kShortPause) return;
   }
+}
+
+MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
+  write_back_ahead();
+  MachineMoment moment;
+  moment.stamp = vm_->stamp();
+  const auto began = std::chrono::steady_clock::now();
   vm_->stop();
   try {
-    body();
-  } catch (...) {
+    moment.device_state = vm_->save_device_state();
+    copy_changed_memory();
+    freeze();
+  } catch (const Error&) {
     vm_->cont();
     throw;
   }
   vm_->cont();
+  last_pause_ = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
+  return moment;
 }
 
 bool Machine::retry_after_io_error() {

@@ -44,8 +44,10 @@ class Machine {
   void read_around_if_due();
   /// Of memory: what the guest changed that is not in its image.
   std::uint64_t changed_bytes_in_qemu() const;
-  /// Runs body with the guest paused (or none running).
-  void paused(const std::function<void()>& body);
+  /// For Session::publish(): pauses the guest, brings its memory to the image, calls freeze(), lets it go on.
+  MachineMoment checkpoint(const std::function<void()>& freeze);
+  /// How long the guest stood still in the last checkpoint.
+  std::chrono::microseconds last_pause() const { return last_pause_; }
 
   /// Lets a guest go on that is held because a disk failed. False when none is.
   bool retry_after_io_error();
@@ -63,6 +65,7 @@ class Machine {
  private:
   void mount(std::shared_ptr<Image> memory);
   void release_vm();
+  void write_back_ahead();
   QemuOptions qemu_options() const;
 
   Session& session_;
@@ -77,6 +80,7 @@ class Machine {
   std::unique_ptr<Qemu> vm_;
   Sync<std::shared_ptr<SerialConsole>> console_;
   Accelerator accelerator_;
+  std::chrono::microseconds last_pause_{0};
 };
 
 /// The files of a mount, and what of them a VM called `name` gets.

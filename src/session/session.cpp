@@ -151,13 +151,17 @@ void Session::keep_memory(const VmStamp& stamp, ByteView device_state) {
   detach_boot_pack();  // what is read from here on is no guest's
   Part& memory = part("memory");
   settle_memory(seal_context(), *memory_image_, *scratch_, *memory.overlay, *journal_);
-  Part& device = part("device");
-  void_records(device, {device_state.size(), {}});
-  device.image->write(0, device_state);
+  write_device_state(device_state);
   journal_->sync();
   state_.stamp = stamp;
   state_.phase = SessionPhase::kSuspended;
   save_state();
+}
+
+void Session::write_device_state(ByteView device_state) {
+  Part& device = part("device");
+  void_records(device, {device_state.size(), {}});
+  device.image->write(0, device_state);
 }
 
 Bytes Session::device_state() {

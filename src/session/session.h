@@ -40,6 +40,12 @@ struct RehearsalImages {
   std::shared_ptr<FirstTouches> touches;  ///< of all of them
 };
 
+/// What a running machine was at the moment of a checkpoint, beside its memory and disks.
+struct MachineMoment {
+  VmStamp stamp;
+  Bytes device_state;
+};
+
 /// A parcel checked out on this host: its journal, its images, its base. Used by
 /// the session daemon (which adds the mount and the VM) and by commands that
 /// publish without one. One process at a time: it holds the directory's flock.
@@ -96,14 +102,15 @@ class Session {
 
   /// Freezes, seals, uploads, publishes, read back; then what is published is no
   /// longer dirty. With `memory`, the version is suspended (phase suspended only).
-  /// `paused` wraps the freeze alone, so that a running guest is at one point.
   struct PublishOptions {
     bool memory = false;
     std::string message;
     std::string copy_of;  ///< of a rollback: published even when nothing differs
     /// What a resume will read first; asked once the rest is uploaded. Without pages: from what this session noted.
     std::function<BootOrder()> boot_order;
-    std::function<void(const std::function<void()>& freeze)> paused;
+    /// Of a running machine: pauses it, calls freeze() once its memory has reached the image,
+    /// and lets it go on. The version is suspended, the session goes on running.
+    std::function<MachineMoment(const std::function<void()>& freeze)> checkpoint;
   };
   PublishResult publish(const PublishOptions& options, const ProgressFn& progress);
 
@@ -136,7 +143,10 @@ class Session {
   void resolve_pending();
   void void_records(Part& part, const TreeRoot& base);
   SealContext seal_context();
-  void freeze_and_seal(const PublishOptions& options, Publication& publication);
+  void freeze(const PublishOptions& options, Publication& publication);
+  void seal(Publication& publication);
+  void thaw(const Publication& publication);
+  void write_device_state(ByteView device_state);
   Presence begin_upload();
   void upload(const std::map<Cid, std::uint32_t>& objects, Presence presence, std::string_view step,
               const ProgressFn& progress);

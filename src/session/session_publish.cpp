@@ -3,6 +3,11 @@
 // Only the last step forgets anything here. The state file says before the
 // publish which head it will be, so that after a crash the same head in the
 // repository is known to be ours.
+//
+// A checkpoint of a running machine freezes its memory in two places: what it
+// changed is in the scratch layer, what was changed before it started in the
+// journal overlay below. They are dropped in the order in which a reader that
+// comes between cannot meet an old chunk: new base, journal overlay, scratch.
 
 #include <fmt/format.h>
 
@@ -54,30 +59,56 @@ void Session::resolve_pending() {
   log::info("{}: version {} had been published before the interruption", parcel_.name, pending.n);
 }
 
-void Session::freeze_and_seal(const PublishOptions& options, Publication& publication) {
+void Session::freeze(const PublishOptions& options, Publication& publication) {
   for (const SessionImage& image : state_.images) {
-    if (is_disk(image.image.role) || options.memory) publication.parts.push_back(&part(image.image.name));
+    const ImageRole role = image.image.role;
+    const bool wanted = role == ImageRole::kMemory   ? options.memory || options.checkpoint
+                        : role == ImageRole::kDevice ? options.memory
+                                                     : is_disk(role);
+    if (wanted) publication.parts.push_back(&part(image.image.name));
   }
+  const auto freeze_part = [&](Part* part) { publication.void_below[part->number] = part->overlay->freeze(); };
   const auto freeze = [&] {
-    for (Part* part : publication.parts) publication.void_below[part->number] = part->overlay->freeze();
+    for (Part* part : publication.parts) freeze_part(part);
+    if (options.checkpoint) scratch_->freeze();
   };
-  if (options.paused) {
-    options.paused(freeze);
+  if (options.checkpoint) {
+    const MachineMoment moment = options.checkpoint(freeze);
+    publication.version.stamp = moment.stamp;
+    write_device_state(moment.device_state);
+    publication.parts.push_back(&part("device"));
+    freeze_part(publication.parts.back());
   } else {
     freeze();
+    if (options.memory) publication.version.stamp = state_.stamp;
   }
   journal_->sync();
+  publication.version.vm = state_.vm;
+  publication.version.message = options.message;
+  publication.version.copy_of = options.copy_of;
+}
+
+void Session::seal(Publication& publication) {
   for (Part* part : publication.parts) {
     VersionImage image = state_.find(part->name)->image;
-    const SealedImage sealed = seal_frozen(seal_context(), *part->overlay, image.tree);
+    const bool in_scratch = image.role == ImageRole::kMemory && scratch_;
+    FrozenChanges& frozen = in_scratch ? static_cast<FrozenChanges&>(*scratch_) : *part->overlay;
+    const SealedImage sealed = seal_frozen(seal_context(), frozen, image.tree);
     image.tree = sealed.root;
     publication.version.images.push_back(std::move(image));
     for (const ClearRef& object : sealed.new_objects) publication.objects.emplace(object.cid, object.length);
   }
-  publication.version.vm = state_.vm;
-  if (options.memory) publication.version.stamp = state_.stamp;
-  publication.version.message = options.message;
-  publication.version.copy_of = options.copy_of;
+}
+
+/// After a failure; does nothing after a commit, which leaves nothing frozen.
+void Session::thaw(const Publication& publication) {
+  for (Part* part : publication.parts) part->overlay->thaw();
+  if (!scratch_) return;
+  try {
+    scratch_->thaw();
+  } catch (const Error& error) {
+    log::warn("{}: {}", parcel_.name, error.what());  // all of it can be read, and the next freeze goes on with it
+  }
 }
 
 /// After an interruption most objects were sent before it.
@@ -129,9 +160,12 @@ void Session::adopt(const Publication& publication, const StoredHead& head) {
   state_.upload_begun = false;
   save_state();
   for (Part* part : publication.parts) {
-    part->image->set_base(publication.version.find(part->name)->tree);
+    const TreeRoot& tree = publication.version.find(part->name)->tree;
+    part->image->set_base(tree);
+    if (part->name == "memory" && memory_image_) memory_image_->set_base(tree);
     part->overlay->drop_frozen();
   }
+  if (scratch_) scratch_->drop_frozen();
   journal_->collect();
   empty_settled(publication.objects);
 }
@@ -209,7 +243,8 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
   Publication publication;
   try {
     if (progress) progress("seal", 0, 0);
-    freeze_and_seal(options, publication);
+    freeze(options, publication);
+    seal(publication);
     if (options.copy_of.empty() && same_content(publication.version, state_.base_version)) {
       result.unchanged = true;
       result.version = state_.base;
@@ -223,10 +258,10 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
       commit(publication, result);
     }
   } catch (...) {
-    for (Part* part : publication.parts) part->overlay->thaw();
+    thaw(publication);
     throw;
   }
-  for (Part* part : publication.parts) part->overlay->thaw();  // nothing is frozen after a commit
+  thaw(publication);
   result.uploaded_bytes = upload_counters_.bytes - bytes_before;
   result.uploaded_objects = upload_counters_.objects - objects_before;
   return result;

@@ -11,7 +11,7 @@ namespace isr {
 ///
 ///   state       on this host            lock     left by
 ///   checkedout  journal, mount          ours     resume, start, checkin, discard
-///   running     + QEMU                  renewed  suspend, stop, poweroff; a crash → checkedout
+///   running     + QEMU                  renewed  suspend, stop, poweroff; a crash → checkedout. A sync stays here
 ///   suspended   + memory, device        ours     resume, or suspend/sync again → uploaded, absent
 ///
 /// Absent is no directory at all.
