@@ -153,6 +153,7 @@ void print_status(CommandContext& context, const std::string& name, const json& 
     const json& vm = status.at("vm");
     out.line(fmt::format("VM       {} ({}: {}), process {}", vm.value("state", ""), vm.value("accelerator", ""),
                          vm.value("accelerator_reason", ""), vm.value("pid", 0)));
+    if (const std::string clock = vm.value("awakening", ""); !clock.empty()) out.line("         " + clock);
     if (vm.value("io_error", false)) out.line("         held because a disk failed; it is tried again every 10 s");
     if (vm.value("guest_panicked", false))
       out.line("         the guest's kernel has panicked; isr console shows what it said");

@@ -254,6 +254,7 @@ class Daemon {
                       {"accelerator", machine_.accelerator().name},
                       {"accelerator_reason", machine_.accelerator().reason},
                       {"memory", to_name(machine_.vm()->memory().mapping())},
+                      {"awakening", machine_.awakening()},
                       {"vnc", machine_.vm()->vnc_socket().string()}};
     }
     return answer;

@@ -100,6 +100,7 @@ Machine::Machine(Session& session, const Paths& paths, std::string name, std::st
 
 Machine::~Machine() {
   session_.cancel();  // reads that wait for the network would hold the unmount
+  end_awakening();
   if (vm_) vm_->kill();
   vm_.reset();
   unmount();
@@ -179,6 +180,8 @@ bool Machine::start(const BootOptions& options) {
     session_.save_state();
     vm_->cont();
     read_around_at_ = std::chrono::steady_clock::now() + kFirstTouches;
+    awakening_words_.lock()->clear();
+    if (resume) begin_awakening();
   } catch (...) {
     vm_.reset();
     memory_.reset();
@@ -192,6 +195,7 @@ bool Machine::start(const BootOptions& options) {
 }
 
 void Machine::release_vm() {
+  end_awakening();
   vm_.reset();
   unmount();
   memory_.reset();
@@ -209,6 +213,7 @@ void Machine::copy_changed_memory() {
 void Machine::suspend() {
   if (!running()) throw Error(ErrorKind::kVm, fmt::format("{} is not running", name_));
   session_.end_fill();
+  end_awakening();
   vm_->stop();
   try {
     const Bytes device_state = vm_->save_device_state();
@@ -265,6 +270,7 @@ void Machine::write_back_ahead() {
 }
 
 MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
+  end_awakening();
   write_back_ahead();
   MachineMoment moment;
   moment.stamp = vm_->stamp();

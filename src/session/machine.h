@@ -1,5 +1,7 @@
 #pragma once
 
+#include <thread>
+
 #include "session/session.h"
 #include "vm/qemu.h"
 
@@ -49,6 +51,9 @@ class Machine {
   /// How long the guest stood still in the last checkpoint.
   std::chrono::microseconds last_pause() const { return last_pause_; }
 
+  /// What was done about the clock and the network of a guest that was resumed; empty before. From any thread.
+  std::string awakening() const { return *awakening_words_.lock(); }
+
   /// Lets a guest go on that is held because a disk failed. False when none is.
   bool retry_after_io_error();
   /// After the guest or QEMU ended by itself: puts the session in order, once. Says how it ended.
@@ -65,6 +70,9 @@ class Machine {
  private:
   void mount(std::shared_ptr<Image> memory);
   void release_vm();
+  void begin_awakening();
+  void end_awakening() { awakening_ = {}; }
+  void awaken(bool network, const std::stop_token& stop);
   void write_back_ahead();
   QemuOptions qemu_options() const;
 
@@ -81,6 +89,8 @@ class Machine {
   Sync<std::shared_ptr<SerialConsole>> console_;
   Accelerator accelerator_;
   std::chrono::microseconds last_pause_{0};
+  Sync<std::string> awakening_words_;
+  std::jthread awakening_;  ///< uses vm_
 };
 
 /// The files of a mount, and what of them a VM called `name` gets.

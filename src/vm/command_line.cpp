@@ -92,7 +92,7 @@ void add_devices(Arguments& out, const VmSettings& settings, const VmFiles& file
     const bool restricted = settings.network == NetworkMode::kRestricted || files.isolate_network;
     out.add("-netdev", fmt::format("user,id=net0,restrict={}", restricted ? "on" : "off"));
     // No boot ROM: it would be one more thing that has to be the same on every host.
-    out.add("-device", "virtio-net-pci,id=nic0,netdev=net0,addr=0x3,romfile=");
+    out.add("-device", fmt::format("virtio-net-pci,id={},netdev=net0,addr=0x3,romfile=", kNetworkCardName));
   }
   out.add("-device", "virtio-balloon-pci,id=balloon,addr=0x4,free-page-reporting=on");
   out.add("-device", "qemu-xhci,id=usb,addr=0x5");
@@ -100,6 +100,12 @@ void add_devices(Arguments& out, const VmSettings& settings, const VmFiles& file
   out.add("-device", "usb-kbd,id=keyboard,bus=usb.0,port=2");
   out.add("-object", "rng-builtin,id=rng");
   out.add("-device", "virtio-rng-pci,id=random,rng=rng,addr=0x6");
+  // Where an agent in the guest listens for what it should do when it was resumed.
+  out.add("-chardev", fmt::format("socket,id={},fd={}", kAgentName, kAgentFd));
+  out.add("-device", "virtio-serial-pci,id=ports,addr=0x7,max_ports=2");
+  out.add("-device", fmt::format("virtserialport,id=agentport,bus=ports.0,nr=1,chardev={},"
+                                 "name=org.qemu.guest_agent.0",
+                                 kAgentName));
   out.add("-device", "pvpanic,id=panic");
   // A new identity at every start tells the guest to reseed its random numbers:
   // the same memory may be resumed twice.

@@ -32,7 +32,11 @@ enum class VmBegin {
 /// Descriptors that QEMU inherits, and the name in its working directory.
 inline constexpr int kQmpFd = 3;
 inline constexpr int kSerialFd = 4;
+inline constexpr int kAgentFd = 5;
 inline constexpr const char* kVncSocketName = "vnc.sock";
+/// Names that QMP knows.
+inline constexpr const char* kAgentName = "agent";
+inline constexpr const char* kNetworkCardName = "nic0";
 
 /// QEMU's arguments without the program's name. The same settings and number
 /// of disks give the same devices at the same addresses, so that device state

@@ -78,6 +78,7 @@ struct Qemu::Impl {
   Sync<Facts> facts;
   mutable std::condition_variable_any changed;
   std::shared_ptr<SerialConsole> console;
+  std::unique_ptr<GuestAgent> agent;
   std::unique_ptr<QmpClient> qmp;
   std::optional<GuestMemory> memory;
   ChildProcess child;
@@ -111,6 +112,8 @@ void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const A
 
   auto [qmp_here, qmp_there] = make_socket_pair();
   auto [serial_here, serial_there] = make_socket_pair();
+  auto [agent_here, agent_there] = make_socket_pair();
+  agent = std::make_unique<GuestAgent>(std::move(agent_here));
   console = std::make_shared<SerialConsole>(std::move(serial_here), options.console_bytes);
   qmp = std::make_unique<QmpClient>(std::move(qmp_here), [this](const QmpEvent& event) { on_qmp_event(event); });
 
@@ -118,8 +121,9 @@ void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const A
   launch.program = options.program;
   launch.arguments = qemu_arguments(settings, files, accelerator.name, how);
   launch.directory = options.run_directory;
-  launch.descriptors.push_back(std::move(qmp_there));  // kQmpFd, kSerialFd
+  launch.descriptors.push_back(std::move(qmp_there));  // kQmpFd, kSerialFd, kAgentFd
   launch.descriptors.push_back(std::move(serial_there));
+  launch.descriptors.push_back(std::move(agent_there));
   launch.on_exit = [this] { on_child_exit(); };
   const auto wanted = how == VmBegin::kPaused ? MemoryMapping::kZeros : MemoryMapping::kPrivate;
   memory.emplace(files.memory, options.private_memory ? wanted : MemoryMapping::kShared, launch);
@@ -344,6 +348,16 @@ bool Qemu::power_down(const Patience& patience) {
 }
 
 GuestMemory& Qemu::memory() noexcept { return *impl_->memory; }
+bool Qemu::agent_listens() {
+  for (const Json& device : impl_->ask("query-chardev")) {
+    if (text_member(device, "label") == kAgentName) return bool_member(device, "frontend-open");
+  }
+  return false;
+}
+
+GuestAgent& Qemu::agent() noexcept { return *impl_->agent; }
+
+void Qemu::set_link(bool up) { impl_->ask("set_link", {{"name", kNetworkCardName}, {"up", up}}); }
 
 void Qemu::quit() {
   impl_->facts.lock()->quit_asked = true;

@@ -8,6 +8,7 @@
 #include "vm/accelerator.h"
 #include "vm/command_line.h"
 #include "vm/guest_memory.h"
+#include "vm/guest_agent.h"
 #include "vm/qmp_client.h"
 #include "vm/serial_console.h"
 #include "vm/settings.h"
@@ -95,6 +96,11 @@ class Qemu {
   Bytes save_device_state();
   /// How memory is mapped and what of it the memory file lacks. It goes with the Qemu.
   GuestMemory& memory() noexcept;
+  /// True while a program in the guest has opened the agent's port.
+  bool agent_listens();
+  GuestAgent& agent() noexcept;
+  /// Plugs the guest's network cable in or out. The machine must have a card.
+  void set_link(bool up);
   /// Ends QEMU without asking the guest; returns when it is gone.
   void quit();
   void kill();

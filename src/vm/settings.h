@@ -50,8 +50,8 @@ VmSettings parse_vm_settings(std::string_view text);
 /// image and compared before a resume downloads anything.
 struct VmStamp {
   /// The devices and their addresses that qemu_arguments() makes. Raised when a
-  /// change of it makes older device state unloadable.
-  static constexpr unsigned kDeviceLayout = 1;
+  /// change of it makes older device state unloadable. 2: a port for the guest's agent.
+  static constexpr unsigned kDeviceLayout = 2;
 
   unsigned device_layout = kDeviceLayout;
   std::string qemu_version;  ///< "7.2.22"

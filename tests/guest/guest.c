@@ -10,13 +10,17 @@
  *   DISK n               a flush that covers sector n and all before returned
  *   SECTORS ok           the sectors re-read in this tick were right
  *   MEM BAD .. / SECTORS BAD n ..   what was wrong
+ *   LINK n               the network cable was put in or out; n times by now
+ *   CLOCK s rtc=r        answer to `clock`: the clock and the hardware clock, both in seconds
+ *   AGENT text           the host spoke to the agent, which isr.agent=1 makes of this program
  *   GOT text             answer to a line typed on the console
  *   WORK memory=A mixed=B  microseconds of processor and disk work, see work()
  *   BORROWED MiB         as much memory was filled, found right and given back
  *   POWEROFF             clean shutdown begins
  *
  * Kernel command line: isr.fill=MiB isr.churn=KiB isr.rate=sectors/s
- * isr.data=device isr.tick=ms (1000) isr.verify=KiB of memory a tick (8192). Console commands: see run_command().
+ * isr.data=device isr.tick=ms (1000) isr.verify=KiB of memory a tick (8192) isr.agent=0|1. Console commands: see
+ * run_command().
  *
  * A sector is 4096 bytes, little endian (scripts/check-guest-disk reads it):
  *   0 magic  8 sequence  16 slot  24 highest flushed sequence when written
@@ -25,10 +29,13 @@
  * the partition are not slots: they hold the text of the `fill` command.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/input.h>
+#include <linux/rtc.h>
+#include <net/if.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -39,6 +46,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/socket.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -65,7 +73,8 @@ struct region {
 static int console_fd = 0;
 static int screen_fd = -1;
 static int data_fd = -1;
-static long fill_mb = 64, churn_kb = 1024, rate = 20, tick_ms = 1000, verify_kb = 8192;
+static int agent_fd = -1;
+static long fill_mb = 64, churn_kb = 1024, rate = 20, tick_ms = 1000, verify_kb = 8192, agent = 0;
 static char data_path[64] = "/dev/vda2";
 
 static struct region fill, churn;
@@ -379,6 +388,92 @@ static void write_text(const char* path, const char* text) {
   if (fd >= 0) close(fd);
 }
 
+/* ---- network, clock, agent ---- */
+
+static void open_network(void) {
+  struct ifreq request = {.ifr_name = "eth0", .ifr_flags = IFF_UP};
+  int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd >= 0) ioctl(fd, SIOCSIFFLAGS, &request); /* fails in a machine without a card */
+  if (fd >= 0) close(fd);
+}
+
+static void watch_network(void) {
+  static long seen = -1;
+  long changes = -1;
+  FILE* f = fopen("/sys/class/net/eth0/carrier_changes", "r");
+  if (!f) return;
+  if (fscanf(f, "%ld", &changes) == 1 && changes != seen) {
+    if (seen >= 0) say("LINK %ld", changes);
+    seen = changes;
+  }
+  fclose(f);
+}
+
+static void say_clock(void) {
+  struct rtc_time read = {0};
+  int fd = open("/dev/rtc0", O_RDONLY | O_CLOEXEC);
+  if (fd < 0 || ioctl(fd, RTC_RD_TIME, &read) < 0) say("cannot read the hardware clock: %s", strerror(errno));
+  if (fd >= 0) close(fd);
+  struct tm t = {.tm_sec = read.tm_sec,
+                 .tm_min = read.tm_min,
+                 .tm_hour = read.tm_hour,
+                 .tm_mday = read.tm_mday,
+                 .tm_mon = read.tm_mon,
+                 .tm_year = read.tm_year};
+  say("CLOCK %lld rtc=%lld", (long long)time(NULL), (long long)timegm(&t));
+}
+
+/* The port appears some time after its device. */
+static void open_agent(void) {
+  DIR* ports = opendir("/sys/class/virtio-ports");
+  if (!ports) return;
+  for (struct dirent* port; agent_fd < 0 && (port = readdir(ports));) {
+    char path[300], name[64] = "";
+    snprintf(path, sizeof path, "/sys/class/virtio-ports/%s/name", port->d_name);
+    FILE* f = fopen(path, "r");
+    if (!f) continue;
+    if (fscanf(f, "%63s", name) != 1) name[0] = 0;
+    fclose(f);
+    if (strcmp(name, "org.qemu.guest_agent.0") != 0) continue;
+    snprintf(path, sizeof path, "/dev/%s", port->d_name);
+    agent_fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  }
+  closedir(ports);
+  if (agent_fd >= 0) say("AGENT listens");
+}
+
+static void answer_agent(const char* line) {
+  char reply[128];
+  const char* at;
+  if (strstr(line, "guest-sync-delimited") && (at = strstr(line, "\"id\":"))) {
+    snprintf(reply, sizeof reply, "\xff{\"return\": %lld}\n", atoll(at + 5));
+  } else if (strstr(line, "guest-set-time") && (at = strstr(line, "\"time\":"))) {
+    long long ns = atoll(at + 7);
+    struct timespec now = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+    clock_settime(CLOCK_REALTIME, &now);
+    snprintf(reply, sizeof reply, "{\"return\": {}}\n");
+  } else {
+    snprintf(reply, sizeof reply, "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"no\"}}\n");
+  }
+  say("AGENT %s", line);
+  if (write(agent_fd, reply, strlen(reply)) < 0) say("AGENT cannot answer: %s", strerror(errno));
+}
+
+static void read_agent(void) {
+  static char line[512];
+  static size_t used;
+  char c;
+  while (read(agent_fd, &c, 1) == 1) {
+    if (c == '\n') {
+      line[used] = 0;
+      answer_agent(line);
+      used = 0;
+    } else if ((unsigned char)c != 0xff && used < sizeof line - 1) {
+      line[used++] = c;
+    }
+  }
+}
+
 static void leave(int how) {
   if (data_fd >= 0) fdatasync(data_fd);
   sync();
@@ -410,6 +505,8 @@ static void run_command(char* line) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     say("DATE %lld", (long long)now.tv_sec);
+  } else if (IS("clock")) {
+    say_clock();
   } else if (IS("status")) {
     say("STATUS tick=%llu flushed=%llu mem=%016llx", (unsigned long long)ticks, (unsigned long long)flushed,
         (unsigned long long)expected_sum(&fill));
@@ -471,6 +568,7 @@ static void read_options(void) {
     sscanf(word, "isr.tick=%ld", &tick_ms);
     sscanf(word, "isr.verify=%ld", &verify_kb);
     sscanf(word, "isr.data=%63s", data_path);
+    sscanf(word, "isr.agent=%ld", &agent);
   }
 }
 
@@ -497,10 +595,11 @@ static void tick(void) {
   verify_fill((size_t)verify_kb * 1024 / kBlock);
   churn_memory();
   reread_sectors();
+  watch_network();
 }
 
 int main(void) {
-  struct pollfd fds[1 + kMaxEvents];
+  struct pollfd fds[2 + kMaxEvents];
   open_console();
   say(""); /* the boot loader left escape codes on this line */
   read_options();
@@ -513,7 +612,9 @@ int main(void) {
     return 1;
   }
   fds[0] = (struct pollfd){.fd = console_fd, .events = POLLIN};
-  int count = 1 + open_events(fds + 1);
+  open_network();
+  fds[1] = (struct pollfd){.fd = -1, .events = POLLIN};
+  int count = 2 + open_events(fds + 2);
   open_data();
   make_region(&fill, (size_t)fill_mb << 20, 1);
   make_region(&churn, (size_t)churn_kb << 10, 1u << 30);
@@ -522,6 +623,8 @@ int main(void) {
   int64_t due = now_ms();
   for (unsigned slice = 0;; slice++) {
     if (slice % kSlicesPerTick == 0) tick();
+    if (agent && agent_fd < 0) open_agent();
+    fds[1].fd = agent_fd;
     write_due();
     due += tick_ms / kSlicesPerTick;
     /* A clock that jumped (resume, slow host) must not cause a burst. */
@@ -529,7 +632,8 @@ int main(void) {
     for (int64_t left; (left = due - now_ms()) > 0;) {
       if (poll(fds, count, (int)left) <= 0) continue;
       if (fds[0].revents) read_console();
-      for (int i = 1; i < count; i++)
+      if (fds[1].revents & POLLIN) read_agent();
+      for (int i = 2; i < count; i++)
         if (fds[i].revents) read_events(fds[i].fd);
     }
   }

@@ -37,7 +37,7 @@ bool has(const std::vector<std::string>& arguments, const std::string& part) {
 
 }  // namespace
 
-TEST_CASE("QEMU's arguments stay as device layout 1 has them", "[vm]") {
+TEST_CASE("QEMU's arguments stay as device layout 2 has them", "[vm]") {
   // A change here is a new device layout unless old device state still loads.
   CHECK(shown(qemu_arguments({}, some_files(), "tcg", VmBegin::kPaused)) == golden("arguments-q35.txt"));
   VmSettings s;

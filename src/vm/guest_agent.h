@@ -1,0 +1,38 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+#include "vm/qmp_client.h"
+#include "vm/serial_console.h"
+
+namespace isr {
+
+/// A conversation with qemu-ga, the program that a guest may run for its host. It
+/// may be absent, silent, slow or hostile: nothing is believed but that somebody
+/// answers, and no answer in time is an answer.
+///
+/// Threads: one at a time.
+class GuestAgent {
+ public:
+  explicit GuestAgent(UniqueFd connected);
+
+  /// True when an agent answers now. What is asked after that is heard at once, not when a
+  /// guest gets to it that was suspended meanwhile.
+  bool greet(const Patience& patience);
+  /// Sets the guest's clock. False when the agent refuses or does not answer.
+  bool set_time(std::chrono::system_clock::time_point now, const Patience& patience);
+
+ private:
+  std::optional<nlohmann::json> ask(const std::string& command, const nlohmann::json& arguments,
+                                    const Patience& patience);
+  /// What is said from `offset` on, to the end of the first line that `wanted` takes.
+  std::optional<nlohmann::json> hear(std::uint64_t offset, const Patience& patience,
+                                     const std::function<bool(const nlohmann::json&)>& wanted) const;
+
+  SerialConsole stream_;
+  std::uint64_t greetings_;
+};
+
+}  // namespace isr

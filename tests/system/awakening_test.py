@@ -1,0 +1,84 @@
+"""A guest that was suspended for hours: its clock, and that it learns of its new network.
+
+The hours are simulated: on the second host isr and QEMU run under libfaketime, five hours ahead."""
+import shutil
+import time
+
+import support
+from support import expect, expect_equal
+
+HOURS = 5 * 3600
+NEAR = 120  # seconds: these machines are slow, hours are not
+
+
+def five_hours_later(world, name):
+    """A host whose clock is five hours ahead. QEMU gets little of our environment, so it is started by a script."""
+    library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+    host = world.host(name)
+    faked = {"FAKETIME": f"+{HOURS}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1"}
+    programs = world.new_folder("programs")
+    qemu = programs / "qemu-system-x86_64"
+    assignments = " ".join(f"{key}={value}" for key, value in faked.items())
+    qemu.write_text(f'#!/bin/sh\nexport {assignments} LD_PRELOAD="{library} $LD_PRELOAD"\n'
+                    f'exec {shutil.which("qemu-system-x86_64")} "$@"\n')
+    qemu.chmod(0o700)
+    host.variables |= faked | {"LD_PRELOAD": library, "PATH": f"{programs}:/usr/bin:/bin"}
+    return host
+
+
+def move_five_hours_on(world, image, ready):
+    server = world.serve()
+    a = world.host("a")
+    b = five_hours_later(world, "b")
+    a.init_repository(server.url)
+    a.run("import", "work", image, "--memory", "256M")
+    b.add_repository(server.url)
+    a.run("start", "work")
+    on_a = a.console("work")
+    on_a.wait(ready)
+    on_a.wait(r"TICK \d+", count=2)
+    a.run("suspend", "work")
+    b.run("resume", "work")
+    on_b = b.console("work")
+    on_b.wait(r"TICK \d+", count=2)
+    support.expect_continuation(on_a, on_b)
+    return b, on_b
+
+
+def clocks(console):
+    """How far the guest's clock and its hardware clock are from five hours ahead."""
+    console.type("clock")
+    said = console.wait(r"CLOCK (\d+ rtc=\d+)", count=len(console.find(r"CLOCK .*")) + 1)[-1]
+    ours = time.time() + HOURS
+    return [int(number) - ours for number in said.split(" rtc=")]
+
+
+def said_of_clock(host):
+    return support.wait_until(lambda: host.stat("work")["vm"]["awakening"], "what became of the clock is told")
+
+
+def test_after_hours_an_agent_sets_the_clock_and_the_network_cable_was_out(world):
+    b, on_b = move_five_hours_on(world, support.guest_image("--append", "isr.agent=1"), "AGENT listens")
+    on_b.wait("LINK .*")
+    expect_equal(said_of_clock(b), "the agent in the guest has set its clock", "what is told")
+    clock, hardware = clocks(on_b)
+    expect(abs(clock) < NEAR, f"the guest's clock is {clock} s off")
+    expect(abs(hardware) < NEAR, f"its hardware clock is {hardware} s off")
+    b.run("suspend", "work")
+
+
+def test_after_hours_without_an_agent_the_hardware_clock_is_right(world):
+    b, on_b = move_five_hours_on(world, support.guest_image(), r"TICK \d+")
+    on_b.wait("LINK .*")
+    told = said_of_clock(b)
+    expect("no agent" in told and "hardware clock is right" in told, f"what is told: {told}")
+    clock, hardware = clocks(on_b)
+    expect(abs(hardware) < NEAR, f"the hardware clock is {hardware} s off")
+    expect(clock < -HOURS / 2, f"the guest's clock is {clock} s off: is what is told still true?")
+    expect("no agent" in b.run("stat", "work").out, "a person is not told")
+    b.run("suspend", "work")
+
+
+if __name__ == "__main__":
+    support.main(test_after_hours_an_agent_sets_the_clock_and_the_network_cable_was_out,
+                 test_after_hours_without_an_agent_the_hardware_clock_is_right)
