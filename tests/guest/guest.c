@@ -13,6 +13,7 @@
  *   LINK n               the network cable was put in or out; n times by now
  *   CLOCK s rtc=r        answer to `clock`: the clock and the hardware clock, both in seconds
  *   AGENT text           the host spoke to the agent, which isr.agent=1 makes of this program
+ *   GRABBED n            answer to `grab MiB`: so many bytes hold noise, what an earlier one held is free
  *   GOT text             answer to a line typed on the console
  *   WORK memory=A mixed=B  microseconds of processor and disk work, see work()
  *   BORROWED MiB         as much memory was filled, found right and given back
@@ -165,6 +166,16 @@ static uint64_t expected_sum(const struct region* r) {
   uint64_t sum = 0;
   for (size_t b = 0; b < r->blocks; b++) sum = mix(sum ^ r->sums[b]);
   return sum;
+}
+
+/* Holds so many bytes of noise; what it held before is free. */
+static void grab(size_t bytes) {
+  static struct region held;
+  if (held.blocks) munmap(held.words, held.blocks * kBlock);
+  free(held.sums);
+  held = (struct region){0};
+  make_region(&held, bytes, 1u << 29);
+  say("GRABBED %zu", bytes);
 }
 
 /* Verifies the next blocks; one MEM line at the end of each whole pass. */
@@ -507,6 +518,8 @@ static void run_command(char* line) {
     say("DATE %lld", (long long)now.tv_sec);
   } else if (IS("clock")) {
     say_clock();
+  } else if (IS("grab")) {
+    grab((size_t)atol(rest) << 20);
   } else if (IS("status")) {
     say("STATUS tick=%llu flushed=%llu mem=%016llx", (unsigned long long)ticks, (unsigned long long)flushed,
         (unsigned long long)expected_sum(&fill));

@@ -1,7 +1,6 @@
 """A guest that was suspended for hours: its clock, and that it learns of its new network.
 
 The hours are simulated: on the second host isr and QEMU run under libfaketime, five hours ahead."""
-import shutil
 import time
 
 import support
@@ -16,13 +15,9 @@ def five_hours_later(world, name):
     library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
     host = world.host(name)
     faked = {"FAKETIME": f"+{HOURS}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1"}
-    programs = world.new_folder("programs")
-    qemu = programs / "qemu-system-x86_64"
     assignments = " ".join(f"{key}={value}" for key, value in faked.items())
-    qemu.write_text(f'#!/bin/sh\nexport {assignments} LD_PRELOAD="{library} $LD_PRELOAD"\n'
-                    f'exec {shutil.which("qemu-system-x86_64")} "$@"\n')
-    qemu.chmod(0o700)
-    host.variables |= faked | {"LD_PRELOAD": library, "PATH": f"{programs}:/usr/bin:/bin"}
+    host.replace_qemu(f'export {assignments} LD_PRELOAD="{library} $LD_PRELOAD"')
+    host.variables |= faked | {"LD_PRELOAD": library}
     return host
 
 

@@ -144,6 +144,16 @@ class Host:
     def init_repository(self, url, user="alice"):
         return self.run("repo", "init", url, "--user", user, "--recovery-file", self.home / "recovery-key")
 
+    def replace_qemu(self, script):
+        """From here on this host's QEMU is a shell script; "$QEMU" in it is the real one, and comes after it.
+        It gets little of our environment. An empty script: the real one again."""
+        programs = self.home / "programs"
+        programs.mkdir(exist_ok=True)
+        qemu = programs / "qemu-system-x86_64"
+        qemu.write_text(f'#!/bin/sh\nQEMU={shutil.which("qemu-system-x86_64")}\n{script}\nexec "$QEMU" "$@"\n')
+        qemu.chmod(0o700)
+        self.variables["PATH"] = f"{programs}:/usr/bin:/bin"
+
     def console(self, name):
         """Listens to the guest of a running parcel from here on."""
         return Console(self, name)
