@@ -1,6 +1,5 @@
 #include "session/machine.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -15,10 +14,6 @@ namespace {
 
 /// What a resumed guest needs to go on it touches in seconds; what it touches later comes in bulk.
 constexpr std::chrono::seconds kFirstTouches{10};
-constexpr std::chrono::minutes kLongestFirstTouches{2};
-constexpr const char* kMemoryFile = "memory.raw";
-constexpr int kMostRounds = 5;  // of writing back while the guest changes memory again
-constexpr std::chrono::milliseconds kShortPause{10};
 
 std::string lower_name(const std::string& name) {
   std::string lower;
@@ -27,12 +22,6 @@ std::string lower_name(const std::string& name) {
 }
 
 std::string disk_serial(const std::string& name) { return lower_name(name).substr(0, 20); }
-
-/// What the kernel still holds of a file that QEMU mapped shared reaches us as writes.
-void write_back(const fs::path& file) {
-  const UniqueFd fd = open_file(file, O_RDWR);
-  if (::fsync(fd.get()) != 0) throw_errno(fmt::format("cannot write back {}", file.string()), errno);
-}
 
 /// A private mapping is QEMU's own memory, which the kernel may swap out as it is.
 bool private_memory_allowed(const std::string& setting) {
@@ -43,36 +32,20 @@ bool private_memory_allowed(const std::string& setting) {
   return false;
 }
 
-/// Pages of zeros are not stored as bytes.
-void write_pages(Image& image, std::uint64_t offset, ByteView bytes) {
-  while (!bytes.empty()) {
-    const bool zero = is_zero(bytes.first(kPageSize));
-    std::size_t length = kPageSize;
-    while (length < bytes.size() && is_zero(bytes.subspan(length, kPageSize)) == zero) length += kPageSize;
-    if (zero) {
-      image.discard(offset, length);
-    } else {
-      image.write(offset, bytes.first(length));
-    }
-    offset += length;
-    bytes = bytes.subspan(length);
-  }
-}
-
 }  // namespace
 
 std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>& disks,
                                        std::shared_ptr<Image> memory) {
   std::vector<MountedFile> files;
   for (const auto& disk : disks) files.push_back({disk->name() + ".raw", disk, false});
-  if (memory) files.push_back({kMemoryFile, std::move(memory), true});
+  if (memory) files.push_back({kMemoryFileName, std::move(memory), true});
   return files;
 }
 
 VmFiles vm_files(const std::string& name, const std::vector<std::shared_ptr<Image>>& disks, const fs::path& mount) {
   VmFiles files;
   files.name = lower_name(name);
-  files.memory = mount / kMemoryFile;
+  files.memory = mount / kMemoryFileName;
   for (const auto& disk : disks) {
     files.disks.push_back({mount / (disk->name() + ".raw"), disk_serial(disk->name()), false});
   }
@@ -175,6 +148,7 @@ bool Machine::start(const BootOptions& options) {
                  : Qemu::start_paused(state.vm, files, accelerator_, qemu_options());
     *console_.lock() = vm_->console();
     if (resume) session_.wait_for_boot_pack(options.progress, options.stop);
+    if (options.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest ran");
     // From the first instruction on, the suspended memory no longer fits the disks.
     state.phase = SessionPhase::kRunning;
     session_.save_state();
@@ -202,14 +176,6 @@ void Machine::release_vm() {
   session_.abandon_memory();
 }
 
-void Machine::copy_changed_memory() {
-  if (vm_->memory().mapping() == MemoryMapping::kShared) {
-    write_back(mount_directory_ / kMemoryFile);
-  } else {
-    vm_->memory().visit_changed([this](std::uint64_t offset, ByteView bytes) { write_pages(*memory_, offset, bytes); });
-  }
-}
-
 void Machine::suspend() {
   if (!running()) throw Error(ErrorKind::kVm, fmt::format("{} is not running", name_));
   session_.end_fill();
@@ -227,25 +193,6 @@ void Machine::suspend() {
   release_vm();
 }
 
-void Machine::read_around_if_due() {
-  const auto now = std::chrono::steady_clock::now();
-  if (!running() || !read_around_at_ || now < *read_around_at_) return;
-  // While those pages still come one by one over a thin link, what lies around them would only hold them up.
-  if (session_.is_fetching_working_set() && now < *read_around_at_ + kLongestFirstTouches) return;
-  read_around_at_.reset();
-  vm_->memory().read_around();
-}
-
-std::uint64_t Machine::changed_bytes_in_qemu() const {
-  std::uint64_t bytes = 0;
-  try {
-    for (const MemoryRange& run : vm_->memory().changed()) bytes += run.size();
-  } catch (const Error& error) {
-    log::warn("{}: {}", name_, error.what());  // it may just have ended
-  }
-  return bytes;
-}
-
 bool Machine::power_down(std::chrono::milliseconds timeout) {
   if (!running()) return true;
   Patience patience;
@@ -257,36 +204,6 @@ void Machine::power_off() {
   if (vm_) vm_->kill();
   release_vm();
   session_.drop_memory();
-}
-
-/// So that little is left to write back while the guest stands still.
-void Machine::write_back_ahead() {
-  for (const auto& disk : session_.disks()) write_back(mount_directory_ / (disk->name() + ".raw"));
-  for (int round = 0; round < kMostRounds; ++round) {
-    const auto began = std::chrono::steady_clock::now();
-    write_back(mount_directory_ / kMemoryFile);
-    if (std::chrono::steady_clock::now() - began < kShortPause) return;
-  }
-}
-
-MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
-  end_awakening();
-  write_back_ahead();
-  MachineMoment moment;
-  moment.stamp = vm_->stamp();
-  const auto began = std::chrono::steady_clock::now();
-  vm_->stop();
-  try {
-    moment.device_state = vm_->save_device_state();
-    copy_changed_memory();
-    freeze();
-  } catch (const Error&) {
-    vm_->cont();
-    throw;
-  }
-  vm_->cont();
-  last_pause_ = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
-  return moment;
 }
 
 bool Machine::retry_after_io_error() {

@@ -14,7 +14,7 @@ struct BootOptions {
   std::optional<fs::path> cdrom;       ///< in the drive of a machine that boots; one that continues finds it empty
   Prefetch prefetch = Prefetch::kAll;  ///< of one that continues
   ProgressFn progress;
-  std::stop_token stop;  ///< until the guest runs
+  std::stop_token stop;  ///< until the guest runs: nothing has happened then. Error{kCancelled}
 };
 
 /// The session's mount and VM: what runs on its images.
@@ -73,7 +73,9 @@ class Machine {
   void begin_awakening();
   void end_awakening() { awakening_ = {}; }
   void awaken(bool network, const std::stop_token& stop);
-  void write_back_ahead();
+  void copy_memory_ahead();
+  void copy(std::span<const MemoryRange> runs);
+  void copy_again();
   QemuOptions qemu_options() const;
 
   Session& session_;
@@ -83,7 +85,8 @@ class Machine {
   fs::path mount_directory_;
   fs::path run_directory_;
   std::unique_ptr<Mount> mount_;
-  std::shared_ptr<Image> memory_;  ///< mounted as memory.raw
+  std::shared_ptr<Image> memory_;                       ///< mounted as memory.raw
+  std::vector<std::vector<MemoryRange>> copied_ahead_;  ///< of memory while the guest ran and its writes were tracked
   std::optional<std::chrono::steady_clock::time_point> read_around_at_;
   std::unique_ptr<Qemu> vm_;
   Sync<std::shared_ptr<SerialConsole>> console_;
@@ -98,6 +101,9 @@ std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>
 VmFiles vm_files(const std::string& name, const std::vector<std::shared_ptr<Image>>& disks, const fs::path& mount);
 /// As the settings say; makes the directory.
 QemuOptions qemu_options_in(const fs::path& run_directory, const Paths& paths);
+
+/// Guest memory's name in the mount.
+inline constexpr const char* kMemoryFileName = "memory.raw";
 
 /// Why suspended memory of this version cannot be loaded on this host; nullopt
 /// when it can. Asks QEMU, downloads nothing.

@@ -56,6 +56,12 @@ UniqueFd library_file() {
   return fd;
 }
 
+/// Addresses from offsets, and back.
+std::vector<MemoryRange> moved_by(std::vector<MemoryRange> ranges, std::uint64_t distance) {
+  for (MemoryRange& range : ranges) range = {range.begin + distance, range.end + distance};
+  return ranges;
+}
+
 /// True when areas of that kind fill the range without a gap.
 bool is_mapped_as(const std::vector<MappedArea>& areas, MemoryRange range, std::uint64_t device, std::uint64_t inode) {
   std::uint64_t at = range.begin;
@@ -145,29 +151,51 @@ bool GuestMemory::is_readable() const {
   }
 }
 
-bool GuestMemory::read_around() {
-  const char order = 'n';
+bool GuestMemory::order(char what) {
   char result = -1;
   pollfd answer{channel_.get(), POLLIN, 0};
-  return channel_ && ::send(channel_.get(), &order, 1, MSG_NOSIGNAL) == 1 &&
-         ::poll(&answer, 1, kAdviceTimeoutMs) == 1 && ::recv(channel_.get(), &result, 1, MSG_DONTWAIT) == 1 &&
-         result == 0;
+  return channel_ && ::send(channel_.get(), &what, 1, MSG_NOSIGNAL) == 1 && ::poll(&answer, 1, kAdviceTimeoutMs) == 1 &&
+         ::recv(channel_.get(), &result, 1, MSG_DONTWAIT) == 1 && result == 0;
+}
+
+bool GuestMemory::read_around() { return order('n'); }
+
+bool GuestMemory::begin_tracking() {
+  if (mapping_ == MemoryMapping::kShared || !order('t')) return false;
+  try {
+    take_written_pages(pid_, range_);
+    scan_own_pages(pid_, range_);
+    tracking_ = true;
+  } catch (const Error&) {
+    end_tracking();
+  }
+  return tracking_;
+}
+
+void GuestMemory::end_tracking() {
+  tracking_ = false;
+  if (mapping_ != MemoryMapping::kShared) order('e');
+}
+
+std::vector<MemoryRange> GuestMemory::take_written() const {
+  return moved_by(take_written_pages(pid_, range_), -range_.begin);
 }
 
 std::vector<MemoryRange> GuestMemory::changed() const {
   if (mapping_ == MemoryMapping::kShared) return {};
-  auto runs = read_own_pages(pid_, range_);
-  for (MemoryRange& run : runs) run = {run.begin - range_.begin, run.end - range_.begin};
-  return runs;
+  return moved_by(tracking_ ? scan_own_pages(pid_, range_) : read_own_pages(pid_, range_), -range_.begin);
 }
 
 void GuestMemory::visit_changed(const std::function<void(std::uint64_t offset, ByteView bytes)>& visit) const {
-  const auto batches = batches_of(changed(), kCopiedAtOnce);
+  this->visit(changed(), visit);
+}
+
+void GuestMemory::visit(std::span<const MemoryRange> runs,
+                        const std::function<void(std::uint64_t offset, ByteView bytes)>& visit) const {
+  const auto batches = batches_of(runs, kCopiedAtOnce);
   parallel_for(batches.size(), kCopyThreads, [&](std::size_t i) {
     thread_local Bytes buffer(kCopiedAtOnce);
-    std::vector<MemoryRange> addresses = batches[i];
-    for (MemoryRange& range : addresses) range = {range.begin + range_.begin, range.end + range_.begin};
-    read_process(pid_, addresses, buffer);
+    read_process(pid_, moved_by(batches[i], range_.begin), buffer);
     ByteView rest = buffer;
     for (const MemoryRange& run : batches[i]) {
       visit(run.begin, rest.first(run.size()));

@@ -38,15 +38,25 @@ class GuestMemory {
   /// After a resume, a page fault of a private mapping reads 4 KiB: what the guest touches and nothing else.
   /// From now on it reads what lies around, too. False where that cannot be said.
   bool read_around();
+  /// From now on the kernel notes what is written to a private mapping, so that a copy made meanwhile can be brought
+  /// up to date. False where it cannot: Linux before 6.7, or a mapping that is not private.
+  bool begin_tracking();
+  void end_tracking();
+  /// What was written since begin_tracking() or the last call of this. May name what is not in changed().
+  std::vector<MemoryRange> take_written() const;
   /// What the guest has changed and the file lacks, in runs of pages; offsets are the file's. Nothing in
   /// kShared: the kernel knows what the file lacks, and writes it back. Any time.
   std::vector<MemoryRange> changed() const;
-  /// Reads that, on two threads, in pieces of up to kCopiedAtOnce bytes; QEMU must hold still. What visit throws ends
-  /// it.
+  /// Reads runs of that, on two threads, in pieces of up to kCopiedAtOnce bytes. Where QEMU does not hold still, old
+  /// and new bytes may mix. What visit throws ends it.
+  void visit(std::span<const MemoryRange> runs,
+             const std::function<void(std::uint64_t offset, ByteView bytes)>& visit) const;
+  /// Of all that changed; QEMU must hold still.
   void visit_changed(const std::function<void(std::uint64_t offset, ByteView bytes)>& visit) const;
 
  private:
   void find_mapping();
+  bool order(char what);
 
   std::filesystem::path file_;
   MemoryMapping wanted_;
@@ -55,6 +65,7 @@ class GuestMemory {
   UniqueFd channel_;
   pid_t pid_ = -1;
   MemoryRange range_;
+  bool tracking_ = false;
 };
 
 inline constexpr std::size_t kCopiedAtOnce = 1U << 20U;

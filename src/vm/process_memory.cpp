@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
 
@@ -48,6 +49,42 @@ bool parse_line(std::string_view line, MappedArea& out) {
   }
   out.device = makedev(static_cast<unsigned>(major), static_cast<unsigned>(minor));
   return true;
+}
+
+// The kernel's interface of Linux 6.7 (linux/fs.h), which Debian 12 has no headers of.
+struct PageRegion {
+  std::uint64_t start, end, categories;
+};
+struct ScanArguments {
+  std::uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+  std::uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanArguments);
+constexpr std::uint64_t kProtect = 1U << 0U;    // PM_SCAN_WP_MATCHING
+constexpr std::uint64_t kOnlyAsync = 1U << 1U;  // PM_SCAN_CHECK_WPASYNC
+constexpr std::uint64_t kIsWritten = 1U << 1U;  // PAGE_IS_WRITTEN, …
+constexpr std::uint64_t kIsFile = 1U << 2U;
+constexpr std::uint64_t kIsPresent = 1U << 3U;
+constexpr std::uint64_t kIsSwapped = 1U << 4U;
+
+/// `scan` says what pages are wanted.
+std::vector<MemoryRange> scan_pages(pid_t pid, MemoryRange range, ScanArguments scan) {
+  const UniqueFd fd = open_file(fmt::format("/proc/{}/pagemap", pid), O_RDONLY);
+  std::vector<PageRegion> found(kRangesAtOnce);
+  std::vector<MemoryRange> runs;
+  scan.size = sizeof scan;
+  scan.end = range.end;
+  scan.vec = reinterpret_cast<std::uint64_t>(found.data());
+  scan.vec_len = found.size();
+  while (range.begin < range.end) {
+    scan.start = range.begin;
+    const int count = ::ioctl(fd.get(), kPagemapScan, &scan);
+    if (count < 0) throw_errno(fmt::format("the pages of process {}", pid), errno);
+    for (int i = 0; i < count; ++i) runs.push_back({found[i].start, found[i].end});
+    if (scan.walk_end <= range.begin) throw Error(ErrorKind::kIo, "a scan of pages does not go on");
+    range.begin = scan.walk_end;
+  }
+  return runs;
 }
 
 }  // namespace
@@ -102,6 +139,45 @@ std::vector<MemoryRange> read_own_pages(pid_t pid, MemoryRange range) {
     }
   }
   return runs;
+}
+
+std::vector<MemoryRange> scan_own_pages(pid_t pid, MemoryRange range) {
+  ScanArguments scan{};
+  scan.category_inverted = kIsFile;
+  scan.category_mask = kIsFile;
+  scan.category_anyof_mask = kIsPresent | kIsSwapped;
+  return scan_pages(pid, range, scan);
+}
+
+std::vector<MemoryRange> take_written_pages(pid_t pid, MemoryRange range) {
+  ScanArguments scan{};
+  scan.flags = kProtect | kOnlyAsync;
+  scan.category_mask = kIsWritten;
+  return scan_pages(pid, range, scan);
+}
+
+std::vector<MemoryRange> common_ranges(std::span<const MemoryRange> a, std::span<const MemoryRange> b) {
+  std::vector<MemoryRange> common;
+  while (!a.empty() && !b.empty()) {
+    const MemoryRange both{std::max(a.front().begin, b.front().begin), std::min(a.front().end, b.front().end)};
+    if (both.begin < both.end) common.push_back(both);
+    std::span<const MemoryRange>& first_to_end = a.front().end < b.front().end ? a : b;
+    first_to_end = first_to_end.subspan(1);
+  }
+  return common;
+}
+
+std::vector<MemoryRange> ranges_without(std::span<const MemoryRange> a, std::span<const MemoryRange> b) {
+  std::vector<MemoryRange> rest;
+  for (MemoryRange range : a) {
+    while (!b.empty() && b.front().end <= range.begin) b = b.subspan(1);
+    for (std::size_t i = 0; i < b.size() && b[i].begin < range.end; ++i) {
+      if (b[i].begin > range.begin) rest.push_back({range.begin, b[i].begin});
+      range.begin = std::min(b[i].end, range.end);
+    }
+    if (range.size() > 0) rest.push_back(range);
+  }
+  return rest;
 }
 
 std::vector<std::vector<MemoryRange>> batches_of(std::span<const MemoryRange> runs, std::uint64_t most) {

@@ -45,6 +45,16 @@ std::vector<MemoryRange> own_pages(std::span<const std::uint64_t> entries, std::
 /// Those of a range. Error{kIo}.
 std::vector<MemoryRange> read_own_pages(pid_t pid, MemoryRange range);
 
+/// The same, faster. Error{kIo} before Linux 6.7.
+std::vector<MemoryRange> scan_own_pages(pid_t pid, MemoryRange range);
+/// Of a range with asynchronous write protection (userfaultfd): pages that were written, or never touched, since the
+/// last call. The first one, which finds any, begins it. Error{kIo}, also where the kernel cannot.
+std::vector<MemoryRange> take_written_pages(pid_t pid, MemoryRange range);
+
+/// What is in both, and what is in the first alone. Runs are in order and do not overlap. Pure.
+std::vector<MemoryRange> common_ranges(std::span<const MemoryRange> a, std::span<const MemoryRange> b);
+std::vector<MemoryRange> ranges_without(std::span<const MemoryRange> a, std::span<const MemoryRange> b);
+
 /// Cuts runs into pieces of at most `most` bytes and groups pieces that follow one
 /// another up to that size and a bounded number. Pure.
 std::vector<std::vector<MemoryRange>> batches_of(std::span<const MemoryRange> runs, std::uint64_t most);

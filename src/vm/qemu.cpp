@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "vm/child_process.h"
+#include "vm/json_members.h"
 #include "vm/stream_socket.h"
 
 namespace isr {
@@ -45,16 +46,6 @@ struct Facts {
   bool discarded = false;  ///< another QEMU takes its place
   std::optional<VmExit> exit;
 };
-
-std::string text_member(const Json& object, const char* name) {
-  const auto found = object.find(name);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
-}
-
-bool bool_member(const Json& object, const char* name) {
-  const auto found = object.find(name);
-  return found != object.end() && found->is_boolean() && found->get<bool>();
-}
 
 /// A file of at most kMaxDeviceState that is only in memory. Writing past the
 /// seal fails, so that a QEMU which sends too much fails early.

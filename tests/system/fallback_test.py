@@ -1,4 +1,7 @@
 """When memory cannot be loaded, or cannot be read: what is offered, what is kept, and that nothing is forced."""
+import signal
+import subprocess
+
 import support
 from support import expect, expect_equal
 
@@ -82,6 +85,23 @@ def test_a_resume_that_failed_changes_nothing_and_can_be_tried_again(world):
     a.run("suspend", "work")
 
 
+def test_an_interrupted_resume_leaves_the_machine_suspended(world):
+    _, a, on_a = suspended_machine(world)
+    go = world.folder / "go"
+    a.replace_qemu(f'case "$*" in *-incoming*) while [ ! -e {go} ]; do sleep 0.1; done ;; esac')
+    resume = a.start("resume", "work", stderr=subprocess.DEVNULL)
+    support.wait_until(lambda: a.stat("work").get("busy") == "resume", "the daemon resumes")
+    support.wait_until(lambda: any("-incoming" in line for line in world.processes().values()), "QEMU starts")
+    resume.send_signal(signal.SIGINT)
+    expect_equal(resume.wait(timeout=60), 130, "the exit code of an interrupted resume")
+    go.touch()
+    support.wait_until(lambda: not a.stat("work").get("busy"), "the daemon has given it up")
+    expect_equal(a.stat("work")["state"], "suspended here", "the state after an interrupted resume")
+    a.run("resume", "work")
+    expect_goes_on(a, on_a, checksum_of(on_a))
+    a.run("suspend", "work")
+
+
 def test_a_poweroff_drops_suspended_memory_and_nothing_else(world):
     server, a, on_a = suspended_machine(world, "--no-upload")
     a.run("poweroff", "work", expect=2)  # nobody there to be asked
@@ -153,6 +173,7 @@ def test_memory_that_the_guest_has_freed_is_not_carried(world):
 if __name__ == "__main__":
     support.main(test_memory_of_a_newer_qemu_is_refused_before_anything_is_taken_and_a_boot_is_offered,
                  test_a_resume_that_failed_changes_nothing_and_can_be_tried_again,
+                 test_an_interrupted_resume_leaves_the_machine_suspended,
                  test_a_poweroff_drops_suspended_memory_and_nothing_else,
                  test_memory_that_cannot_be_fetched_is_waited_for,
                  test_memory_that_the_guest_has_freed_is_not_carried)

@@ -120,3 +120,24 @@ TEST_CASE("what a child changed in a private mapping is found and read to the pa
   }
   ::munmap(memory, below.size());
 }
+
+TEST_CASE("runs are compared to the byte", "[vm]") {
+  using Runs = std::vector<MemoryRange>;
+  const Runs a = {{0, 4}, {6, 8}, {10, 20}, {30, 31}};
+  const Runs b = {{2, 7}, {12, 13}, {15, 40}};
+  CHECK((common_ranges(a, b) == Runs{{2, 4}, {6, 7}, {12, 13}, {15, 20}, {30, 31}}));
+  CHECK((ranges_without(a, b) == Runs{{0, 2}, {7, 8}, {10, 12}, {13, 15}}));
+  CHECK((ranges_without(b, a) == Runs{{4, 6}, {20, 30}, {31, 40}}));
+  CHECK((common_ranges(a, a) == a));
+  CHECK(ranges_without(a, a).empty());
+  CHECK((ranges_without(a, {}) == a));
+  CHECK(common_ranges(a, {}).empty());
+}
+
+TEST_CASE("pages that are not tracked are not said to be unwritten", "[vm]") {
+  auto* const memory = ::mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(memory != MAP_FAILED);
+  const MemoryRange range{address_of(memory), address_of(memory) + kPageSize};
+  CHECK((kind_thrown([&] { take_written_pages(::getpid(), range); }) == ErrorKind::kIo));
+  ::munmap(memory, kPageSize);
+}

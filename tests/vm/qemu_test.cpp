@@ -193,6 +193,53 @@ TEST_CASE("a QEMU whose memory nobody else may read runs with the shared mapping
   CHECK(exits == 0);
 }
 
+TEST_CASE("a copy of memory that was begun while the machine ran is brought up to date when it stands still", "[vm]") {
+  Machine machine;
+  auto qemu = machine.start();
+  if (GENERATE(false, true)) {  // a mapping of zeros, or of the file
+    const Bytes state = qemu->save_device_state();
+    machine.keep_changed_memory(*qemu);
+    qemu->quit();
+    qemu = machine.resume(state);
+  }
+  GuestMemory& memory = qemu->memory();
+  if (memory.mapping() == MemoryMapping::kShared || !memory.begin_tracking()) {
+    WARN("this kernel does not track what is written");
+    return;
+  }
+  Bytes copy = read_file(machine.files.memory, machine.settings.memory_bytes);
+  Bytes exact = copy;
+  const auto into = [](Bytes& bytes) {
+    return [&bytes](std::uint64_t offset, ByteView part) {
+      std::copy(part.begin(), part.end(), bytes.begin() + static_cast<std::ptrdiff_t>(offset));
+    };
+  };
+  memory.visit(memory.changed(), into(copy));
+  const auto written = [&] { return common_ranges(memory.take_written(), memory.changed()); };
+  CHECK(written().empty());
+  qemu->cont();
+  for (int round = 0; round < 3;) {
+    const auto runs = written();
+    memory.visit(runs, into(copy));
+    if (runs.empty()) {
+      std::this_thread::yield();
+    } else {
+      ++round;
+    }
+  }
+  qemu->stop();
+  memory.visit(written(), into(copy));
+  memory.visit_changed(into(exact));
+  CHECK((copy == exact));
+
+  memory.end_tracking();
+  CHECK((kind_thrown([&] { memory.take_written(); }) == ErrorKind::kIo));
+  const auto own = memory.changed();
+  REQUIRE(memory.begin_tracking());
+  CHECK(written().empty());
+  CHECK((memory.changed() == own));
+}
+
 TEST_CASE("what fails while changed memory is copied leaves a machine that goes on", "[vm]") {
   Machine machine;
   const auto qemu = machine.start();

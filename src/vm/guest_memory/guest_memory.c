@@ -15,7 +15,8 @@
  * On the channel, once memory is mapped (host byte order):
  *   to isr     8 bytes address, 8 bytes length
  * and then any number of
- *   from isr   1 byte: 'r' faults read single pages, 'n' faults read around
+ *   from isr   1 byte: 'r' faults read single pages, 'n' faults read around,
+ *              't' from now on isr can ask the kernel what is written (PAGEMAP_SCAN), 'e' no longer
  *   to isr     1 byte: 0 done, else errno
  * The end of the channel is nobody's loss.
  *
@@ -24,11 +25,14 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -44,6 +48,7 @@ static struct {
 } memory; /* of the one mapping that is ours */
 static enum kind memory_kind;
 static int channel;
+static int tracker = -1; /* a userfaultfd, while writes are tracked */
 
 static void* system_mmap(void* address, size_t length, int protection, int flags, int fd, off_t offset) {
   return (void*)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
@@ -58,10 +63,34 @@ static int set_advice(char wanted) {
   return system_madvise((void*)memory.address, memory.length, advice) == 0 ? 0 : errno;
 }
 
-static void* follow_advice(void* unused) {
+/* The kernel itself takes the faults that this makes. That is of Linux 6.7; headers may be older. */
+static int begin_tracking(void) {
+  const uint64_t async = 1 << 15, unpopulated = 1 << 13;
+  struct uffdio_api api = {.api = UFFD_API, .features = async | unpopulated};
+  struct uffdio_register area = {.range = {memory.address, memory.length}, .mode = UFFDIO_REGISTER_MODE_WP};
+  if (tracker >= 0) return 0;
+  const int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+  if (fd < 0) return errno;
+  if (ioctl(fd, UFFDIO_API, &api) != 0 || ioctl(fd, UFFDIO_REGISTER, &area) != 0) {
+    const int error = errno;
+    close(fd);
+    return error;
+  }
+  tracker = fd;
+  return 0;
+}
+
+static int end_tracking(void) {
+  if (tracker >= 0) close(tracker);
+  tracker = -1;
+  return 0;
+}
+
+static void* follow_orders(void* unused) {
   char wanted;
   while (read(channel, &wanted, 1) == 1) {
-    const char result = (char)set_advice(wanted);
+    const int error = wanted == 't' ? begin_tracking() : wanted == 'e' ? end_tracking() : set_advice(wanted);
+    const char result = (char)error;
     if (write(channel, &result, 1) != 1) break;
   }
   return unused;
@@ -77,7 +106,7 @@ static void start_following(void) {
   pthread_attr_setstacksize(&attributes, 64 * 1024);
   sigfillset(&all); /* signals are for QEMU's threads */
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  (void)pthread_create(&thread, &attributes, follow_advice, NULL);
+  (void)pthread_create(&thread, &attributes, follow_orders, NULL);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
 }
