@@ -30,6 +30,7 @@ constexpr std::size_t kMaxConnections = 64;
 constexpr milliseconds kRequestDeadline{10'000};
 constexpr milliseconds kSilence{3'500};  // with what goes before, a person waits less than 5 s
 constexpr milliseconds kHeartbeat{1'000};
+constexpr milliseconds kGlance{50};  // at whether the client is still there
 
 /// The address of a socket however long its directory's path is: through an open directory.
 struct SocketAddress {
@@ -107,6 +108,11 @@ void send_line(int fd, const json& message) {
     if (n < 0) throw_errno("the control connection broke", errno);
     sent += static_cast<std::size_t>(n);
   }
+}
+
+bool has_gone(int fd) {
+  pollfd poll_fd{fd, 0, 0};
+  return ::poll(&poll_fd, 1, 0) == 1 && (poll_fd.revents & POLLHUP) != 0;
 }
 
 /// False while the other side does not read what it was sent. True when it has gone: sending tells.
@@ -244,12 +250,16 @@ class Server : public ControlServer {
     // "alive" lines tell a busy daemon from a stopped one.
     std::jthread heart([&](const std::stop_token& stop) {
       std::unique_lock lock(mutex);
-      while (!finished.wait_for(lock, stop, kHeartbeat, [&] { return stop.stop_requested(); })) {
+      auto beat = Clock::now();
+      while (!finished.wait_for(lock, stop, kGlance, [&] { return stop.stop_requested(); })) {
         if (stop.stop_requested()) return;
         try {
+          if (has_gone(fd)) throw Error(ErrorKind::kDaemon, "the client has gone");
+          if (Clock::now() - beat < kHeartbeat) continue;
+          beat = Clock::now();
           send_if_read({{"type", "alive"}});
         } catch (const Error&) {
-          gone.request_stop();  // the client went away; work that somebody asked for goes on
+          gone.request_stop();  // work that somebody asked for goes on, if it cannot be given up
           return;
         }
       }
