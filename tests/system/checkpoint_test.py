@@ -4,9 +4,10 @@ import writing
 from support import expect, expect_equal
 
 
-def set_up(world):
+def set_up(world, mapping="auto"):
     server = world.serve()
     a = world.host("a")
+    a.variables["ISR_VM_MEMORY"] = mapping
     a.init_repository(server.url)
     a.run("import", "work", support.guest_image(), "--memory", "256M")
     a.run("start", "work")
@@ -111,7 +112,7 @@ def test_a_sync_without_its_repository_leaves_the_machine_running(world):
 
 
 def test_after_a_crash_the_disks_are_newer_than_the_checkpoint_and_a_choice(world):
-    _, a, on_a = set_up(world)
+    _, a, on_a = set_up(world, "shared")
     checksum = on_a.find("MEM filled (.*)")[0]
     before = on_a.ticks()[-1]
     sync(a)
