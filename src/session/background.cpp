@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -155,6 +156,16 @@ Bytes read_background_secret() {
     secret.insert(secret.end(), bytes.begin(), bytes.begin() + n);
     if (secret.size() > kMaxSecret) throw Error(ErrorKind::kUsage, "too much on standard input");
   }
+}
+
+void block_signals() {
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGTERM);
+  sigaddset(&blocked, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &blocked, nullptr);  // before any thread: they inherit it
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGHUP, SIG_IGN);
 }
 
 void background_ready() { say({{"ready", true}}); }

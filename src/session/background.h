@@ -14,7 +14,10 @@ namespace isr {
 /// nothing for two minutes.
 void start_background(const std::vector<std::string>& arguments, ByteView secret, const fs::path& log_file);
 
-/// The other side: reads the secret, and logs to stderr from then on; then ready() or failed(), once.
+/// The other side, first, before any thread: SIGTERM and SIGINT wait to be taken, a closed pipe or terminal ends
+/// nothing.
+void block_signals();
+/// Then: reads the secret, and logs to stderr from then on; then ready() or failed(), once.
 Bytes read_background_secret();
 void background_ready();
 void background_failed(const std::exception& error);

@@ -363,16 +363,6 @@ class Daemon {
   std::jthread keeper_;
 };
 
-void block_signals() {
-  sigset_t blocked;
-  sigemptyset(&blocked);
-  sigaddset(&blocked, SIGTERM);
-  sigaddset(&blocked, SIGINT);
-  ::pthread_sigmask(SIG_BLOCK, &blocked, nullptr);  // before any thread: they inherit it
-  ::signal(SIGPIPE, SIG_IGN);
-  ::signal(SIGHUP, SIG_IGN);
-}
-
 }  // namespace
 
 int session_daemon_main() {

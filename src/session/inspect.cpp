@@ -18,16 +18,6 @@ using nlohmann::json;
 
 constexpr unsigned kCheckThreads = 8;
 
-void block_signals() {
-  sigset_t blocked;
-  sigemptyset(&blocked);
-  sigaddset(&blocked, SIGTERM);
-  sigaddset(&blocked, SIGINT);
-  ::pthread_sigmask(SIG_BLOCK, &blocked, nullptr);
-  ::signal(SIGPIPE, SIG_IGN);
-  ::signal(SIGHUP, SIG_IGN);
-}
-
 std::string reader_stats(const SourceStats& stats, const std::vector<std::shared_ptr<Image>>& images) {
   json out{{"schema", 1},
            {"sources",
