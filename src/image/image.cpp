@@ -94,9 +94,11 @@ void Image::read_chunk_below(std::uint64_t chunk, std::size_t within, MutableByt
   }
 }
 
-/// Asks the overlay last: pages of a chunk that was replaced are no longer what the pack has.
-bool Image::read_hot(const HotImage& hot, std::uint64_t offset, MutableBytes out) const {
-  return hot.pages->read(hot.number, offset, out) && !(overlay_ && overlay_->replaced(offset / kChunkSize));
+/// Asks the overlay after the pack: pages of a chunk that was replaced are no longer what the pack has. And then
+/// whether the pack still counts: a publish takes it away before the overlay forgets what was replaced.
+bool Image::read_hot(const HotImage& hot, std::uint64_t offset, MutableBytes out) {
+  return hot.pages->read(hot.number, offset, out) && !(overlay_ && overlay_->replaced(offset / kChunkSize)) &&
+         hot_.lock()->pages == hot.pages;
 }
 
 void Image::read_below(std::uint64_t offset, MutableBytes out) {

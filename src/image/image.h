@@ -66,7 +66,7 @@ class Image {
   void read_chunk_below(std::uint64_t chunk, std::size_t within, MutableBytes out, bool sequential);
   void read_below(std::uint64_t offset, MutableBytes out);
   void read_tree(std::uint64_t offset, MutableBytes out);
-  bool read_hot(const HotImage& hot, std::uint64_t offset, MutableBytes out) const;
+  bool read_hot(const HotImage& hot, std::uint64_t offset, MutableBytes out);
   void note_touch(std::uint64_t offset, std::size_t length);
   /// True when the read continues others.
   bool read_ahead(std::uint64_t offset, std::size_t length);

@@ -122,7 +122,7 @@ QemuOptions Machine::qemu_options() const {
 
 bool Machine::start(const BootOptions& options) {
   if (running()) throw Error(ErrorKind::kVm, fmt::format("{} is running already", name_));
-  vm_.reset();
+  if (vm_) release_vm();  // it has ended by itself
   SessionState& state = session_.state();
   const bool resume = state.phase == SessionPhase::kSuspended && !options.fresh;
   const std::string wanted = resume ? state.stamp.value().accelerator : options.accelerator;
@@ -136,6 +136,8 @@ bool Machine::start(const BootOptions& options) {
     session_.prepare_resume(options.prefetch, options.progress, options.stop);
   }
   unmount();
+  const std::uint64_t journal_before = session_.journal_bytes();
+  prefetch_ = resume ? options.prefetch : Prefetch::kNone;
   try {
     memory_ = session_.begin_memory(!resume);
     if (resume) session_.begin_fill(options.prefetch);
@@ -153,19 +155,28 @@ bool Machine::start(const BootOptions& options) {
     state.phase = SessionPhase::kRunning;
     session_.save_state();
     vm_->cont();
-    read_around_at_ = std::chrono::steady_clock::now() + kFirstTouches;
-    awakening_words_.lock()->clear();
-    if (resume) begin_awakening();
   } catch (...) {
-    vm_.reset();
-    memory_.reset();
-    session_.abandon_memory();
+    release_vm();
     state.phase = resume ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
+    // It did run for a moment, whatever QEMU answered, and has written.
+    if (resume && session_.journal_bytes() != journal_before) session_.drop_memory();
     session_.save_state();
     mount_disks();
     throw;
   }
+  read_around_at_ = std::chrono::steady_clock::now() + kFirstTouches;
+  awakening_words_.lock()->clear();
+  if (resume) begin_awakening();
   return resume;
+}
+
+/// After what was to be done while it stood still has failed: nothing is lost, it goes on where it was.
+void Machine::go_on() noexcept {
+  try {
+    vm_->cont();
+  } catch (const std::exception& error) {
+    log::error("{}: the guest stands still: {}", name_, error.what());
+  }
 }
 
 void Machine::release_vm() {
@@ -180,13 +191,14 @@ void Machine::suspend() {
   if (!running()) throw Error(ErrorKind::kVm, fmt::format("{} is not running", name_));
   session_.end_fill();
   end_awakening();
-  vm_->stop();
   try {
+    vm_->stop();
     const Bytes device_state = vm_->save_device_state();
     copy_changed_memory();
     session_.keep_memory(vm_->stamp(), device_state);
-  } catch (const Error&) {
-    vm_->cont();  // nothing is lost: it goes on where it was
+  } catch (...) {
+    go_on();
+    session_.begin_fill(prefetch_);
     throw;
   }
   vm_->quit();

@@ -70,6 +70,7 @@ class Machine {
  private:
   void mount(std::shared_ptr<Image> memory);
   void release_vm();
+  void go_on() noexcept;
   void begin_awakening();
   void end_awakening() { awakening_ = {}; }
   void awaken(bool network, const std::stop_token& stop);
@@ -91,6 +92,7 @@ class Machine {
   std::unique_ptr<Qemu> vm_;
   Sync<std::shared_ptr<SerialConsole>> console_;
   Accelerator accelerator_;
+  Prefetch prefetch_ = Prefetch::kNone;  ///< of the start
   std::chrono::microseconds last_pause_{0};
   Sync<std::string> awakening_words_;
   std::jthread awakening_;  ///< uses vm_

@@ -43,18 +43,27 @@ std::string describe_clock(bool listens, bool set) {
 
 void Machine::begin_awakening() {
   const bool network = session_.state().vm.network != NetworkMode::kNone;
-  awakening_ = std::jthread([this, network](const std::stop_token& stop) {
+  const auto work = [this, network](const std::stop_token& stop) {
     try {
       awaken(network, stop);
     } catch (const std::exception& error) {
       log::warn("{}: {}", name_, error.what());
     }
-  });
+  };
+  try {
+    awakening_ = std::jthread(work);
+  } catch (const std::system_error& error) {
+    log::warn("{}: nobody sees to its clock and its cable: {}", name_, error.what());
+  }
 }
 
 /// A guest is never left without its cable, also not when we are told to stop.
 void Machine::awaken(bool network, const std::stop_token& stop) {
-  if (network) vm_->set_link(false);
+  try {
+    if (network) vm_->set_link(false);
+  } catch (const Error& error) {
+    log::warn("{}: {}", name_, error.what());  // it may have been done all the same
+  }
   const auto cable_in = std::chrono::steady_clock::now() + kCableOut;
   bool listens = false;
   bool set = false;

@@ -110,13 +110,13 @@ MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
   MachineMoment moment;
   moment.stamp = vm_->stamp();
   const auto began = std::chrono::steady_clock::now();
-  vm_->stop();
   try {
+    vm_->stop();
     moment.device_state = vm_->save_device_state();
     copy_changed_memory();
     freeze();
-  } catch (const Error&) {
-    vm_->cont();
+  } catch (...) {
+    go_on();
     throw;
   }
   vm_->cont();

@@ -70,7 +70,9 @@ void Session::freeze(const PublishOptions& options, Publication& publication) {
   const auto freeze_part = [&](Part* part) { publication.void_below[part->number] = part->overlay->freeze(); };
   const auto freeze = [&] {
     for (Part* part : publication.parts) freeze_part(part);
-    if (options.checkpoint) scratch_->freeze();
+    if (!options.checkpoint) return;
+    scratch_->freeze();
+    publication.scratch_is_frozen = true;
   };
   if (options.checkpoint) {
     const MachineMoment moment = options.checkpoint(freeze);
@@ -91,7 +93,7 @@ void Session::freeze(const PublishOptions& options, Publication& publication) {
 void Session::seal(Publication& publication) {
   for (Part* part : publication.parts) {
     VersionImage image = state_.find(part->name)->image;
-    const bool in_scratch = image.role == ImageRole::kMemory && scratch_;
+    const bool in_scratch = image.role == ImageRole::kMemory && publication.scratch_is_frozen;
     FrozenChanges& frozen = in_scratch ? static_cast<FrozenChanges&>(*scratch_) : *part->overlay;
     const SealedImage sealed = seal_frozen(seal_context(), frozen, image.tree);
     image.tree = sealed.root;
@@ -165,7 +167,7 @@ void Session::adopt(const Publication& publication, const StoredHead& head) {
     if (part->name == "memory" && memory_image_) memory_image_->set_base(tree);
     part->overlay->drop_frozen();
   }
-  if (scratch_) scratch_->drop_frozen();
+  if (publication.scratch_is_frozen) scratch_->drop_frozen();
   journal_->collect();
   empty_settled(publication.objects);
 }
