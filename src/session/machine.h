@@ -77,6 +77,7 @@ class Machine {
   void copy_memory_ahead();
   void copy(std::span<const MemoryRange> runs);
   void copy_again();
+  void discard_given_back(std::span<const MemoryRange> changed);
   QemuOptions qemu_options() const;
 
   Session& session_;

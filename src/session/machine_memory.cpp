@@ -68,11 +68,15 @@ void Machine::copy_changed_memory() {
 void Machine::copy_again() {
   const auto written = vm_->memory().take_written();
   const auto changed = vm_->memory().changed();
+  discard_given_back(changed);
+  copied_ahead_.push_back(common_ranges(written, changed));
+  copy(copied_ahead_.back());
+}
+
+void Machine::discard_given_back(std::span<const MemoryRange> changed) {
   for (const auto& copied : copied_ahead_) {
     for (const MemoryRange& gone : ranges_without(copied, changed)) memory_->discard(gone.begin, gone.size());
   }
-  copied_ahead_.push_back(common_ranges(written, changed));
-  copy(copied_ahead_.back());
 }
 
 void Machine::copy(std::span<const MemoryRange> runs) {
@@ -116,6 +120,11 @@ MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
     copy_changed_memory();
     freeze();
   } catch (...) {
+    try {
+      if (!copied_ahead_.empty()) discard_given_back(vm_->memory().changed());
+    } catch (const std::exception& error) {
+      log::warn("{}: {}", name_, error.what());  // it may just have ended
+    }
     go_on();
     throw;
   }
