@@ -178,9 +178,19 @@ class Server : public ControlServer {
     acceptor_ = std::jthread([this](const std::stop_token& stop) { accept_loop(stop); });
   }
 
+  void stop_listening() override {
+    std::call_once(stopped_, [this] {
+      std::error_code ignored;
+      fs::remove(path_, ignored);
+      acceptor_.request_stop();
+      ::shutdown(listener_.get(), SHUT_RDWR);  // wakes it
+      acceptor_.join();
+      listener_.reset();
+    });
+  }
+
   ~Server() override {
-    acceptor_.request_stop();
-    acceptor_.join();
+    stop_listening();
     const auto deadline = Clock::now() + milliseconds(2'000);  // last answers get out
     for (auto& connection : connections_) {
       connection.thread.request_stop();
@@ -188,8 +198,6 @@ class Server : public ControlServer {
       ::shutdown(connection.fd.get(), SHUT_RDWR);
     }
     connections_.clear();  // joins
-    std::error_code ignored;
-    fs::remove(path_, ignored);
   }
 
  private:
@@ -289,6 +297,7 @@ class Server : public ControlServer {
   ControlHandler handler_;
   UniqueFd listener_;
   std::list<Connection> connections_;  // touched by the acceptor only, then by the destructor
+  std::once_flag stopped_;
   std::jthread acceptor_;
 };
 

@@ -32,7 +32,10 @@ using ControlHandler = std::function<nlohmann::json(const nlohmann::json& reques
 
 class ControlServer {
  public:
-  virtual ~ControlServer() = default;  ///< stops listening, ends connections, removes the socket
+  virtual ~ControlServer() = default;  ///< stops listening, ends connections
+  /// Removes the socket; requests that were accepted still get their answer. May be called by a handler.
+  /// From then on another server may take the path.
+  virtual void stop_listening() = 0;
 };
 /// Error{kDaemon} when the path is taken by a live server or is no socket.
 std::unique_ptr<ControlServer> start_control_server(const fs::path& socket, ControlHandler handler);

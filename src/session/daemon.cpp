@@ -42,15 +42,18 @@ class Daemon {
     Rehearsal::clean_up(paths_, parcel_.id);
     machine_.mount_disks();
     *last_status_lock() = full_status();
-    auto server = start_control_server(control_socket(paths_, parcel_.id),
-                                       [this](const json& request, const ControlReply& reply,
-                                              const std::stop_token& stop) { return handle(request, reply, stop); });
+    {
+      const std::lock_guard lock(operation_);  // the first request may be there before server_ is
+      server_ = start_control_server(control_socket(paths_, parcel_.id),
+                                     [this](const json& request, const ControlReply& reply,
+                                            const std::stop_token& stop) { return handle(request, reply, stop); });
+    }
     keeper_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
     background_ready();
     wait_for_end();
     keeper_.request_stop();
     keeper_.join();
-    server.reset();
+    server_.reset();
   }
 
  private:
@@ -85,7 +88,6 @@ class Daemon {
     if (command == "sync") return sync(request, reply);
     if (command == "checkin") return check_in(request, reply);
     if (command == "discard") return discard();
-    if (command == "quit") return quit();
     throw Error(ErrorKind::kUsage, fmt::format("the daemon knows no command {}", command));
   }
 
@@ -161,12 +163,6 @@ class Daemon {
     session_.discard();
     machine_.mount_disks();
     return {{"version", session_.state().base}};
-  }
-
-  json quit() {
-    if (machine_.running()) throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name));
-    end_soon();
-    return json::object();
   }
 
   json publish(bool memory, const std::string& message, const ControlReply& reply) {
@@ -331,8 +327,10 @@ class Daemon {
     }
   }
 
+  /// Who is told of the end may start the next daemon at once, and must not meet this one.
   void end_soon() {
     ended_ = true;
+    server_->stop_listening();
     ::kill(::getpid(), SIGTERM);
   }
 
@@ -360,6 +358,7 @@ class Daemon {
   Sync<std::string> busy_;
   Sync<std::string> last_event_;
   Sync<json> last_status_sync_;
+  std::unique_ptr<ControlServer> server_;
   std::jthread keeper_;
 };
 

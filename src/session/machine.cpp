@@ -98,6 +98,7 @@ void Machine::mount_disks() {
 }
 
 void Machine::unmount() {
+  if (!mount_) return;  // the directory may be another daemon's by now
   mount_.reset();
   std::error_code ignored;
   fs::remove(mount_directory_, ignored);

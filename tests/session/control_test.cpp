@@ -156,6 +156,20 @@ TEST_CASE("a socket's path that is taken is respected, a dead one's is taken ove
   }
 }
 
+TEST_CASE("who was told of a server's end finds the socket free for the next one", "[session]") {
+  const Place place;
+  std::unique_ptr<ControlServer> ending;
+  ending = start_control_server(place.socket, [&](const json&, const ControlReply&, const std::stop_token&) -> json {
+    ending->stop_listening();
+    return {{"ended", true}};
+  });
+  CHECK(control_request(place.socket, {{"command", "end"}}).at("ended"));
+  CHECK_FALSE(control_alive(place.socket));
+  const auto next = start_control_server(place.socket, echo);
+  ending.reset();
+  CHECK(control_alive(place.socket));
+}
+
 TEST_CASE("a daemon of another user is not talked to", "[session]") {
   if (::geteuid() != 0) return;  // nobody else can make one
   const Place place;

@@ -141,6 +141,21 @@ def test_nothing_readable_leaves_the_host(world):
         expect_equal(found.stdout, "", f'files with "{secret}"')
 
 
-support.main(test_suspend_here_resume_there, test_stop_then_start_boots_from_the_disk_that_was_left,
-             test_a_console_is_heard_to_its_last_word,
+def test_suspended_and_resumed_at_once_on_the_same_host(world):
+    _, a, _ = set_up(world)
+    a.run("start", "work")
+    before = a.console("work")
+    before.wait(r"TICK \d+", count=2)
+    for _ in range(3):
+        a.run("suspend", "work")
+        a.run("resume", "work")  # the daemon that kept the machine is still ending
+        after = a.console("work")
+        after.wait(r"TICK \d+")
+        support.expect_continuation(before, after)
+        before = after
+    a.run("suspend", "work")
+
+
+support.main(test_suspend_here_resume_there, test_suspended_and_resumed_at_once_on_the_same_host,
+             test_stop_then_start_boots_from_the_disk_that_was_left, test_a_console_is_heard_to_its_last_word,
              test_a_static_web_server_serves_an_imported_image, test_nothing_readable_leaves_the_host)
