@@ -191,13 +191,18 @@ LockRecord ParcelLock::steal(LockMode mode, std::uint64_t base, const std::strin
 
 LockRecord ParcelLock::renew(const LockRecord& mine) {
   LockRecord record = mine;
-  record.s = mine.s + 1;
-  record.time = wall_now();
-  if (put(record)) return record;
-  // Taken: by someone else, or by a renewal of ours whose answer was lost.
-  const auto ruling = show();
-  if (ruling && ruling->ours && ruling->record.since == mine.since) return ruling->record;
-  throw LockedError(chain_, ruling ? ruling->record : mine, ruling ? ruling->age : std::nullopt);
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    record.s += 1;
+    record.time = wall_now();
+    if (put(record)) return record;
+    // Taken: by someone else, or by a renewal of ours, of an earlier process or without an answer.
+    const auto ruling = show();
+    if (!ruling || !ruling->ours || ruling->record.since != mine.since) {
+      throw LockedError(chain_, ruling ? ruling->record : mine, ruling ? ruling->age : std::nullopt);
+    }
+    record.s = ruling->record.s;
+  }
+  throw Error(ErrorKind::kTransient, fmt::format("{}: others keep changing its lock", chain_));
 }
 
 void ParcelLock::release(const LockRecord& mine) {

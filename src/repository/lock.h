@@ -73,7 +73,7 @@ class ParcelLock {
   LockRecord acquire(LockMode mode, std::uint64_t base);
   /// The same whoever holds it.
   LockRecord steal(LockMode mode, std::uint64_t base, const std::string& reason);
-  /// s+1 with a new time. Error{kLocked} when someone has taken it over.
+  /// A new record with a new time behind `mine`, or behind a renewal of it. Error{kLocked} when someone has taken it over.
   LockRecord renew(const LockRecord& mine);
   /// Ends our hold; nothing when it is no longer ours.
   void release(const LockRecord& mine);

@@ -1,6 +1,6 @@
 // One mutex makes one operation of another; a status that meets a busy daemon
-// gets the last answer with the operation's name. A keeper thread renews the lock,
-// settles the journal and notices when the guest has gone.
+// gets the last answer with the operation's name. A keeper thread settles the journal
+// and notices when the guest has gone; another, also during an operation, renews the lock.
 
 #include "session/daemon.h"
 
@@ -48,6 +48,7 @@ class Daemon {
                                      [this](const json& request, const ControlReply& reply,
                                             const std::stop_token& stop) { return handle(request, reply, stop); });
     }
+    session_.keep_lease([this](const Error& how) { lose_lock(how); });
     keeper_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
     background_ready();
     wait_for_end();
@@ -281,9 +282,7 @@ class Daemon {
 
   void keep(const std::stop_token& stop) {
     ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kKeeperNice);  // settling yields to the guest
-    auto renewed = std::chrono::steady_clock::now();
-    auto retried = renewed;
-    const auto renew_every = LockRecord{}.lease / 3;
+    auto retried = std::chrono::steady_clock::now();
     while (!stop.stop_requested()) {
       std::this_thread::sleep_for(200ms);
       if (!operation_.try_lock_for(100ms)) continue;
@@ -301,22 +300,15 @@ class Daemon {
       }
       guarded("page faults", [&] { machine_.read_around_if_due(); });
       guarded("settling", [&] { session_.settle_if_due(); });
-      if (std::chrono::steady_clock::now() - renewed < renew_every || lock_lost_) continue;
-      renewed = std::chrono::steady_clock::now();
-      guarded("renewing the lock", [&] { renew_lock(); });
     }
   }
 
-  void renew_lock() {
-    try {
-      session_.renew_lock();
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kLocked) throw;
-      lock_lost_ = true;
-      *last_event_.lock() =
-          fmt::format("the lock was taken over: {}; what is suspended here becomes a fork", error.what());
-      log::error("{}: {}", parcel_.name, *last_event_.lock());
-    }
+  void lose_lock(const Error& how) {
+    lock_lost_ = true;
+    const std::string event =
+        fmt::format("the lock was taken over: {}; what is suspended here becomes a fork", how.what());
+    log::error("{}: {}", parcel_.name, event);
+    *last_event_.lock() = event;
   }
 
   static void guarded(std::string_view what, const std::function<void()>& body) {
@@ -349,14 +341,14 @@ class Daemon {
   Paths paths_;
   Account account_;
   ParcelEntry parcel_;
-  Session session_;
+  std::atomic<bool> lock_lost_{false};
+  Sync<std::string> last_event_;
+  Session session_;  // whose lease says both of these
   Machine machine_;
   std::timed_mutex operation_;
   bool ended_ = false;     // guarded by operation_
   bool rehearses_ = true;  // the same
-  std::atomic<bool> lock_lost_{false};
   Sync<std::string> busy_;
-  Sync<std::string> last_event_;
   Sync<json> last_status_sync_;
   std::unique_ptr<ControlServer> server_;
   std::jthread keeper_;

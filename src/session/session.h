@@ -8,6 +8,7 @@
 #include "image/settle_policy.h"
 #include "image/snapshot.h"
 #include "image/uploader.h"
+#include "session/lease_keeper.h"
 #include "session/session_state.h"
 
 namespace isr {
@@ -118,8 +119,8 @@ class Session {
   void end();
   /// Everything since the base is dropped; stays checked out.
   void discard();
-  /// Renews the lease; Error{kLocked} when it was taken over.
-  void renew_lock();
+  /// Renews the lease until the session ends; nothing of a lock without one.
+  void keep_lease(LeaseKeeper::OnLost on_lost);
 
   /// Takes one step of settling when it is time for one. To be called a few times a second.
   void settle_if_due();
@@ -187,6 +188,7 @@ class Session {
   std::shared_ptr<HotPages> boot_pack_;    ///< of the resume that is going on
   std::shared_ptr<FirstTouches> touches_;  ///< since this session's last start or resume
   std::uint64_t boot_pack_pages_ = 0;
+  std::optional<LeaseKeeper> lease_;
   mutable Sync<std::shared_ptr<ChunkFill>> fill_;  ///< last: it uses the rest
 };
 

@@ -127,6 +127,7 @@ void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
 }
 
 void Session::end() {
+  lease_.reset();
   release_lock(account_, parcel_, state_);
   cancel();
   remove_directory(directory_);
@@ -134,10 +135,16 @@ void Session::end() {
 
 LockRecord Session::lock_record() const { return lock_record_of(account_, state_); }
 
-void Session::renew_lock() {
-  if (account_.offline() || state_.lock_mode != LockMode::kAttended) return;
-  state_.lock_s = account_.lock(parcel_).renew(lock_record()).s;
-  save_state();
+void Session::keep_lease(LeaseKeeper::OnLost on_lost) {
+  if (state_.lock_mode != LockMode::kAttended) return;
+  // A store of its own, where there was none: the account's comes when a command goes online.
+  auto open = [store = account_.store, url = account_.entry.url, options = account_.store_options,
+               chain = parcel_.chain(), key = account_.keys.signing, host = account_.host]() mutable -> ParcelLock {
+    if (!store) store = open_store(url, options);
+    return {store, chain, key, host};
+  };
+  lease_.emplace(lock_record(), std::move(open), std::move(on_lost));
+  lease_->start();
 }
 
 }  // namespace isr

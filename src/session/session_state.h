@@ -42,7 +42,7 @@ struct SessionState {
   Sha256 base_hash;            ///< of that version's head
   ParcelVersion base_version;  ///< what it says; discard() goes back to it
   WallTime since;
-  std::uint64_t lock_s = 0;  ///< number of our lock record
+  std::uint64_t lock_s = 0;  ///< number of our lock record when it was checked out
   LockMode lock_mode = LockMode::kAttended;
   VmSettings vm;
   std::optional<VmStamp> stamp;  ///< of the memory, when suspended

@@ -1,0 +1,82 @@
+#include "session/lease_keeper.h"
+
+#include <catch2/catch.hpp>
+#include <thread>
+
+#include "support/memory_store.h"
+
+using namespace isr;
+using namespace std::chrono_literals;
+
+namespace {
+
+const LockIdentity kDesk{"desk-42", "000102030405060708090a0b0c0d0e0f"};
+const LockIdentity kLaptop{"laptop", "f00102030405060708090a0b0c0d0e0f"};
+
+struct Setup {
+  ParcelLock lock_of(const LockIdentity& who) const {
+    return {store, "parcels/4f", signing_key_from_seed({.value = {1, 2, 3}}), who};
+  }
+  LockRecord held() const {
+    LockRecord record = lock_of(kDesk).acquire(LockMode::kAttended, 1);
+    record.lease = 1s;  // what the next ones say, too
+    return record;
+  }
+  std::uint64_t newest() const { return lock_of(kDesk).show()->record.s; }
+  BlobStorePtr store = std::make_shared<test::MemoryStore>();
+};
+
+template <class Condition>
+bool comes_true(const Condition& condition) {
+  for (int i = 0; i < 2000 && !condition(); ++i) std::this_thread::sleep_for(5ms);
+  return condition();
+}
+
+}  // namespace
+
+TEST_CASE("a lease is renewed by itself until it is let go", "[session]") {
+  const Setup s;
+  LeaseKeeper keeper(
+      s.held(), [&] { return s.lock_of(kDesk); }, [](const Error&) { FAIL("lost"); });
+  keeper.start();
+  CHECK(comes_true([&] { return s.newest() >= 3; }));
+  keeper.stop();
+  const std::uint64_t last = s.newest();
+  std::this_thread::sleep_for(500ms);
+  CHECK(s.newest() == last);
+}
+
+TEST_CASE("a repository that is away is asked for a renewal again before the lease ends", "[session]") {
+  const Setup s;
+  std::atomic<int> asked = 0;
+  LeaseKeeper keeper(
+      s.held(),
+      [&]() -> ParcelLock {
+        if (++asked < 10) throw Error(ErrorKind::kOffline, "no route");
+        return s.lock_of(kDesk);
+      },
+      [](const Error&) { FAIL("lost"); });
+  const auto began = std::chrono::steady_clock::now();
+  keeper.start();
+  CHECK(comes_true([&] { return s.newest() >= 2; }));
+  CHECK(asked >= 10);
+  CHECK(std::chrono::steady_clock::now() - began < 5s);  // ten thirds of a lease would be no renewal
+}
+
+TEST_CASE("the holder of a lease that was taken over is told, once", "[session]") {
+  const Setup s;
+  std::atomic<int> told = 0;
+  LeaseKeeper keeper(
+      s.held(), [&] { return s.lock_of(kDesk); },
+      [&](const Error& how) {
+        CHECK(how.kind() == ErrorKind::kLocked);
+        ++told;
+      });
+  keeper.start();
+  s.lock_of(kLaptop).steal(LockMode::kAttended, 1, "needed");
+  const std::uint64_t theirs = s.newest();
+  CHECK(comes_true([&] { return told > 0; }));
+  std::this_thread::sleep_for(500ms);
+  CHECK(told == 1);
+  CHECK(s.newest() == theirs);
+}
