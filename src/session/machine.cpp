@@ -79,14 +79,15 @@ Machine::~Machine() {
   unmount();
 }
 
-void Machine::mount(std::shared_ptr<Image> memory) {
-  std::vector<MountedFile> files = mounted_files(session_.disks(), std::move(memory));
+void Machine::mount(const std::shared_ptr<Image>& memory) {
+  std::vector<MountedFile> files = mounted_files(session_.disks(), memory);
   runtime_directory(paths_);
   // A dead mount of a daemon that was killed stands in the way of making the directory, too.
   if (is_dead_mount(mount_directory_)) isr::unmount(mount_directory_);
   make_private_directory(mount_directory_);
   MountOptions options;
   options.source_name = "isr:" + name_;
+  options.immutable = !memory && session_.state().phase == SessionPhase::kSuspended;
   mount_ = make_mount(
       mount_directory_, std::move(files), [this] { return session_.stats().dump(2) + "\n"; }, options);
   mount_->start();

@@ -68,7 +68,7 @@ class Machine {
   bool mounted() const { return mount_ != nullptr; }
 
  private:
-  void mount(std::shared_ptr<Image> memory);
+  void mount(const std::shared_ptr<Image>& memory);
   void release_vm();
   void go_on() noexcept;
   void begin_awakening();

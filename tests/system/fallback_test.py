@@ -1,4 +1,5 @@
 """When memory cannot be loaded, or cannot be read: what is offered, what is kept, and that nothing is forced."""
+import pathlib
 import signal
 import subprocess
 
@@ -27,6 +28,14 @@ def expect_goes_on(host, before, checksum):
     support.expect_continuation(before, console)
     console.wait(f"MEM ok {checksum}")
     return console
+
+
+def can_be_opened_for_writing(path):
+    try:
+        with path.open("r+b"):
+            return True
+    except OSError:
+        return False
 
 
 def checksum_of(console):
@@ -105,8 +114,12 @@ def test_a_poweroff_drops_suspended_memory_and_nothing_else(world):
     server, a, on_a = suspended_machine(world, "--no-upload")
     a.run("poweroff", "work", expect=2)  # nobody there to be asked
     expect_equal(a.stat("work")["state"], "suspended here", "the state after a question")
+    disk = pathlib.Path(a.stat("work")["mount"]) / "disk.raw"
+    with disk.open("rb"):
+        expect(not can_be_opened_for_writing(disk), "the disk below suspended memory can be written to")
     a.run("--yes", "poweroff", "work")
     expect_equal(a.stat("work")["phase"], "checkedout", "the phase after a poweroff")
+    expect(can_be_opened_for_writing(disk), "the disk of a machine that is off cannot be written to")
     booted = a.run("resume", "work")
     expect("no saved memory: it boots" in booted.err, f"that it boots is not said: {booted.err}")
     seq = int(a.console("work").wait(r"BOOT seq=(\d+) bad=0 .*")[0])
