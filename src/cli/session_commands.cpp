@@ -39,7 +39,10 @@ fs::path check_out(OpenParcel& parcel, const RunOptions& options, bool fresh) {
   parcel.account.online("resuming " + parcel.entry.name);
   const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, selector);
   if (!fresh) check_memory_loads_here(parcel, loaded);
-  return take_out(parcel, LockMode::kAttended, loaded.head.head.n, options.take_lock);
+  // The newest is what it is once the lock is ours.
+  std::optional<std::uint64_t> n;
+  if (selector.number || selector.back != 0) n = loaded.head.head.n;
+  return take_out(parcel, LockMode::kAttended, n, options.take_lock);
 }
 
 /// What is in the drive when it boots, after what the command line says of it.
