@@ -22,7 +22,8 @@ ChunkRef Image::Below::reference(std::uint64_t chunk, Priority priority) const {
   if (overlay) {
     if (const auto replaced = overlay->replaced(chunk)) return *replaced;
   }
-  return find_chunk(reader, *base.lock(), chunk, priority);
+  const TreeRoot tree = *base.lock();  // not held while pages are fetched
+  return find_chunk(reader, tree, chunk, priority);
 }
 
 Image::Image(std::string name, TreeRoot base, std::shared_ptr<ChunkReader> reader, std::shared_ptr<Overlay> overlay)

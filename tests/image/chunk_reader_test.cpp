@@ -120,6 +120,20 @@ TEST_CASE("settling does not wait for a guest's read, which may wait for the net
   CHECK((kind == ErrorKind::kTransient));
 }
 
+TEST_CASE("an image tells its base while a read of it waits for the network", "[image]") {
+  const auto source = std::make_shared<MemorySource>("memory");
+  const auto reader = std::make_shared<ChunkReader>(source, ReaderOptions{});
+  Image image("memory", image_of(*source, 4), reader, nullptr);
+  source->hold();
+  const std::jthread guest([&] {
+    Bytes out(1);
+    CHECK(image.read(0, out) == out.size());
+  });
+  source->wait_for_fetches(1);
+  CHECK(image.base().size == 4 * kChunkSize);
+  source->release();
+}
+
 TEST_CASE("a copy that does not open is dropped and fetched again, once", "[image]") {
   const auto source = std::make_shared<MemorySource>("memory");
   const ChunkRef ref = stored(*source, 1);
