@@ -110,7 +110,7 @@ void ChunkFill::bring_order(const std::stop_token& stop) {
   for_each(plan_.order.size(), stop, [&](std::size_t i) {
     const FillPlan::Place& place = plan_.order[i];
     if (place.chunk < chunk_count(place.image->size())) {
-      bring(place.image->reference(place.chunk, Priority::kReadahead), stop);
+      bring(place.image->reference(place.chunk, Priority::kReadahead, stop), stop);
     }
     note([](FillProgress& progress) { ++progress.order_here; });
   });
@@ -129,7 +129,7 @@ void ChunkFill::bring_whole(const std::stop_token& stop) {
       if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "stopped");
       all.push_back(ref);
     };
-    for_each_chunk(reader_, plan_.whole->base(), add, Priority::kReadahead);
+    for_each_chunk(reader_, plan_.whole->base(), add, Priority::kReadahead, stop);
   });
   if (!listed) return;
   std::vector<ChunkRef> absent;

@@ -34,7 +34,7 @@ class DecodedCache {
   Value find(const Cid& cid) { return state_.lock()->ready.find(cid).value_or(Value{}); }
 
   template <class Decode>
-  Value get(const Cid& cid, Priority priority, Decode decode) {
+  Value get(const Cid& cid, Priority priority, const std::stop_token& stop, Decode decode) {
     for (;;) {
       std::shared_ptr<Flight> flight;
       {
@@ -46,13 +46,15 @@ class DecodedCache {
           entry->priority = priority;
           flight = entry;
           state.unlock();
-          return lead(cid, *flight, decode);
+          return lead(cid, *flight, stop, decode);
         }
         flight = entry;
         if (priority == Priority::kSettling && is_awaited(flight->priority)) {
           throw Error(ErrorKind::kTransient, fmt::format("object {} is being fetched", short_hex(cid.view())));
         }
-        state.wait(landed_, [&] { return flight->done; });
+        if (!landed_.wait(state.mutex_lock(), stop, [&] { return flight->done; })) {
+          throw Error(ErrorKind::kCancelled, fmt::format("object {}: cancelled", short_hex(cid.view())));
+        }
         if (flight->value) return *flight->value;
         // The leader's own retry would fail us the same way, unless it mattered less to it.
         if (flight->failure && flight->priority <= priority) {
@@ -67,11 +69,11 @@ class DecodedCache {
     Priority priority = Priority::kGuest;
     bool done = false;
     std::optional<Value> value;
-    std::optional<Error> failure;  // neither: something else than an Error was thrown
+    std::optional<Error> failure;  // neither: only the leader has failed, and who waits tries itself
   };
 
   template <class Decode>
-  Value lead(const Cid& cid, Flight& flight, Decode decode) {
+  Value lead(const Cid& cid, Flight& flight, const std::stop_token& stop, Decode decode) {
     try {
       Value value = decode();
       land(cid, flight, [&](State& state) {
@@ -80,7 +82,10 @@ class DecodedCache {
       });
       return value;
     } catch (const Error& error) {
-      land(cid, flight, [&](State&) { flight.failure.emplace(error.kind(), error.what(), error.hints()); });
+      const bool own = error.kind() == ErrorKind::kCancelled && stop.stop_requested();
+      land(cid, flight, [&](State&) {
+        if (!own) flight.failure.emplace(error.kind(), error.what(), error.hints());
+      });
       throw;
     } catch (...) {
       land(cid, flight, [](State&) {});
@@ -104,7 +109,7 @@ class DecodedCache {
     std::unordered_map<Cid, std::shared_ptr<Flight>, FixedBytesHash> decoding;
   };
   Sync<State> state_;
-  std::condition_variable landed_;
+  std::condition_variable_any landed_;
 };
 
 /// Objects on their way now.
@@ -159,14 +164,18 @@ struct ChunkReader::Impl {
 
   /// Fetches and opens; what does not open is dropped from caches and fetched once more.
   template <class Open>
-  auto fetch_and_open(const ChunkRef& ref, Priority priority, Open open) {
+  auto fetch_and_open(const ChunkRef& ref, Priority priority, const std::stop_token& cancelled, Open open) {
+    std::stop_source either;
+    const auto end = [&] { either.request_stop(); };
+    const std::stop_callback with_reader(stop.get_token(), end);
+    const std::stop_callback with_caller(cancelled, end);
     std::optional<UnderWay> under_way;
     if (priority <= Priority::kImpatient) {
       ++fetches.lock()->guest;
       under_way.emplace(*this, &Fetches::guest);
     }
     for (int attempt = 0;; ++attempt) {
-      const auto object = source->fetch(ref.cid, priority, stop.get_token());
+      const auto object = source->fetch(ref.cid, priority, either.get_token());
       if (!object) {
         throw Error(ErrorKind::kCorrupt,
                     fmt::format("object {} is missing in {}", to_hex(ref.cid.view()), source->describe()));
@@ -199,9 +208,9 @@ ChunkReader::ChunkReader(SourcePtr source, const ReaderOptions& options)
 
 ChunkReader::~ChunkReader() { cancel(); }
 
-ChunkData ChunkReader::read_chunk(const ChunkRef& ref, Priority priority) {
-  return impl_->chunks.get(ref.cid, priority, [&] {
-    return impl_->fetch_and_open(ref, priority, [&](ByteView object) {
+ChunkData ChunkReader::read_chunk(const ChunkRef& ref, Priority priority, const std::stop_token& stop) {
+  return impl_->chunks.get(ref.cid, priority, stop, [&] {
+    return impl_->fetch_and_open(ref, priority, stop, [&](ByteView object) {
       const auto data = std::make_shared_for_overwrite<std::array<std::uint8_t, kChunkSize>>();
       open_chunk(ref, object, *data);
       return ChunkData(data);
@@ -219,9 +228,9 @@ void ChunkReader::read_piece(const ChunkRef& ref, std::size_t within, MutableByt
   std::copy_n(data->begin() + static_cast<std::ptrdiff_t>(within), out.size(), out.begin());
 }
 
-PageData ChunkReader::read_page(const ChunkRef& ref, Priority priority) {
-  return impl_->pages.get(ref.cid, priority, [&] {
-    return impl_->fetch_and_open(ref, priority, [&](ByteView object) {
+PageData ChunkReader::read_page(const ChunkRef& ref, Priority priority, const std::stop_token& stop) {
+  return impl_->pages.get(ref.cid, priority, stop, [&] {
+    return impl_->fetch_and_open(ref, priority, stop, [&](ByteView object) {
       return PageData(std::make_shared<const std::vector<ChunkRef>>(open_page(ref, object)));
     });
   });

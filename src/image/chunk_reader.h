@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <stop_token>
 
 #include "chunkstore/layers.h"
 
@@ -34,6 +35,8 @@ struct ReaderOptions {
 /// fetched again, once. Each chunk is decoded once however many ask; who waits for
 /// another's fetch of a lower priority tries itself when that fails. Settling does
 /// not join a fetch that may wait for the repository to come back: kTransient.
+/// Who asked with a `stop` leaves at once when that is requested, {kCancelled}; others who
+/// wait for the same fetch do not notice.
 ///
 /// Errors:  kCorrupt naming the object; kOffline; kCancelled. A referenced object
 ///          that no source has is kCorrupt ("missing"). Never zeros for missing data.
@@ -44,10 +47,10 @@ class ChunkReader {
   ~ChunkReader();
 
   /// ref must not be zero.
-  ChunkData read_chunk(const ChunkRef& ref, Priority priority = Priority::kGuest);
+  ChunkData read_chunk(const ChunkRef& ref, Priority priority = Priority::kGuest, const std::stop_token& stop = {});
   /// Bytes of a chunk that somebody reads piece by piece, in no order; else as read_chunk().
   void read_piece(const ChunkRef& ref, std::size_t within, MutableBytes out);
-  PageData read_page(const ChunkRef& ref, Priority priority = Priority::kGuest);
+  PageData read_page(const ChunkRef& ref, Priority priority = Priority::kGuest, const std::stop_token& stop = {});
   /// Fetches an object so that it is in the cache, without opening it, when the link has room for it
   /// beside what guests wait for; until then it waits. For what nobody waits for: never waits for
   /// the repository to come back. Error as read_chunk(), {kCancelled}.

@@ -22,10 +22,10 @@ HotPages::HotPages(ChunkReader& reader, const TreeRoot& pack, const std::stop_to
     if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted");
     refs_[chunk] = ref;
   };
-  for_each_chunk(reader_, pack, add, Priority::kReadahead);
-  const std::size_t size = boot_head_size(read_beginning(kBootPageSize));
+  for_each_chunk(reader_, pack, add, Priority::kReadahead, stop);
+  const std::size_t size = boot_head_size(read_beginning(kBootPageSize, stop));
   if (size > pack.size) throw Error(ErrorKind::kCorrupt, "a boot pack is shorter than its head");
-  head_ = parse_boot_head(read_beginning(size), pack.size);
+  head_ = parse_boot_head(read_beginning(size, stop), pack.size);
   for (std::size_t i = 0; i < head_.order.pages.size(); ++i) {
     const BootPlace& page = head_.order.pages[i];
     places_.emplace(key_of(page.image, page.number), size + i * kBootPageSize);
@@ -35,11 +35,11 @@ HotPages::HotPages(ChunkReader& reader, const TreeRoot& pack, const std::stop_to
   state->damaged.resize(refs_.size());
 }
 
-Bytes HotPages::read_beginning(std::size_t size) {
+Bytes HotPages::read_beginning(std::size_t size, const std::stop_token& stop) {
   Bytes bytes(chunk_count(size) * kChunkSize);
   for (std::size_t i = 0; i < chunk_count(size); ++i) {
     if (refs_[i].is_zero()) continue;
-    const ChunkData data = reader_.read_chunk(refs_[i], Priority::kReadahead);
+    const ChunkData data = reader_.read_chunk(refs_[i], Priority::kReadahead, stop);
     std::copy(data->begin(), data->end(), bytes.begin() + static_cast<std::ptrdiff_t>(i * kChunkSize));
   }
   bytes.resize(size);
@@ -49,7 +49,7 @@ Bytes HotPages::read_beginning(std::size_t size) {
 void HotPages::bring(std::size_t chunk, const std::stop_token& stop) {
   if (refs_[chunk].is_zero() || state_.lock()->here[chunk]) return;
   if (!reader_.is_decoded(refs_[chunk])) reader_.bring(refs_[chunk], stop);
-  ChunkData data = reader_.read_chunk(refs_[chunk], Priority::kReadahead);
+  ChunkData data = reader_.read_chunk(refs_[chunk], Priority::kReadahead, stop);
   state_.lock()->here[chunk] = std::move(data);
 }
 

@@ -31,7 +31,7 @@ class HotPages {
   bool read(std::uint8_t image, std::uint64_t offset, MutableBytes out);
 
  private:
-  Bytes read_beginning(std::size_t size);
+  Bytes read_beginning(std::size_t size, const std::stop_token& stop);
   ChunkData chunk(std::size_t index);
 
   ChunkReader& reader_;

@@ -17,13 +17,13 @@ constexpr std::size_t kPiece = 32768;
 
 }  // namespace
 
-ChunkRef Image::Below::reference(std::uint64_t chunk, Priority priority) const {
+ChunkRef Image::Below::reference(std::uint64_t chunk, Priority priority, const std::stop_token& stop) const {
   // Overlay before base: a publish sets the new base before it drops what the base now holds.
   if (overlay) {
     if (const auto replaced = overlay->replaced(chunk)) return *replaced;
   }
   const TreeRoot tree = *base.lock();  // not held while pages are fetched
-  return find_chunk(reader, tree, chunk, priority);
+  return find_chunk(reader, tree, chunk, priority, stop);
 }
 
 Image::Image(std::string name, TreeRoot base, std::shared_ptr<ChunkReader> reader, std::shared_ptr<Overlay> overlay)

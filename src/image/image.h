@@ -50,7 +50,9 @@ class Image {
   /// Reads are noted there as of image `number`. Null: no longer.
   void set_touches(std::shared_ptr<FirstTouches> touches, std::uint8_t number);
   /// The reference of a chunk as it is now; fetches the pages on the way. For whoever fetches ahead.
-  ChunkRef reference(std::uint64_t chunk, Priority priority) const { return below_->reference(chunk, priority); }
+  ChunkRef reference(std::uint64_t chunk, Priority priority, const std::stop_token& stop) const {
+    return below_->reference(chunk, priority, stop);
+  }
   const ImageCounters& counters() const noexcept { return counters_; }
 
  private:
@@ -58,7 +60,7 @@ class Image {
   struct Below {
     Below(ChunkReader& from, std::shared_ptr<Overlay> over, const TreeRoot& tree)
         : reader(from), overlay(std::move(over)), base(tree) {}
-    ChunkRef reference(std::uint64_t chunk, Priority priority) const;
+    ChunkRef reference(std::uint64_t chunk, Priority priority, const std::stop_token& stop = {}) const;
     ChunkReader& reader;
     std::shared_ptr<Overlay> overlay;
     Sync<TreeRoot> base;

@@ -73,8 +73,8 @@ using VisitRef = std::function<void(std::uint64_t, const ChunkRef&)>;
 
 /// What a page refers to that is not zero, with the first chunk of each.
 void visit_page(ChunkReader& reader, const ChunkRef& page, unsigned level, std::uint64_t first, std::uint64_t count,
-                const VisitRef& visit, Priority priority) {
-  const PageData refs = reader.read_page(page, priority);
+                const VisitRef& visit, Priority priority, const std::stop_token& stop) {
+  const PageData refs = reader.read_page(page, priority, stop);
   for (std::size_t slot = 0; slot < refs->size(); ++slot) {
     const ChunkRef& ref = (*refs)[slot];
     const std::uint64_t chunk = first + slot * reach(level);
@@ -85,15 +85,15 @@ void visit_page(ChunkReader& reader, const ChunkRef& page, unsigned level, std::
 }
 
 void visit_leaves(ChunkReader& reader, const ChunkRef& page, unsigned level, std::uint64_t first, std::uint64_t count,
-                  const VisitRef& visit, Priority priority) {
+                  const VisitRef& visit, Priority priority, const std::stop_token& stop) {
   if (level == 0) {
     visit(first, page);
     return;
   }
   const auto visit_below = [&](std::uint64_t chunk, const ChunkRef& below) {
-    visit_leaves(reader, below, level - 1, chunk, count, visit, priority);
+    visit_leaves(reader, below, level - 1, chunk, count, visit, priority, stop);
   };
-  visit_page(reader, page, level, first, count, visit_below, priority);
+  visit_page(reader, page, level, first, count, visit_below, priority, stop);
 }
 
 }  // namespace
@@ -105,10 +105,11 @@ unsigned tree_levels(std::uint64_t size_bytes) {
   return levels;
 }
 
-ChunkRef find_chunk(ChunkReader& reader, const TreeRoot& tree, std::uint64_t index, Priority priority) {
+ChunkRef find_chunk(ChunkReader& reader, const TreeRoot& tree, std::uint64_t index, Priority priority,
+                    const std::stop_token& stop) {
   ChunkRef ref = tree.root;
   for (unsigned level = tree_levels(tree.size); level-- > 0 && !ref.is_zero();) {
-    const PageData page = reader.read_page(ref, priority);
+    const PageData page = reader.read_page(ref, priority, stop);
     ref = (*page)[(index / reach(level)) % kReferencesPerPage];
   }
   return ref;
@@ -124,16 +125,18 @@ TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<s
   return {base.size, update.rewrite(base.root, tree_levels(base.size) - 1, 0)};
 }
 
-void for_each_leaf(ChunkReader& reader, const TreeRoot& tree, const VisitRef& visit, Priority priority) {
+void for_each_leaf(ChunkReader& reader, const TreeRoot& tree, const VisitRef& visit, Priority priority,
+                   const std::stop_token& stop) {
   if (tree.root.is_zero()) return;
-  visit_leaves(reader, tree.root, tree_levels(tree.size) - 1, 0, chunk_count(tree.size), visit, priority);
+  visit_leaves(reader, tree.root, tree_levels(tree.size) - 1, 0, chunk_count(tree.size), visit, priority, stop);
 }
 
-void for_each_chunk(ChunkReader& reader, const TreeRoot& tree, const VisitRef& visit, Priority priority) {
+void for_each_chunk(ChunkReader& reader, const TreeRoot& tree, const VisitRef& visit, Priority priority,
+                    const std::stop_token& stop) {
   const auto visit_leaf = [&](std::uint64_t first, const ChunkRef& leaf) {
-    visit_page(reader, leaf, 0, first, chunk_count(tree.size), visit, priority);
+    visit_page(reader, leaf, 0, first, chunk_count(tree.size), visit, priority, stop);
   };
-  for_each_leaf(reader, tree, visit_leaf, priority);
+  for_each_leaf(reader, tree, visit_leaf, priority, stop);
 }
 
 }  // namespace isr

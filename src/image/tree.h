@@ -24,7 +24,7 @@ struct TreeRoot {
 /// The reference of chunk `index`; fetches the pages on the way.
 /// Error{kCorrupt} when the tree does not fit.
 ChunkRef find_chunk(ChunkReader& reader, const TreeRoot& tree, std::uint64_t index,
-                    Priority priority = Priority::kGuest);
+                    Priority priority = Priority::kGuest, const std::stop_token& stop = {});
 
 /// A run of chunks.
 struct ChunkRun {
@@ -46,11 +46,11 @@ TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<s
 /// the number of its first chunk, and its reference, not read yet.
 void for_each_leaf(ChunkReader& reader, const TreeRoot& tree,
                    const std::function<void(std::uint64_t, const ChunkRef&)>& visit,
-                   Priority priority = Priority::kPrefetch);
+                   Priority priority = Priority::kPrefetch, const std::stop_token& stop = {});
 
 /// Calls visit(index, ref) for every chunk that is not zero, in order.
 void for_each_chunk(ChunkReader& reader, const TreeRoot& tree,
                     const std::function<void(std::uint64_t, const ChunkRef&)>& visit,
-                    Priority priority = Priority::kPrefetch);
+                    Priority priority = Priority::kPrefetch, const std::stop_token& stop = {});
 
 }  // namespace isr

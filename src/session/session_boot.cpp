@@ -91,7 +91,7 @@ void Session::fetch_device_state(const ProgressFn& progress, const std::stop_tok
     chunks.push_back(ref);
     total += ref.length;
   };
-  for_each_chunk(*reader_, state_.find("device")->image.tree, add, Priority::kReadahead);
+  for_each_chunk(*reader_, state_.find("device")->image.tree, add, Priority::kReadahead, stop);
   Sync<std::uint64_t> done;  // its mutex makes one report of another, too
   parallel_for(chunks.size(), kFetchThreads, [&](std::size_t i) {
     check(stop);

@@ -120,6 +120,33 @@ TEST_CASE("settling does not wait for a guest's read, which may wait for the net
   CHECK((kind == ErrorKind::kTransient));
 }
 
+TEST_CASE("a read that is stopped leaves its fetch to who waits for it, too", "[image]") {
+  const auto source = std::make_shared<MemorySource>("memory");
+  const ChunkRef ref = stored(*source, 1);
+  ChunkReader reader(source, {});
+  source->hold();
+  std::stop_source stop;
+  const auto is_stopped = [&](Priority priority) {
+    return kind_thrown([&] { reader.read_chunk(ref, priority, stop.get_token()); }) == ErrorKind::kCancelled;
+  };
+  std::atomic<int> stopped{0}, read{0};
+  std::vector<std::jthread> threads;
+  threads.emplace_back([&] { stopped += is_stopped(Priority::kReadahead) ? 1 : 0; });
+  source->wait_for_fetches(1);
+  threads.emplace_back([&] { stopped += is_stopped(Priority::kGuest) ? 1 : 0; });
+  for (const Priority priority : {Priority::kGuest, Priority::kReadahead}) {
+    threads.emplace_back([&, priority] { read += reader.read_chunk(ref, priority) ? 1 : 0; });
+  }
+  for (int i = 0; i < 1000; ++i) std::this_thread::yield();  // so that they wait already, most times
+  stop.request_stop();
+  threads[0].join();
+  threads[1].join();
+  source->release();
+  threads.clear();
+  CHECK(stopped == 2);
+  CHECK(read == 2);
+}
+
 TEST_CASE("an image tells its base while a read of it waits for the network", "[image]") {
   const auto source = std::make_shared<MemorySource>("memory");
   const auto reader = std::make_shared<ChunkReader>(source, ReaderOptions{});

@@ -229,12 +229,34 @@ TEST_CASE("a fill stops at once, whatever it waits for", "[image]") {
   plan.order = {{image, 3}, {image, 1}};
   plan.is_here = [](const Cid&) { return false; };
   Bytes first(1);
-  image->read(0, first);  // so that the pages above the chunks are here
-  ChunkFill fill(*reader, std::move(plan));
-  packed.source->hold();
-  fill.start();
-  packed.source->wait_for_fetches(packed.source->fetches() + 1);
-  fill.request_stop();
+  std::jthread guest;
+  SECTION("a chunk") {
+    image->read(0, first);  // so that the pages above the chunks are here
+    packed.source->hold();
+  }
+  SECTION("a page of the tree") { packed.source->hold(); }
+  SECTION("a page of the tree, to list all") {
+    plan.order.clear();
+    plan.whole = image;
+    packed.source->hold();
+  }
+  SECTION("a page of the tree that a guest waits for") {
+    packed.source->hold();
+    guest = std::jthread([&] { CHECK(image->read(0, first) == first.size()); });
+    packed.source->wait_for_fetches(1);
+  }
+  {
+    ChunkFill fill(*reader, std::move(plan));
+    const std::size_t before = packed.source->fetches();
+    fill.start();
+    if (guest.joinable()) {
+      for (int i = 0; i < 1000; ++i) std::this_thread::yield();  // so that it waits already, most times
+    } else {
+      packed.source->wait_for_fetches(before + 1);
+    }
+    fill.request_stop();
+  }
+  packed.source->release();
 }
 
 }  // namespace isr
