@@ -219,14 +219,15 @@ std::vector<Extent> JournalOverlay::read_frozen(std::uint64_t offset, MutableByt
 
 std::optional<ChunkRef> JournalOverlay::frozen_replaced(std::uint64_t chunk) const {
   const std::lock_guard lock(mutex_);
-  if (!frozen_) return std::nullopt;
+  if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is going on");
   const auto it = frozen_->replaced.find(chunk);
   return it == frozen_->replaced.end() ? std::nullopt : std::optional(it->second.ref);
 }
 
 bool JournalOverlay::frozen_has_bytes(std::uint64_t chunk) const {
   const std::lock_guard lock(mutex_);
-  return frozen_ && !frozen_->extents.find(chunk * kChunkSize, kChunkSize).empty();
+  if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is going on");
+  return !frozen_->extents.find(chunk * kChunkSize, kChunkSize).empty();
 }
 
 std::uint64_t JournalOverlay::clear() {

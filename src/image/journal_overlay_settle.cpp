@@ -89,7 +89,8 @@ DirtyChunks JournalOverlay::changes_of(const Layer& layer) {
 
 DirtyChunks JournalOverlay::frozen_chunks() const {
   const std::lock_guard lock(mutex_);
-  return frozen_ ? changes_of(*frozen_) : DirtyChunks{};
+  if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is going on");
+  return changes_of(*frozen_);
 }
 
 std::set<std::uint64_t> JournalOverlay::dirty_chunks() const {

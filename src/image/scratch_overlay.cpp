@@ -145,6 +145,7 @@ class Scratch : public ScratchOverlay {
   }
 
   std::optional<ChunkRef> frozen_replaced(std::uint64_t chunk) const override {
+    (void)has_frozen(chunk);  // throws when nothing is frozen
     return below_ ? below_->frozen_replaced(chunk) : std::nullopt;
   }
 
@@ -177,9 +178,14 @@ class Scratch : public ScratchOverlay {
 
   std::mutex& stripe(std::uint64_t chunk) const { return stripes_[chunk % kStripes]; }
 
+  void require_frozen() const {
+    if (!frozen_) throw Error(ErrorKind::kBug, "no checkpoint is going on");
+  }
+
   bool has_frozen(std::uint64_t chunk) const {
     const std::lock_guard lock(stripe(chunk));
-    return frozen_ && frozen_->chunks[chunk];
+    require_frozen();
+    return frozen_->chunks[chunk] != nullptr;
   }
 
   std::vector<std::unique_lock<std::mutex>> lock_all() const {
@@ -249,6 +255,7 @@ class Scratch : public ScratchOverlay {
   /// False: not here.
   bool read_block(std::uint64_t offset, MutableBytes out, bool also_active) {
     const std::lock_guard lock(stripe(offset / kChunkSize));
+    if (!also_active) require_frozen();
     const Layer* layer = active_.get();
     const Block* block = also_active ? layer->find(offset) : nullptr;
     if (!block && frozen_) {

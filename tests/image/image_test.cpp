@@ -7,6 +7,7 @@
 #include <random>
 
 #include "image/image_bench.h"
+#include "support/error_kind.h"
 
 namespace isr {
 namespace {
@@ -289,6 +290,20 @@ TEST_CASE("after a checkpoint of memory nothing is dirty that did not change", "
   bench.memory->write(kChunkSize + 4096, Bytes(4096, 1));
   bench.freeze();
   CHECK((bench.scratch->frozen_chunks().chunks == std::set<std::uint64_t>{1}));
+}
+
+TEST_CASE("nothing is told of what is frozen when nothing is", "[image]") {
+  ScratchBench bench(8);
+  const auto expect_bug = [](FrozenChanges& changes) {
+    Bytes out(1);
+    CHECK(test::kind_thrown([&] { changes.frozen_chunks(); }) == ErrorKind::kBug);
+    CHECK(test::kind_thrown([&] { changes.read_frozen(0, out); }) == ErrorKind::kBug);
+    CHECK(test::kind_thrown([&] { changes.frozen_replaced(0); }) == ErrorKind::kBug);
+    CHECK(test::kind_thrown([&] { changes.frozen_has_bytes(0); }) == ErrorKind::kBug);
+  };
+  expect_bug(*bench.overlay);
+  bench.overlay->freeze();
+  expect_bug(*bench.scratch);
 }
 
 TEST_CASE("a tree built in order equals one made by updates", "[image]") {
