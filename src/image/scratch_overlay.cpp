@@ -11,6 +11,7 @@
 #include <array>
 #include <atomic>
 #include <mutex>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -22,6 +23,8 @@ namespace {
 constexpr std::size_t kBlock = 4096;
 constexpr std::size_t kBlocksPerChunk = kChunkSize / kBlock;
 constexpr std::size_t kStripes = 64;
+constexpr std::size_t kFewChunks = 16;  // of them a thaw merges in a millisecond or so
+constexpr int kMostRounds = 8;          // while the guest writes on
 
 struct Block {
   enum class State : std::uint8_t { kAbsent, kZero, kBytes };
@@ -112,13 +115,18 @@ class Scratch : public ScratchOverlay {
     active_ = std::move(fresh);
   }
 
+  /// First one chunk at a time, so that the guest's writes go on beside it. What they bring meanwhile is
+  /// merged in the next round, and the last of it, little, while they wait.
   void thaw() override {
+    for (int round = 0; round < kMostRounds && merge_one_by_one() > kFewChunks; ++round) {
+    }
+    std::unique_ptr<Layer> emptied;  // destroyed without the mutexes
     const auto locks = lock_all();
     if (!frozen_) return;
     for (std::uint64_t chunk = 0; chunk < chunk_count_; ++chunk) {
       if (active_->chunks[chunk]) merge(chunk);
     }
-    active_ = std::move(frozen_);
+    emptied = std::exchange(active_, std::move(frozen_));
   }
 
   void drop_frozen() override {
@@ -192,6 +200,17 @@ class Scratch : public ScratchOverlay {
     std::vector<std::unique_lock<std::mutex>> locks;
     for (std::mutex& mutex : stripes_) locks.emplace_back(mutex);
     return locks;
+  }
+
+  std::size_t merge_one_by_one() {
+    std::size_t merged = 0;
+    for (std::uint64_t chunk = 0; chunk < chunk_count_; ++chunk) {
+      const std::lock_guard lock(stripe(chunk));
+      if (!frozen_ || !active_->chunks[chunk]) continue;
+      merge(chunk);
+      ++merged;
+    }
+    return merged;
   }
 
   /// Puts the active layer's blocks of a chunk over the frozen layer's: sealed under one

@@ -3,8 +3,10 @@
 
 #include "image/image.h"
 
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <random>
+#include <thread>
 
 #include "image/image_bench.h"
 #include "support/error_kind.h"
@@ -290,6 +292,28 @@ TEST_CASE("after a checkpoint of memory nothing is dirty that did not change", "
   bench.memory->write(kChunkSize + 4096, Bytes(4096, 1));
   bench.freeze();
   CHECK((bench.scratch->frozen_chunks().chunks == std::set<std::uint64_t>{1}));
+}
+
+TEST_CASE("what is written and read while a checkpoint is given up is right", "[image]") {
+  ScratchBench bench(9);
+  for (int round = 0; round < 20; ++round) {
+    bench.change_some();
+    bench.overlay->freeze();
+    bench.scratch->freeze();
+    bench.change_some();
+    bench.overlay->thaw();
+    std::atomic<bool> done{false};
+    std::jthread thaw([&] {
+      bench.scratch->thaw();
+      done = true;
+    });
+    do {
+      bench.change_some();
+      CHECK((bench.read(*bench.memory) == bench.model));
+    } while (!done);
+    thaw.join();
+    CHECK((bench.read(*bench.memory) == bench.model));
+  }
 }
 
 TEST_CASE("nothing is told of what is frozen when nothing is", "[image]") {
