@@ -9,9 +9,8 @@ namespace {
 
 constexpr std::string_view kMagic = "ISRB";
 constexpr std::uint32_t kVersion = 1;
-constexpr std::size_t kNameSize = 32;
 constexpr std::size_t kFixedSize = 20;
-constexpr std::size_t kImageSize = kNameSize + Sha256::kSize;
+constexpr std::size_t kImageSize = kMaxBootImageName + Sha256::kSize;
 constexpr std::size_t kPlaceSize = 8;
 
 static_assert(kFixedSize + kMaxBootImages * kImageSize + (kMaxBootPages + kMaxBootChunks) * kPlaceSize <=
@@ -64,7 +63,7 @@ std::vector<BootPlace> read_places(ByteReader& in, std::size_t count, std::size_
 }
 
 BootImage read_image(ByteReader& in) {
-  const std::string_view field = as_text(in.take(kNameSize));
+  const std::string_view field = as_text(in.take(kMaxBootImageName));
   BootImage image;
   image.name = field.substr(0, field.find('\0'));
   if (image.name.empty() || field.find_first_not_of('\0', image.name.size()) != std::string_view::npos) {
@@ -86,8 +85,9 @@ Bytes encode_boot_head(const BootHead& head) {
   out.put(as_bytes(kMagic)).u32(kVersion).u32(static_cast<std::uint32_t>(head.images.size()));
   out.u32(static_cast<std::uint32_t>(order.pages.size())).u32(static_cast<std::uint32_t>(order.chunks.size()));
   for (const BootImage& image : head.images) {
-    if (image.name.empty() || image.name.size() > kNameSize) throw Error(ErrorKind::kBug, "a boot pack's image name");
-    out.put(as_bytes(image.name)).put(Bytes(kNameSize - image.name.size())).put(image.root.view());
+    if (image.name.empty() || image.name.size() > kMaxBootImageName)
+      throw Error(ErrorKind::kBug, "a boot pack's image name");
+    out.put(as_bytes(image.name)).put(Bytes(kMaxBootImageName - image.name.size())).put(image.root.view());
   }
   write_places(order.pages, out);
   write_places(order.chunks, out);

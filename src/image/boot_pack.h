@@ -9,6 +9,7 @@ namespace isr {
 
 inline constexpr std::size_t kBootPageSize = 4096;
 inline constexpr std::size_t kMaxBootImages = 16;
+inline constexpr std::size_t kMaxBootImageName = 32;
 inline constexpr std::size_t kMaxBootPages = 8192;  ///< 32 MiB of contents
 inline constexpr std::size_t kMaxBootChunks = 65536;
 inline constexpr std::size_t kMaxBootHeadSize = 1U << 20U;

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/file.h"
+#include "image/boot_pack.h"
 #include "session/control.h"
 
 namespace isr {
@@ -21,6 +22,9 @@ using nlohmann::json;
 constexpr std::string_view kFormat = "isr1-version";
 constexpr std::size_t kMaxPayload = 256U << 10U;
 constexpr std::size_t kMaxImages = kMaxDisks + 3;  // and memory, device state, boot pack
+constexpr std::size_t kMaxImageName = 32;
+// So that every machine can have a boot pack.
+static_assert(kMaxDisks + 1 <= kMaxBootImages && kMaxImageName <= kMaxBootImageName);
 constexpr std::size_t kMaxMessage = 4096;
 constexpr std::size_t kMaxCopyOf = 256;
 
@@ -63,7 +67,7 @@ std::uint64_t number_of(const json& object, const char* name, std::uint64_t min,
 
 /// A file NAME.raw will have it: lower-case letters, digits and '-', a letter first.
 bool is_image_name(std::string_view name) {
-  return !name.empty() && name.size() <= 32 && name[0] >= 'a' && name[0] <= 'z' &&
+  return !name.empty() && name.size() <= kMaxImageName && name[0] >= 'a' && name[0] <= 'z' &&
          std::all_of(name.begin(), name.end(),
                      [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; });
 }

@@ -47,6 +47,18 @@ TEST_CASE("the head of a boot pack has exactly the bytes of its golden file", "[
   CHECK((head.order.chunks == sample().order.chunks));
 }
 
+TEST_CASE("a boot pack names as many images, by names as long, as it has room for and no more", "[image]") {
+  BootHead head;
+  for (char last = 'a'; head.images.size() < kMaxBootImages; ++last) {
+    head.images.push_back({std::string(kMaxBootImageName - 1, 'x') + last, {}});
+  }
+  head.order.pages = {{kMaxBootImages - 1, 5}};
+  CHECK((parse_boot_head(encode_boot_head(head), pack_size(head)).images == head.images));
+  SECTION("a longer name") { head.images[0].name += 'x'; }
+  SECTION("one image more") { head.images.push_back({"y", {}}); }
+  CHECK(kind_thrown([&] { encode_boot_head(head); }) == ErrorKind::kBug);
+}
+
 TEST_CASE("a boot pack's head with anything unexpected is refused", "[image]") {
   const Bytes good = encode_boot_head(sample());
   const std::uint64_t size = pack_size(sample());
