@@ -138,6 +138,43 @@ TEST_CASE("what was written, replaced or published after a boot pack was made is
   }
 }
 
+TEST_CASE("a publish while pages of a boot pack are read shows none that it has replaced", "[image]") {
+  Packed packed;
+  const auto reader = std::make_shared<ChunkReader>(packed.source, ReaderOptions{});
+  const auto hot = std::make_shared<HotPages>(*reader, packed.pack, std::stop_token());
+  const auto overlay = std::make_shared<test::MemoryOverlay>();
+  Image image("memory", packed.image, reader, overlay);
+  const std::uint64_t offset = packed.page_of(0) * kBootPageSize;
+  const std::uint64_t chunk = offset / kChunkSize;
+  const Bytes other = test::random_bytes(kChunkSize, 9);
+  Bytes changed = packed.content;
+  std::copy(other.begin(), other.end(), changed.begin() + static_cast<std::ptrdiff_t>(chunk * kChunkSize));
+  const TreeRoot published = packed.store(changed);
+  const ChunkRef replacement = packed.refs(published).at(chunk);
+  for (int round = 0; round < 200; ++round) {
+    image.set_base(packed.image);
+    overlay->replace(chunk, replacement);
+    image.set_hot_pages({hot, 1});
+    std::atomic<int> reading{0}, wrong{0};
+    std::atomic<bool> done{false};
+    std::vector<std::jthread> readers;
+    for (int i = 0; i < 2; ++i) {
+      readers.emplace_back([&] {
+        do {
+          wrong += reads(image, offset, ByteView(changed).subspan(offset, kBootPageSize)) ? 0 : 1;
+          ++reading;
+        } while (!done);
+      });
+    }
+    while (reading < 2) std::this_thread::yield();
+    image.set_base(published);
+    overlay->drop_replaced(chunk);
+    done = true;
+    readers.clear();
+    REQUIRE(wrong == 0);
+  }
+}
+
 TEST_CASE("a boot pack that is damaged or cannot be reached costs time and no page", "[image]") {
   Packed packed;
   const auto read_all = [&](ChunkReader& reader, const std::shared_ptr<HotPages>& hot) {

@@ -61,6 +61,7 @@ class MemoryOverlay : public Overlay {
     return found == chunks->end() ? std::nullopt : std::optional(found->second);
   }
   void replace(std::uint64_t chunk, const ChunkRef& ref) { (*replaced_.lock())[chunk] = ref; }
+  void drop_replaced(std::uint64_t chunk) { replaced_.lock()->erase(chunk); }
   void flush() override { ++flushes; }
 
   /// So many calls fail with kOffline.
