@@ -14,6 +14,7 @@ namespace {
 
 /// What a resumed guest needs to go on it touches in seconds; what it touches later comes in bulk.
 constexpr std::chrono::seconds kFirstTouches{10};
+constexpr std::chrono::seconds kSetClock{10};
 
 std::string lower_name(const std::string& name) {
   std::string lower;
@@ -73,7 +74,7 @@ Machine::Machine(Session& session, const Paths& paths, std::string name, std::st
 
 Machine::~Machine() {
   session_.cancel();  // reads that wait for the network would hold the unmount
-  end_awakening();
+  awakening_.reset();
   if (vm_) vm_->kill();
   vm_.reset();
   unmount();
@@ -167,22 +168,35 @@ bool Machine::start(const BootOptions& options) {
     throw;
   }
   read_around_at_ = std::chrono::steady_clock::now() + kFirstTouches;
-  awakening_words_.lock()->clear();
   if (resume) begin_awakening();
   return resume;
+}
+
+void Machine::begin_awakening() {
+  WakingGuest guest;
+  if (session_.state().vm.network != NetworkMode::kNone)
+    guest.set_link = [vm = vm_.get()](bool up) { vm->set_link(up); };
+  guest.agent_listens = [vm = vm_.get()] { return vm->agent_listens(); };
+  guest.set_clock = [vm = vm_.get()](const Patience& patience) {
+    return vm->agent().greet(patience) &&
+           vm->agent().set_time(std::chrono::system_clock::now(), {kSetClock, patience.stop});
+  };
+  awakening_ = std::make_unique<Awakening>(name_, std::move(guest));
+  awakening_->go_on();
 }
 
 /// After what was to be done while it stood still has failed: nothing is lost, it goes on where it was.
 void Machine::go_on() noexcept {
   try {
     vm_->cont();
+    if (awakening_) awakening_->go_on();
   } catch (const std::exception& error) {
     log::error("{}: the guest stands still: {}", name_, error.what());
   }
 }
 
 void Machine::release_vm() {
-  end_awakening();
+  awakening_.reset();
   vm_.reset();
   unmount();
   memory_.reset();
@@ -192,7 +206,7 @@ void Machine::release_vm() {
 void Machine::suspend() {
   if (!running()) throw Error(ErrorKind::kVm, fmt::format("{} is not running", name_));
   session_.end_fill();
-  end_awakening();
+  if (awakening_) awakening_->pause();
   try {
     vm_->stop();
     const Bytes device_state = vm_->save_device_state();

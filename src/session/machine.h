@@ -1,7 +1,6 @@
 #pragma once
 
-#include <thread>
-
+#include "session/awakening.h"
 #include "session/session.h"
 #include "vm/qemu.h"
 
@@ -51,8 +50,8 @@ class Machine {
   /// How long the guest stood still in the last checkpoint.
   std::chrono::microseconds last_pause() const { return last_pause_; }
 
-  /// What was done about the clock and the network of a guest that was resumed; empty before. From any thread.
-  std::string awakening() const { return *awakening_words_.lock(); }
+  /// What was done about the clock of a guest that was resumed; empty before.
+  std::string awakening() const { return awakening_ ? awakening_->words() : std::string(); }
 
   /// Lets a guest go on that is held because a disk failed. False when none is.
   bool retry_after_io_error();
@@ -72,8 +71,6 @@ class Machine {
   void release_vm();
   void go_on() noexcept;
   void begin_awakening();
-  void end_awakening() { awakening_ = {}; }
-  void awaken(bool network, const std::stop_token& stop);
   void copy_memory_ahead();
   void copy(std::span<const MemoryRange> runs);
   void copy_again();
@@ -95,8 +92,7 @@ class Machine {
   Accelerator accelerator_;
   Prefetch prefetch_ = Prefetch::kNone;  ///< of the start
   std::chrono::microseconds last_pause_{0};
-  Sync<std::string> awakening_words_;
-  std::jthread awakening_;  ///< uses vm_
+  std::unique_ptr<Awakening> awakening_;  ///< of a guest that was resumed; uses vm_
 };
 
 /// The files of a mount, and what of them a VM called `name` gets.

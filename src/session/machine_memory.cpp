@@ -101,7 +101,6 @@ void Machine::copy_memory_ahead() {
 }
 
 MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
-  end_awakening();
   struct Tracking {
     Machine& machine;
     ~Tracking() {
@@ -113,6 +112,7 @@ MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
   for (const auto& disk : session_.disks()) write_back(mount_directory_ / (disk->name() + ".raw"));
   MachineMoment moment;
   moment.stamp = vm_->stamp();
+  if (awakening_) awakening_->pause();
   const auto began = std::chrono::steady_clock::now();
   try {
     vm_->stop();
@@ -130,6 +130,7 @@ MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
   }
   vm_->cont();
   last_pause_ = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
+  if (awakening_) awakening_->go_on();
   return moment;
 }
 

@@ -13,6 +13,7 @@
  *   LINK n               the network cable was put in or out; n times by now
  *   CLOCK s rtc=r        answer to `clock`: the clock and the hardware clock, both in seconds
  *   AGENT text           the host spoke to the agent, which isr.agent=1 makes of this program
+ *   CACHED n             answer to `cache MiB`: so many bytes from the end of the disk are in the page cache
  *   GRABBED n            answer to `grab MiB`: so many bytes hold noise, what an earlier one held is free
  *   GOT text             answer to a line typed on the console
  *   WORK memory=A mixed=B  microseconds of processor and disk work, see work()
@@ -453,10 +454,51 @@ static void open_agent(void) {
   if (agent_fd >= 0) say("AGENT listens");
 }
 
+/* How the agent behaves: "answer", "mute" (to everything), or "refuse", "hang" or "rave" at programs to run. */
+static char manner[16] = "answer";
+
+static int is_manner(const char* name) { return strcmp(manner, name) == 0; }
+
+static void set_manner(const char* name) {
+  snprintf(manner, sizeof manner, "%s", name);
+  say("AGENT is %s", manner);
+}
+
+/* Reads what lies at the end of the disk, so that the page cache holds it. */
+static void fill_cache(long mb) {
+  static char buffer[kBlock];
+  uint64_t size = 0, got = 0;
+  int fd = open("/dev/vda", O_RDONLY | O_CLOEXEC);
+  if (fd >= 0 && ioctl(fd, BLKGETSIZE64, &size) == 0 && lseek(fd, (off_t)(size - ((uint64_t)mb << 20)), SEEK_SET) >= 0)
+    for (ssize_t n; (n = read(fd, buffer, sizeof buffer)) > 0;) got += (uint64_t)n;
+  if (fd >= 0) close(fd);
+  say("CACHED %llu", (unsigned long long)got);
+}
+
+/* The host asks for one program, a shell, and for what came of it. */
+static void run_program(const char* line, char* reply, size_t size) {
+  if (strstr(line, "guest-exec-status")) {
+    snprintf(reply, size, "{\"return\": {\"exited\": %s}}\n", is_manner("hang") ? "false" : "true, \"exitcode\": 0");
+  } else if (is_manner("refuse")) {
+    snprintf(reply, size, "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"guest-exec has been disabled\"}}\n");
+  } else if (is_manner("rave")) {
+    snprintf(reply, size, "{\"return\": {\"pid\": [{}]}}\n{{{{\n\xff\n{\"return\": 7}\n");
+  } else {
+    if (is_manner("answer") && strstr(line, "drop_caches")) write_text("/proc/sys/vm/drop_caches", "1");
+    snprintf(reply, size, "{\"return\": {\"pid\": 1}}\n");
+  }
+}
+
 static void answer_agent(const char* line) {
   char reply[128];
   const char* at;
-  if (strstr(line, "guest-sync-delimited") && (at = strstr(line, "\"id\":"))) {
+  if (is_manner("mute")) {
+    say("AGENT mute %s", line);
+    return;
+  }
+  if (strstr(line, "guest-exec")) {
+    run_program(line, reply, sizeof reply);
+  } else if (strstr(line, "guest-sync-delimited") && (at = strstr(line, "\"id\":"))) {
     snprintf(reply, sizeof reply, "\xff{\"return\": %lld}\n", atoll(at + 5));
   } else if (strstr(line, "guest-set-time") && (at = strstr(line, "\"time\":"))) {
     long long ns = atoll(at + 7);
@@ -471,7 +513,7 @@ static void answer_agent(const char* line) {
 }
 
 static void read_agent(void) {
-  static char line[512];
+  static char line[1024];
   static size_t used;
   char c;
   while (read(agent_fd, &c, 1) == 1) {
@@ -518,6 +560,10 @@ static void run_command(char* line) {
     say("DATE %lld", (long long)now.tv_sec);
   } else if (IS("clock")) {
     say_clock();
+  } else if (IS("agent")) {
+    set_manner(rest);
+  } else if (IS("cache")) {
+    fill_cache(atol(rest));
   } else if (IS("grab")) {
     grab((size_t)atol(rest) << 20);
   } else if (IS("status")) {

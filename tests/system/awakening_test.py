@@ -21,7 +21,7 @@ def five_hours_later(world, name):
     return host
 
 
-def move_five_hours_on(world, image, ready):
+def move_five_hours_on(world, image, ready, mute=False):
     server = world.serve()
     a = world.host("a")
     b = five_hours_later(world, "b")
@@ -32,6 +32,9 @@ def move_five_hours_on(world, image, ready):
     on_a = a.console("work")
     on_a.wait(ready)
     on_a.wait(r"TICK \d+", count=2)
+    if mute:
+        on_a.type("agent mute")
+        on_a.wait("AGENT is mute")
     a.run("suspend", "work")
     b.run("resume", "work")
     on_b = b.console("work")
@@ -62,6 +65,18 @@ def test_after_hours_an_agent_sets_the_clock_and_the_network_cable_was_out(world
     b.run("suspend", "work")
 
 
+def test_a_sync_right_after_a_resume_does_not_cost_the_guest_its_clock(world):
+    b, on_b = move_five_hours_on(world, support.guest_image("--append", "isr.agent=1"), "AGENT listens", mute=True)
+    b.run("sync", "work")
+    expect_equal(b.stat("work")["vm"]["awakening"], "", "what is told of the clock after a sync")
+    on_b.type("agent answer")
+    expect_equal(said_of_clock(b), "the agent in the guest has set its clock", "what is told")
+    clock, _ = clocks(on_b)
+    expect(abs(clock) < NEAR, f"the guest's clock is {clock} s off")
+    support.wait_until(lambda: len(on_b.find("LINK .*")) >= 2, "the cable is in again")
+    b.run("suspend", "work")
+
+
 def test_after_hours_without_an_agent_the_hardware_clock_is_right(world):
     b, on_b = move_five_hours_on(world, support.guest_image(), r"TICK \d+")
     on_b.wait("LINK .*")
@@ -76,4 +91,5 @@ def test_after_hours_without_an_agent_the_hardware_clock_is_right(world):
 
 if __name__ == "__main__":
     support.main(test_after_hours_an_agent_sets_the_clock_and_the_network_cable_was_out,
+                 test_a_sync_right_after_a_resume_does_not_cost_the_guest_its_clock,
                  test_after_hours_without_an_agent_the_hardware_clock_is_right)

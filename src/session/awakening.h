@@ -1,0 +1,59 @@
+#pragma once
+
+#include <thread>
+
+#include "base/sync.h"
+#include "vm/qmp_client.h"
+
+namespace isr {
+
+/// What can be done to a guest that wakes up. Each may throw Error{kVm}.
+struct WakingGuest {
+  std::function<void(bool up)> set_link;  ///< none: it has no network card
+  std::function<bool()> agent_listens;
+  std::function<bool(const Patience&)> set_clock;  ///< false: the agent does not answer in time, or refuses
+};
+
+struct AwakeningTimes {
+  std::chrono::milliseconds cable_out{2000};  ///< Linux tells its programs of a cable once a second at most
+  std::chrono::milliseconds cable_retry{1000};
+  std::chrono::milliseconds late_answer{60000};  ///< of a guest whose memory is on a slow line
+};
+
+/// What a guest needs that has stood still for hours and wakes up elsewhere: the time, and to learn that its network
+/// is another. It happens beside the running guest, and nobody waits for it.
+///
+/// Threads: one at a time, but words() any time; one of its own between go_on() and pause().
+class Awakening {
+ public:
+  Awakening(std::string name, WakingGuest guest, AwakeningTimes times = {});
+  ~Awakening();  ///< ends it, wherever it is
+  Awakening(const Awakening&) = delete;
+  Awakening& operator=(const Awakening&) = delete;
+
+  /// Begins, or goes on with what was left to do when it was paused.
+  void go_on();
+  /// From now on nothing is done to the guest, and its cable is in; only a QEMU that refuses several times leaves it
+  /// out.
+  void pause();
+  /// What became of the clock, for a person; empty before.
+  std::string words() const { return *words_.lock(); }
+
+ private:
+  void run(const std::stop_token& stop);
+  void pull_cable_out();
+  bool put_cable_in();
+  bool set_clock(std::chrono::milliseconds timeout, const std::stop_token& stop);
+
+  std::string name_;
+  WakingGuest guest_;
+  AwakeningTimes times_;
+  bool cable_to_do_;
+  bool cable_is_out_ = false;  ///< or may be
+  bool cable_was_refused_ = false;
+  bool clock_to_do_ = true;
+  Sync<std::string> words_;
+  std::jthread thread_;  ///< last: it uses the rest
+};
+
+}  // namespace isr
