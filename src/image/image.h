@@ -14,7 +14,8 @@
 namespace isr {
 
 struct ImageCounters {
-  std::atomic<std::uint64_t> read_bytes{0}, written_bytes{0}, reads{0}, writes{0}, flushes{0}, read_errors{0};
+  std::atomic<std::uint64_t> read_bytes{0}, written_bytes{0}, discarded_bytes{0}, reads{0}, writes{0}, flushes{0},
+      read_errors{0};
   std::atomic<std::uint64_t> hot_pages{0};  ///< reads of a page, or of part of one, that set_hot_pages() answered
 };
 

@@ -36,6 +36,7 @@ constexpr KnownKey kKnownKeys[] = {
     {"read.unreachable", Form::kWaitOrFail, "wait", "ISR_READ_UNREACHABLE"},
     {"vm.accelerator", Form::kAccelerator, "auto", "ISR_VM_ACCELERATOR"},
     {"vm.memory", Form::kMemory, "auto", "ISR_VM_MEMORY"},
+    {"suspend.drop_caches", Form::kBoolean, "true", "ISR_SUSPEND_DROP_CACHES"},
     {"suspend.rehearsal", Form::kBoolean, "true", "ISR_SUSPEND_REHEARSAL"},
     {"upload.limit", Form::kSize, "0", "ISR_UPLOAD_LIMIT"},
     {"password.file", Form::kText, "", "ISR_PASSWORD_FILE"},

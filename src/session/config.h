@@ -35,6 +35,7 @@ struct RepositoryEntry {
 ///     memory = "auto"           # private; shared: slower, but never in the host's swap. auto: private
 ///                               # unless the host swaps to a disk that is not encrypted
 ///     [suspend]
+///     drop_caches = true        # have the agent in the guest drop its page cache, so that there is less to upload
 ///     rehearsal = true          # run what was suspended for a second more, to know what a resume needs first
 ///     [upload]
 ///     limit = "0"               # bytes per second

@@ -113,6 +113,10 @@ class Daemon {
   json suspend(const json& request, const ControlReply& reply) {
     // Without a VM (checked out only, or after a crash) there are the disks to save.
     if (machine_.running()) {
+      if (request.value("drop_caches", false)) {
+        reply({{"type", "progress"}, {"step", "page cache"}, {"done", 0}, {"total", 0}});
+        machine_.drop_page_cache();
+      }
       reply({{"type", "progress"}, {"step", "memory"}, {"done", 0}, {"total", 0}});
       machine_.suspend();
       machine_.mount_disks();

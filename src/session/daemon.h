@@ -14,7 +14,7 @@ namespace isr {
 ///   status       –                                 the answer of `isr stat --json`
 ///   start        network, accelerator              boots from the disks
 ///   resume       network, accelerator, prefetch    continues the suspended memory; without one, boots
-///   suspend      upload, message                   memory and disks kept, uploaded, published; the session ends
+///   suspend      upload, message, drop_caches      memory and disks kept, uploaded, published; the session ends
 ///   stop         timeout_s, kill, message          the guest shuts down; published; the session ends
 ///   poweroff     –                                 memory dropped, stays checked out
 ///   sync         message                           a new version, the session goes on; of a running VM with its memory

@@ -30,6 +30,9 @@ class Machine {
   /// Boots, or continues suspended memory. Says whether it continued. After a
   /// failure everything is as before. Error{kVm}, {kCancelled}.
   bool start(const BootOptions& options);
+  /// To be called before suspend(): an agent in the guest, if there is one, makes its memory smaller by what is on its
+  /// disks anyway. Takes 5 s at most, 2.5 s when it does not answer. Never fails.
+  void drop_page_cache();
   /// Memory, device state and disks are kept in the journal; the VM is gone. When
   /// it cannot be kept the VM goes on. Error{kVm} when none runs.
   void suspend();

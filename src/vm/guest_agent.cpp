@@ -16,6 +16,7 @@ using Json = nlohmann::json;
 
 constexpr std::size_t kKept = 64U << 10U;
 constexpr int kDeepest = 8;
+constexpr std::chrono::milliseconds kAskAgain{50};
 constexpr char kSentinel = '\xff';
 
 std::optional<Json> parse_line(std::string_view line) {
@@ -85,6 +86,26 @@ std::optional<Json> GuestAgent::ask(const std::string& command, const Json& argu
       hear(before, patience, [](const Json& line) { return line.contains("return") || line.contains("error"); });
   if (!answer || !answer->contains("return")) return std::nullopt;
   return answer->at("return");
+}
+
+std::optional<int> GuestAgent::run(const std::string& program, const std::vector<std::string>& arguments,
+                                   const Patience& patience) {
+  const auto deadline = std::chrono::steady_clock::now() + patience.timeout;
+  const auto left = [&]() -> Patience {
+    return {std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()), patience.stop};
+  };
+  const auto begun = ask("guest-exec", {{"path", program}, {"arg", arguments}}, patience);
+  if (!begun || !begun->is_object() || !begun->value("pid", Json()).is_number_integer()) return std::nullopt;
+  while (left().timeout.count() > 0 && !patience.stop.stop_requested()) {
+    const auto status = ask("guest-exec-status", {{"pid", begun->at("pid")}}, left());
+    if (!status || !status->is_object()) return std::nullopt;
+    if (status->value("exited", Json()) == true) {
+      const Json code = status->value("exitcode", Json());  // none: it was killed
+      return code.is_number_integer() ? std::optional(code.get<int>()) : std::nullopt;
+    }
+    std::this_thread::sleep_for(std::min(kAskAgain, std::max(left().timeout, std::chrono::milliseconds(0))));
+  }
+  return std::nullopt;
 }
 
 bool GuestAgent::set_time(std::chrono::system_clock::time_point now, const Patience& patience) {

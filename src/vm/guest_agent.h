@@ -3,6 +3,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "vm/qmp_client.h"
 #include "vm/serial_console.h"
@@ -23,6 +24,10 @@ class GuestAgent {
   bool greet(const Patience& patience);
   /// Sets the guest's clock. False when the agent refuses or does not answer.
   bool set_time(std::chrono::system_clock::time_point now, const Patience& patience);
+  /// Runs a program in the guest, as its administrator. Its exit code; nullopt when the agent refuses or does not
+  /// answer, or the program does not end in time. It is not ended then.
+  std::optional<int> run(const std::string& program, const std::vector<std::string>& arguments,
+                         const Patience& patience);
 
  private:
   std::optional<nlohmann::json> ask(const std::string& command, const nlohmann::json& arguments,

@@ -115,3 +115,40 @@ TEST_CASE("an agent that refuses, says too much, nothing or is gone has not answ
     CHECK_FALSE(agent.greet({10min, {}}));
   }
 }
+
+TEST_CASE("an agent runs a program and says how it ended", "[vm]") {
+  std::vector<std::string> told;
+  Guest guest([&](const std::string& line) -> std::string {
+    told.push_back(line);
+    if (told.size() == 1) return "{\"return\": {\"pid\": 17}}\n";
+    if (told.size() == 2) return "{\"return\": {\"exited\": false}}\n";
+    return "{\"return\": {\"exited\": true, \"exitcode\": 3}}\n";
+  });
+  GuestAgent agent(guest.take_host_end());
+  CHECK(agent.run("/bin/sh", {"-c", "exit 3"}, {60s, {}}) == 3);
+  REQUIRE(told.size() == 3);
+  CHECK(told[0] == R"({"arguments":{"arg":["-c","exit 3"],"path":"/bin/sh"},"execute":"guest-exec"})");
+  CHECK(told[2] == R"({"arguments":{"pid":17},"execute":"guest-exec-status"})");
+}
+
+TEST_CASE("a program that does not end, and an answer that is none, are waited for no longer than asked", "[vm]") {
+  const std::string begun = "{\"return\": {\"pid\": 17}}\n";
+  const auto [first, then] = GENERATE_COPY(table<std::string, std::string>({
+      {"", ""},
+      {"{\"error\": {\"class\": \"CommandNotFound\"}}\n", ""},
+      {"{\"return\": 7}\n", ""},
+      {"{\"return\": {\"pid\": [{}]}}\n", ""},
+      {begun, ""},
+      {begun, "{\"return\": {\"exited\": false}}\n"},
+      {begun, "{\"return\": []}\n"},
+      {begun, "{\"return\": {\"exited\": {}}}\n"},
+      {begun, "{\"return\": {\"exited\": true, \"exitcode\": \"0\"}}\n"},
+      {begun, "{\"return\": {\"exited\": true, \"signal\": 9}}\n"},
+      {begun, "{\"error\": {}}\n"},
+  }));
+  bool is_first = true;
+  Guest guest(
+      [&, first = first, then = then](const std::string&) { return std::exchange(is_first, false) ? first : then; });
+  GuestAgent agent(guest.take_host_end());
+  CHECK_FALSE(agent.run("/bin/sh", {}, {200ms, {}}).has_value());
+}
