@@ -168,4 +168,5 @@ def test_debian(world):
     print(f"caches: A {allocated(a.cache) / MIB:.0f} MiB, B {allocated(b.cache) / MIB:.0f} MiB")
 
 
-support.main(test_debian)
+if __name__ == "__main__":
+    support.main(test_debian)
