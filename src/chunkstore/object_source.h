@@ -11,9 +11,7 @@ namespace isr {
 /// another way to go when it fails.
 enum class Priority { kGuest, kImpatient, kReadahead, kUpload, kPrefetch, kSettling };
 /// False: the work can as well be left for later, or undone, so it never waits for a repository to come back.
-constexpr bool is_awaited(Priority priority) {
-  return priority != Priority::kImpatient && priority != Priority::kReadahead && priority != Priority::kSettling;
-}
+constexpr bool is_awaited(Priority priority) { return priority == Priority::kGuest || priority == Priority::kPrefetch; }
 
 /// Where sealed objects come from: a cache, a lookaside medium, a peer, a
 /// repository, or a layer around another source.

@@ -29,6 +29,26 @@ void fill_gaps(ChunkReader& reader, const ChunkRef& below, std::uint64_t chunk, 
   }
 }
 
+/// What a source says that does not have an object, or not now.
+constexpr bool is_of_a_source(ErrorKind kind) {
+  return kind == ErrorKind::kCorrupt || kind == ErrorKind::kOffline || kind == ErrorKind::kTransient;
+}
+
+/// Writes what lies in `from` of a chunk, without its gaps.
+void copy_bytes(Overlay& from, std::uint64_t chunk, std::uint64_t length, Overlay& to) {
+  const std::uint64_t begin = chunk * kChunkSize;
+  Bytes bytes(length);
+  std::uint64_t at = 0;
+  const auto write_until = [&](std::uint64_t end) {
+    if (at < end) to.write(begin + at, ByteView(bytes).subspan(at, end - at));
+  };
+  for (const Extent& gap : from.read(begin, bytes)) {
+    write_until(gap.offset - begin);
+    at = gap.offset - begin + gap.length;
+  }
+  write_until(length);
+}
+
 ChunkRef put_sealed(const SealContext& context, ByteView plaintext) {
   const SealedObject sealed = seal_chunk(plaintext, context.domain_secret);
   if (!sealed.ref.is_zero()) context.settled.put(sealed.ref.cid, sealed.bytes);
@@ -91,11 +111,8 @@ void settle_segment(const SealContext& context, const SettleImage& of, const Seg
         sealed[i] = seal_active(context, of, chunks[i]);
       } catch (const Error& error) {
         // The chunk stays in the journal, where it can be read as before; others can be settled.
-        if (error.kind() == ErrorKind::kCorrupt) {
-          log::warn("settling {}: {}", of.image->name(), error.what());
-        } else if (error.kind() != ErrorKind::kOffline && error.kind() != ErrorKind::kTransient) {
-          throw;
-        }
+        if (!is_of_a_source(error.kind())) throw;
+        if (error.kind() == ErrorKind::kCorrupt) log::warn("settling {}: {}", of.image->name(), error.what());
       }
     });
     // The objects are durable before a record can say that they replace the bytes.
@@ -146,19 +163,30 @@ std::uint64_t settle_oldest(const SealContext& context, Journal& journal, std::s
   return journal.collect();
 }
 
-void settle_memory(const SealContext& context, Image& memory, const ScratchOverlay& scratch, JournalOverlay& below,
+void settle_memory(const SealContext& context, Image& memory, ScratchOverlay& scratch, JournalOverlay& below,
                    Journal& journal) {
   const auto dirty = scratch.dirty_chunks();
   const std::vector<std::uint64_t> chunks(dirty.begin(), dirty.end());
-  std::vector<ChunkRef> refs(chunks.size());
+  std::vector<std::optional<ChunkRef>> refs(chunks.size());
   parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
     thread_local Bytes plaintext(kChunkSize);
-    const std::size_t got = memory.read(chunks[i] * kChunkSize, plaintext);
-    std::fill(plaintext.begin() + static_cast<std::ptrdiff_t>(got), plaintext.end(), std::uint8_t{0});
+    try {
+      const std::size_t got = memory.read(chunks[i] * kChunkSize, plaintext);
+      std::fill(plaintext.begin() + static_cast<std::ptrdiff_t>(got), plaintext.end(), std::uint8_t{0});
+    } catch (const Error& error) {
+      if (!is_of_a_source(error.kind())) throw;
+      return;
+    }
     refs[i] = put_sealed(context, plaintext);
   });
   context.settled.sync();
-  for (std::size_t i = 0; i < chunks.size(); ++i) below.set_chunk(chunks[i], refs[i]);
+  for (std::size_t i = 0; i < chunks.size(); ++i) {
+    if (refs[i]) {
+      below.set_chunk(chunks[i], *refs[i]);
+    } else {
+      copy_bytes(scratch, chunks[i], std::min(memory.size() - chunks[i] * kChunkSize, kChunkSize), below);
+    }
+  }
   journal.sync();
 }
 

@@ -38,8 +38,10 @@ struct SettleImage {
 std::uint64_t settle_oldest(const SealContext& context, Journal& journal, std::span<SettleImage> images);
 
 /// Puts what the VM changed in its memory into the journal overlay that lies
-/// below the scratch layer, as sealed chunks; durable on return.
-void settle_memory(const SealContext& context, Image& memory, const ScratchOverlay& scratch, JournalOverlay& below,
+/// below the scratch layer; durable on return. As sealed chunks; of a chunk whose rest `memory`
+/// cannot read, as the bytes that were changed. A guest stands still meanwhile, so that `memory`
+/// should have a reader that asks no network.
+void settle_memory(const SealContext& context, Image& memory, ScratchOverlay& scratch, JournalOverlay& below,
                    Journal& journal);
 
 }  // namespace isr

@@ -150,7 +150,8 @@ void Session::abandon_memory() {
 void Session::keep_memory(const VmStamp& stamp, ByteView device_state) {
   detach_boot_pack();  // what is read from here on is no guest's
   Part& memory = part("memory");
-  settle_memory(seal_context(), *memory_image_, *scratch_, *memory.overlay, *journal_);
+  Image here("memory", state_.find("memory")->image.tree, local_reader(), scratch_);
+  settle_memory(seal_context(), here, *scratch_, *memory.overlay, *journal_);
   write_device_state(device_state);
   journal_->sync();
   state_.stamp = stamp;

@@ -201,6 +201,36 @@ TEST_CASE("settling memory fetches the rest of partly changed chunks and nothing
   CHECK(fetched() == before + 2);
 }
 
+TEST_CASE("memory is kept without the chunks that are not here, of which it has changed a part", "[image]") {
+  constexpr std::uint64_t kSize = kChunkSize * 5 - 8192;
+  Bench bench(kSize);
+  bench.image->write(0, test::random_bytes(kSize, 13));
+  bench.publish();
+  const SealedObject replaced = seal_chunk(test::random_bytes(kChunkSize, 15), bench.context().domain_secret);
+  bench.settled->put(replaced.ref.cid, replaced.bytes);
+  bench.overlay->set_chunk(1, replaced.ref);
+  auto scratch = make_scratch_overlay(bench.path(), kSize, bench.overlay);
+  Image memory("memory", bench.base, bench.reader, scratch);
+  memory.write(4096, test::random_bytes(8192, 1));                   // in the middle
+  memory.write(kChunkSize, test::random_bytes(4096, 2));             // the first page of one that was replaced
+  memory.write(3 * kChunkSize - 4096, test::random_bytes(8192, 3));  // the last, and the first of the next
+  memory.discard(2 * kChunkSize, 4096);
+  memory.write(kSize - 4096, test::random_bytes(4096, 4));  // the last of all
+  Bytes model(kSize);
+  memory.read(0, model);
+
+  SourceStats stats;
+  const auto nothing = std::make_shared<ChunkReader>(open_stack({}, stats), ReaderOptions{1U << 20U, 16, 2});
+  Image here("memory", bench.base, nothing, scratch);
+  settle_memory(bench.context(), here, *scratch, *bench.overlay, *bench.journal);
+  Bytes out(kSize);
+  bench.image->read(0, out);
+  CHECK((out == model));
+  bench.open();
+  bench.image->read(0, out);
+  CHECK((out == model));
+}
+
 namespace {
 
 /// Memory over a base of which a chunk was changed before the VM started, with a model of its bytes.
