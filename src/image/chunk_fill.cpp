@@ -76,7 +76,8 @@ bool ChunkFill::persist(const std::stop_token& stop, const std::function<void()>
   return false;
 }
 
-void ChunkFill::for_each(std::size_t count, const std::stop_token& stop, const std::function<void(std::size_t)>& body) {
+void ChunkFill::for_each(std::size_t count, const std::stop_token& stop, const std::function<void(std::size_t)>& body,
+                         const std::function<void(std::size_t)>& done) {
   std::atomic<std::size_t> next{0};
   const auto work = [&] {
     ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);
@@ -88,6 +89,7 @@ void ChunkFill::for_each(std::size_t count, const std::stop_token& stop, const s
         ++missing_;
         log::warn("fetching ahead: {}", error.what());
       }
+      if (done && !stop.stop_requested()) done(i);
     }
   };
   std::vector<std::jthread> threads;
@@ -99,21 +101,22 @@ void ChunkFill::bring(const ChunkRef& ref, const std::stop_token& stop) {
 }
 
 void ChunkFill::bring_pack(const std::stop_token& stop) {
-  for_each(plan_.pack ? plan_.pack->chunks() : 0, stop, [&](std::size_t i) {
-    plan_.pack->bring(i, stop);
-    note([&](FillProgress& progress) { progress.pack_bytes_here += plan_.pack->length(i); });
-  });
+  for_each(
+      plan_.pack ? plan_.pack->chunks() : 0, stop, [&](std::size_t i) { plan_.pack->bring(i, stop); },
+      [&](std::size_t i) { note([&](FillProgress& progress) { progress.pack_bytes_here += plan_.pack->length(i); }); });
   note([](FillProgress& progress) { progress.pack_done = true; });
 }
 
 void ChunkFill::bring_order(const std::stop_token& stop) {
-  for_each(plan_.order.size(), stop, [&](std::size_t i) {
-    const FillPlan::Place& place = plan_.order[i];
-    if (place.chunk < chunk_count(place.image->size())) {
-      bring(place.image->reference(place.chunk, Priority::kReadahead, stop), stop);
-    }
-    note([](FillProgress& progress) { ++progress.order_here; });
-  });
+  for_each(
+      plan_.order.size(), stop,
+      [&](std::size_t i) {
+        const FillPlan::Place& place = plan_.order[i];
+        if (place.chunk < chunk_count(place.image->size())) {
+          bring(place.image->reference(place.chunk, Priority::kReadahead, stop), stop);
+        }
+      },
+      [&](std::size_t) { note([](FillProgress& progress) { ++progress.order_here; }); });
   if (stop.stop_requested()) return;
   if (plan_.on_order_here) plan_.on_order_here();
   plan_.pack.reset();

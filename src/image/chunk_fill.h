@@ -23,8 +23,8 @@ struct FillPlan {
 };
 
 struct FillProgress {
-  std::uint64_t pack_bytes = 0, pack_bytes_here = 0;  ///< as objects
-  std::size_t order = 0, order_here = 0;              ///< chunks; those that cannot be had count as here
+  std::uint64_t pack_bytes = 0, pack_bytes_here = 0;  ///< as objects; those that cannot be had count as here
+  std::size_t order = 0, order_here = 0;              ///< chunks; the same
   std::optional<std::size_t> whole;                   ///< chunks of `whole` that are not zero, once they were counted
   std::size_t whole_here = 0;
   std::optional<WallTime> complete_since;  ///< every chunk of `whole` is here
@@ -58,7 +58,9 @@ class ChunkFill {
   void bring_pack(const std::stop_token& stop);
   void bring_order(const std::stop_token& stop);
   void bring_whole(const std::stop_token& stop);
-  void for_each(std::size_t count, const std::stop_token& stop, const std::function<void(std::size_t)>& body);
+  /// `done` follows each body, also one that failed, unless it was stopped; may be empty.
+  void for_each(std::size_t count, const std::stop_token& stop, const std::function<void(std::size_t)>& body,
+                const std::function<void(std::size_t)>& done = {});
   bool persist(const std::stop_token& stop, const std::function<void()>& body);
   void bring(const ChunkRef& ref, const std::stop_token& stop);
   template <class Change>

@@ -247,6 +247,7 @@ TEST_CASE("a fill that cannot have a chunk does not say that all is here", "[ima
       test::verified_tiers(std::make_shared<MemorySource>("none"), packed.source), ReaderOptions{});
   const auto image = std::make_shared<Image>("memory", packed.image, reader, nullptr);
   FillPlan plan;
+  plan.order = {{image, 7}, {image, 3}};
   plan.whole = image;
   plan.is_here = [](const Cid&) { return false; };
   ChunkFill fill(*reader, std::move(plan));
@@ -254,6 +255,7 @@ TEST_CASE("a fill that cannot have a chunk does not say that all is here", "[ima
   for (int i = 0; i < 6000 && fill.progress().whole_here < kChunks - 1; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
+  CHECK(fill.progress().order_here == 2);
   CHECK(fill.progress().whole_here == kChunks - 1);
   CHECK_FALSE(fill.progress().complete_since.has_value());
 }
