@@ -168,6 +168,7 @@ struct ChunkReader::Impl {
     std::stop_source either;
     const auto end = [&] { either.request_stop(); };
     const std::stop_callback with_reader(stop.get_token(), end);
+    const std::stop_callback with_interrupt(interrupted.lock()->get_token(), end);
     const std::stop_callback with_caller(cancelled, end);
     std::optional<UnderWay> under_way;
     if (priority <= Priority::kImpatient) {
@@ -196,6 +197,7 @@ struct ChunkReader::Impl {
   DecodedCache<ChunkData> chunks;
   DecodedCache<PageData> pages;
   std::stop_source stop;
+  Sync<std::stop_source> interrupted;  // of those who fetch now
   const LinkMeter* link;
   std::unique_ptr<ChunkSpill> spill;  // may be null
   // Last: their tasks use the rest.
@@ -257,6 +259,12 @@ unsigned ChunkReader::ahead_limit() const {
 }
 
 void ChunkReader::wait_for_spills() { impl_->spill_queue.wait_idle(); }
+
+void ChunkReader::interrupt() {
+  std::stop_source now;
+  std::swap(now, *impl_->interrupted.lock());
+  now.request_stop();
+}
 
 void ChunkReader::cancel() { impl_->stop.request_stop(); }
 

@@ -65,7 +65,9 @@ class ChunkReader {
   unsigned ahead_limit() const;
   /// Returns when no chunk is on its way to the spill.
   void wait_for_spills();
-  /// Ends waiting fetches with kCancelled, for shutting down.
+  /// Ends the fetches that are under way with kCancelled: whoever waited for them is gone, or to go.
+  void interrupt();
+  /// The same for all time, for shutting down.
   void cancel();
 
  private:

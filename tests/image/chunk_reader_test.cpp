@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <future>
 #include <thread>
 
 #include "image/image.h"
@@ -198,6 +199,19 @@ TEST_CASE("an image and its reader end while prefetches wait for the network", "
   SECTION("released") { source->release(); }
   image.reset();
   reader.reset();
+}
+
+TEST_CASE("an interrupt ends the reads that wait, not those that come after it", "[image]") {
+  const auto source = std::make_shared<MemorySource>("memory");
+  const ChunkRef ref = stored(*source, 1);
+  ChunkReader reader(source, {});
+  source->hold();
+  auto waiting = std::async(std::launch::async, [&] { return kind_thrown([&] { reader.read_chunk(ref); }); });
+  source->wait_for_fetches(1);
+  reader.interrupt();
+  CHECK(waiting.get() == ErrorKind::kCancelled);
+  source->release();
+  CHECK(reader.read_chunk(ref)->size() == kChunkSize);
 }
 
 TEST_CASE("a long read of an image fetches its chunks side by side", "[image]") {
