@@ -155,12 +155,13 @@ bool Machine::start(const BootOptions& options) {
     if (resume) session_.wait_for_boot_pack(options.progress, options.stop);
     if (options.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest ran");
     // From the first instruction on, the suspended memory no longer fits the disks.
-    state.phase = SessionPhase::kRunning;
-    session_.save_state();
+    session_.begin_run(!resume);
     vm_->cont();
   } catch (...) {
     release_vm();
-    state.phase = resume ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
+    if (state.phase == SessionPhase::kRunning) {
+      state.phase = resume ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
+    }
     // It did run for a moment, whatever QEMU answered, and has written.
     if (resume && session_.journal_bytes() != journal_before) session_.drop_memory();
     session_.save_state();

@@ -121,23 +121,33 @@ void Session::void_records(Part& part, const TreeRoot& base) {
   part.image = std::make_shared<Image>(part.name, base, reader_, part.overlay);
 }
 
-void Session::drop_memory() {
+void Session::void_memory() {
   void_records(part("memory"), {state_.vm.memory_bytes, {}});
   void_records(part("device"), {kNoDeviceState, {}});
+  state_.stamp.reset();
+}
+
+void Session::drop_memory() {
+  void_memory();
   memory_image_.reset();
   scratch_.reset();
-  state_.stamp.reset();
   state_.phase = SessionPhase::kCheckedOut;
   save_state();
 }
 
 std::shared_ptr<Image> Session::begin_memory(bool fresh) {
-  if (fresh) drop_memory();
-  Part& memory = part("memory");
-  scratch_ = make_scratch_overlay(directory_, memory.image->size(), memory.overlay);
-  memory_image_ = std::make_shared<Image>("memory", state_.find("memory")->image.tree, reader_, scratch_);
+  // Fresh memory has nothing below: what is suspended must be there still if the VM does not start.
+  const TreeRoot base = fresh ? TreeRoot{state_.vm.memory_bytes, {}} : state_.find("memory")->image.tree;
+  scratch_ = make_scratch_overlay(directory_, base.size, fresh ? nullptr : part("memory").overlay);
+  memory_image_ = std::make_shared<Image>("memory", base, reader_, scratch_);
   attach_boot_pack();
   return memory_image_;
+}
+
+void Session::begin_run(bool fresh) {
+  if (fresh) void_memory();
+  state_.phase = SessionPhase::kRunning;
+  save_state();
 }
 
 void Session::abandon_memory() {

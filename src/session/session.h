@@ -90,8 +90,11 @@ class Session {
   std::optional<RehearsalImages> rehearsal_images();
 
   /// Begins fresh memory (all zeros) of vm.memory_bytes, or opens the suspended one,
-  /// under a scratch layer. Returns the image to mount as memory.raw.
+  /// under a scratch layer. Returns the image to mount as memory.raw. Drops nothing.
   std::shared_ptr<Image> begin_memory(bool fresh);
+  /// The guest is about to run on it: what was suspended is void now unless it is what
+  /// goes on, and the phase becomes running; durable.
+  void begin_run(bool fresh);
   /// The VM did not start, or is gone: the scratch layer is forgotten, the suspended memory below it is not.
   void abandon_memory();
   /// The VM has stopped for a suspend: memory's changes and the device state go
@@ -143,6 +146,7 @@ class Session {
   void open_parts();
   void resolve_pending();
   void void_records(Part& part, const TreeRoot& base);
+  void void_memory();
   SealContext seal_context();
   void freeze(const PublishOptions& options, Publication& publication);
   void seal(Publication& publication);

@@ -8,6 +8,7 @@ from support import expect, expect_equal
 
 OLDER_QEMU = 'case "$1" in --version) echo "QEMU emulator version 6.2.0"; exit ;; esac'
 FAILS_TO_RESUME = 'case "$*" in *-incoming*) echo "no luck today" >&2; exit 1 ;; esac'
+FAILS_TO_BOOT = 'case "$*" in *memory.raw*) echo "no luck today" >&2; exit 1 ;; esac'
 
 
 def suspended_machine(world, *options):
@@ -88,6 +89,28 @@ def test_a_resume_that_failed_changes_nothing_and_can_be_tried_again(world):
         failed = a.run("resume", "work", expect=16)
         expect("no luck today" in failed.err, f"why it failed is not said: {failed.err}")
         expect_equal(a.stat("work")["state"], "suspended here", "the state after a failure")
+    a.replace_qemu("")
+    a.run("resume", "work")
+    expect_goes_on(a, on_a, checksum)
+    a.run("suspend", "work")
+
+
+def test_a_start_that_failed_drops_no_memory(world):
+    server, a, on_a = suspended_machine(world)
+    checksum = checksum_of(on_a)
+    a.replace_qemu(FAILS_TO_BOOT)
+    failed = a.run("start", "work", "--yes", expect=16)  # gives back what it took
+    expect("no luck today" in failed.err, f"why it failed is not said: {failed.err}")
+    expect_equal(len(list(server.root.glob("parcels/*/heads/*"))), 2, "versions after a start that failed")
+    a.replace_qemu("")
+    a.run("resume", "work")
+    on_a = expect_goes_on(a, on_a, checksum)
+    a.run("suspend", "work", "--no-upload")
+    support.kill(a.stat("work")["daemon_pid"])  # the next one has the other QEMU
+    a.replace_qemu(FAILS_TO_BOOT)
+    a.run("start", "work", "--yes", expect=16)
+    expect_equal(a.stat("work")["state"], "suspended here", "the state after a failure")
+    support.kill(a.stat("work")["daemon_pid"])
     a.replace_qemu("")
     a.run("resume", "work")
     expect_goes_on(a, on_a, checksum)
@@ -185,6 +208,7 @@ def test_memory_that_the_guest_has_freed_is_not_carried(world):
 if __name__ == "__main__":
     support.main(test_memory_of_a_newer_qemu_is_refused_before_anything_is_taken_and_a_boot_is_offered,
                  test_a_resume_that_failed_changes_nothing_and_can_be_tried_again,
+                 test_a_start_that_failed_drops_no_memory,
                  test_an_interrupted_resume_leaves_the_machine_suspended,
                  test_a_poweroff_drops_suspended_memory_and_nothing_else,
                  test_memory_that_cannot_be_fetched_is_waited_for,
