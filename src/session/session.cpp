@@ -166,7 +166,23 @@ void Session::keep_memory(const VmStamp& stamp, ByteView device_state) {
   journal_->sync();
   state_.stamp = stamp;
   state_.phase = SessionPhase::kSuspended;
-  save_state();
+  try {
+    save_state();
+  } catch (...) {
+    // The guest goes on: nothing may say later that its memory of this moment is kept.
+    state_.stamp.reset();
+    state_.phase = SessionPhase::kRunning;
+    try_to_save_state();  // the other may have been written
+    throw;
+  }
+}
+
+void Session::try_to_save_state() noexcept {
+  try {
+    save_state();
+  } catch (const std::exception& error) {
+    log::warn("{}: {}", parcel_.name, error.what());
+  }
 }
 
 void Session::write_device_state(ByteView device_state) {

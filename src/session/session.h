@@ -98,7 +98,7 @@ class Session {
   /// The VM did not start, or is gone: the scratch layer is forgotten, the suspended memory below it is not.
   void abandon_memory();
   /// The VM has stopped for a suspend: memory's changes and the device state go
-  /// to the journal, durable; the phase becomes suspended.
+  /// to the journal, durable; the phase becomes suspended. After a failure it is running.
   void keep_memory(const VmStamp& stamp, ByteView device_state);
   Bytes device_state();
   /// Memory and device state are void from now on; durable.
@@ -147,6 +147,7 @@ class Session {
   void resolve_pending();
   void void_records(Part& part, const TreeRoot& base);
   void void_memory();
+  void try_to_save_state() noexcept;
   SealContext seal_context();
   void freeze(const PublishOptions& options, Publication& publication);
   void seal(Publication& publication);

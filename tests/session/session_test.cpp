@@ -93,3 +93,19 @@ TEST_CASE("suspended memory is there until a fresh guest runs", "[session]") {
     CHECK(session.state().phase == SessionPhase::kRunning);
   }
 }
+
+TEST_CASE("a suspend that could not be written down leaves a running machine", "[session]") {
+  Place place;
+  Session session(place.account, place.parcel);
+  session.begin_memory(true);
+  session.begin_run(true);
+  fs::rename(place.state_file(), place.directory.path() / "kept");
+  fs::create_directory(place.state_file());
+  CHECK_THROWS(session.keep_memory(stamp(), test::random_bytes(5000, 3)));
+  fs::remove(place.state_file());
+  session.save_state();  // as a sync does while the guest goes on
+  const auto written =
+      read_session_state(place.account.parcel_directory(place.parcel), place.account.device_key, place.parcel.id);
+  CHECK(written->phase == SessionPhase::kRunning);
+  CHECK_FALSE(written->stamp.has_value());
+}
