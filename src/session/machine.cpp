@@ -218,7 +218,11 @@ void Machine::suspend() {
     session_.begin_fill(prefetch_);
     throw;
   }
-  vm_->quit();
+  try {
+    vm_->quit();
+  } catch (const Error& error) {
+    log::warn("{}: {}", name_, error.what());  // all of it is kept: it is killed
+  }
   release_vm();
 }
 
