@@ -221,9 +221,13 @@ std::string Chain::keep_fork(const std::string& host, std::uint64_t n, ByteView 
     std::array<std::uint8_t, 2> digits{};
     random_bytes(digits);
     const std::string fork = fmt::format("{}-{}", host, to_hex(digits));
-    if (store_->put_new(sequence_name(fmt::format("{}/forks/{}", id_, fork), n), blob) == PutResult::kCreated) {
-      return fmt::format("{}/{}", fork, n);
-    }
+    const std::string place = sequence_name(fmt::format("{}/forks/{}", id_, fork), n);
+    if (store_->put_new(place, blob) != PutResult::kCreated) continue;
+    // Who keeps a fork gives up what he has of it.
+    const auto kept = store_->get(place);
+    if (kept && same(kept->bytes, blob)) return fmt::format("{}/{}", fork, n);
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("{}: {} says that it keeps fork {}, but does not give it", id_, store_->describe(), fork));
   }
   throw Error(ErrorKind::kCorrupt, fmt::format("{}: {} says of every name that it is taken", id_, store_->describe()));
 }

@@ -38,7 +38,7 @@ class Chain {
   /// n-1 in the store is gone or not the one that this one names.
   PutResult publish(std::uint64_t n, ByteView blob);
   /// Keeps a head that lost the race, under forks/NAME/n; NAME is the host's name plus random digits.
-  /// Returns the fork's name as forks() gives it.
+  /// Returns the fork's name as forks() gives it; it was read back then.
   std::string keep_fork(const std::string& host, std::uint64_t n, ByteView blob);
   /// A kept fork, checked by signature. nullopt when absent.
   std::optional<StoredHead> read_fork(const std::string& fork);

@@ -278,6 +278,15 @@ TEST_CASE("a store in which every name of a fork is taken is given up", "[reposi
   CHECK(kind_thrown_by([&] { host.chain.keep_fork("b", 6, make_head(6, sha256({}))); }) == ErrorKind::kCorrupt);
 }
 
+TEST_CASE("a fork that the store does not keep is no fork", "[repository]") {
+  class ForgetfulStore : public MemoryStore {
+   public:
+    PutResult put_new(std::string_view, ByteView) override { return PutResult::kCreated; }
+  };
+  Host host(std::make_shared<ForgetfulStore>());
+  CHECK(kind_thrown_by([&] { host.chain.keep_fork("b", 6, make_head(6, sha256({}))); }) == ErrorKind::kCorrupt);
+}
+
 TEST_CASE("publishing survives lost answers and reruns", "[repository]") {
   const auto memory = std::make_shared<MemoryStore>();
   const auto line = std::make_shared<test::FaultStore>(memory);
