@@ -118,6 +118,7 @@ void Session::void_records(Part& part, const TreeRoot& base) {
   SessionImage& image = *state_.find(part.name);
   image.void_below = part.overlay->clear();
   image.image.tree = base;
+  if (state_.pending) state_.pending->void_below.erase(image.number);
   part.image = std::make_shared<Image>(part.name, base, reader_, part.overlay);
 }
 

@@ -44,10 +44,10 @@ void Session::resolve_pending() {
   if (!head || head->hash != pending.hash) return;
   const ParcelVersion version = open_version(parcel_, head->head);
   for (SessionImage& image : state_.images) {
-    if (const VersionImage* published = version.find(image.image.name)) image.image.tree = published->tree;
-    if (const auto it = pending.void_below.find(image.number); it != pending.void_below.end()) {
-      image.void_below = std::max(image.void_below, it->second);
-    }
+    const auto it = pending.void_below.find(image.number);
+    if (it == pending.void_below.end()) continue;  // not published, or begun anew since
+    image.image.tree = version.find(image.image.name)->tree;
+    image.void_below = std::max(image.void_below, it->second);
   }
   account_.chain(parcel_.chain()).newest();
   state_.base = pending.n;

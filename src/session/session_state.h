@@ -22,7 +22,8 @@ std::string_view to_name(SessionPhase phase) noexcept;
 struct PendingPublish {
   std::uint64_t n = 0;
   Sha256 hash;
-  std::map<std::uint16_t, std::uint64_t> void_below;  ///< as SessionImage::void_below, once published
+  /// As SessionImage::void_below, once published. Without what was begun anew since: that is no change of it.
+  std::map<std::uint16_t, std::uint64_t> void_below;
 };
 
 struct SessionImage {

@@ -5,6 +5,8 @@
 #include "base/file.h"
 #include "session/import.h"
 #include "support/bytes.h"
+#include "support/error_kind.h"
+#include "support/fault_store.h"
 
 using namespace isr;
 
@@ -108,4 +110,71 @@ TEST_CASE("a suspend that could not be written down leaves a running machine", "
       read_session_state(place.account.parcel_directory(place.parcel), place.account.device_key, place.parcel.id);
   CHECK(written->phase == SessionPhase::kRunning);
   CHECK_FALSE(written->stamp.has_value());
+}
+
+namespace {
+
+/// A store that carries out the publish of a version, but loses the answer.
+class LostPublish : public test::FaultStore {
+ public:
+  using FaultStore::FaultStore;
+  PutResult put_new(std::string_view name, ByteView bytes) override {
+    const PutResult result = FaultStore::put_new(name, bytes);
+    if (name.find("/heads/") != std::string_view::npos) throw Error(ErrorKind::kTransient, "no answer");
+    return result;
+  }
+};
+
+void lose_publish(Place& place, Session& session) {
+  const BlobStorePtr store = place.account.store;
+  place.account.store = std::make_shared<LostPublish>(store);
+  Session::PublishOptions options;
+  options.memory = true;
+  CHECK((test::kind_thrown([&] { session.publish(options, {}); }) == ErrorKind::kTransient));
+  place.account.store = store;
+}
+
+}  // namespace
+
+TEST_CASE("a publish that is found to have happened leaves what was begun anew since", "[session]") {
+  Place place;
+  const Bytes disk = test::random_bytes(kChunkSize, 7);
+  const Bytes memory = test::random_bytes(3 * kChunkSize, 2);
+  const auto disk_of = [](const Session& session) {
+    Bytes bytes(kChunkSize);
+    session.image("disk")->read(0, bytes);
+    return bytes;
+  };
+  auto session = std::make_unique<Session>(place.account, place.parcel);
+  session->image("disk")->write(0, disk);
+  suspend(*session, memory, test::random_bytes(kChunkSize + 5000, 3), true);
+  lose_publish(place, *session);
+  const auto reopen = [&] {
+    session.reset();
+    session = std::make_unique<Session>(place.account, place.parcel);
+    CHECK(session->state().base == 2);
+  };
+  SECTION("nothing") {
+    reopen();
+    CHECK_FALSE(session->dirty());
+    CHECK((memory_of(*session, memory.size()) == memory));
+    CHECK(session->device_state().size() == kChunkSize + 5000);
+  }
+  SECTION("the devices of a machine that went on") {
+    const Bytes device = test::random_bytes(3000, 4);
+    suspend(*session, test::random_bytes(kChunkSize, 5), device, false);
+    reopen();
+    CHECK((session->device_state() == device));
+    Bytes expected = memory;
+    std::ranges::copy(test::random_bytes(kChunkSize, 5), expected.begin());
+    CHECK((memory_of(*session, memory.size()) == expected));
+  }
+  SECTION("the memory of a machine that has booted") {
+    Bytes expected = test::random_bytes(kChunkSize, 5);
+    suspend(*session, expected, test::random_bytes(3000, 4), true);
+    reopen();
+    expected.resize(memory.size());
+    CHECK((memory_of(*session, memory.size()) == expected));
+  }
+  CHECK((disk_of(*session) == disk));
 }
