@@ -74,6 +74,7 @@ class Daemon {
     } done{*this};
     account_.upload_limit = request.value("upload_limit", std::uint64_t{0});
     rehearses_ = request.value("rehearsal", true);
+    reap();  // the keeper may not have come to it
     json result = run_command(command, request, reply, stop);
     *last_status_lock() = full_status();
     return result;
@@ -292,18 +293,20 @@ class Daemon {
       if (!operation_.try_lock_for(100ms)) continue;
       const std::lock_guard lock(operation_, std::adopt_lock);
       if (ended_) return;
-      guarded("the guest's end", [&] {
-        if (const auto how = machine_.reap()) {
-          log::warn("{}: {}", parcel_.name, *how);
-          *last_event_.lock() = *how;
-        }
-      });
+      guarded("the guest's end", [&] { reap(); });
       if (std::chrono::steady_clock::now() - retried > kRetryDisk) {
         retried = std::chrono::steady_clock::now();
         guarded("going on after a disk failed", [&] { machine_.retry_after_io_error(); });
       }
       guarded("page faults", [&] { machine_.read_around_if_due(); });
       guarded("settling", [&] { session_.settle_if_due(); });
+    }
+  }
+
+  void reap() {
+    if (const auto how = machine_.reap()) {
+      log::warn("{}: {}", parcel_.name, *how);
+      *last_event_.lock() = *how;
     }
   }
 
