@@ -139,14 +139,13 @@ class Daemon {
                     {fmt::format("isr stop {} --kill      switches it off when it does not", parcel_.name),
                      fmt::format("isr suspend {}          keeps it as it is", parcel_.name)});
       }
-      machine_.power_off();
+      power_off();
     }
     return publish_and_end(session_.state().phase == SessionPhase::kSuspended, request.value("message", "stop"), reply);
   }
 
   json power_off() {
-    machine_.power_off();
-    machine_.mount_disks();
+    then_mount([&] { machine_.power_off(); });
     return {{"version", session_.state().base}};
   }
 
@@ -166,9 +165,19 @@ class Daemon {
   json discard() {
     if (machine_.running()) throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name));
     machine_.unmount();
-    session_.discard();
-    machine_.mount_disks();
+    then_mount([&] { session_.discard(); });
     return {{"version", session_.state().base}};
+  }
+
+  /// A session without a VM has its disks mounted, also after a failure.
+  void then_mount(const std::function<void()>& body) {
+    try {
+      body();
+    } catch (...) {
+      if (!machine_.running()) guarded("mounting the disks", [&] { machine_.mount_disks(); });
+      throw;
+    }
+    machine_.mount_disks();
   }
 
   json publish(bool memory, const std::string& message, const ControlReply& reply) {

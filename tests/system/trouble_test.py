@@ -37,6 +37,17 @@ def test_a_suspend_without_its_repository_is_completed_later(world):
     b.run("suspend", "work")
 
 
+def test_a_stop_without_its_repository_leaves_the_disks_mounted(world):
+    server, a, _ = set_up(world)
+    mount = a.run("start", "work", json=True)["mount"]
+    a.console("work").wait(r"TICK \d+")
+    server.stop()
+    a.run("stop", "work", expect=13)
+    expect(os.path.exists(f"{mount}/disk.raw"), "the disks are not mounted")
+    server.start()
+    a.run("stop", "work")
+
+
 def test_a_session_daemon_that_is_stopped_is_named(world):
     _, a, _ = set_up(world)
     a.run("start", "work")
@@ -81,6 +92,7 @@ def test_a_guest_whose_disk_failed_goes_on_when_the_disk_does(world):
     b.run("stop", "work")
 
 
-support.main(test_a_suspend_without_its_repository_is_completed_later, test_a_session_daemon_that_is_stopped_is_named,
+support.main(test_a_suspend_without_its_repository_is_completed_later,
+             test_a_stop_without_its_repository_leaves_the_disks_mounted, test_a_session_daemon_that_is_stopped_is_named,
              test_what_is_said_of_a_qemu_that_is_stopped_and_of_one_that_died,
              test_a_guest_whose_disk_failed_goes_on_when_the_disk_does)
