@@ -305,7 +305,7 @@ class Daemon {
       guarded("the guest's end", [&] { reap(); });
       if (std::chrono::steady_clock::now() - retried > kRetryDisk) {
         retried = std::chrono::steady_clock::now();
-        guarded("going on after a disk failed", [&] { machine_.retry_after_io_error(); });
+        guarded("letting the guest go on", [&] { machine_.go_on_if_held(); });
       }
       guarded("page faults", [&] { machine_.read_around_if_due(); });
       guarded("settling", [&] { session_.settle_if_due(); });

@@ -156,7 +156,7 @@ bool Machine::start(const BootOptions& options) {
     if (options.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest ran");
     // From the first instruction on, the suspended memory no longer fits the disks.
     session_.begin_run(!resume);
-    vm_->cont();
+    cont();
   } catch (...) {
     release_vm();
     if (state.phase == SessionPhase::kRunning) {
@@ -186,10 +186,16 @@ void Machine::begin_awakening() {
   awakening_->go_on();
 }
 
+void Machine::cont() {
+  stands_still_ = true;
+  vm_->cont();
+  stands_still_ = false;
+}
+
 /// After what was to be done while it stood still has failed: nothing is lost, it goes on where it was.
 void Machine::go_on() noexcept {
   try {
-    vm_->cont();
+    cont();
     if (awakening_) awakening_->go_on();
   } catch (const std::exception& error) {
     log::error("{}: the guest stands still: {}", name_, error.what());
@@ -239,9 +245,11 @@ void Machine::power_off() {
   session_.drop_memory();
 }
 
-bool Machine::retry_after_io_error() {
-  if (!running() || !vm_->held_by_io_error()) return false;
-  vm_->cont();
+bool Machine::go_on_if_held() {
+  const bool was_left_standing = stands_still_;
+  if (!running() || (!was_left_standing && !vm_->held_by_io_error())) return false;
+  cont();
+  if (was_left_standing && awakening_) awakening_->go_on();
   return true;
 }
 

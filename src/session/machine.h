@@ -56,8 +56,9 @@ class Machine {
   /// What was done about the clock of a guest that was resumed; empty before.
   std::string awakening() const { return awakening_ ? awakening_->words() : std::string(); }
 
-  /// Lets a guest go on that is held because a disk failed. False when none is.
-  bool retry_after_io_error();
+  /// Lets a guest go on that is held because a disk failed, or that stands still because it
+  /// could not be let go on after a suspend or checkpoint. False when none is.
+  bool go_on_if_held();
   /// After the guest or QEMU ended by itself: puts the session in order, once. Says how it ended.
   std::optional<std::string> reap();
   bool running() const { return vm_ != nullptr && !vm_->exit(); }
@@ -72,6 +73,7 @@ class Machine {
  private:
   void mount(const std::shared_ptr<Image>& memory);
   void release_vm();
+  void cont();
   void go_on() noexcept;
   void begin_awakening();
   void copy_memory_ahead();
@@ -93,6 +95,7 @@ class Machine {
   std::unique_ptr<Qemu> vm_;
   Sync<std::shared_ptr<SerialConsole>> console_;
   Accelerator accelerator_;
+  bool stands_still_ = false;            ///< though it is to run
   Prefetch prefetch_ = Prefetch::kNone;  ///< of the start
   std::chrono::microseconds last_pause_{0};
   std::unique_ptr<Awakening> awakening_;  ///< of a guest that was resumed; uses vm_

@@ -128,7 +128,7 @@ MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
     go_on();
     throw;
   }
-  vm_->cont();
+  cont();
   last_pause_ = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
   if (awakening_) awakening_->go_on();
   return moment;
