@@ -36,7 +36,7 @@ class Daemon {
         account_(open_account_with_keys(paths_, handover.entry, handover.keys, {handover.offline})),
         parcel_(handover.parcel),
         session_(account_, parcel_),
-        machine_(session_, paths_, parcel_.name, parcel_.id) {}
+        machine_(session_, paths_, parcel_.name, parcel_.id, [this] { return stats_json(); }) {}
 
   void run() {
     Rehearsal::clean_up(paths_, parcel_.id);
@@ -249,6 +249,15 @@ class Daemon {
     return answer;
   }
 
+  /// On the mount's threads, whom the session is not for: during a command it is what it was before.
+  std::string stats_json() {
+    if (operation_.try_lock_for(500ms)) {
+      const std::lock_guard lock(operation_, std::adopt_lock);
+      *last_stats_.lock() = session_.stats();
+    }
+    return last_stats_.lock()->dump(2) + "\n";
+  }
+
   json full_status() {
     json answer = session_.stats();
     answer["mount"] = machine_.directory().string();
@@ -359,9 +368,10 @@ class Daemon {
   ParcelEntry parcel_;
   std::atomic<bool> lock_lost_{false};
   Sync<std::string> last_event_;
-  Session session_;  // whose lease says both of these
-  Machine machine_;
   std::timed_mutex operation_;
+  Sync<json> last_stats_;
+  Session session_;  // its lease says the first two, the machine's mount asks for the others
+  Machine machine_;
   bool ended_ = false;     // guarded by operation_
   bool rehearses_ = true;  // the same
   Sync<std::string> busy_;

@@ -64,20 +64,19 @@ std::optional<std::string> why_not_resumable(const VmSettings& vm, const VmStamp
   }
 }
 
-Machine::Machine(Session& session, const Paths& paths, std::string name, std::string parcel_id)
+Machine::Machine(Session& session, const Paths& paths, std::string name, std::string parcel_id,
+                 std::function<std::string()> stats_json)
     : session_(session),
       paths_(paths),
       name_(std::move(name)),
       parcel_id_(std::move(parcel_id)),
       mount_directory_(mount_directory(paths, parcel_id_)),
-      run_directory_(vm_directory(paths, parcel_id_)) {}
+      run_directory_(vm_directory(paths, parcel_id_)),
+      stats_json_(std::move(stats_json)) {}
 
 Machine::~Machine() {
   session_.cancel();  // reads that wait for the network would hold the unmount
-  awakening_.reset();
-  if (vm_) vm_->kill();
-  vm_.reset();
-  unmount();
+  release_vm();
 }
 
 void Machine::mount(const std::shared_ptr<Image>& memory) {
@@ -89,8 +88,7 @@ void Machine::mount(const std::shared_ptr<Image>& memory) {
   MountOptions options;
   options.source_name = "isr:" + name_;
   options.immutable = !memory && session_.state().phase == SessionPhase::kSuspended;
-  mount_ = make_mount(
-      mount_directory_, std::move(files), [this] { return session_.stats().dump(2) + "\n"; }, options);
+  mount_ = make_mount(mount_directory_, std::move(files), stats_json_, options);
   mount_->start();
 }
 
@@ -202,8 +200,18 @@ void Machine::go_on() noexcept {
   }
 }
 
+/// SIGKILL takes effect once what QEMU reads from our mount is answered, and that may wait for the network.
+void Machine::kill_vm() {
+  vm_->kill([this] { session_.interrupt_reads(); });
+}
+
 void Machine::release_vm() {
   awakening_.reset();
+  try {
+    if (vm_ && !vm_->exit()) kill_vm();
+  } catch (const std::exception& error) {
+    log::error("{}: {}", name_, error.what());
+  }
   vm_.reset();
   unmount();
   memory_.reset();
@@ -240,7 +248,7 @@ bool Machine::power_down(std::chrono::milliseconds timeout) {
 }
 
 void Machine::power_off() {
-  if (vm_) vm_->kill();
+  if (vm_) kill_vm();
   release_vm();
   session_.drop_memory();
 }

@@ -21,7 +21,9 @@ struct BootOptions {
 /// Threads: one at a time, but vm() events come on QEMU's threads.
 class Machine {
  public:
-  Machine(Session& session, const Paths& paths, std::string name, std::string parcel_id);
+  /// `stats_json` is what the mount's file of that name says; from any thread.
+  Machine(Session& session, const Paths& paths, std::string name, std::string parcel_id,
+          std::function<std::string()> stats_json);
   ~Machine();  ///< kills the VM, unmounts
 
   /// Mounts the disks; read-only while suspended memory relies on them.
@@ -72,6 +74,7 @@ class Machine {
 
  private:
   void mount(const std::shared_ptr<Image>& memory);
+  void kill_vm();
   void release_vm();
   void cont();
   void go_on() noexcept;
@@ -88,6 +91,7 @@ class Machine {
   std::string parcel_id_;
   fs::path mount_directory_;
   fs::path run_directory_;
+  std::function<std::string()> stats_json_;
   std::unique_ptr<Mount> mount_;
   std::shared_ptr<Image> memory_;                       ///< mounted as memory.raw
   std::vector<std::vector<MemoryRange>> copied_ahead_;  ///< of memory while the guest ran and its writes were tracked

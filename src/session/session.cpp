@@ -241,6 +241,11 @@ void Session::go_online() {
   }
 }
 
+void Session::interrupt_reads() {
+  end_fill();
+  reader_->interrupt();
+}
+
 void Session::cancel() {
   if (const auto fill = *fill_.lock()) fill->request_stop();
   reader_->cancel();

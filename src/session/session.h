@@ -129,7 +129,9 @@ class Session {
   void settle_if_due();
   /// Makes an offline account online. Error{kOffline}.
   void go_online();
-  /// Ends reads that wait for the network.
+  /// Ends reads that wait for the network now: of a VM that is being killed.
+  void interrupt_reads();
+  /// The same for all time.
   void cancel();
 
   bool dirty() const;

@@ -27,7 +27,8 @@ using Json = nlohmann::json;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr seconds kEndGrace{10};         // for what is left to do once QEMU has ended
+constexpr seconds kEndGrace{10};  // for what is left to do once QEMU has ended
+constexpr milliseconds kDeathGlance{100};
 constexpr seconds kPowerButtonEvery{5};  // a press before the guest listens is lost
 constexpr const char* kStateName = "device-state";
 constexpr const char* kStateUri = "fd:device-state";
@@ -360,10 +361,14 @@ void Qemu::quit() {
   if (!wait_exit(impl_->options.patience)) throw Error(ErrorKind::kVm, "QEMU does not end");
 }
 
-void Qemu::kill() {
+void Qemu::kill(const std::function<void()>& let_go) {
   impl_->facts.lock()->kill_asked = true;
   impl_->child.kill();
-  if (!wait_exit({impl_->options.patience.timeout, {}})) throw Error(ErrorKind::kVm, "QEMU does not die");
+  const auto deadline = std::chrono::steady_clock::now() + impl_->options.patience.timeout;
+  while (!wait_exit({kDeathGlance, {}})) {
+    if (std::chrono::steady_clock::now() > deadline) throw Error(ErrorKind::kVm, "QEMU does not die");
+    if (let_go) let_go();
+  }
 }
 
 VmStatus Qemu::status() { return status(impl_->options.patience); }

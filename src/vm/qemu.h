@@ -103,7 +103,8 @@ class Qemu {
   void set_link(bool up);
   /// Ends QEMU without asking the guest; returns when it is gone.
   void quit();
-  void kill();
+  /// The same at once. `let_go` is called now and then until it is gone: to end what of its reads we hold up.
+  void kill(const std::function<void()>& let_go = {});
 
   VmStatus status(const Patience& patience);
   VmStatus status();

@@ -2,6 +2,7 @@
 import pathlib
 import signal
 import subprocess
+import time
 
 import support
 from support import expect, expect_equal
@@ -133,6 +134,22 @@ def test_an_interrupted_resume_leaves_the_machine_suspended(world):
     a.run("suspend", "work")
 
 
+def test_a_machine_that_waits_for_the_network_can_be_switched_off(world):
+    server, _, _ = suspended_machine(world)
+    b = world.host("b")
+    b.add_repository(server.url)
+    b.run("resume", "work", "--prefetch", "none")
+    server.stop()
+    support.wait_until(lambda: b.stat("work")["sources"]["waiting"], "somebody waits for what is not here", timeout=120)
+    began = time.monotonic()
+    b.run("--yes", "poweroff", "work", timeout=100)
+    took = time.monotonic() - began
+    expect(took < 60, f"switching it off took {took:.0f} s")  # who waits for the network does so for ever
+    expect_equal(b.stat("work")["phase"], "checkedout", "the phase after a poweroff")
+    server.start()
+    b.run("checkin", "work")
+
+
 def test_a_poweroff_drops_suspended_memory_and_nothing_else(world):
     server, a, on_a = suspended_machine(world, "--no-upload")
     a.run("poweroff", "work", expect=2)  # nobody there to be asked
@@ -210,6 +227,7 @@ if __name__ == "__main__":
                  test_a_resume_that_failed_changes_nothing_and_can_be_tried_again,
                  test_a_start_that_failed_drops_no_memory,
                  test_an_interrupted_resume_leaves_the_machine_suspended,
+                 test_a_machine_that_waits_for_the_network_can_be_switched_off,
                  test_a_poweroff_drops_suspended_memory_and_nothing_else,
                  test_memory_that_cannot_be_fetched_is_waited_for,
                  test_memory_that_the_guest_has_freed_is_not_carried)
