@@ -205,7 +205,6 @@ void Session::discard() {
   state_.vm = state_.base_version.vm;
   state_.stamp = state_.base_version.stamp;
   state_.phase = state_.base_version.suspended() ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
-  state_.pending.reset();
   save_state();
   journal_->collect();
 }

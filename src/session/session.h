@@ -147,6 +147,8 @@ class Session {
   Part& part(std::string_view name) const;
   void open_parts();
   void resolve_pending();
+  bool is_pending(const StoredHead& head) const;
+  bool pending_has_happened();
   void void_records(Part& part, const TreeRoot& base);
   void void_memory();
   void try_to_save_state() noexcept;

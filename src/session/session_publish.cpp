@@ -41,7 +41,7 @@ void Session::resolve_pending() {
   if (!state_.pending || account_.offline()) return;
   const PendingPublish pending = *state_.pending;
   const auto head = account_.chain(parcel_.chain()).read(pending.n);
-  if (!head || head->hash != pending.hash) return;
+  if (!head || !is_pending(*head)) return;
   const ParcelVersion version = open_version(parcel_, head->head);
   for (SessionImage& image : state_.images) {
     const auto it = pending.void_below.find(image.number);
@@ -197,12 +197,23 @@ void Session::empty_settled(const std::map<Cid, std::uint32_t>& published) {
   settled_->sync();
 }
 
+bool Session::is_pending(const StoredHead& head) const {
+  return state_.pending && head.head.n == state_.pending->n && head.hash == state_.pending->hash;
+}
+
+/// Then what is here may differ from the newest version though not from the base.
+bool Session::pending_has_happened() {
+  if (!state_.pending) return false;
+  const auto newest = account_.chain(parcel_.chain()).newest();
+  return newest && is_pending(*newest);
+}
+
 void Session::commit(const Publication& publication, PublishResult& result) {
   Chain chain = account_.chain(parcel_.chain());
   const auto newest = chain.newest();
   std::uint64_t base = state_.base;
   Sha256 base_hash = state_.base_hash;
-  if (newest && state_.pending && newest->head.n == state_.pending->n && newest->hash == state_.pending->hash) {
+  if (newest && is_pending(*newest)) {
     base = state_.pending->n;  // resolved late: we were offline when the session was opened
     base_hash = state_.pending->hash;
   }
@@ -247,7 +258,7 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
     if (progress) progress("seal", 0, 0);
     freeze(options, publication);
     seal(publication);
-    if (options.copy_of.empty() && same_content(publication.version, state_.base_version)) {
+    if (options.copy_of.empty() && same_content(publication.version, state_.base_version) && !pending_has_happened()) {
       result.unchanged = true;
       result.version = state_.base;
     } else {

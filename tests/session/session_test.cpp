@@ -178,3 +178,35 @@ TEST_CASE("a publish that is found to have happened leaves what was begun anew s
   }
   CHECK((disk_of(*session) == disk));
 }
+
+TEST_CASE("a discard after a publish that had happened is no other host's work", "[session]") {
+  Place place;
+  const auto disk_of = [](const Session& session) {
+    Bytes bytes(kChunkSize);
+    session.image("disk")->read(0, bytes);
+    return bytes;
+  };
+  auto session = std::make_unique<Session>(place.account, place.parcel);
+  const Bytes before = disk_of(*session);
+  session->image("disk")->write(0, test::random_bytes(kChunkSize, 7));
+  suspend(*session, test::random_bytes(kChunkSize, 2), test::random_bytes(5000, 3), true);
+  lose_publish(place, *session);
+  session->discard();
+  Bytes wanted = before;
+  SECTION("and is published as it is") {}
+  SECTION("and as it is changed") {
+    wanted = test::random_bytes(kChunkSize, 9);
+    session->image("disk")->write(0, wanted);
+  }
+  SECTION("nor when another daemon finds it") {
+    session.reset();
+    session = std::make_unique<Session>(place.account, place.parcel);
+  }
+  CHECK((disk_of(*session) == wanted));
+  const PublishResult result = session->publish({}, {});
+  CHECK(result.fork.empty());
+  CHECK(result.version == 3);
+  CHECK_FALSE(result.unchanged);
+  CHECK((disk_of(*session) == wanted));
+  CHECK_FALSE(load_version(place.account, place.parcel).version.suspended());
+}
