@@ -28,17 +28,18 @@ constexpr std::chrono::duration<double> kNoTime{1};
 constexpr std::size_t kLeastPages = 1024;
 // Then the guest runs, and waits for the page it needs instead of for all of them.
 constexpr std::chrono::milliseconds kLongestPackWait{5000};
+// Of a list of pages, which has 0.6 MiB at most: for a server that has stopped answering, not for a thin link.
+constexpr std::chrono::milliseconds kLongestHeadWait{10'000};
 
 void check(const std::stop_token& stop) {
   if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted; nothing was changed");
 }
 
-void pause(const std::stop_token& stop) {
+void wait(std::chrono::milliseconds time, const std::stop_token& stop) {
   std::mutex mutex;
   std::unique_lock lock(mutex);
   std::condition_variable_any wake;
-  wake.wait_for(lock, stop, kAskAgain, [] { return false; });
-  check(stop);
+  wake.wait_for(lock, stop, time, [] { return false; });
 }
 
 /// Pages for which uploading takes some seconds more, as the link was found to be. They compress to half, mostly.
@@ -105,10 +106,16 @@ void Session::fetch_device_state(const ProgressFn& progress, const std::stop_tok
 void Session::open_boot_pack(const std::stop_token& stop) {
   const VersionImage* image = state_.base_version.find(kBootPackName);
   if (!image) return;
+  std::stop_source either;
+  const std::stop_callback with_caller(stop, [&] { either.request_stop(); });
+  const std::jthread in_time([&](const std::stop_token& done) {
+    wait(kLongestHeadWait, done);
+    either.request_stop();
+  });
   try {
-    boot_pack_ = std::make_shared<HotPages>(*reader_, image->tree, stop);
+    boot_pack_ = std::make_shared<HotPages>(*reader_, image->tree, either.get_token());
   } catch (const Error& error) {
-    if (error.kind() == ErrorKind::kCancelled) throw;
+    check(stop);
     log::warn("{} continues without its boot pack: {}", state_.parcel_name, error.what());
   }
 }
@@ -124,7 +131,8 @@ void Session::prepare_resume(Prefetch prefetch, const ProgressFn& progress, cons
       if (!waits_ || (error.kind() != ErrorKind::kOffline && error.kind() != ErrorKind::kTransient)) throw;
       if (progress) progress("devices: waiting for the repository", 0, 0);
     }
-    pause(stop);
+    wait(kAskAgain, stop);
+    check(stop);
   }
   if (prefetch != Prefetch::kNone) open_boot_pack(stop);
   check(stop);
