@@ -1,8 +1,6 @@
 // import, create, export, mount, umount, check: disks and versions without a session.
 
 #include <fmt/format.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -12,6 +10,7 @@
 #include "session/cdrom.h"
 #include "session/import.h"
 #include "session/inspect.h"
+#include "vm/child_process.h"
 
 namespace isr {
 namespace {
@@ -143,20 +142,41 @@ const VersionImage& choose_disk(const ParcelVersion& version, const std::string&
   throw Error(ErrorKind::kNotFound, fmt::format("there is no image called {}", wanted));
 }
 
-void convert_to_qcow2(const fs::path& raw, const fs::path& target) {
-  const std::string command[] = {"qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw.string(), target.string()};
-  const pid_t pid = ::fork();
-  if (pid == 0) {
-    ::execlp(command[0].c_str(), command[0].c_str(), command[1].c_str(), command[2].c_str(), command[3].c_str(),
-             command[4].c_str(), command[5].c_str(), command[6].c_str(), command[7].c_str(), nullptr);
-    ::_exit(127);
+/// Removes a file that an operation which fails or is interrupted would leave, or that it only needs meanwhile.
+class PassingFile {
+ public:
+  explicit PassingFile(fs::path path) : path_(std::move(path)) {}
+  ~PassingFile() {
+    std::error_code absent;
+    if (!kept_) fs::remove(path_, absent);
   }
-  int status = 0;
-  ::waitpid(pid, &status, 0);
+  PassingFile(const PassingFile&) = delete;
+  PassingFile& operator=(const PassingFile&) = delete;
+  void keep() noexcept { kept_ = true; }
+
+ private:
+  fs::path path_;
+  bool kept_ = false;
+};
+
+void convert_to_qcow2(const fs::path& raw, const fs::path& target, const std::stop_token& stop) {
+  constexpr std::chrono::hours kLongest{24 * 365};
+  PassingFile made(target);
+  ChildProcess child;
+  ChildOptions how;
+  how.program = "qemu-img";
+  // Absolute: else a colon in a name would make it an address.
+  how.arguments = {"convert", "-f", "raw", "-O", "qcow2", fs::absolute(raw).string(), fs::absolute(target).string()};
+  how.directory = "/";
+  child.start(std::move(how));
+  const auto status = child.wait_exit({kLongest, stop});
   if (status != 0) {
-    fs::remove(target);
-    throw Error(ErrorKind::kIo, fmt::format("qemu-img could not write {}", target.string()));
+    const std::string why = status ? describe_status(*status) : "it does not end";
+    const std::string said = child.last_words();
+    throw Error(ErrorKind::kIo,
+                fmt::format("qemu-img could not write {}: {}", target.string(), said.empty() ? why : said));
   }
+  made.keep();
 }
 
 int run_export(CommandContext& context, const ExportOptions& options) {
@@ -178,8 +198,8 @@ int run_export(CommandContext& context, const ExportOptions& options) {
     });
   }
   if (raw != target) {
-    convert_to_qcow2(raw, target);
-    fs::remove(raw);
+    const PassingFile whole(raw);
+    convert_to_qcow2(raw, target, context.stop());
   }
   context.out.done(
       fmt::format("{}@{} {} is in {}", parcel.entry.name, loaded.head.head.n, image->name(), target.string()),

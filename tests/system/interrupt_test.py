@@ -75,6 +75,30 @@ def test_every_command_ends_on_a_signal_and_runs_again(world):
     a.run("check", "--deep")
 
 
+def test_a_qcow2_export_that_ends_early_leaves_nothing(world):
+    a, image = set_up(world)
+    made = world.new_folder("made")
+    disk = made / "disk.qcow2"
+    a.replace_qemu("echo no space here >&2; exit 1", "qemu-img")
+    said = a.run("export", "work", "--qcow2", disk, expect=18).err
+    expect("no space here" in said, f"it does not say why: {said}")
+    expect_equal(os.listdir(made), [], "files after a failure")
+    begun = world.folder / "begun"
+    a.replace_qemu(f"touch {begun}; sleep 600", "qemu-img")
+    process = a.start("export", "work", "--qcow2", disk, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    support.wait_until(begun.exists, "qemu-img runs", 30)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=support.COMMAND_TIMEOUT)[1]
+    expect_equal(process.returncode, 130, f"exit code of an interrupted export, which said {said}")
+    expect_equal(os.listdir(made), [], "files after an interruption")
+    a.replace_qemu("", "qemu-img")
+    a.run("export", "work", "--qcow2", disk)
+    expect_equal(os.listdir(made), [disk.name], "files after an export")
+    raw = made / "disk.raw"
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", disk, raw], check=True)
+    expect(support.same_bytes(raw, image), "the export became another disk")
+
+
 def test_an_interrupted_init_never_loses_the_recovery_key(world):
     chance = writing.chance()
     host = world.host("a")
@@ -135,5 +159,6 @@ def test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on(world):
 
 if __name__ == "__main__":
     support.main(test_a_reader_that_leaves_ends_every_command_quietly, test_every_command_ends_on_a_signal_and_runs_again,
+                 test_a_qcow2_export_that_ends_early_leaves_nothing,
                  test_an_interrupted_init_never_loses_the_recovery_key,
                  test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on)

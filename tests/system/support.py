@@ -144,13 +144,13 @@ class Host:
     def init_repository(self, url, user="alice"):
         return self.run("repo", "init", url, "--user", user, "--recovery-file", self.home / "recovery-key")
 
-    def replace_qemu(self, script):
+    def replace_qemu(self, script, program="qemu-system-x86_64"):
         """From here on this host's QEMU is a shell script; "$QEMU" in it is the real one, and comes after it.
         It gets little of our environment. An empty script: the real one again."""
         programs = self.home / "programs"
         programs.mkdir(exist_ok=True)
-        qemu = programs / "qemu-system-x86_64"
-        qemu.write_text(f'#!/bin/sh\nQEMU={shutil.which("qemu-system-x86_64")}\n{script}\nexec "$QEMU" "$@"\n')
+        qemu = programs / program
+        qemu.write_text(f'#!/bin/sh\nQEMU={shutil.which(program)}\n{script}\nexec "$QEMU" "$@"\n')
         qemu.chmod(0o700)
         self.variables["PATH"] = f"{programs}:/usr/bin:/bin"
 
