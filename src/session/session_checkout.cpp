@@ -92,6 +92,14 @@ void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode,
                      const std::optional<std::string>& steal_reason) {
   const fs::path directory = account.parcel_directory(parcel);
   fs::remove_all(ended_directory(directory));
+  // Not even a look at the flock, which a daemon that just begins needs.
+  const bool present = fs::exists(directory / "session");
+  if (!present) make_private_directory(directory);
+  const auto flock = present ? std::nullopt : FileLock::try_acquire(directory / "lock");
+  if (!flock || fs::exists(directory / "session")) {
+    throw Error(ErrorKind::kVm, fmt::format("{} is checked out here already", parcel.name),
+                {fmt::format("isr stat {}", parcel.name)});
+  }
   if (fs::exists(directory / "journal")) {
     // Its records belong to another base; put over this one they would be wrong bytes.
     throw Error(ErrorKind::kCorrupt,

@@ -69,6 +69,26 @@ Bytes memory_of(const Session& session, std::size_t length) {
 
 }  // namespace
 
+TEST_CASE("what is checked out here is not checked out again", "[session]") {
+  Place place;
+  const auto refused = [&] {
+    return test::kind_thrown([&] { Session::create(place.account, place.parcel, LockMode::kAttended, {}, {}); });
+  };
+  const auto before = read_file(place.state_file(), 1 << 20);
+  SECTION("before its daemon runs") { CHECK((refused() == ErrorKind::kVm)); }
+  SECTION("while it is in use") {
+    const Session session(place.account, place.parcel);
+    CHECK((refused() == ErrorKind::kVm));
+  }
+  CHECK((read_file(place.state_file(), 1 << 20) == before));
+  SECTION("while another process is about to write its description") {
+    const auto flock = FileLock::try_acquire(place.state_file().parent_path() / "lock");
+    fs::remove(place.state_file());
+    CHECK((refused() == ErrorKind::kVm));
+  }
+  CHECK(place.account.lock(place.parcel).show()->record.s == 1);
+}
+
 TEST_CASE("suspended memory is there until a fresh guest runs", "[session]") {
   Place place;
   const Bytes memory = test::random_bytes(kChunkSize, 2);
