@@ -224,18 +224,21 @@ std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, std::uint64
   old.version.added_bytes = 0;
   const std::uint64_t next = newest.head.head.n + 1;
   PutResult put = PutResult::kExists;
+  const auto release = [&] {
+    try {
+      lock.release(record);
+    } catch (const std::exception& error) {
+      log::warn("{}: its lock stays taken until its lease ends: {}", parcel.name, error.what());
+    }
+  };
   try {
     const Bytes blob = make_head(account, parcel, next, newest.head.hash, old.version);
     put = account.chain(parcel.chain()).publish(next, blob);
   } catch (...) {
-    try {
-      lock.release(record);
-    } catch (const Error& error) {
-      log::warn("{}: its lock stays taken until its lease ends: {}", parcel.name, error.what());
-    }
+    release();
     throw;
   }
-  lock.release(record);
+  release();
   if (put != PutResult::kCreated) {
     throw Error(ErrorKind::kForked, fmt::format("another host published version {} of {} first", next, parcel.name));
   }

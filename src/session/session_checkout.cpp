@@ -55,11 +55,11 @@ LockRecord lock_record_of(const Account& account, const SessionState& state) {
   return record;
 }
 
-void release_lock(const Account& account, const ParcelEntry& parcel, const SessionState& state) {
+void release_lock(const Account& account, const ParcelEntry& parcel, const LockRecord& record) {
   if (account.offline()) return;
   try {
-    account.lock(parcel).release(lock_record_of(account, state));
-  } catch (const Error& error) {
+    account.lock(parcel).release(record);
+  } catch (const std::exception& error) {
     log::warn("the lock of {} was not released: {}", parcel.name, error.what());
   }
 }
@@ -117,8 +117,8 @@ void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode,
   const LockRecord record = steal_reason ? lock.steal(mode, before, *steal_reason) : lock.acquire(mode, before);
   try {
     write_first_state(account, parcel, record, n);
-  } catch (const Error&) {
-    lock.release(record);
+  } catch (...) {
+    release_lock(account, parcel, record);
     throw;
   }
 }
@@ -130,13 +130,13 @@ void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
   if (!flock || !state) return;
   const fs::path journal = directory / "journal";
   if (fs::exists(journal) && !fs::is_empty(journal)) return;
-  release_lock(account, parcel, *state);
+  release_lock(account, parcel, lock_record_of(account, *state));
   remove_directory(directory);
 }
 
 void Session::end() {
   lease_.reset();
-  release_lock(account_, parcel_, state_);
+  release_lock(account_, parcel_, lock_record());
   cancel();
   remove_directory(directory_);
 }

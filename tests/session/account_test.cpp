@@ -268,6 +268,33 @@ TEST_CASE("a version is published, read again, and known offline", "[session]") 
   CHECK(kind_thrown([&] { load_version(account, without_key); }) == ErrorKind::kDenied);
 }
 
+TEST_CASE("a lock that cannot be given back does not hide what happened", "[session]") {
+  /// A line that breaks whenever a lock is written for the second time.
+  class NoRelease : public test::FaultStore {
+   public:
+    using FaultStore::FaultStore;
+    PutResult put_new(std::string_view name, ByteView bytes) override {
+      const bool lock = name.find("/locks/") != std::string_view::npos;
+      if (lock && locks_++ > 0) throw Error(ErrorKind::kTransient, "the line broke");
+      return FaultStore::put_new(name, bytes);
+    }
+
+   private:
+    int locks_ = 0;
+  };
+  const Place place;
+  Account account = place.open("here");
+  ParcelVersion version;
+  version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
+  const ParcelEntry parcel = create_parcel(account, "work", version);
+  account.store = std::make_shared<NoRelease>(account.store);
+  SECTION("a rollback that was published") { CHECK(roll_back(account, parcel, 1) == 2); }
+  SECTION("a checkout of what is not there") {
+    CHECK(kind_thrown([&] { Session::create(account, parcel, LockMode::kAttended, 9, {}); }) == ErrorKind::kNotFound);
+  }
+  CHECK(account.lock(parcel).show()->record.held);
+}
+
 TEST_CASE("a rollback that cannot be published gives the lock back", "[session]") {
   /// A line that breaks whenever a version is stored.
   class NoVersions : public test::FaultStore {
