@@ -33,9 +33,18 @@ bool is_encrypted(const fs::path& device, int depth) {
   });
 }
 
+bool is_safe(const fs::path& area, const fs::path& sys);
+
+/// In memory, unless what is idle or does not compress may be written to a disk below.
+bool is_safe_zram(const fs::path& area, const fs::path& sys) {
+  std::string backing = text_of(sys / "block" / area.filename() / "backing_dev");  // empty: a kernel that cannot
+  if (backing.ends_with('\n')) backing.pop_back();
+  return backing.empty() || backing == "none" || is_safe(backing, sys);
+}
+
 /// Of the block device that a swap area is, or that its file lies on.
 bool is_safe(const fs::path& area, const fs::path& sys) {
-  if (area.string().starts_with("/dev/zram")) return true;
+  if (area.string().starts_with("/dev/zram")) return is_safe_zram(area, sys);
   struct stat info {};
   if (::stat(area.c_str(), &info) != 0) return false;
   const dev_t device = S_ISBLK(info.st_mode) ? info.st_rdev : info.st_dev;

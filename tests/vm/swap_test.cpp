@@ -46,7 +46,18 @@ TEST_CASE("swap counts as readable unless it is in memory or on dm-crypt", "[vm]
     CHECK(host.found("").empty());
     CHECK(plaintext_swap("/nonexistent/swaps").empty());
   }
-  SECTION("zram") { CHECK(host.found("/dev/zram0   partition\t1024\t0\t100\n").empty()); }
+  SECTION("zram") {
+    const std::string zram = "/dev/zram0   partition\t1024\t0\t100\n";
+    CHECK(host.found(zram).empty());
+    const fs::path device = host.sys / "block" / "zram0";
+    fs::create_directories(device);
+    replace_file(device / "backing_dev", as_bytes("none\n"));
+    CHECK(host.found(zram).empty());
+    replace_file(device / "backing_dev", as_bytes(host.area.string() + "\n"));  // writes to a disk
+    CHECK((host.found(zram) == std::vector<std::string>{"/dev/zram0"}));
+    SwappingHost::set_uuid(host.disk, "CRYPT-LUKS2-0123-swap\n");
+    CHECK(host.found(zram).empty());
+  }
   SECTION("on something unknown, or gone") {
     CHECK((host.found() == area));
     CHECK((host.found("/nonexistent/a\\040b   file\t1\t0\t-2\n") == std::vector<std::string>{"/nonexistent/a b"}));
