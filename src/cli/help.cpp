@@ -208,7 +208,7 @@ std::string help_undo(const std::vector<std::string>& command_names) {
       {"stop", "guest shuts down", "uploaded", "kept", "yes", "released"},
       {"checkin", "saved if suspended", "uploaded", "kept", "yes", "released"},
       {"poweroff", "DROPPED", "kept", "kept", "no", "kept"},
-      {"rollback", "as in V", "DROPPED", "as in V", "yes (copy of V)", "kept"},
+      {"rollback", "as in V", "checkin first", "as in V", "yes (copy of V)", "released"},
       {"discard", "BACK TO LAST SYNC", "DROPPED", "last sync", "no", "kept"},
   }};
   const auto line = [](const Row& r) {

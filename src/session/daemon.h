@@ -12,7 +12,7 @@ namespace isr {
 ///
 ///   command      fields                            what happens
 ///   status       –                                 the answer of `isr stat --json`
-///   start        network, accelerator              boots from the disks
+///   start        network, accelerator, cdrom       boots from the disks, or the CD
 ///   resume       network, accelerator, prefetch    continues the suspended memory; without one, boots
 ///   suspend      upload, message, drop_caches      memory and disks kept, uploaded, published; the session ends
 ///   stop         timeout_s, kill, message          the guest shuts down; published; the session ends
@@ -22,9 +22,9 @@ namespace isr {
 ///   discard      –                                 back to the base version
 ///   console      offset, follow                    progress lines {"console":…,"offset":…}
 ///   type         text                              types into the serial console
-///   quit         –                                 ends the daemon, changes nothing (no VM may run)
 ///
-/// One of them at a time; status, console and type any time.
+/// One of them at a time; status, console and type any time. All others also take upload_limit
+/// (bytes a second; 0: none) and rehearsal (false: a suspend makes no boot pack).
 
 /// Starts the daemon of a parcel that Session::create() checked out, or that a
 /// crash left, unless one runs. Returns its control socket.

@@ -160,7 +160,7 @@ class Importer {
   KnownChunks known_;
 };
 
-/// The file of an export: complete, or not there.
+/// The file of an export: what fails or is interrupted takes it away again. Not so a kill or a power cut.
 class NewFile {
  public:
   explicit NewFile(fs::path path)

@@ -52,7 +52,7 @@ struct MachineMoment {
 /// publish without one. One process at a time: it holds the directory's flock.
 ///
 /// Errors:  kVm "already in use here" when another process holds it.
-/// Threads: one at a time, but images() may be read and written meanwhile.
+/// Threads: one at a time, but what image() and disks() gave may be read and written meanwhile.
 class Session {
  public:
   /// Checks out: takes the lock, reads the version, makes the directory.
