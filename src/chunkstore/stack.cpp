@@ -6,11 +6,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <condition_variable>
-#include <mutex>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/sleep.h"
 #include "chunkstore/layers.h"
 
 namespace isr {
@@ -148,10 +147,7 @@ class ReachingSource : public ObjectSource {
   }
 
   static void pause(std::chrono::milliseconds delay, const Cid& cid, const std::stop_token& stop) {
-    std::mutex mutex;
-    std::condition_variable_any wake;
-    std::unique_lock lock(mutex);
-    wake.wait_for(lock, stop, delay, [] { return false; });
+    sleep_unless_stopped(delay, stop);
     if (stop.stop_requested()) {
       throw Error(ErrorKind::kCancelled, fmt::format("object {}: cancelled", short_hex(cid.view())));
     }

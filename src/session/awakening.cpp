@@ -7,23 +7,14 @@
 
 #include "session/awakening.h"
 
-#include <condition_variable>
-#include <mutex>
-
 #include "base/error.h"
 #include "base/log.h"
+#include "base/sleep.h"
 
 namespace isr {
 namespace {
 
 constexpr int kTriesOfPause = 3;
-
-void wait(std::chrono::milliseconds time, const std::stop_token& stop) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
-}
 
 std::string describe_clock(bool listens, bool set) {
   if (set) return "the agent in the guest has set its clock";
@@ -57,7 +48,7 @@ void Awakening::go_on() {
 void Awakening::pause() {
   thread_ = {};
   for (int tries = 0; cable_is_out_ && tries < kTriesOfPause; ++tries) {
-    if (tries > 0) wait(times_.cable_retry, {});
+    if (tries > 0) sleep_unless_stopped(times_.cable_retry, {});
     put_cable_in();
   }
 }
@@ -73,8 +64,9 @@ void Awakening::run(const std::stop_token& stop) {
   }
   bool set = listens && set_clock(times_.cable_out, stop);
   if (cable_is_out_) {
-    wait(std::chrono::ceil<std::chrono::milliseconds>(cable_in - std::chrono::steady_clock::now()), stop);
-    while (!stop.stop_requested() && !put_cable_in()) wait(times_.cable_retry, stop);
+    sleep_unless_stopped(std::chrono::ceil<std::chrono::milliseconds>(cable_in - std::chrono::steady_clock::now()),
+                         stop);
+    while (!stop.stop_requested() && !put_cable_in()) sleep_unless_stopped(times_.cable_retry, stop);
     cable_to_do_ = cable_is_out_;
   }
   if (listens && !set && !stop.stop_requested()) set = set_clock(times_.late_answer, stop);

@@ -1,9 +1,7 @@
 #include "session/lease_keeper.h"
 
-#include <condition_variable>
-#include <mutex>
-
 #include "base/log.h"
+#include "base/sleep.h"
 
 namespace isr {
 namespace {
@@ -12,13 +10,6 @@ using std::chrono::milliseconds;
 
 constexpr int kRenewals = 3;   // in a lease
 constexpr int kAttempts = 30;  // in a lease, while the repository does not answer
-
-void wait(milliseconds time, const std::stop_token& stop) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
-}
 
 }  // namespace
 
@@ -38,7 +29,7 @@ void LeaseKeeper::keep(const std::stop_token& stop) {
   const milliseconds lease = held_.lease;
   milliseconds until_next = lease / kRenewals;
   for (;;) {
-    wait(until_next, stop);
+    sleep_unless_stopped(until_next, stop);
     if (stop.stop_requested()) return;
     try {
       held_ = open_().renew(held_);

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/log.h"
+#include "base/sleep.h"
 #include "base/thread_pool.h"
 #include "session/session.h"
 #include "session/session_part.h"
@@ -33,13 +34,6 @@ constexpr std::chrono::milliseconds kLongestHeadWait{10'000};
 
 void check(const std::stop_token& stop) {
   if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted; nothing was changed");
-}
-
-void wait(std::chrono::milliseconds time, const std::stop_token& stop) {
-  std::mutex mutex;
-  std::unique_lock lock(mutex);
-  std::condition_variable_any wake;
-  wake.wait_for(lock, stop, time, [] { return false; });
 }
 
 /// Pages for which uploading takes some seconds more, as the link was found to be. They compress to half, mostly.
@@ -109,7 +103,7 @@ void Session::open_boot_pack(const std::stop_token& stop) {
   std::stop_source either;
   const std::stop_callback with_caller(stop, [&] { either.request_stop(); });
   const std::jthread in_time([&](const std::stop_token& done) {
-    wait(kLongestHeadWait, done);
+    sleep_unless_stopped(kLongestHeadWait, done);
     either.request_stop();
   });
   try {
@@ -131,7 +125,7 @@ void Session::prepare_resume(Prefetch prefetch, const ProgressFn& progress, cons
       if (!waits_ || (error.kind() != ErrorKind::kOffline && error.kind() != ErrorKind::kTransient)) throw;
       if (progress) progress("devices: waiting for the repository", 0, 0);
     }
-    wait(kAskAgain, stop);
+    sleep_unless_stopped(kAskAgain, stop);
     check(stop);
   }
   if (prefetch != Prefetch::kNone) open_boot_pack(stop);
