@@ -4,32 +4,15 @@
 
 #include "base/file.h"
 #include "session/inspect.h"
+#include "support/account_place.h"
 #include "support/bytes.h"
 
 using namespace isr;
 
 namespace {
 
-/// A repository in a directory, alice's account in it, and disks of some chunks.
-struct Place {
-  TempDirectory directory;
-  RepositoryEntry entry{"home", (directory.path() / "repository").string(), "alice"};
-  Account account;
-
-  Place() {
-    Paths paths;
-    paths.state = directory.path() / "state";
-    paths.cache = directory.path() / "cache";
-    prepare_store_location(entry.url);
-    const auto store = open_store(entry.url);
-    init_repository(*store);
-    create_user(paths, entry, *store, "correct horse", random_key());
-    OpenOptions options;
-    options.use_keyring = false;
-    account = open_account(
-        paths, entry, [] { return std::string("correct horse"); }, options);
-  }
-
+/// And disks of some chunks.
+struct Place : test::AccountPlace {
   /// Imports a disk whose chunks are made of these seeds, 0 being zeros.
   ImportResult import(const std::string& name, const std::vector<std::uint64_t>& seeds) {
     const fs::path file = directory.path() / (name + ".raw");

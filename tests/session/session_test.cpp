@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "session/import.h"
+#include "support/account_place.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
@@ -12,25 +13,11 @@ using namespace isr;
 
 namespace {
 
-/// A repository in a directory and alice's parcel of one disk in it.
-struct Place {
-  TempDirectory directory;
-  RepositoryEntry entry{"home", (directory.path() / "repository").string(), "alice"};
-  Account account;
+/// And a parcel of one disk in it.
+struct Place : test::AccountPlace {
   ParcelEntry parcel;
 
   Place() {
-    Paths paths;
-    paths.state = directory.path() / "state";
-    paths.cache = directory.path() / "cache";
-    prepare_store_location(entry.url);
-    const auto store = open_store(entry.url);
-    init_repository(*store);
-    create_user(paths, entry, *store, "correct horse", random_key());
-    OpenOptions options;
-    options.use_keyring = false;
-    account = open_account(
-        paths, entry, [] { return std::string("correct horse"); }, options);
     const fs::path file = directory.path() / "disk.raw";
     replace_file(file, test::random_bytes(4 * kChunkSize, 1));
     ImportResult result;

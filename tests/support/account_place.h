@@ -1,0 +1,28 @@
+#pragma once
+
+#include "session/account.h"
+
+namespace isr::test {
+
+/// A repository in a directory, and alice's account in it.
+struct AccountPlace {
+  TempDirectory directory;
+  RepositoryEntry entry{"home", (directory.path() / "repository").string(), "alice"};
+  Account account;
+
+  AccountPlace() {
+    Paths paths;
+    paths.state = directory.path() / "state";
+    paths.cache = directory.path() / "cache";
+    prepare_store_location(entry.url);
+    const auto store = open_store(entry.url);
+    init_repository(*store);
+    create_user(paths, entry, *store, "correct horse", random_key());
+    OpenOptions options;
+    options.use_keyring = false;
+    account = open_account(
+        paths, entry, [] { return std::string("correct horse"); }, options);
+  }
+};
+
+}  // namespace isr::test
