@@ -46,6 +46,12 @@ void sync_directory_fd(int fd, const fs::path& directory) {
   if (uninterrupted([&] { return ::fsync(fd); }) != 0 && errno != EINVAL) fail("cannot sync", directory, errno);
 }
 
+UniqueFd open_at(int directory, const char* name, int flags, mode_t mode, const fs::path& name_for_errors) {
+  UniqueFd fd(uninterrupted([&] { return ::openat(directory, name, flags | O_CLOEXEC | O_NOFOLLOW, mode); }));
+  if (!fd) fail("cannot open", name_for_errors, errno);
+  return fd;
+}
+
 /// A symlink is followed: to the caller's path this is not the last component.
 UniqueFd open_directory(const fs::path& directory) {
   UniqueFd fd(uninterrupted([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
@@ -214,9 +220,7 @@ UniqueFd open_for_reading(const fs::path& path, int fd) {
 }  // namespace
 
 UniqueFd open_file(const fs::path& path, int flags, mode_t mode) {
-  UniqueFd fd(uninterrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW, mode); }));
-  if (!fd) fail("cannot open", path, errno);
-  return fd;
+  return open_at(AT_FDCWD, path.c_str(), flags, mode, path);
 }
 
 std::optional<UniqueFd> open_if_exists(const fs::path& path, int flags) {
@@ -260,7 +264,19 @@ void sync_file(int fd, const fs::path& name_for_errors) {
   if (uninterrupted([&] { return ::fdatasync(fd); }) != 0) fail("cannot sync", name_for_errors, errno);
 }
 
-void sync_directory(const fs::path& directory) { sync_directory_fd(open_directory(directory).get(), directory); }
+void sync_directory(const fs::path& directory) { Directory(directory).sync(); }
+
+Directory::Directory(fs::path path) : path_(std::move(path)), fd_(open_directory(path_)) {}
+
+void Directory::sync() const { sync_directory_fd(fd_.get(), path_); }
+
+UniqueFd Directory::open(const std::string& name, int flags, mode_t mode) const {
+  return open_at(fd_.get(), name.c_str(), flags, mode, path_ / name);
+}
+
+void Directory::remove_if_exists(const std::string& name) const {
+  if (::unlinkat(fd_.get(), name.c_str(), 0) != 0 && errno != ENOENT) fail("cannot remove", path_ / name, errno);
+}
 
 std::uint64_t file_size(int fd, const fs::path& name_for_errors) {
   return static_cast<std::uint64_t>(status_of(fd, name_for_errors).st_size);

@@ -28,7 +28,7 @@ void read_exact_at(int fd, MutableBytes out, std::uint64_t offset, const fs::pat
 std::size_t read_at(int fd, MutableBytes out, std::uint64_t offset, const fs::path& name_for_errors);
 void write_all_at(int fd, ByteView bytes, std::uint64_t offset, const fs::path& name_for_errors);
 void sync_file(int fd, const fs::path& name_for_errors);  ///< fdatasync
-void sync_directory(const fs::path& directory);           ///< follows a symlink
+void sync_directory(const fs::path& directory);           ///< follows a symlink; see Directory
 std::uint64_t file_size(int fd, const fs::path& name_for_errors);
 
 /// The whole regular file; Error{kCorrupt} when larger than limit. nullopt when absent.
@@ -38,6 +38,24 @@ Bytes read_file(const fs::path& path, std::size_t limit);
 /// Temporary files begin so. A crash may leave one behind: listings skip them,
 /// and whoever owns the directory may remove old ones.
 inline constexpr std::string_view kTempFilePrefix = ".tmp-";
+
+/// A directory that stays open. Whoever makes files in one and must sync their names holds it from
+/// before the first file on: a sync of what is already written never fails for want of a descriptor.
+class Directory {
+ public:
+  /// It must exist; a symlink is followed.
+  explicit Directory(fs::path path);
+  const fs::path& path() const noexcept { return path_; }
+  /// Every name made or removed in it before is durable on return.
+  void sync() const;
+  /// As open_file(), of a name in it.
+  UniqueFd open(const std::string& name, int flags, mode_t mode = 0600) const;
+  void remove_if_exists(const std::string& name) const;
+
+ private:
+  fs::path path_;
+  UniqueFd fd_;
+};
 
 /// Replaces path atomically and durably: temp, fsync, rename, fsync directory.
 void replace_file(const fs::path& path, ByteView bytes, mode_t mode = 0600);

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "support/bytes.h"
+#include "support/descriptor_limit.h"
 #include "support/error_kind.h"
 
 using namespace isr;
@@ -176,6 +177,22 @@ TEST_CASE("a symlink above the last component is followed", "[base][file]") {
   replace_file(dir.path() / "here" / "x", as_bytes("y"));
   CHECK((create_file(dir.path() / "here" / "z", as_bytes("z")) == CreateResult::kCreated));
   CHECK(as_text(read_file(dir.path() / "x", kLimit)) == "y");
+}
+
+TEST_CASE("a directory that is held open is synced when no more files can be opened", "[base][file]") {
+  const TempDirectory temp;
+  const Directory directory(temp.path());
+  const UniqueFd file = directory.open("new", O_RDWR | O_CREAT | O_EXCL);
+  CHECK(mode_of(temp.path() / "new") == 0600);
+  {
+    const test::DescriptorLimit none(0);
+    CHECK_NOTHROW(directory.sync());
+    CHECK(test::kind_thrown([&] { sync_directory(temp.path()); }) == ErrorKind::kIo);
+    directory.remove_if_exists("new");
+    directory.remove_if_exists("new");
+  }
+  CHECK(names_in(temp.path()).empty());
+  CHECK(test::kind_thrown([&] { directory.open("new", O_RDWR); }) == ErrorKind::kIo);
 }
 
 TEST_CASE("replace_file replaces and leaves nothing else", "[base][file]") {
