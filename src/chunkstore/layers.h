@@ -18,8 +18,8 @@ struct SourceStats {
   std::atomic<std::uint64_t> cache_hits{0}, settled_hits{0}, repository_fetches{0}, repository_bytes{0},
       corrupt_refused{0}, retries{0}, waiting{0};
   std::atomic<std::uint64_t> guest_fetches{0};  ///< of the repository's: a guest waited for them
-  Sync<std::string> waiting_for;  ///< why the last of them began to wait
-  LinkMeter link;                 ///< of the fetches from the repository
+  Sync<std::string> waiting_for;                ///< why the last of them began to wait
+  LinkMeter link;                               ///< of the fetches from the repository
 };
 
 /// objects/… of a store. Absent there is nullopt.

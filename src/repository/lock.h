@@ -73,7 +73,8 @@ class ParcelLock {
   LockRecord acquire(LockMode mode, std::uint64_t base);
   /// The same whoever holds it.
   LockRecord steal(LockMode mode, std::uint64_t base, const std::string& reason);
-  /// A new record with a new time behind `mine`, or behind a renewal of it. Error{kLocked} when someone has taken it over.
+  /// A new record with a new time behind `mine`, or behind a renewal of it. Error{kLocked} when someone has taken it
+  /// over.
   LockRecord renew(const LockRecord& mine);
   /// Ends our hold; nothing when it is no longer ours.
   void release(const LockRecord& mine);

@@ -480,7 +480,8 @@ static void run_program(const char* line, char* reply, size_t size) {
   if (strstr(line, "guest-exec-status")) {
     snprintf(reply, size, "{\"return\": {\"exited\": %s}}\n", is_manner("hang") ? "false" : "true, \"exitcode\": 0");
   } else if (is_manner("refuse")) {
-    snprintf(reply, size, "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"guest-exec has been disabled\"}}\n");
+    snprintf(reply, size,
+             "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"guest-exec has been disabled\"}}\n");
   } else if (is_manner("rave")) {
     snprintf(reply, size, "{\"return\": {\"pid\": [{}]}}\n{{{{\n\xff\n{\"return\": 7}\n");
   } else {
