@@ -1,4 +1,4 @@
-// stdin carries the secret, stdout one JSON line back. posix_spawn, so that
+// stdin, a socket, carries the secret, stdout one JSON line back. posix_spawn, so that
 // nothing runs between fork and exec.
 
 #include "session/background.h"
@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "vm/stream_socket.h"
 
 extern char** environ;
 
@@ -108,10 +109,10 @@ void say(const json& line) {
 
 void start_background(const std::vector<std::string>& arguments, ByteView secret, const fs::path& log_file) {
   const UniqueFd log = open_file(log_file, O_WRONLY | O_CREAT | O_APPEND);
-  Pipe to;
+  auto [to_daemon, daemon_input] = make_socket_pair();  // not a pipe: who writes to a dead one is killed
   Pipe from;
   SpawnActions spawn;
-  posix_spawn_file_actions_adddup2(&spawn.actions, to.read.get(), STDIN_FILENO);
+  posix_spawn_file_actions_adddup2(&spawn.actions, daemon_input.get(), STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&spawn.actions, from.write.get(), STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&spawn.actions, log.get(), STDERR_FILENO);
   posix_spawn_file_actions_addchdir_np(&spawn.actions, "/");
@@ -125,14 +126,12 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
   pid_t pid = 0;
   const int error = ::posix_spawn(&pid, "/proc/self/exe", &spawn.actions, &attributes.attributes, argv.data(), environ);
   if (error != 0) throw_errno("cannot start the session daemon", error);
-  to.read.reset();
+  daemon_input.reset();
   from.write.reset();
-  for (std::size_t sent = 0; sent < secret.size();) {
-    const ssize_t n = ::write(to.write.get(), secret.data() + sent, secret.size() - sent);
-    if (n <= 0) break;  // it died: the line below says why, or that it said nothing
-    sent += static_cast<std::size_t>(n);
-  }
-  to.write.reset();
+  // If it died, the line below says why, or that it said nothing.
+  send_all(to_daemon.get(), {reinterpret_cast<const char*>(secret.data()), secret.size()}, -1,
+           std::chrono::steady_clock::now() + std::chrono::milliseconds(kReadyTimeoutMs));
+  to_daemon.reset();
   const std::string line = read_line(from.read.get(), kReadyTimeoutMs);
   const json answer = json::parse(line, nullptr, false);
   if (answer.is_object() && answer.value("ready", false)) return;

@@ -8,7 +8,7 @@
 namespace isr {
 
 /// Starts this same program with `arguments` in a session of its own, hands it
-/// `secret` over a pipe (never the command line or the environment) and waits
+/// `secret` over a socket (never the command line or the environment) and waits
 /// until it says that it is ready. Its stderr goes to `log_file`.
 /// Rethrows the error that it reports; Error{kDaemon} when it dies or says
 /// nothing for two minutes.

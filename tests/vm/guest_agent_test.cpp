@@ -36,7 +36,8 @@ class Guest {
       }
       const std::string said = answer_(line);
       line.clear();
-      if (::write(fd_.get(), said.data(), said.size()) < 0) return;
+      // A host that waits no longer has gone.
+      if (send_all(fd_.get(), said, -1, std::chrono::steady_clock::now() + 60s) != SendResult::kSent) return;
     }
   }
 
