@@ -187,7 +187,6 @@ void Image::discard(std::uint64_t offset, std::uint64_t length) {
   if (!overlay_) throw Error(ErrorKind::kDenied, fmt::format("{} is read-only", name_));
   if (offset >= size_) return;
   length = std::min(length, size_ - offset);
-  counters_.discarded_bytes += length;
   const std::size_t grain = overlay_->granularity();
   const std::uint64_t first = std::min((offset + grain - 1) / grain * grain, offset + length);
   const std::uint64_t end = std::max((offset + length) / grain * grain, first);
@@ -197,6 +196,7 @@ void Image::discard(std::uint64_t offset, std::uint64_t length) {
     overlay_->zero(first, end - first);
   }
   if (offset + length > end) write(end, Bytes(offset + length - end));
+  counters_.discarded_bytes += length;
 }
 
 void Image::flush() {

@@ -118,7 +118,8 @@ class Session {
   };
   PublishResult publish(const PublishOptions& options, const ProgressFn& progress);
 
-  /// Releases the lock and deletes the directory; only after a publish, or to discard.
+  /// After a publish: releases the lock and deletes the directory. Error{kVm}, and nothing done, unless all that is
+  /// here was in it.
   void end();
   /// Everything since the base is dropped; stays checked out.
   void discard();
@@ -176,6 +177,8 @@ class Session {
   void adopt(const Publication& publication, const StoredHead& head);
   void empty_settled(const std::map<Cid, std::uint32_t>& published);
   LockRecord lock_record() const;
+  /// What can be compared: something was written to a disk between two that differ.
+  std::uint64_t disk_writes() const;
 
   Account& account_;
   ParcelEntry parcel_;
@@ -189,6 +192,12 @@ class Session {
   std::shared_ptr<PackStore> cache_;
   std::shared_ptr<ChunkReader> reader_;
   std::shared_ptr<Journal> journal_;
+  /// What the last publish that succeeded covers, also as a fork, or when nothing differed.
+  struct Published {
+    SessionPhase phase = SessionPhase::kCheckedOut;
+    std::uint64_t disk_writes = 0;
+  };
+  std::optional<Published> published_;
   SettlePolicy settle_policy_;
   std::vector<std::unique_ptr<Part>> parts_;
   std::shared_ptr<ScratchOverlay> scratch_;

@@ -134,7 +134,20 @@ void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
   remove_directory(directory);
 }
 
+std::uint64_t Session::disk_writes() const {
+  std::uint64_t sum = 0;
+  for (const auto& disk : disks()) {
+    const ImageCounters& counters = disk->counters();
+    sum += counters.writes + counters.written_bytes + counters.discarded_bytes;
+  }
+  return sum;
+}
+
 void Session::end() {
+  if (!published_ || published_->phase != state_.phase || published_->disk_writes != disk_writes()) {
+    throw Error(ErrorKind::kVm, fmt::format("{} has changes that no version has", parcel_.name),
+                {"the same command again publishes them; nothing is lost"});
+  }
   lease_.reset();
   release_lock(account_, parcel_, lock_record());
   cancel();

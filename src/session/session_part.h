@@ -21,6 +21,7 @@ struct Session::Publication {
   std::map<Cid, std::uint32_t> objects;  ///< with their length
   std::map<std::uint16_t, std::uint64_t> void_below;
   std::vector<Part*> parts;
+  std::uint64_t disk_writes = 0;                 ///< when it was frozen
   bool scratch_is_frozen = false;                ///< memory's changes are those of the scratch layer
   std::chrono::duration<double> upload_time{0};  ///< of the objects, without a boot pack
   std::uint64_t upload_bytes = 0;                ///< the same

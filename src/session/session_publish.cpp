@@ -69,6 +69,7 @@ void Session::freeze(const PublishOptions& options, Publication& publication) {
   }
   const auto freeze_part = [&](Part* part) { publication.void_below[part->number] = part->overlay->freeze(); };
   const auto freeze = [&] {
+    publication.disk_writes = disk_writes();  // before: what is written meanwhile counts as not covered
     for (Part* part : publication.parts) freeze_part(part);
     if (!options.checkpoint) return;
     scratch_->freeze();
@@ -275,6 +276,8 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
     throw;
   }
   thaw(publication);
+  published_ =
+      Published{options.memory ? SessionPhase::kSuspended : SessionPhase::kCheckedOut, publication.disk_writes};
   result.uploaded_bytes = upload_counters_.bytes - bytes_before;
   result.uploaded_objects = upload_counters_.objects - objects_before;
   return result;

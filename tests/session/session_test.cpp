@@ -217,3 +217,46 @@ TEST_CASE("a discard after a publish that had happened is no other host's work",
   CHECK((disk_of(*session) == wanted));
   CHECK_FALSE(load_version(place.account, place.parcel).version.suspended());
 }
+
+TEST_CASE("a session ends when all that is here was published, and only then", "[session]") {
+  Place place;
+  Session session(place.account, place.parcel);
+  const auto ends = [&] {
+    const auto failure = test::kind_thrown([&] { session.end(); });
+    CHECK(fs::exists(place.state_file()) == failure.has_value());
+    CHECK((!failure || failure == ErrorKind::kVm));
+    return !failure;
+  };
+  const auto disk = session.image("disk");
+  disk->write(0, test::random_bytes(kChunkSize, 7));
+  CHECK_FALSE(ends());
+  session.publish({}, {});
+  SECTION("as it was published") { CHECK(ends()); }
+  SECTION("not with what was written since") {
+    disk->write(kChunkSize, test::random_bytes(512, 8));
+    CHECK_FALSE(ends());
+    session.publish({}, {});
+    CHECK(ends());
+  }
+  SECTION("not with what was discarded since") {
+    disk->discard(kChunkSize, kChunkSize);
+    CHECK_FALSE(ends());
+    session.publish({}, {});
+    CHECK(ends());
+  }
+  SECTION("not with memory that was suspended since") {
+    suspend(session, test::random_bytes(kChunkSize, 2), test::random_bytes(5000, 3), true);
+    CHECK_FALSE(ends());
+    session.publish({}, {});
+    CHECK_FALSE(ends());
+    Session::PublishOptions with_memory;
+    with_memory.memory = true;
+    session.publish(with_memory, {});
+    CHECK(ends());
+  }
+  SECTION("also when nothing differed") {
+    disk->write(0, test::random_bytes(kChunkSize, 7));
+    CHECK(session.publish({}, {}).unchanged);
+    CHECK(ends());
+  }
+}
