@@ -119,7 +119,7 @@ void register_run(App& app) {
       .argument("NAME", *poweroff, "the parcel")
       .example("isr poweroff work", "asks first")
       .example("isr poweroff work --yes", "does not ask")
-      .exit_codes({0, 2, 10, 20})
+      .exit_codes({0, 2, 10, 16, 20})
       .run([poweroff](CommandContext& context) { return run_poweroff(context, *poweroff); });
 }
 

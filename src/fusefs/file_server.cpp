@@ -3,6 +3,7 @@
 #include "fusefs/file_server.h"
 
 #define FUSE_USE_VERSION 314
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -126,6 +127,13 @@ std::size_t FileServer::read_image(const MountedFile& file, std::uint64_t offset
       if (phase.wait_for(phase_changed_, delay, [&] { return *phase == Phase::kStopping; })) throw;
     }
   }
+}
+
+bool FileServer::begin_open(int flags) {
+  auto opening = opening_.lock();
+  if ((flags & O_ACCMODE) != O_RDONLY && !opening->admits_writers) return false;
+  ++opening->open;
+  return true;
 }
 
 std::uint64_t FileServer::open_stats() {

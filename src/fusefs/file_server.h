@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -34,7 +33,10 @@ class FileServer {
   bool writable() const;  ///< any file is
   /// Asynchronous requests (read-ahead, queued direct I/O) that the kernel gives us at once.
   unsigned background_requests() const { return std::max(64U, 2 * threads_); }
-  std::uint64_t open_handles() const { return open_handles_; }
+  /// Image files that are open; stats.json does not count.
+  std::uint64_t open_files() const { return opening_.lock()->open; }
+  void refuse_writers() { opening_.lock()->admits_writers = false; }
+  void admit_writers() { opening_.lock()->admits_writers = true; }
   /// The inode number of a file; 0 when there is none.
   std::uint64_t find(const std::string& name) const;
   /// Ends the waiting of reads that are being retried; they answer EIO.
@@ -57,10 +59,18 @@ class FileServer {
   /// `given_up` says that whoever asked no longer waits.
   std::size_t read_image(const MountedFile& file, std::uint64_t offset, MutableBytes out,
                          const std::function<bool()>& given_up);
+  /// Of an image file, with the flags of open(2). False, and nothing counted: after refuse_writers().
+  bool begin_open(int flags);
+  void end_open() { --opening_.lock()->open; }
   std::uint64_t open_stats();
   Snapshot stats_of(std::uint64_t handle);
   void close_stats(std::uint64_t handle);
 
+  /// One lock for both: whoever was admitted is counted, and nobody is admitted after refuse_writers().
+  struct Opening {
+    std::uint64_t open = 0;
+    bool admits_writers = true;
+  };
   enum class Phase { kNew, kInitialised, kFailed, kStopping };
   struct Stats {
     std::uint64_t next_handle = 1;
@@ -73,7 +83,7 @@ class FileServer {
   unsigned threads_;
   bool immutable_;
   timespec started_{};
-  std::atomic<std::uint64_t> open_handles_{0};
+  Sync<Opening> opening_;
   Sync<Phase> phase_{Phase::kNew};
   std::condition_variable phase_changed_;
   Sync<Stats> stats_;

@@ -170,7 +170,9 @@ class FuseMount : public Mount {
     if (result != 0 && result != -ENOENT) throw_errno(fmt::format("dropping the cache of {}", name), -result);
   }
 
-  std::uint64_t open_handles() const override { return serving_->server.open_handles(); }
+  std::uint64_t open_files() const override { return serving_->server.open_files(); }
+  void refuse_writers() override { serving_->server.refuse_writers(); }
+  void admit_writers() override { serving_->server.admit_writers(); }
 
  private:
   /// Unmounts what we mounted, unless somebody did, or has mounted over it since.

@@ -48,7 +48,12 @@ class Mount {
   /// Writes what the kernel still holds of a file, and its page cache is dropped.
   /// For guest memory after QEMU has gone.
   virtual void invalidate(const std::string& name) = 0;
-  virtual std::uint64_t open_handles() const = 0;
+  /// Image files that are open, for reading or writing, or mapped. A file that was closed counts for some moments more.
+  virtual std::uint64_t open_files() const = 0;
+  /// Whoever opens a file for writing from here on gets EROFS: with open_files() at 0 nobody can write. Whoever has
+  /// one open writes on.
+  virtual void refuse_writers() = 0;
+  virtual void admit_writers() = 0;  ///< the end of that
 };
 std::unique_ptr<Mount> make_mount(const std::filesystem::path& directory, std::vector<MountedFile> files,
                                   std::function<std::string()> stats_json, const MountOptions& options);

@@ -19,6 +19,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <future>
 #include <sstream>
 #include <system_error>
@@ -53,6 +54,20 @@ std::string unescape(std::string_view text) {
     }
   }
   return out;
+}
+
+void for_each_mount(const std::function<void(const fs::path& point, const KernelMount& mount)>& body) {
+  std::ifstream mounts("/proc/self/mountinfo");
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream fields(line);
+    std::string id, parent, device, root, point, field;
+    fields >> id >> parent >> device >> root >> point;
+    while (fields >> field && field != "-") {
+    }
+    std::string type, source;
+    fields >> type >> source;
+    body(unescape(point), {device, type, unescape(source)});
+  }
 }
 
 std::optional<fs::path> find_helper() {
@@ -196,19 +211,16 @@ fs::path absolute_mount_point(const fs::path& directory) {
 }
 
 std::optional<KernelMount> mount_at(const fs::path& directory) {
-  std::ifstream mounts("/proc/self/mountinfo");
   std::optional<KernelMount> found;
-  for (std::string line; std::getline(mounts, line);) {
-    std::istringstream fields(line);
-    std::string id, parent, device, root, point, field;
-    fields >> id >> parent >> device >> root >> point;
-    if (unescape(point) != directory.string()) continue;
-    while (fields >> field && field != "-") {
-    }
-    std::string type, source;
-    fields >> type >> source;
-    found = KernelMount{device, type, unescape(source)};  // the last line is the topmost
-  }
+  for_each_mount([&](const fs::path& point, const KernelMount& mount) {
+    if (point == directory) found = mount;  // the last line is the topmost
+  });
+  return found;
+}
+
+std::vector<MountedSource> all_mounts() {
+  std::vector<MountedSource> found;
+  for_each_mount([&](const fs::path& point, const KernelMount& mount) { found.push_back({mount.source, point}); });
   return found;
 }
 

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/handle.h"
 
@@ -21,6 +22,13 @@ struct KernelMount {
 std::filesystem::path absolute_mount_point(const std::filesystem::path& directory);
 /// The topmost mount on exactly this directory (absolute); nullopt when it is no mount point.
 std::optional<KernelMount> mount_at(const std::filesystem::path& directory);
+
+/// What is mounted where.
+struct MountedSource {
+  std::string source;
+  std::filesystem::path point;
+};
+std::vector<MountedSource> all_mounts();
 
 /// Throws what make_mount() documents, unless a mount may be made here.
 void require_mountable(const std::filesystem::path& directory);

@@ -2,6 +2,7 @@
 // lets no exception out; the list of what they refuse:
 //
 //   open for writing a read-only file      EROFS  (EACCES from the kernel unless root: mode 0400)
+//   open for writing what is being closed  EROFS  (refuse_writers())
 //   anything that writes, nothing writable EROFS  (from the kernel: the mount is read-only)
 //   O_TRUNC, truncate to another size      EPERM  (to the same size: done)
 //   chmod, chown                           EPERM  (times: accepted and forgotten)
@@ -155,9 +156,9 @@ struct Operations {
         info->fh = server.open_stats();
         info->direct_io = 1;
       } else {
+        if (!server.begin_open(info->flags)) return EROFS;
         info->keep_cache = 1;
       }
-      ++server.open_handles_;
       // An interrupted open is never released.
       if (fuse_reply_open(req, info) == -ENOENT) forget_handle(server, inode, info->fh);
       return 0;
@@ -165,8 +166,11 @@ struct Operations {
   }
 
   static void forget_handle(FileServer& server, fuse_ino_t inode, std::uint64_t handle) {
-    --server.open_handles_;
-    if (server.is_stats(inode)) server.close_stats(handle);
+    if (server.is_stats(inode)) {
+      server.close_stats(handle);
+    } else {
+      server.end_open();
+    }
   }
 
   static void release(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {

@@ -82,12 +82,13 @@ class Daemon {
 
   json run_command(const std::string& command, const json& request, const ControlReply& reply,
                    const std::stop_token& stop_token) {
+    if (command == "sync") return sync(request, reply);
+    machine_.require_unused();  // all others take the mount away
     if (command == "start") return start(request, reply, stop_token, true);
     if (command == "resume") return start(request, reply, stop_token, false);
     if (command == "suspend") return suspend(request, reply);
     if (command == "stop") return stop(request, reply);
     if (command == "poweroff") return power_off();
-    if (command == "sync") return sync(request, reply);
     if (command == "checkin") return check_in(request, reply);
     if (command == "discard") return discard();
     throw Error(ErrorKind::kUsage, fmt::format("the daemon knows no command {}", command));
@@ -230,9 +231,16 @@ class Daemon {
   }
 
   json publish_and_end(bool memory, const std::string& message, const ControlReply& reply) {
-    json result = publish(memory, message, reply);
-    machine_.unmount();
-    session_.end();
+    json result;
+    try {
+      machine_.close_disks();
+      result = publish(memory, message, reply);
+      machine_.unmount();
+      session_.end();
+    } catch (...) {
+      guarded("opening the disks", [&] { machine_.open_disks(); });
+      throw;
+    }
     end_soon();
     return result;
   }

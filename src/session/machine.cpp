@@ -35,14 +35,6 @@ bool private_memory_allowed(const std::string& setting) {
 
 }  // namespace
 
-std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>& disks,
-                                       std::shared_ptr<Image> memory) {
-  std::vector<MountedFile> files;
-  for (const auto& disk : disks) files.push_back({disk->name() + ".raw", disk, false});
-  if (memory) files.push_back({kMemoryFileName, std::move(memory), true});
-  return files;
-}
-
 VmFiles vm_files(const std::string& name, const std::vector<std::shared_ptr<Image>>& disks, const fs::path& mount) {
   VmFiles files;
   files.name = lower_name(name);
@@ -77,31 +69,6 @@ Machine::Machine(Session& session, const Paths& paths, std::string name, std::st
 Machine::~Machine() {
   session_.cancel();  // reads that wait for the network would hold the unmount
   release_vm();
-}
-
-void Machine::mount(const std::shared_ptr<Image>& memory) {
-  std::vector<MountedFile> files = mounted_files(session_.disks(), memory);
-  runtime_directory(paths_);
-  // A dead mount of a daemon that was killed stands in the way of making the directory, too.
-  if (is_dead_mount(mount_directory_)) isr::unmount(mount_directory_);
-  make_private_directory(mount_directory_);
-  MountOptions options;
-  options.source_name = "isr:" + name_;
-  options.immutable = !memory && session_.state().phase == SessionPhase::kSuspended;
-  mount_ = make_mount(mount_directory_, std::move(files), stats_json_, options);
-  mount_->start();
-}
-
-void Machine::mount_disks() {
-  unmount();
-  mount(nullptr);
-}
-
-void Machine::unmount() {
-  if (!mount_) return;  // the directory may be another daemon's by now
-  mount_.reset();
-  std::error_code ignored;
-  fs::remove(mount_directory_, ignored);
 }
 
 QemuOptions qemu_options_in(const fs::path& run_directory, const Paths& paths) {

@@ -29,6 +29,12 @@ class Machine {
   /// Mounts the disks; read-only while suspended memory relies on them.
   void mount_disks();
   void unmount();
+  /// Error{kVm}, naming who: somebody other than the VM has a file of the mount open, or a loop device stands on it.
+  void require_unused() const;
+  /// As require_unused(). Then nobody writes to the disks until open_disks(): whoever tries gets EROFS.
+  void close_disks();
+  /// Ends that; mounts the disks where they are not.
+  void open_disks();
   /// Boots, or continues suspended memory. Says whether it continued. After a
   /// failure everything is as before. Error{kVm}, {kCancelled}.
   bool start(const BootOptions& options);

@@ -58,11 +58,11 @@ TEST_CASE("a hundred thousand open handles cost next to nothing, are counted and
     }));
   }
   for (std::size_t i = 0; i < holders.size(); ++i) REQUIRE(opened.take());
-  CHECK(mounted.open_handles() == kHandles);
+  CHECK(mounted.open_files() == kHandles);
   CHECK(resident_bytes(mounted.server()) < before + kMemoryFactor * (8U << 20U));
   for (std::size_t i = 0; i < holders.size(); ++i) REQUIRE(done.give());
   for (const pid_t holder : holders) CHECK(exit_code_of(holder) == 0);
-  while (mounted.open_handles() != 0) std::this_thread::yield();  // releases are not waited for by close()
+  while (mounted.open_files() != 0) std::this_thread::yield();  // releases are not waited for by close()
 }
 
 /// 1 GiB of addresses over 2 MiB of memory.

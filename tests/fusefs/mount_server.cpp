@@ -90,8 +90,14 @@ class Server {
       case Ask::kInvalidate:
         mount_->invalidate(file.image->name() + ".raw");
         break;
-      case Ask::kOpenHandles:
-        return static_cast<std::int64_t>(mount_->open_handles());
+      case Ask::kOpenFiles:
+        return static_cast<std::int64_t>(mount_->open_files());
+      case Ask::kRefuse:
+        mount_->refuse_writers();
+        break;
+      case Ask::kAdmit:
+        mount_->admit_writers();
+        break;
       case Ask::kEnded:
         return mount_->ended() ? 1 : 0;
       case Ask::kWait:

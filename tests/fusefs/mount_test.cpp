@@ -6,6 +6,7 @@
 #include <sys/xattr.h>
 
 #include <random>
+#include <thread>
 
 #include "mounted_image.h"
 
@@ -386,7 +387,34 @@ TEST_CASE("stats.json is one snapshot for as long as it is open", "[fusefs]") {
   REQUIRE(::fstat(first.get(), &attributes) == 0);
   CHECK(attributes.st_size == 12);
   CHECK(attributes.st_mode == (S_IFREG | 0400U));
-  CHECK(mounted.open_handles() == 2);
+  CHECK(mounted.open_files() == 0);
+}
+
+TEST_CASE("whoever comes too late to write is refused, and those who have the file open are counted", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  const std::string disk = mounted.point() / "disk.raw";
+  auto early = mounted.open("disk.raw", O_RDWR);
+  mounted.refuse_writers();
+  CHECK(errno_of(::open(disk.c_str(), O_RDWR)) == EROFS);
+  CHECK(errno_of(::open(disk.c_str(), O_WRONLY | O_APPEND)) == EROFS);
+  CHECK(::pwrite(early.get(), "ab", 2, 0) == 2);
+  CHECK(mounted.open_files() == 1);
+  SECTION("a mapping counts like a descriptor") {
+    {
+      Mapping mapping(early.get(), 4096);
+      early.reset();
+      CHECK(mounted.open_files() == 1);
+      mapping.bytes()[0] = 'x';
+    }
+    while (mounted.open_files() != 0) std::this_thread::yield();
+    CHECK(mounted.content(File::kDisk, 0, 1).at(0) == 'x');
+  }
+  SECTION("reading is no harm") { CHECK(mounted.open("disk.raw", O_RDONLY).get() >= 0); }
+  SECTION("until writers are admitted again") {
+    mounted.admit_writers();
+    CHECK(mounted.open("disk.raw", O_RDWR).get() >= 0);
+  }
 }
 
 }  // namespace

@@ -59,7 +59,9 @@ class MountedImage {
   void wait() const { ask({.ask = Ask::kWait}); }
   void stop_waiting() const { ask({.ask = Ask::kStopWaiting}); }
   void invalidate(File file) const { ask({.ask = Ask::kInvalidate, .file = file}); }
-  std::uint64_t open_handles() const { return static_cast<std::uint64_t>(ask({.ask = Ask::kOpenHandles})); }
+  std::uint64_t open_files() const { return static_cast<std::uint64_t>(ask({.ask = Ask::kOpenFiles})); }
+  void refuse_writers() const { ask({.ask = Ask::kRefuse}); }
+  void admit_writers() const { ask({.ask = Ask::kAdmit}); }
 
   /// Unmounts; the server must end by itself, and well.
   void end();

@@ -19,7 +19,9 @@ enum class Ask : std::uint8_t {
   kLoad,         ///< length bytes at offset of the image, which follow the answer
   kStore,        ///< the bytes that follow the question, at offset of the image
   kInvalidate,   ///< Mount::invalidate() of a file
-  kOpenHandles,  ///< Mount::open_handles()
+  kOpenFiles,    ///< Mount::open_files()
+  kRefuse,       ///< Mount::refuse_writers()
+  kAdmit,        ///< Mount::admit_writers()
   kEnded,        ///< Mount::ended()
   kWait,         ///< Mount::wait() without a stop
   kStopWaiting,  ///< Mount::wait() that is asked to stop
