@@ -1,5 +1,6 @@
 // import, create, export, mount, umount, check: disks and versions without a session.
 
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -21,6 +22,7 @@ struct ImportOptions {
   std::string name;
   std::string file;
   std::string format;
+  bool force = false;
   std::optional<std::uint64_t> size;  // of create
   std::optional<std::uint64_t> memory;
   std::optional<std::uint64_t> cpus;
@@ -76,11 +78,25 @@ std::string plain_name(const std::string& text) {
   return name.parcel;
 }
 
+/// Says what a forced import did not find; the exit code.
+int report_losses(CommandContext& context, const std::string& file, const ImportResult& result) {
+  if (result.missing_bytes == 0 && result.unreadable_bytes == 0) return 0;
+  if (result.missing_bytes > 0) {
+    context.out.warn(fmt::format("{} is cut off: at least {} bytes are missing; the disk has zeros in their place",
+                                 file, result.missing_bytes));
+  }
+  if (result.unreadable_bytes > 0) {
+    context.out.warn(fmt::format("{} is damaged: {} bytes of the disk could not be read; it has zeros in their place",
+                                 file, result.unreadable_bytes));
+  }
+  return to_exit_code(ErrorKind::kWarnings);
+}
+
 int run_import(CommandContext& context, const ImportOptions& options) {
   const auto began = std::chrono::steady_clock::now();
   const std::string name = plain_name(options.name);
   const VmSettings settings = settings_from(options);
-  const auto source = open_disk_source(options.file, options.format);
+  const auto source = open_disk_source(options.file, {options.format, options.force});
   Account account = context.open_account(parse_parcel_name(options.name).repository);
   refuse_taken_name(account, name);
   ParcelVersion version;
@@ -96,7 +112,11 @@ int run_import(CommandContext& context, const ImportOptions& options) {
         result));
   }
   version.added_bytes = result.uploaded_bytes;
+  if (options.message.empty() && result.missing_bytes + result.unreadable_bytes > 0) {
+    version.message += fmt::format(", {} bytes missing, {} unreadable", result.missing_bytes, result.unreadable_bytes);
+  }
   create_parcel(account, name, version);
+  const int code = report_losses(context, options.file, result);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   const std::string known =
       result.known_bytes > 0 ? fmt::format(" ({} of it known already)", format_size(result.known_bytes)) : "";
@@ -108,9 +128,11 @@ int run_import(CommandContext& context, const ImportOptions& options) {
                     {"data_bytes", result.data_bytes},
                     {"known_bytes", result.known_bytes},
                     {"uploaded_bytes", result.uploaded_bytes},
+                    {"missing_bytes", result.missing_bytes},
+                    {"unreadable_bytes", result.unreadable_bytes},
                     {"objects", result.objects},
                     {"seconds", seconds}});
-  return 0;
+  return code;
 }
 
 int run_create(CommandContext& context, const ImportOptions& options) {
@@ -176,6 +198,7 @@ void convert_to_qcow2(const fs::path& raw, const fs::path& target, const std::st
     throw Error(ErrorKind::kIo,
                 fmt::format("qemu-img could not write {}: {}", target.string(), said.empty() ? why : said));
   }
+  sync_file(open_file(target, O_RDONLY).get(), target);  // qemu-img does not: a power cut would leave zeros
   made.keep();
 }
 
@@ -283,13 +306,18 @@ void register_image(App& app) {
   Command& import_command = app.command(Group::kAppliances, "import", "a new parcel from a disk image");
   import_command.argument("NAME", import->name, "of the new parcel")
       .argument("FILE", import->file, "raw, qcow2, vmdk, vdi or vhdx")
-      .choice("--format", import->format, {"raw", "qcow2", "vmdk", "vdi", "vhdx"}, "when not to be told from the file");
+      .choice("--format", import->format, {"raw", "qcow2", "vmdk", "vdi", "vhdx"}, "when not to be told from the file")
+      .flag("--force", import->force, "import what a cut or damaged file has, with zeros for the rest");
   add_vm_flags(import_command, *import);
   import_command.option("-m,--message", import->message, "TEXT", "shown by isr log")
       .example("isr import work disk.qcow2 --memory 2G", "a VM with 2 GiB of memory")
       .example("isr import work disk.raw --format raw", "whatever the file begins with")
-      .note("Backing files, encrypted images and images of several files are refused.")
-      .exit_codes({0, 2, 13, 18, 19, 130})
+      .example("isr import work disk.vdi --force", "of a file that lost its end; says how much is missing")
+      .note(
+          "Backing files, encrypted images, images of several files, compressed files and archives are refused. So is "
+          "a "
+          "file that is shorter than its own tables say, or a raw disk that does not end with a sector.")
+      .exit_codes({0, 2, 3, 13, 18, 19, 130})
       .run([import](CommandContext& context) { return run_import(context, *import); });
 
   auto create = std::make_shared<ImportOptions>();

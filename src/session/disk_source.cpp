@@ -10,11 +10,14 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <atomic>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "fusefs/mount_point.h"
 #include "image/tree.h"
+#include "session/disk_format.h"
+#include "session/image_end.h"
 #include "vm/child_process.h"
 
 extern char** environ;
@@ -46,32 +49,100 @@ UniqueFd open_regular(const fs::path& file) {
   return fd;
 }
 
-class RawSource : public DiskSource {
+/// The file as it was when it was opened.
+class SourceFile {
  public:
-  RawSource(const fs::path& file, UniqueFd fd) : path_(file), fd_(std::move(fd)), size_(file_size(fd_.get(), file)) {
-    if (size_ == 0) throw Error(ErrorKind::kUsage, fmt::format("{} is empty", file.string()));
-    if (size_ > kMaxImageSize) {
-      throw Error(ErrorKind::kUnsupported, fmt::format("{} is larger than 16 TiB", file.string()));
-    }
+  explicit SourceFile(const fs::path& path) : path_(path), fd_(open_regular(path)), before_(status()) {
+    if (before_.st_size == 0) throw Error(ErrorKind::kUsage, fmt::format("{} is empty", path.string()));
   }
-  std::uint64_t size() const override { return size_; }
-  void read(std::uint64_t offset, MutableBytes out) override {
-    const std::size_t n = offset < size_ ? read_at(fd_.get(), out, offset, path_) : 0;
-    if (offset < size_ && n < std::min<std::uint64_t>(out.size(), size_ - offset)) {
-      throw Error(ErrorKind::kIo, fmt::format("{} became shorter while it was read", path_.string()));
+  int fd() const { return fd_.get(); }
+  const fs::path& path() const { return path_; }
+  std::uint64_t size() const { return static_cast<std::uint64_t>(before_.st_size); }
+  void check_unchanged() const {
+    const auto same = [this](const struct stat& now) {
+      return now.st_dev == before_.st_dev && now.st_ino == before_.st_ino && now.st_size == before_.st_size &&
+             now.st_mtim.tv_sec == before_.st_mtim.tv_sec && now.st_mtim.tv_nsec == before_.st_mtim.tv_nsec;
+    };
+    struct stat named {};
+    // QEMU opens the name, so that must still be the file that we looked at.
+    if (!same(status()) || ::stat(path_.c_str(), &named) != 0 || !same(named)) {
+      throw Error(ErrorKind::kIo, fmt::format("{} changed while it was read", path_.string()),
+                  {"end what writes to it, and run the command again"});
     }
-    std::fill(out.begin() + static_cast<std::ptrdiff_t>(n), out.end(), std::uint8_t{0});
-  }
-  std::uint64_t next_data(std::uint64_t offset) override {
-    const off_t found = ::lseek(fd_.get(), static_cast<off_t>(offset), SEEK_DATA);
-    if (found >= 0) return static_cast<std::uint64_t>(found);
-    return errno == ENXIO ? size_ : offset;  // a file system without holes: everything may be data
   }
 
  private:
+  struct stat status() const {
+    struct stat info {};
+    if (::fstat(fd_.get(), &info) != 0) throw_errno(path_.string(), errno);
+    return info;
+  }
   fs::path path_;
   UniqueFd fd_;
-  std::uint64_t size_;
+  struct stat before_;
+};
+
+std::string cut_off(const SourceFile& file, std::uint64_t missing, const std::string& why) {
+  return fmt::format("{} is cut off: at least {} bytes are missing ({})", file.path().string(), missing, why);
+}
+
+Error damage(const std::string& what, std::vector<std::string> hints = {}) {
+  hints.emplace_back("fetch the file again; --force takes what it has, and zeros for the rest");
+  return {ErrorKind::kUnsupported, what, std::move(hints)};
+}
+
+/// Reads a descriptor's bytes as a disk, in whole sectors.
+class RawReader {
+ public:
+  RawReader(const fs::path& name, int fd)
+      : name_(name), fd_(fd), length_(file_size(fd, name)), size_((length_ + kSector - 1) / kSector * kSector) {
+    if (size_ > kMaxImageSize) {
+      throw Error(ErrorKind::kUnsupported, fmt::format("{} is larger than 16 TiB", name.string()));
+    }
+  }
+  std::uint64_t size() const { return size_; }
+  std::uint64_t missing_bytes() const { return size_ - length_; }
+  void read(std::uint64_t offset, MutableBytes out) const {
+    const std::size_t n = offset < length_ ? read_at(fd_, out, offset, name_) : 0;
+    if (offset < length_ && n < std::min<std::uint64_t>(out.size(), length_ - offset)) throw_shorter();
+    std::fill(out.begin() + static_cast<std::ptrdiff_t>(n), out.end(), std::uint8_t{0});
+  }
+  std::uint64_t next_data(std::uint64_t offset) const {
+    const off_t found = ::lseek(fd_, static_cast<off_t>(offset), SEEK_DATA);
+    if (found >= 0) return static_cast<std::uint64_t>(found);
+    if (errno != ENXIO) return offset;  // a file system without holes: everything may be data
+    if (file_size(fd_, name_) < length_) throw_shorter();
+    return size_;
+  }
+
+ private:
+  static constexpr std::uint64_t kSector = 512;
+  [[noreturn]] void throw_shorter() const {
+    throw Error(ErrorKind::kIo, fmt::format("{} became shorter while it was read", name_.string()));
+  }
+  fs::path name_;
+  int fd_;  // borrowed
+  std::uint64_t length_, size_;
+};
+
+class RawSource : public DiskSource {
+ public:
+  RawSource(SourceFile file, bool salvage) : file_(std::move(file)), raw_(file_.path(), file_.fd()) {
+    if (raw_.missing_bytes() > 0 && !salvage) {
+      throw damage(
+          cut_off(file_, raw_.missing_bytes(), fmt::format("its length, {}, is not a multiple of 512", file_.size())));
+    }
+  }
+  std::uint64_t size() const override { return raw_.size(); }
+  void read(std::uint64_t offset, MutableBytes out) override { raw_.read(offset, out); }
+  std::uint64_t next_data(std::uint64_t offset) override { return raw_.next_data(offset); }
+  void check_unchanged() const override { file_.check_unchanged(); }
+  std::uint64_t missing_bytes() const override { return raw_.missing_bytes(); }
+  std::uint64_t unreadable_bytes() const override { return 0; }
+
+ private:
+  SourceFile file_;
+  RawReader raw_;
 };
 
 pid_t spawn(const std::vector<std::string>& command, int out_fd, int error_fd) {
@@ -122,14 +193,31 @@ std::string capture(const std::vector<std::string>& command) {
   throw Error(ErrorKind::kUnsupported, finished.errors.empty() ? command[0] + " failed" : finished.errors);
 }
 
-/// QEMU reads zeros behind the end of a file that was cut off, tables and data alike.
+/// What is damaged beyond being cut off. QEMU's tools do not check every format.
 void refuse_damage(const fs::path& file, const std::string& format) {
   constexpr int kLeaks = 3;  // clusters that nothing uses: harmless
   constexpr int kCannotCheck = 63;
   const Finished checked = run_program({"qemu-img", "check", "--output=json", "-f", format, "--", file.string()});
   if (checked.code == 0 || checked.code == kLeaks || checked.code == kCannotCheck) return;
-  throw Error(ErrorKind::kUnsupported, fmt::format("{} is cut off or damaged", file.string()),
-              {fmt::format("qemu-img check -f {} {}    says more", format, file.string())});
+  throw damage(fmt::format("{} is damaged", file.string()),
+               {fmt::format("qemu-img check -f {} {}    says more", format, file.string())});
+}
+
+/// The length that the file must have; Error{kUnsupported} when it is shorter, unless salvage is asked for.
+std::uint64_t whole_length(const SourceFile& file, const std::string& format, bool salvage) {
+  std::uint64_t needed = 0;
+  try {
+    needed = needed_length(file.fd(), file.path(), format);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{} is not a usable {} image: {}", file.path().string(), format, error.what()));
+  }
+  if (needed > file.size() && !salvage) {
+    throw damage(cut_off(file, needed - file.size(),
+                         fmt::format("it has {}, and its tables lead to byte {}", file.size(), needed)));
+  }
+  return std::max(needed, file.size());
 }
 
 void refuse_references(const fs::path& file, const std::string& format) {
@@ -162,37 +250,75 @@ void refuse_references(const fs::path& file, const std::string& format) {
 /// our descriptor, and whatever ends us ends the export with it.
 class ConvertedSource : public DiskSource {
  public:
-  ConvertedSource(const fs::path& file, const std::string& format) {
+  ConvertedSource(SourceFile file, const std::string& format, std::uint64_t whole_length, bool salvage)
+      : file_(std::move(file)), missing_(whole_length - file_.size()), salvage_(salvage) {
     const TempDirectory temp("isr-import");
     const fs::path target = temp.path() / "disk.raw";
     replace_file(target, {});
     const fs::path pid_file = temp.path() / "pid";
-    start(file, format, target, pid_file);
-    UniqueFd fd;
+    start(format, target, pid_file, missing_ == 0 ? fs::path() : stand_in(temp.path(), whole_length));
     try {
       wait_for(pid_file);
-      fd = open_regular(target);
+      exported_ = open_regular(target);
     } catch (const Error&) {
       if (mount_at(target)) detach(target);
       throw;
     }
     detach(target);
-    raw_ = std::make_unique<RawSource>(file, std::move(fd));
+    raw_.emplace(file_.path(), exported_.get());
   }
   std::uint64_t size() const override { return raw_->size(); }
-  void read(std::uint64_t offset, MutableBytes out) override { raw_->read(offset, out); }
+  void read(std::uint64_t offset, MutableBytes out) override {
+    try {
+      raw_->read(offset, out);
+    } catch (const Error&) {
+      if (!salvage_) throw;
+      read_what_can_be(offset, out);
+    }
+  }
   std::uint64_t next_data(std::uint64_t offset) override { return raw_->next_data(offset); }
+  void check_unchanged() const override { file_.check_unchanged(); }
+  std::uint64_t missing_bytes() const override { return missing_; }
+  std::uint64_t unreadable_bytes() const override { return unreadable_; }
 
  private:
-  void start(const fs::path& file, const std::string& format, const fs::path& target, const fs::path& pid_file) {
-    const json protocol{
-        {"driver", "file"}, {"node-name", "file"}, {"filename", fs::absolute(file).string()}, {"read-only", true}};
-    json node{{"driver", format}, {"node-name", "disk"}, {"file", "file"}, {"read-only", true}};
+  void read_what_can_be(std::uint64_t offset, MutableBytes out) {
+    constexpr std::size_t kPiece = 4096;
+    for (std::size_t at = 0; at < out.size(); at += kPiece) {
+      const MutableBytes piece = out.subspan(at, std::min(kPiece, out.size() - at));
+      try {
+        raw_->read(offset + at, piece);
+      } catch (const Error&) {
+        if (daemon_.exit_status()) throw;
+        std::fill(piece.begin(), piece.end(), std::uint8_t{0});
+        unreadable_ += piece.size();
+      }
+    }
+  }
+
+  /// An empty qcow2 of the length that the file should have: over the file, it adds zeros behind the file's end.
+  /// QEMU opens no VHDX that is too short.
+  static fs::path stand_in(const fs::path& directory, std::uint64_t length) {
+    constexpr std::uint64_t kSector = 512;
+    fs::path file = directory / "length.qcow2";
+    capture({"qemu-img", "create", "-q", "-f", "qcow2", "--", file.string(),
+             std::to_string((length + kSector - 1) / kSector * kSector)});
+    return file;
+  }
+
+  void start(const std::string& format, const fs::path& target, const fs::path& pid_file, const fs::path& over_it) {
+    json bytes{{"driver", "file"}, {"filename", fs::absolute(file_.path()).string()}, {"read-only", true}};
+    if (!over_it.empty()) {
+      bytes = {{"driver", "qcow2"},
+               {"file", {{"driver", "file"}, {"filename", over_it.string()}, {"read-only", true}}},
+               {"backing", bytes},
+               {"read-only", true}};
+    }
+    json node{{"driver", format}, {"node-name", "disk"}, {"file", bytes}, {"read-only", true}};
     if (format == "qcow2" || format == "vmdk") node["backing"] = nullptr;
     ChildOptions options;
     options.program = "qemu-storage-daemon";
     options.arguments = {
-        "--blockdev", protocol.dump(),
         "--blockdev", node.dump(),
         "--export",   fmt::format("type=fuse,id=export,node-name=disk,mountpoint={},writable=off", target.string()),
         "--pidfile",  pid_file.string()};
@@ -221,39 +347,30 @@ class ConvertedSource : public DiskSource {
     }
   }
 
+  SourceFile file_;
+  std::uint64_t missing_;
+  bool salvage_;
+  std::atomic<std::uint64_t> unreadable_ = 0;
   ChildProcess daemon_;
-  std::unique_ptr<RawSource> raw_;  // closed before the daemon is killed
+  UniqueFd exported_;  // closed before the daemon is killed
+  std::optional<RawReader> raw_;
 };
 
 }  // namespace
 
-std::string detect_disk_format(const fs::path& file) {
-  const UniqueFd fd = open_regular(file);
-  Bytes head(512);
-  head.resize(read_at(fd.get(), head, 0, file));
-  const std::string_view text = as_text(head);
-  if (text.starts_with("QFI\xfb")) return "qcow2";
-  if (text.starts_with("KDMV") || text.starts_with("COWD")) return "vmdk";
-  if (text.starts_with("vhdxfile")) return "vhdx";
-  if (text.size() >= 0x44 && text.substr(0x40, 4) == std::string_view("\x7f\x10\xda\xbe", 4)) return "vdi";
-  if (text.starts_with("# Disk DescriptorFile")) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{} is a VMDK descriptor, which names other files", file.string()),
-                {"qemu-img convert -f vmdk -O qcow2 IN OUT    makes one file of it"});
+std::unique_ptr<DiskSource> open_disk_source(const fs::path& path, const DiskSourceOptions& options) {
+  SourceFile file(path);
+  const std::string format = options.format.empty() ? detect_disk_format(file.fd(), path) : options.format;
+  if (std::find(known_formats().begin(), known_formats().end(), format) == known_formats().end()) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("format {} is not known (raw, qcow2, vmdk, vdi, vhdx)", format));
   }
-  return "raw";
-}
-
-std::unique_ptr<DiskSource> open_disk_source(const fs::path& file, const std::string& format) {
-  UniqueFd fd = open_regular(file);
-  if (file_size(fd.get(), file) == 0) throw Error(ErrorKind::kUsage, fmt::format("{} is empty", file.string()));
-  const std::string chosen = format.empty() ? detect_disk_format(file) : format;
-  if (std::find(known_formats().begin(), known_formats().end(), chosen) == known_formats().end()) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("format {} is not known (raw, qcow2, vmdk, vdi, vhdx)", chosen));
-  }
-  if (chosen == "raw") return std::make_unique<RawSource>(file, std::move(fd));
-  refuse_references(file, chosen);
-  refuse_damage(file, chosen);
-  return std::make_unique<ConvertedSource>(file, chosen);
+  if (format == "raw") return std::make_unique<RawSource>(std::move(file), options.salvage);
+  const std::uint64_t length = whole_length(file, format, options.salvage);
+  const bool is_cut = length > file.size();
+  // QEMU opens no VHDX that is cut off, and none that names another file.
+  if (!is_cut || format != "vhdx") refuse_references(path, format);
+  if (!options.salvage) refuse_damage(path, format);
+  return std::make_unique<ConvertedSource>(std::move(file), format, length, options.salvage);
 }
 
 }  // namespace isr

@@ -62,6 +62,7 @@ class Importer {
       chunk += count;
       if (progress) progress("import", chunk * kChunkSize, source_.size());
     }
+    source_.check_unchanged();
     const TreeRoot root = builder_.finish();
     uploader_.finish();
     cache_->sync();
@@ -69,6 +70,8 @@ class Importer {
     result_.objects = counters_.objects + known_chunks_;
     result_.known_bytes = known_chunks_ * kChunkSize;
     result_.uploaded_bytes = counters_.bytes;
+    result_.missing_bytes = source_.missing_bytes();
+    result_.unreadable_bytes = source_.unreadable_bytes();
     return root;
   }
 

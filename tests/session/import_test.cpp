@@ -22,7 +22,7 @@ struct Place : test::AccountPlace {
       bytes.insert(bytes.end(), chunk.begin(), chunk.end());
     }
     replace_file(file, bytes);
-    const auto source = open_disk_source(file, "raw");
+    const auto source = open_disk_source(file, {.format = "raw"});
     ImportResult result;
     ParcelVersion version;
     version.images.push_back(import_disk(account, "disk", *source, {}, {}, result));

@@ -22,7 +22,7 @@ struct Place : test::AccountPlace {
     replace_file(file, test::random_bytes(4 * kChunkSize, 1));
     ImportResult result;
     ParcelVersion version;
-    version.images.push_back(import_disk(account, "disk", *open_disk_source(file, "raw"), {}, {}, result));
+    version.images.push_back(import_disk(account, "disk", *open_disk_source(file, {.format = "raw"}), {}, {}, result));
     version.vm.memory_bytes = 16 << 20;
     parcel = create_parcel(account, "work", version);
     Session::create(account, parcel, LockMode::kAttended, {}, {});

@@ -109,6 +109,62 @@ def test_what_is_imported(world):
     expect_equal(parcels(a), ["disguised", "good", "sparse", "work"], "parcels")
 
 
+def test_an_image_that_was_cut_off_is_refused_and_forced_with_a_warning(world):
+    _, a, image, content = set_up(world)
+    folder = world.new_folder("images")
+    chance = writing.chance()
+    for format in ("vdi", "qcow2", "vmdk", "vhdx"):
+        file = folder / f"disk.{format}"
+        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", format, image, file], check=True)
+        whole = file.read_bytes()
+        for missing in (1, 511, 512, 30000, chance.randrange(1, len(whole) // 2)):
+            file.write_bytes(whole[:-missing])
+            name = f"{format}-{missing}"
+            refused = a.run("import", name, file, expect=(0, 19))
+            if refused.code == 19:
+                expect("bytes are missing" in refused.err and "--force" in refused.err, f"not helpful: {refused}")
+                continue
+            # The disk does not need the bytes that are gone.
+            a.run("export", name, "--raw", folder / name)
+            expect((folder / name).read_bytes() == content, f"{format} without {missing} bytes became another disk")
+        file.write_bytes(whole[:-30000])
+        forced = a.run("import", f"forced-{format}", file, "--force", expect=3)
+        expect("bytes are missing" in forced.err, f"no warning: {forced}")
+        a.run("export", f"forced-{format}", "--raw", folder / "out")
+        expect_equal((folder / "out").stat().st_size, len(content), f"size of the disk of a cut {format}")
+        (folder / "out").unlink()
+    odd = folder / "odd.raw"
+    odd.write_bytes(content[:-100])
+    refuse(a, 19, ["at least 100 bytes are missing"], "import", "new", odd)
+    answer = a.run("import", "odd", odd, "--force", expect=3, json=True)
+    expect_equal(answer["missing_bytes"], 100, "missing bytes as JSON")
+    subprocess.run(["gzip", "--keep", image], check=True)
+    refuse(a, 19, ["gzip --decompress", "--format raw"], "import", "new", f"{image}.gz")
+
+
+def test_an_export_is_whole_or_leaves_no_file(world):
+    root, a, _, content = set_up(world)
+    out = world.new_folder("out")
+    for path in writing.chance().sample(sorted(root.glob("objects/*/*")), 4):
+        good = path.read_bytes()
+        path.chmod(0o600)
+        path.write_bytes(good[:len(good) // 2])
+        shutil.rmtree(a.cache, ignore_errors=True)
+        for kind in ("--raw", "--qcow2"):
+            refuse(a, 14, [], "export", "work", kind, out / "disk")
+            expect_equal(os.listdir(out), [], "files after an export of a damaged version")
+        path.write_bytes(good)
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", out], check=False).returncode:
+        print("    skipped: only root can make a small volume", flush=True)
+        return
+    try:
+        for kind in ("--raw", "--qcow2"):
+            refuse(a, 18, [], "export", "work", kind, out / "disk")
+            expect_equal(os.listdir(out), [], "files after an export to a full volume")
+    finally:
+        subprocess.run(["umount", "-l", out], check=False)
+
+
 def test_places_of_a_repository(world):
     host = world.host("a")
     file = world.new_file("file")
@@ -343,7 +399,9 @@ def test_a_full_server_names_the_cause_and_shows_no_half(world):
 
 
 if __name__ == "__main__":
-    support.main(test_sizes_and_versions, test_what_is_imported, test_places_of_a_repository, test_mount_points,
+    support.main(test_sizes_and_versions, test_what_is_imported,
+                 test_an_image_that_was_cut_off_is_refused_and_forced_with_a_warning,
+                 test_an_export_is_whole_or_leaves_no_file, test_places_of_a_repository, test_mount_points,
                  test_what_keeps_fuse_from_working,
                  test_states_of_a_parcel, test_settings_files, test_surroundings, test_control_sockets,
                  test_a_full_server_names_the_cause_and_shows_no_half)
