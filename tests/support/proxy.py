@@ -236,6 +236,12 @@ class Proxy:
 
     async def run(self):
         host, port = self.options.listen.rsplit(":", 1)
+        done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, done.set)
+        loop.add_signal_handler(signal.SIGUSR1, self.cut_link)
+        loop.add_signal_handler(signal.SIGUSR2, self.mend_link)
         server = await asyncio.start_server(self.on_client, host, int(port), limit=1 << 21)
         port = server.sockets[0].getsockname()[1]
         if self.options.port_file:
@@ -245,12 +251,6 @@ class Proxy:
             os.replace(temporary, self.options.port_file)
         else:
             print(port, flush=True)
-        done = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, done.set)
-        loop.add_signal_handler(signal.SIGUSR1, self.cut_link)
-        loop.add_signal_handler(signal.SIGUSR2, self.mend_link)
         await done.wait()
         server.close()
         self.cut_link()

@@ -3,36 +3,11 @@ import contextlib
 import signal
 import sqlite3
 import subprocess
-import sys
 
 import support
 from support import expect, expect_equal, wait_until
 
 CHUNK = 131072
-
-
-class Link:
-    """tests/support/proxy.py in front of a server."""
-
-    def __init__(self, world, port, *options):
-        port_file = world.new_file("proxy-port")
-        port_file.unlink()
-        self.process = subprocess.Popen([sys.executable, support.PROJECT / "tests" / "support" / "proxy.py", "--to",
-                                         f"127.0.0.1:{port}", "--port-file", port_file, *options],
-                                        stderr=subprocess.DEVNULL)
-        world.services.append(self)
-        self.port = int(wait_until(lambda: port_file.exists() and port_file.read_text().strip(), "the proxy listens"))
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def cut(self):
-        self.process.send_signal(signal.SIGUSR1)
-
-    def mend(self):
-        self.process.send_signal(signal.SIGUSR2)
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(timeout=30)
 
 
 def set_up(world, *link_options, guest=()):
@@ -45,7 +20,7 @@ def set_up(world, *link_options, guest=()):
     console.wait(r"TICK \d+", count=3)
     checksum = console.find("MEM filled (.*)")[0]
     a.run("suspend", "work")
-    link = Link(world, server.port, *link_options)
+    link = support.Link(world, server.port, *link_options)
     return server, link, a, console, checksum
 
 

@@ -115,15 +115,17 @@ class Host:
         options.setdefault("env", self.environment())
         return subprocess.Popen([*map(str, self.under), str(ISR), *map(str, arguments)], **options)
 
-    def run(self, *arguments, expect=0, timeout=COMMAND_TIMEOUT, stdin=None, json=False):
-        """Runs isr to its end. `expect`: the exit code wanted, several, or None for any.
-        Returns a Result; with json=True (adds --json) the document it printed."""
+    def run(self, *arguments, expect=0, timeout=COMMAND_TIMEOUT, stdin=None, json=False, meanwhile=None):
+        """Runs isr to its end. `expect`: the exit code wanted, several, or None for any. `meanwhile`: called with the
+        process once it runs. Returns a Result; with json=True (adds --json) the document it printed."""
         if json:
             arguments = ("--json", *arguments)
         # Into files: a daemon that keeps a pipe open must not keep us waiting.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = self.start(*arguments, stdout=out, stderr=err, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL)
             try:
+                if meanwhile:
+                    meanwhile(process)
                 process.communicate(stdin.encode() if isinstance(stdin, str) else stdin, timeout=timeout)
             except subprocess.TimeoutExpired:
                 process.kill()
@@ -253,6 +255,40 @@ class Server:
 
     def stop(self, how=signal.SIGTERM):
         self.process.send_signal(how)
+        self.process.wait(timeout=30)
+
+
+class Link:
+    """tests/support/proxy.py in front of a server. Options as the proxy's."""
+
+    def __init__(self, world, port, *options):
+        port_file = world.new_file("proxy-port")
+        port_file.unlink()
+        self.process = subprocess.Popen([sys.executable, PROJECT / "tests" / "support" / "proxy.py", "--to",
+                                         f"127.0.0.1:{port}", "--port-file", port_file, *options],
+                                        stderr=subprocess.DEVNULL)
+        world.services.append(self)
+        self.port = int(wait_until(lambda: port_file.exists() and port_file.read_text().strip(), "the proxy listens"))
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def cut(self):
+        self.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: not self._passes(), "the link is cut")
+
+    def mend(self):
+        """While the server runs."""
+        self.process.send_signal(signal.SIGUSR2)
+        wait_until(self._passes, "the link is mended")
+
+    def _passes(self):
+        import socket
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(b"GET /isr-repository HTTP/1.0\r\n\r\n")
+            return connection.recv(1) != b""
+        return False
+
+    def stop(self):
+        self.process.terminate()
         self.process.wait(timeout=30)
 
 
@@ -422,10 +458,11 @@ def guest_image(*options):
 
 
 def check_guest_disk(image, at_least):
-    """Every sector that the guest was told is durable is on the image."""
+    """Every sector that the guest was told is durable is on the image. Returns the highest sector there."""
     checked = subprocess.run([SCRIPTS / "check-guest-disk", image, "--at-least", str(at_least)], capture_output=True,
                              text=True, check=False)
     expect(checked.returncode == 0, f"check-guest-disk: {checked.stderr}")
+    return int(re.search(r"highest seq (\d+)", checked.stdout).group(1))
 
 
 def same_bytes(first, second):
