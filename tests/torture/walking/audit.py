@@ -1,0 +1,96 @@
+"""What is published: every version is read when it is first seen, and is the same for ever after."""
+import dataclasses
+import hashlib
+
+import support
+from support import expect, expect_equal
+from walking.place import PARCEL
+
+PAGE = 4096
+BLANK = bytes(PAGE)
+# A guest gives back what it does not need, but most of what it has it needs.
+LEAST_SHARE = 0.4
+
+
+@dataclasses.dataclass
+class Moment:
+    """A guest's memory: the last number that its counter had said is in low..high."""
+    low: int
+    high: int
+
+    def __str__(self):
+        return f"tick {self.low}..{self.high}"
+
+
+@dataclasses.dataclass
+class Version:
+    number: int
+    moment: Moment = None  # None: without memory
+    flushed: int = 0  # at least so many sectors were
+    highest: int = 0
+    pages: int = 0
+    digests: dict = dataclasses.field(default_factory=dict)
+    proven: bool = False  # was resumed, and counted on
+
+    @property
+    def suspended(self):
+        return self.moment is not None
+
+
+class Auditor:
+    """Reads versions from the repository's directory with a cache that it throws away."""
+
+    def __init__(self, place):
+        self.place, self.host = place, place.hosts["auditor"]
+        self.versions = {}
+        self.fullest = 0
+
+    @property
+    def newest(self):
+        return self.versions[max(self.versions)]
+
+    def take(self, version, has_memory):
+        """Notes a new version. `has_memory`: what it must have, or None when either is right."""
+        files, highest, pages = self._read(version.number, version.flushed)
+        is_suspended = "memory.raw" in files
+        expect(has_memory is None or has_memory == is_suspended,
+               f"version {version.number} {'has' if is_suspended else 'lacks'} memory")
+        if not is_suspended:
+            version.moment = None
+        version.digests, version.highest, version.pages = files, highest, pages
+        if is_suspended:
+            self.fullest = max(self.fullest, pages)
+            expect(pages >= LEAST_SHARE * self.fullest,
+                   f"version {version.number} has {pages} pages of memory that are not zeros, an earlier one {self.fullest}")
+        self.versions[version.number] = version
+
+    def take_copy(self, number, original):
+        version = Version(number, original.moment, original.flushed)
+        self.take(version, original.suspended)
+        expect_equal(self._same(version), self._same(original), f"what version {number} copies")
+
+    def recheck(self, number):
+        version = self.versions[number]
+        files, _, _ = self._read(number, version.flushed)
+        expect_equal(files, version.digests, f"what is in version {number}")
+
+    @staticmethod
+    def _same(version):
+        return {name: digest for name, digest in version.digests.items() if name != "bootpack.raw"}
+
+    def _read(self, number, flushed):
+        self.place.lose_cache("auditor")
+        folder = self.place.world.new_folder("look")
+        self.host.run("mount", f"{PARCEL}@{number}", folder)
+        try:
+            digests, pages = {}, 0
+            for file in sorted(folder.glob("*.raw")):
+                data = file.read_bytes()
+                digests[file.name] = hashlib.sha256(data).hexdigest()
+                if file.name == "memory.raw":
+                    pages = sum(data[at:at + PAGE] != BLANK for at in range(0, len(data), PAGE))
+            highest = support.check_guest_disk(folder / "disk.raw", flushed)
+        finally:
+            self.host.run("umount", folder)
+            folder.rmdir()
+        return digests, highest, pages

@@ -1,0 +1,82 @@
+"""What a command must answer: by the state of the parcel on its host, the lock and the network. docs: `isr help`,
+and the exit codes that each command's help lists.
+
+The states are those of src/session/session_state.h, as `isr stat` names them here:
+    absent     not checked out here              suspended  memory kept here, no VM
+    off        checked out, no memory            running    with a VM
+"""
+
+DONE, NOT_FOUND, LOCKED, OFFLINE, VM, FORKED, NO_DAEMON, INTERRUPTED = 0, 10, 11, 13, 16, 17, 20, 130
+
+ENDS = ("suspend", "stop", "checkin")
+TAKES = ("resume", "start", "checkout", "rollback")
+
+
+def outcomes(state, command, options, *, online, lock, base):
+    """{(exit code, state afterwards)}. `online`: True, False, or None for a network that fails in between. `lock`: "free",
+    "other", or None for either. `base`: the state of a fresh checkout or after a discard, or None."""
+    bases = {base} if base else {"off", "suspended"}
+    if state == "absent":
+        found = _absent(command, options, bases, lock)
+        if online is not True and command in TAKES:
+            found |= {(OFFLINE, "absent")}
+        if online is False and command in TAKES:
+            found = {(OFFLINE, "absent")}
+        return found
+    if command == "rollback" or "@" in options:
+        return {(VM, state)}
+    if command in ("resume", "start"):
+        return {(VM, state)} if state == "running" else {(DONE, "running")}
+    if command == "checkout":
+        return {(DONE, state)}
+    if command == "poweroff":
+        return {(DONE, "off")}
+    if command == "discard":
+        return {(VM, state)} if state == "running" else {(DONE, b) for b in bases}
+    if command == "suspend" and "--no-upload" in options:
+        return {(DONE, "suspended" if state == "running" else state)}
+    if command == "checkin" and state == "running":
+        return {(VM, state)}
+    done = {(DONE, "absent" if command in ENDS else state)}
+    if command == "suspend":
+        kept = {(OFFLINE, "suspended" if state == "running" else state)}
+    elif command == "stop":
+        kept = {(OFFLINE, "off" if state == "running" else state)}
+    else:
+        kept = {(OFFLINE, state)}
+    return done if online else kept if online is False else done | kept
+
+
+def _absent(command, options, bases, lock):
+    if command in TAKES:
+        taken = {"checkout": {(DONE, b) for b in bases}, "rollback": {(DONE, "absent")}}.get(command, {(DONE, "running")})
+        return {"free": taken, "other": {(LOCKED, "absent")}, None: taken | {(LOCKED, "absent")}}[lock]
+    return {(DONE if command in ENDS else NOT_FOUND, "absent")}
+
+
+def states_after(event, state, command, plain):
+    """States that may be there after something happened to the command, or to the daemon or QEMU at work for it."""
+    found = {state} | {after for _, after in plain}
+    if command == "suspend" and state == "running":
+        found |= {"suspended"}
+    if command == "stop" and state == "running":
+        found |= {"off"}
+    if command in ("resume", "start", "checkout") and state == "absent":
+        found |= {"off", "suspended"}
+    if command == "start" and state == "suspended":
+        found |= {"off"}
+    if event.startswith(("kill daemon", "kill qemu")) and "running" in found:
+        found |= {"off"}
+    return found
+
+
+def codes_after(event, number, plain):
+    """Exit codes that the same may have."""
+    codes = {code for code, _ in plain}
+    if event == "interrupt":
+        codes |= {INTERRUPTED, -number, DONE}
+    elif event == "kill daemon":
+        codes |= {NO_DAEMON, DONE}
+    elif event == "kill qemu":
+        codes |= {VM, DONE}
+    return codes

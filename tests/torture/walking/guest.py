@@ -1,0 +1,92 @@
+"""What the guest says from one start or resume to its end, and whether it may say that."""
+import re
+import subprocess
+
+from support import Failure, expect, expect_equal, wait_until
+from walking.audit import Moment
+from walking.place import PARCEL
+
+# A line that the guest says in the moment of a suspend may be heard by nobody, and one more may be under way.
+UNHEARD = 2
+GUEST_TIMEOUT = 120
+TROUBLE = re.compile(r".*(?:MEM BAD|SECTORS BAD|Kernel panic|BUG:|Oops|rcu: INFO|soft lockup).*")
+
+
+class Run:
+    """One VM from its start or resume on. `allowed`: moments that it may go on from; `may_boot`: or it boots."""
+
+    def __init__(self, host, vm_pid, allowed, may_boot):
+        self.vm_pid, self.console = vm_pid, host.console(PARCEL)
+        self._allowed, self._may_boot = allowed, may_boot
+        self._begun = False
+
+    def check(self):
+        """Of all that was said until now."""
+        console = self.console
+        bad = console.find(TROUBLE)
+        expect(not bad, f"the guest says {bad[:3]}")
+        boots, ticks = console.find(r"BOOT .*"), console.ticks()
+        expect(len(boots) <= 1, f"the guest booted again by itself: {boots}")
+        if not ticks:
+            return
+        expect_equal(ticks, list(range(ticks[0], ticks[0] + len(ticks))), "the guest's counter")
+        if self._begun:
+            return
+        self._begun = True
+        if boots:
+            expect(self._may_boot, f"the guest boots, where it should go on from {self._moments()}")
+            expect_equal(ticks[0], 1, "the counter of a guest that booted")
+        elif self._allowed is not None:
+            expect(any(m.low < ticks[0] <= m.high + 1 + UNHEARD for m in self._allowed),
+                   f"the guest goes on with {ticks[0]}, where it should {'boot or ' if self._may_boot else ''}go on from "
+                   f"{self._moments()}")
+
+    def _moments(self):
+        return " or ".join(map(str, self._allowed or ["nothing"]))
+
+    def boot_sequence(self):
+        """The highest sector that a guest which booted has found, or None."""
+        found = self.console.find(r"BOOT seq=(\d+) .*")
+        return int(found[0]) if found else None
+
+    def last_tick(self):
+        ticks = self.console.ticks()
+        return ticks[-1] if ticks else None
+
+    def flushed(self):
+        """The highest sector that the guest was told is durable."""
+        return max(self.console.flushed(), self.boot_sequence() or 0)
+
+    def moment(self):
+        """A memory that was kept from now on."""
+        last = self.last_tick()
+        if last is None:  # it has said nothing: it is where it began
+            allowed = self._allowed or []
+            return Moment(min((m.low for m in allowed), default=0), max((m.high for m in allowed), default=0) + UNHEARD)
+        return Moment(last, last + UNHEARD)
+
+    def wait(self, waits_for_network, ticks=2, checks=0):
+        """Until it has said so many lines more; True. A guest whose memory is out of reach may wait: False."""
+        before = {what: len(self.console.find(what)) for what in (r"TICK \d+", "MEM ok .*", "SECTORS ok")}
+        wanted = {r"TICK \d+": ticks, "MEM ok .*": checks, "SECTORS ok": checks}
+        def enough():
+            self.check()
+            if all(len(self.console.find(what)) >= before[what] + wanted[what] for what in before):
+                return "enough"
+            return "waits" if waits_for_network() else None
+        try:
+            return wait_until(enough, "the guest counts and checks itself", GUEST_TIMEOUT, every=0.1) == "enough"
+        except Failure as failure:
+            raise Failure(f"{failure}\n--- the console's end\n{self.console.text()[-1500:]}") from None
+
+    def type(self, line, answer):
+        self.console.type(line)
+        self.console.wait(answer, count=len(self.console.find(answer)) + 1, timeout=GUEST_TIMEOUT)
+
+    def end(self):
+        """The VM is gone: hears the last words."""
+        try:
+            self.console.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.console.close()
+        self.check()
