@@ -96,6 +96,25 @@ void visit_leaves(ChunkReader& reader, const ChunkRef& page, unsigned level, std
   visit_page(reader, page, level, first, count, visit_below, priority, stop);
 }
 
+void visit_differences(ChunkReader& reader, const ChunkRef& before, const ChunkRef& after, unsigned levels,
+                       std::uint64_t first, const VisitDifference& visit) {
+  if (before == after) return;
+  if (levels == 0) {
+    visit(first, before, after);
+    return;
+  }
+  const auto references = [&](const ChunkRef& page) {
+    return page.is_zero() ? std::make_shared<const std::vector<ChunkRef>>(kReferencesPerPage)
+                          : reader.read_page(page, Priority::kUpload);
+  };
+  const PageData old_refs = references(before);
+  const PageData new_refs = references(after);
+  for (std::size_t slot = 0; slot < kReferencesPerPage; ++slot) {
+    visit_differences(reader, (*old_refs)[slot], (*new_refs)[slot], levels - 1, first + slot * reach(levels - 1),
+                      visit);
+  }
+}
+
 }  // namespace
 
 unsigned tree_levels(std::uint64_t size_bytes) {
@@ -123,6 +142,12 @@ TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<s
   }
   TreeUpdate update(reader, changes, zeros, count, domain_secret, emit);
   return {base.size, update.rewrite(base.root, tree_levels(base.size) - 1, 0)};
+}
+
+void for_each_difference(ChunkReader& reader, const TreeRoot& before, const TreeRoot& after,
+                         const VisitDifference& visit) {
+  if (before.size != after.size) throw Error(ErrorKind::kBug, "trees of two sizes are compared");
+  visit_differences(reader, before.root, after.root, tree_levels(before.size), 0, visit);
 }
 
 void for_each_leaf(ChunkReader& reader, const TreeRoot& tree, const VisitRef& visit, Priority priority,

@@ -42,6 +42,12 @@ using EmitObject = std::function<void(const SealedObject&)>;
 TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<std::uint64_t, ChunkRef>& changes,
                      const Key& domain_secret, const EmitObject& emit, std::span<const ChunkRun> zeros = {});
 
+/// Calls visit(index, before, after) for every chunk whose reference differs, in order. Both have one size. Reads
+/// only pages that differ.
+using VisitDifference = std::function<void(std::uint64_t, const ChunkRef&, const ChunkRef&)>;
+void for_each_difference(ChunkReader& reader, const TreeRoot& before, const TreeRoot& after,
+                         const VisitDifference& visit);
+
 /// Calls visit(first, page) for every page of chunks that is not all zero, in order:
 /// the number of its first chunk, and its reference, not read yet.
 void for_each_leaf(ChunkReader& reader, const TreeRoot& tree,

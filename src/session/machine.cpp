@@ -108,6 +108,7 @@ bool Machine::start(const BootOptions& options) {
   prefetch_ = resume ? options.prefetch : Prefetch::kNone;
   try {
     memory_ = session_.begin_memory(!resume);
+    live_ = session_.live_memory();
     if (resume) session_.begin_fill(options.prefetch);
     mount(memory_);
     VmFiles files = vm_files(name_, session_.disks(), mount_directory_);
@@ -182,6 +183,7 @@ void Machine::release_vm() {
   vm_.reset();
   unmount();
   memory_.reset();
+  live_.reset();
   session_.abandon_memory();
 }
 
@@ -191,9 +193,12 @@ void Machine::suspend() {
   if (awakening_) awakening_->pause();
   try {
     vm_->stop();
-    const Bytes device_state = vm_->save_device_state();
+    MachineMoment moment;
+    moment.stamp = vm_->stamp();
+    moment.device_state = vm_->save_device_state();
     copy_changed_memory();
-    session_.keep_memory(vm_->stamp(), device_state);
+    moment.memory = {vm_->memory().changed(), sample_memory()};
+    session_.keep_memory(moment);
   } catch (...) {
     go_on();
     session_.begin_fill(prefetch_);

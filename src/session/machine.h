@@ -87,8 +87,8 @@ class Machine {
   void begin_awakening();
   void copy_memory_ahead();
   void copy(std::span<const MemoryRange> runs);
-  void copy_again();
-  void discard_given_back(std::span<const MemoryRange> changed);
+  void end_copy() noexcept;
+  std::vector<SampledPage> sample_memory() const;
   QemuOptions qemu_options() const;
 
   Session& session_;
@@ -99,8 +99,10 @@ class Machine {
   fs::path run_directory_;
   std::function<std::string()> stats_json_;
   std::unique_ptr<Mount> mount_;
-  std::shared_ptr<Image> memory_;                       ///< mounted as memory.raw
-  std::vector<std::vector<MemoryRange>> copied_ahead_;  ///< of memory while the guest ran and its writes were tracked
+  std::shared_ptr<Image> memory_;            ///< mounted as memory.raw
+  std::shared_ptr<LiveMemory> live_;         ///< what that writes to
+  bool tracking_ = false;                    ///< the guest's writes, while memory is copied
+  Sync<std::vector<MemoryRange>> left_out_;  ///< of that copy: what was given back meanwhile
   std::optional<std::chrono::steady_clock::time_point> read_around_at_;
   std::unique_ptr<Qemu> vm_;
   Sync<std::shared_ptr<SerialConsole>> console_;

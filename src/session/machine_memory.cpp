@@ -2,11 +2,13 @@
 // or by our copying what QEMU has to itself of a private one.
 //
 // A checkpoint copies while the guest runs, and when it stands still only what has
-// changed since. What was copied and is no longer QEMU's own then was given back by
-// the guest meanwhile: the mount knows it as zeros, but the copy may have come later.
+// changed since. What the guest gives back meanwhile the mount is told, and the
+// copies keep clear of it (LiveMemory): nothing follows from a page that QEMU has not to itself.
 
 #include <fcntl.h>
 #include <fmt/format.h>
+
+#include <random>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -19,6 +21,7 @@ constexpr std::chrono::minutes kLongestFirstTouches{2};
 constexpr std::size_t kMostRounds = 5;  // while the guest changes memory again
 constexpr std::chrono::milliseconds kShortPause{10};
 constexpr std::uint64_t kShortCopy = 4U << 20U;  // takes about as long
+constexpr std::size_t kSampledPages = 64;
 
 /// What the kernel still holds of a file that QEMU mapped shared reaches us as writes.
 void write_back(const fs::path& file) {
@@ -32,22 +35,6 @@ std::uint64_t size_of(std::span<const MemoryRange> runs) {
   return size;
 }
 
-/// Pages of zeros are not stored as bytes.
-void write_pages(Image& image, std::uint64_t offset, ByteView bytes) {
-  while (!bytes.empty()) {
-    const bool zero = is_zero(bytes.first(kPageSize));
-    std::size_t length = kPageSize;
-    while (length < bytes.size() && is_zero(bytes.subspan(length, kPageSize)) == zero) length += kPageSize;
-    if (zero) {
-      image.discard(offset, length);
-    } else {
-      image.write(offset, bytes.first(length));
-    }
-    offset += length;
-    bytes = bytes.subspan(length);
-  }
-}
-
 }  // namespace
 
 void Machine::copy_changed_memory() {
@@ -56,81 +43,79 @@ void Machine::copy_changed_memory() {
     write_back(mount_directory_ / kMemoryFileName);
     return;
   }
-  if (copied_ahead_.empty()) {
-    copy(guest.changed());
-  } else {
-    copy_again();
-  }
-}
-
-/// What was written since it was copied, in this order: a page that changes hands between the two scans is found
-/// by the second, or by the next round.
-void Machine::copy_again() {
-  const auto written = vm_->memory().take_written();
-  const auto changed = vm_->memory().changed();
-  discard_given_back(changed);
-  copied_ahead_.push_back(common_ranges(written, changed));
-  copy(copied_ahead_.back());
-}
-
-void Machine::discard_given_back(std::span<const MemoryRange> changed) {
-  for (const auto& copied : copied_ahead_) {
-    for (const MemoryRange& gone : ranges_without(copied, changed)) memory_->discard(gone.begin, gone.size());
-  }
+  live_->end_copy();  // nothing is given back now, and QEMU has dropped what was
+  copy(tracking_ ? guest.take_written() : guest.changed());
+  const std::vector<MemoryRange> left_out = std::exchange(*left_out_.lock(), {});
+  copy(left_out);
 }
 
 void Machine::copy(std::span<const MemoryRange> runs) {
-  vm_->memory().visit(runs, [this](std::uint64_t offset, ByteView bytes) { write_pages(*memory_, offset, bytes); });
+  vm_->memory().visit(runs, [this](std::uint64_t offset, ByteView bytes) {
+    for (const Extent& part : live_->copy(offset, bytes)) left_out_.lock()->push_back({part.offset, part.end()});
+  });
 }
 
 /// So that little is left to do when the guest stands still.
 void Machine::copy_memory_ahead() {
   GuestMemory& guest = vm_->memory();
-  if (guest.mapping() != MemoryMapping::kShared) {
-    if (!guest.begin_tracking()) return;
-    copied_ahead_.push_back(guest.changed());
-    copy(copied_ahead_.back());
-    while (copied_ahead_.size() < kMostRounds && size_of(copied_ahead_.back()) > kShortCopy) copy_again();
+  if (guest.mapping() == MemoryMapping::kShared) {
+    for (std::size_t round = 0; round < kMostRounds; ++round) {
+      const auto began = std::chrono::steady_clock::now();
+      write_back(mount_directory_ / kMemoryFileName);
+      if (std::chrono::steady_clock::now() - began < kShortPause) return;
+    }
     return;
   }
-  for (std::size_t round = 0; round < kMostRounds; ++round) {
-    const auto began = std::chrono::steady_clock::now();
-    write_back(mount_directory_ / kMemoryFileName);
-    if (std::chrono::steady_clock::now() - began < kShortPause) return;
+  live_->begin_copy();
+  vm_->status();  // answered by the thread that gives memory back, after what it was doing
+  auto written = guest.begin_tracking();
+  if (!written) return;
+  tracking_ = true;
+  copy(*written);
+  for (std::size_t round = 1; round < kMostRounds && size_of(*written) > kShortCopy; ++round) {
+    written = guest.take_written();
+    copy(*written);
   }
 }
 
+void Machine::end_copy() noexcept {
+  live_->end_copy();
+  left_out_.lock()->clear();
+  if (std::exchange(tracking_, false)) vm_->memory().end_tracking();
+}
+
+std::vector<SampledPage> Machine::sample_memory() const {
+  return vm_->memory().sample(kSampledPages, std::random_device()());
+}
+
 MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
-  struct Tracking {
+  struct Copying {
     Machine& machine;
-    ~Tracking() {
-      machine.vm_->memory().end_tracking();
-      machine.copied_ahead_.clear();
-    }
-  } tracking{*this};
-  copy_memory_ahead();
-  for (const auto& disk : session_.disks()) write_back(mount_directory_ / (disk->name() + ".raw"));
+    ~Copying() { machine.end_copy(); }
+  };
   MachineMoment moment;
-  moment.stamp = vm_->stamp();
-  if (awakening_) awakening_->pause();
-  const auto began = std::chrono::steady_clock::now();
-  try {
-    vm_->stop();
-    moment.device_state = vm_->save_device_state();
-    copy_changed_memory();
-    freeze();
-  } catch (...) {
+  {
+    const Copying copying{*this};
+    copy_memory_ahead();
+    for (const auto& disk : session_.disks()) write_back(mount_directory_ / (disk->name() + ".raw"));
+    moment.stamp = vm_->stamp();
+    if (awakening_) awakening_->pause();
+    const auto began = std::chrono::steady_clock::now();
     try {
-      if (!copied_ahead_.empty()) discard_given_back(vm_->memory().changed());
-    } catch (const std::exception& error) {
-      log::warn("{}: {}", name_, error.what());  // it may just have ended
+      vm_->stop();
+      moment.device_state = vm_->save_device_state();
+      copy_changed_memory();
+      moment.memory.sample = sample_memory();
+      freeze();
+    } catch (...) {
+      go_on();
+      throw;
     }
-    go_on();
-    throw;
+    cont();
+    last_pause_ = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
+    if (awakening_) awakening_->go_on();
   }
-  cont();
-  last_pause_ = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
-  if (awakening_) awakening_->go_on();
+  moment.memory.own = vm_->memory().changed();  // while writes were tracked the kernel's answer would say too much
   return moment;
 }
 

@@ -22,6 +22,12 @@ PackStoreOptions settled_options() {
   return options;
 }
 
+MemoryCheck::Replacements replacements_in(JournalOverlay& overlay) {
+  MemoryCheck::Replacements found;
+  for (const std::uint64_t chunk : overlay.dirty_chunks()) found[chunk] = overlay.replaced(chunk);
+  return found;
+}
+
 }  // namespace
 
 Session::Session(Account& account, const ParcelEntry& parcel)
@@ -131,6 +137,7 @@ void Session::void_memory() {
 void Session::drop_memory() {
   void_memory();
   memory_image_.reset();
+  live_.reset();
   scratch_.reset();
   state_.phase = SessionPhase::kCheckedOut;
   save_state();
@@ -140,7 +147,8 @@ std::shared_ptr<Image> Session::begin_memory(bool fresh) {
   // Fresh memory has nothing below: what is suspended must be there still if the VM does not start.
   const TreeRoot base = fresh ? TreeRoot{state_.vm.memory_bytes, {}} : state_.find("memory")->image.tree;
   scratch_ = make_scratch_overlay(directory_, base.size, fresh ? nullptr : part("memory").overlay);
-  memory_image_ = std::make_shared<Image>("memory", base, reader_, scratch_);
+  live_ = std::make_shared<LiveMemory>(scratch_, base.size);
+  memory_image_ = std::make_shared<Image>("memory", base, reader_, live_);
   attach_boot_pack();
   return memory_image_;
 }
@@ -155,17 +163,25 @@ void Session::abandon_memory() {
   end_fill();
   detach_boot_pack();
   memory_image_.reset();
+  live_.reset();
   scratch_.reset();
 }
 
-void Session::keep_memory(const VmStamp& stamp, ByteView device_state) {
+void Session::keep_memory(const MachineMoment& moment) {
   detach_boot_pack();  // what is read from here on is no guest's
+  const MemoryCheck check(moment.memory, live_->touched());
+  for (const std::uint64_t chunk : scratch_->dirty_chunks()) check.require_change(chunk);
   Part& memory = part("memory");
-  Image here("memory", state_.find("memory")->image.tree, local_reader(), scratch_);
+  const TreeRoot base = state_.find("memory")->image.tree;
+  const auto before = replacements_in(*memory.overlay);
+  Image here("memory", base, local_reader(), scratch_);
   settle_memory(seal_context(), here, *scratch_, *memory.overlay, *journal_);
-  write_device_state(device_state);
+  check.compare(before, replacements_in(*memory.overlay));
+  Image kept("memory", base, local_reader(), memory.overlay);
+  check.compare(kept);
+  write_device_state(moment.device_state);
   journal_->sync();
-  state_.stamp = stamp;
+  state_.stamp = moment.stamp;
   state_.phase = SessionPhase::kSuspended;
   try {
     save_state();

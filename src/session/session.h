@@ -5,10 +5,12 @@
 #include "base/file.h"
 #include "fusefs/mount.h"
 #include "image/chunk_fill.h"
+#include "image/live_memory.h"
 #include "image/settle_policy.h"
 #include "image/snapshot.h"
 #include "image/uploader.h"
 #include "session/lease_keeper.h"
+#include "session/memory_check.h"
 #include "session/session_state.h"
 
 namespace isr {
@@ -45,6 +47,7 @@ struct RehearsalImages {
 struct MachineMoment {
   VmStamp stamp;
   Bytes device_state;
+  MemoryWitness memory;
 };
 
 /// A parcel checked out on this host: its journal, its images, its base. Used by
@@ -92,14 +95,17 @@ class Session {
   /// Begins fresh memory (all zeros) of vm.memory_bytes, or opens the suspended one,
   /// under a scratch layer. Returns the image to mount as memory.raw. Drops nothing.
   std::shared_ptr<Image> begin_memory(bool fresh);
+  /// What that image writes to; nullptr before, and after abandon_memory().
+  std::shared_ptr<LiveMemory> live_memory() const { return live_; }
   /// The guest is about to run on it: what was suspended is void now unless it is what
   /// goes on, and the phase becomes running; durable.
   void begin_run(bool fresh);
   /// The VM did not start, or is gone: the scratch layer is forgotten, the suspended memory below it is not.
   void abandon_memory();
   /// The VM has stopped for a suspend: memory's changes and the device state go
-  /// to the journal, durable; the phase becomes suspended. After a failure it is running.
-  void keep_memory(const VmStamp& stamp, ByteView device_state);
+  /// to the journal, durable; the phase becomes suspended. After a failure it is running; Error{kBug} when what would
+  /// be kept is not what the witness says.
+  void keep_memory(const MachineMoment& moment);
   Bytes device_state();
   /// Memory and device state are void from now on; durable.
   void drop_memory();
@@ -156,6 +162,7 @@ class Session {
   SealContext seal_context();
   void freeze(const PublishOptions& options, Publication& publication);
   void seal(Publication& publication);
+  void check_memory(const Publication& publication, const TreeRoot& before, const TreeRoot& after);
   void thaw(const Publication& publication);
   void write_device_state(ByteView device_state);
   Presence begin_upload();
@@ -201,6 +208,7 @@ class Session {
   SettlePolicy settle_policy_;
   std::vector<std::unique_ptr<Part>> parts_;
   std::shared_ptr<ScratchOverlay> scratch_;
+  std::shared_ptr<LiveMemory> live_;  ///< above it
   std::shared_ptr<Image> memory_image_;
   bool waits_ = true;                      ///< for a repository that cannot be reached
   std::shared_ptr<HotPages> boot_pack_;    ///< of the resume that is going on

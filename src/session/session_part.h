@@ -23,6 +23,7 @@ struct Session::Publication {
   std::vector<Part*> parts;
   std::uint64_t disk_writes = 0;                 ///< when it was frozen
   bool scratch_is_frozen = false;                ///< memory's changes are those of the scratch layer
+  MemoryWitness memory;                          ///< in that case
   std::chrono::duration<double> upload_time{0};  ///< of the objects, without a boot pack
   std::uint64_t upload_bytes = 0;                ///< the same
 };

@@ -76,7 +76,8 @@ void Session::freeze(const PublishOptions& options, Publication& publication) {
     publication.scratch_is_frozen = true;
   };
   if (options.checkpoint) {
-    const MachineMoment moment = options.checkpoint(freeze);
+    MachineMoment moment = options.checkpoint(freeze);
+    publication.memory = std::move(moment.memory);
     publication.version.stamp = moment.stamp;
     write_device_state(moment.device_state);
     publication.parts.push_back(&part("device"));
@@ -97,10 +98,22 @@ void Session::seal(Publication& publication) {
     const bool in_scratch = image.role == ImageRole::kMemory && publication.scratch_is_frozen;
     FrozenChanges& frozen = in_scratch ? static_cast<FrozenChanges&>(*scratch_) : *part->overlay;
     const SealedImage sealed = seal_frozen(seal_context(), frozen, image.tree);
+    if (in_scratch) check_memory(publication, image.tree, sealed.root);
     image.tree = sealed.root;
     publication.version.images.push_back(std::move(image));
     for (const ClearRef& object : sealed.new_objects) publication.objects.emplace(object.cid, object.length);
   }
+}
+
+/// The guest, which goes on, has the right bytes when these are not.
+void Session::check_memory(const Publication& publication, const TreeRoot& before, const TreeRoot& after) {
+  const MemoryCheck check(publication.memory, live_->touched());
+  const JournalOverlay& below = *part("memory").overlay;
+  for_each_difference(*reader_, before, after, [&](std::uint64_t chunk, const ChunkRef&, const ChunkRef& ref) {
+    if (below.frozen_replaced(chunk) != ref) check.require_change(chunk);
+  });
+  Image sealed("memory", after, local_reader(), nullptr);
+  check.compare(sealed);
 }
 
 /// After a failure; does nothing after a commit, which leaves nothing frozen.

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <random>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -45,6 +46,8 @@ namespace {
 constexpr const char* kLibraryName = "isr-guest-memory";
 constexpr int kAdviceTimeoutMs = 5000;  // for a thread that has nothing else to do
 constexpr unsigned kCopyThreads = 2;
+constexpr std::size_t kDrawsPerPage = 4;            // on average, at most
+constexpr std::uint64_t kSampleWindow = 2U << 20U;  // of which a page is drawn: most memory of many guests is not there
 
 UniqueFd library_file() {
   UniqueFd fd(::memfd_create(kLibraryName, MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -60,6 +63,17 @@ UniqueFd library_file() {
 std::vector<MemoryRange> moved_by(std::vector<MemoryRange> ranges, std::uint64_t distance) {
   for (MemoryRange& range : ranges) range = {range.begin + distance, range.end + distance};
   return ranges;
+}
+
+/// From the first area of a file that is mapped shared to where it ends; empty when there is none.
+MemoryRange shared_range(const std::vector<MappedArea>& areas, std::uint64_t device, std::uint64_t inode) {
+  MemoryRange range;
+  for (const MappedArea& area : areas) {
+    if (!area.shared || area.device != device || area.inode != inode) continue;
+    if (range.size() == 0) range = area.range;
+    if (area.range.begin == range.end) range.end = area.range.end;  // the kernel may have cut it in pieces
+  }
+  return range;
 }
 
 /// True when areas of that kind fill the range without a gap.
@@ -103,7 +117,7 @@ void GuestMemory::find(pid_t pid) {
     // Of a program with rights that we lack: what nobody sees is nothing that could be saved.
     log::warn("how QEMU has mapped its memory cannot be seen: {}", error.what());
     mapping_ = MemoryMapping::kShared;
-    readable_ = wanted_ == MemoryMapping::kShared;
+    seen_ = false;
   }
 }
 
@@ -127,14 +141,12 @@ void GuestMemory::find_mapping() {
   }
   mapping_ = MemoryMapping::kShared;
   if (wanted_ != mapping_) log::warn("QEMU has not mapped its memory privately; it runs with the shared file");
-  const bool mapped = std::any_of(areas.begin(), areas.end(), [&](const MappedArea& area) {
-    return area.shared && area.device == info.st_dev && area.inode == info.st_ino;
-  });
-  if (!mapped) throw Error(ErrorKind::kVm, "QEMU has not mapped its memory file");
+  range_ = shared_range(areas, info.st_dev, info.st_ino);
+  if (range_.size() == 0) throw Error(ErrorKind::kVm, "QEMU has not mapped its memory file");
 }
 
 bool GuestMemory::is_readable() const {
-  if (mapping_ == MemoryMapping::kShared) return readable_;
+  if (mapping_ == MemoryMapping::kShared) return seen_ || wanted_ == MemoryMapping::kShared;
   try {
     read_own_pages(pid_, {range_.begin, range_.begin + kPageSize});
     // Of its program, as guest memory would have to be fetched.
@@ -160,30 +172,48 @@ bool GuestMemory::order(char what) {
 
 bool GuestMemory::read_around() { return order('n'); }
 
-bool GuestMemory::begin_tracking() {
-  if (mapping_ == MemoryMapping::kShared || !order('t')) return false;
+std::optional<std::vector<MemoryRange>> GuestMemory::begin_tracking() {
+  if (mapping_ == MemoryMapping::kShared || !order('t')) return std::nullopt;
   try {
-    take_written_pages(pid_, range_);
-    scan_own_pages(pid_, range_);
-    tracking_ = true;
+    return take_written();
   } catch (const Error&) {
     end_tracking();
+    return std::nullopt;
   }
-  return tracking_;
 }
 
 void GuestMemory::end_tracking() {
-  tracking_ = false;
   if (mapping_ != MemoryMapping::kShared) order('e');
 }
 
 std::vector<MemoryRange> GuestMemory::take_written() const {
-  return moved_by(take_written_pages(pid_, range_), -range_.begin);
+  return moved_by(take_own_written_pages(pid_, range_), -range_.begin);
 }
 
 std::vector<MemoryRange> GuestMemory::changed() const {
   if (mapping_ == MemoryMapping::kShared) return {};
-  return moved_by(tracking_ ? scan_own_pages(pid_, range_) : read_own_pages(pid_, range_), -range_.begin);
+  return moved_by(read_own_pages(pid_, range_), -range_.begin);
+}
+
+std::vector<SampledPage> GuestMemory::sample(std::size_t most, std::uint64_t seed) const {
+  std::vector<SampledPage> pages;
+  if (!seen_) return pages;
+  std::mt19937_64 random(seed);
+  const std::uint64_t windows = (range_.size() + kSampleWindow - 1) / kSampleWindow;
+  try {
+    for (std::size_t draw = 0; draw < kDrawsPerPage * most && pages.size() < most && windows > 0; ++draw) {
+      const std::uint64_t begin = range_.begin + random() % windows * kSampleWindow;
+      const auto present = present_pages(pid_, {begin, std::min(begin + kSampleWindow, range_.end)});
+      if (present.empty()) continue;
+      const MemoryRange page = present[random() % present.size()];
+      SampledPage sampled{page.begin - range_.begin, Bytes(kPageSize)};
+      read_process(pid_, {&page, 1}, sampled.bytes);
+      pages.push_back(std::move(sampled));
+    }
+  } catch (const Error&) {
+    if (mapping_ != MemoryMapping::kShared) throw;  // a shared one can be kept without our seeing it
+  }
+  return pages;
 }
 
 void GuestMemory::visit_changed(const std::function<void(std::uint64_t offset, ByteView bytes)>& visit) const {

@@ -19,6 +19,12 @@ enum class MemoryMapping {
 };
 std::string_view to_name(MemoryMapping mapping);
 
+/// A page as QEMU has it.
+struct SampledPage {
+  std::uint64_t offset = 0;  ///< in the file
+  Bytes bytes;
+};
+
 /// Sees to it that a QEMU maps its memory as wanted, by a library of ours that it
 /// preloads, and knows what came of it: without the library it is kShared.
 ///
@@ -39,13 +45,14 @@ class GuestMemory {
   /// From now on it reads what lies around, too. False where that cannot be said.
   bool read_around();
   /// From now on the kernel notes what is written to a private mapping, so that a copy made meanwhile can be brought
-  /// up to date. False where it cannot: Linux before 6.7, or a mapping that is not private.
-  bool begin_tracking();
+  /// up to date. Returns what changed() would; nullopt where that cannot be: Linux before 6.7, or a mapping that is
+  /// not private.
+  std::optional<std::vector<MemoryRange>> begin_tracking();
   void end_tracking();
-  /// What was written since begin_tracking() or the last call of this. May name what is not in changed().
+  /// What of that was written, or newly is, since begin_tracking() or the last call of this.
   std::vector<MemoryRange> take_written() const;
   /// What the guest has changed and the file lacks, in runs of pages; offsets are the file's. Nothing in
-  /// kShared: the kernel knows what the file lacks, and writes it back. Any time.
+  /// kShared: the kernel knows what the file lacks, and writes it back. Not while writes are tracked.
   std::vector<MemoryRange> changed() const;
   /// Reads runs of that, on two threads, in pieces of up to kCopiedAtOnce bytes. Where QEMU does not hold still, old
   /// and new bytes may mix. What visit throws ends it.
@@ -53,6 +60,9 @@ class GuestMemory {
              const std::function<void(std::uint64_t offset, ByteView bytes)>& visit) const;
   /// Of all that changed; QEMU must hold still.
   void visit_changed(const std::function<void(std::uint64_t offset, ByteView bytes)>& visit) const;
+  /// Some pages that QEMU has in memory, in either mapping, drawn with `seed`; no more than `most`, none where the
+  /// kernel shows nothing of QEMU. QEMU must hold still. Waits for no page.
+  std::vector<SampledPage> sample(std::size_t most, std::uint64_t seed) const;
 
  private:
   void find_mapping();
@@ -61,11 +71,10 @@ class GuestMemory {
   std::filesystem::path file_;
   MemoryMapping wanted_;
   MemoryMapping mapping_ = MemoryMapping::kShared;
-  bool readable_ = true;
+  bool seen_ = true;  ///< the mapping, by us
   UniqueFd channel_;
   pid_t pid_ = -1;
   MemoryRange range_;
-  bool tracking_ = false;
 };
 
 inline constexpr std::size_t kCopiedAtOnce = 1U << 20U;

@@ -67,24 +67,10 @@ constexpr std::uint64_t kIsFile = 1U << 2U;
 constexpr std::uint64_t kIsPresent = 1U << 3U;
 constexpr std::uint64_t kIsSwapped = 1U << 4U;
 
-/// `scan` says what pages are wanted.
-std::vector<MemoryRange> scan_pages(pid_t pid, MemoryRange range, ScanArguments scan) {
-  const UniqueFd fd = open_file(fmt::format("/proc/{}/pagemap", pid), O_RDONLY);
-  std::vector<PageRegion> found(kRangesAtOnce);
-  std::vector<MemoryRange> runs;
-  scan.size = sizeof scan;
-  scan.end = range.end;
-  scan.vec = reinterpret_cast<std::uint64_t>(found.data());
-  scan.vec_len = found.size();
-  while (range.begin < range.end) {
-    scan.start = range.begin;
-    const int count = ::ioctl(fd.get(), kPagemapScan, &scan);
-    if (count < 0) throw_errno(fmt::format("the pages of process {}", pid), errno);
-    for (int i = 0; i < count; ++i) runs.push_back({found[i].start, found[i].end});
-    if (scan.walk_end <= range.begin) throw Error(ErrorKind::kIo, "a scan of pages does not go on");
-    range.begin = scan.walk_end;
-  }
-  return runs;
+/// Of pages from `begin` on, as many as there is room for.
+void read_entries(int pagemap, std::uint64_t begin, std::vector<std::uint64_t>& out, const fs::path& path) {
+  read_exact_at(pagemap, {reinterpret_cast<std::uint8_t*>(out.data()), out.size() * sizeof out[0]},
+                begin / kPageSize * sizeof out[0], path);
 }
 
 }  // namespace
@@ -128,8 +114,7 @@ std::vector<MemoryRange> read_own_pages(pid_t pid, MemoryRange range) {
   std::vector<MemoryRange> runs;
   for (std::uint64_t at = range.begin; at < range.end; at += entries.size() * kPageSize) {
     entries.resize(std::min<std::uint64_t>((range.end - at) / kPageSize, kEntriesAtOnce));
-    read_exact_at(fd.get(), {reinterpret_cast<std::uint8_t*>(entries.data()), entries.size() * sizeof entries[0]},
-                  at / kPageSize * sizeof entries[0], path);
+    read_entries(fd.get(), at, entries, path);
     for (const MemoryRange& run : own_pages(entries, at)) {
       if (!runs.empty() && runs.back().end == run.begin) {
         runs.back().end = run.end;
@@ -141,43 +126,43 @@ std::vector<MemoryRange> read_own_pages(pid_t pid, MemoryRange range) {
   return runs;
 }
 
-std::vector<MemoryRange> scan_own_pages(pid_t pid, MemoryRange range) {
+std::vector<MemoryRange> take_own_written_pages(pid_t pid, MemoryRange range) {
+  const UniqueFd fd = open_file(fmt::format("/proc/{}/pagemap", pid), O_RDONLY);
+  std::vector<PageRegion> found(kRangesAtOnce);
+  std::vector<MemoryRange> runs;
   ScanArguments scan{};
-  scan.category_inverted = kIsFile;
-  scan.category_mask = kIsFile;
-  scan.category_anyof_mask = kIsPresent | kIsSwapped;
-  return scan_pages(pid, range, scan);
-}
-
-std::vector<MemoryRange> take_written_pages(pid_t pid, MemoryRange range) {
-  ScanArguments scan{};
+  scan.size = sizeof scan;
   scan.flags = kProtect | kOnlyAsync;
-  scan.category_mask = kIsWritten;
-  return scan_pages(pid, range, scan);
+  scan.end = range.end;
+  scan.vec = reinterpret_cast<std::uint64_t>(found.data());
+  scan.vec_len = found.size();
+  // Only what matches is protected. What is not there must not be: the kernel marks its place, and from then on
+  // the mark looks like a page that is swapped out.
+  scan.category_mask = kIsWritten | kIsFile;
+  scan.category_inverted = kIsFile;
+  scan.category_anyof_mask = kIsPresent | kIsSwapped;
+  while (range.begin < range.end) {
+    scan.start = range.begin;
+    const int count = ::ioctl(fd.get(), kPagemapScan, &scan);
+    if (count < 0) throw_errno(fmt::format("the pages of process {}", pid), errno);
+    for (int i = 0; i < count; ++i) runs.push_back({found[i].start, found[i].end});
+    if (scan.walk_end <= range.begin) throw Error(ErrorKind::kIo, "a scan of pages does not go on");
+    range.begin = scan.walk_end;
+  }
+  return runs;
 }
 
-std::vector<MemoryRange> common_ranges(std::span<const MemoryRange> a, std::span<const MemoryRange> b) {
-  std::vector<MemoryRange> common;
-  while (!a.empty() && !b.empty()) {
-    const MemoryRange both{std::max(a.front().begin, b.front().begin), std::min(a.front().end, b.front().end)};
-    if (both.begin < both.end) common.push_back(both);
-    std::span<const MemoryRange>& first_to_end = a.front().end < b.front().end ? a : b;
-    first_to_end = first_to_end.subspan(1);
+std::vector<MemoryRange> present_pages(pid_t pid, MemoryRange range) {
+  std::vector<std::uint64_t> entries(range.size() / kPageSize);
+  const fs::path path = fmt::format("/proc/{}/pagemap", pid);
+  const UniqueFd fd = open_file(path, O_RDONLY);
+  read_entries(fd.get(), range.begin, entries, path);
+  std::vector<MemoryRange> pages;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const std::uint64_t at = range.begin + i * kPageSize;
+    if ((entries[i] & kPresent) != 0) pages.push_back({at, at + kPageSize});
   }
-  return common;
-}
-
-std::vector<MemoryRange> ranges_without(std::span<const MemoryRange> a, std::span<const MemoryRange> b) {
-  std::vector<MemoryRange> rest;
-  for (MemoryRange range : a) {
-    while (!b.empty() && b.front().end <= range.begin) b = b.subspan(1);
-    for (std::size_t i = 0; i < b.size() && b[i].begin < range.end; ++i) {
-      if (b[i].begin > range.begin) rest.push_back({range.begin, b[i].begin});
-      range.begin = std::min(b[i].end, range.end);
-    }
-    if (range.size() > 0) rest.push_back(range);
-  }
-  return rest;
+  return pages;
 }
 
 std::vector<std::vector<MemoryRange>> batches_of(std::span<const MemoryRange> runs, std::uint64_t most) {

@@ -45,15 +45,13 @@ std::vector<MemoryRange> own_pages(std::span<const std::uint64_t> entries, std::
 /// Those of a range. Error{kIo}.
 std::vector<MemoryRange> read_own_pages(pid_t pid, MemoryRange range);
 
-/// The same, faster. Error{kIo} before Linux 6.7.
-std::vector<MemoryRange> scan_own_pages(pid_t pid, MemoryRange range);
-/// Of a range with asynchronous write protection (userfaultfd): pages that were written, or never touched, since the
-/// last call. The first one, which finds any, begins it. Error{kIo}, also where the kernel cannot.
-std::vector<MemoryRange> take_written_pages(pid_t pid, MemoryRange range);
+/// Of a range with asynchronous write protection (userfaultfd, Linux 6.7): those that were written since the last call.
+/// The first call, which finds all of them, begins it. Meanwhile read_own_pages() may name some that were given back.
+/// Error{kIo}, also where the kernel cannot.
+std::vector<MemoryRange> take_own_written_pages(pid_t pid, MemoryRange range);
 
-/// What is in both, and what is in the first alone. Runs are in order and do not overlap. Pure.
-std::vector<MemoryRange> common_ranges(std::span<const MemoryRange> a, std::span<const MemoryRange> b);
-std::vector<MemoryRange> ranges_without(std::span<const MemoryRange> a, std::span<const MemoryRange> b);
+/// Pages of a range, of any kind, that a reader would not have to wait for. Error{kIo}.
+std::vector<MemoryRange> present_pages(pid_t pid, MemoryRange range);
 
 /// Cuts runs into pieces of at most `most` bytes and groups pieces that follow one
 /// another up to that size and a bounded number. Pure.

@@ -125,4 +125,31 @@ TEST_CASE("runs of zeros change a tree as single zero chunks do, and read no pag
   CHECK((kind_thrown([&] { update_tree(fresh, base, {}, secret(), emit, {&too_far, 1}); }) == ErrorKind::kBug));
 }
 
+TEST_CASE("two trees are compared by the references of their chunks, and what they share is not read", "[image]") {
+  Forge forge;
+  const std::uint64_t size = 600 * kChunkSize;
+  std::map<std::uint64_t, ChunkRef> all;
+  for (const std::uint64_t chunk : {0, 1, 255, 256, 300, 511, 512, 599}) all[chunk] = forge.chunk(chunk);
+  const auto emit = [&](const SealedObject& page) { forge.keep(page); };
+  const TreeRoot base = update_tree(forge.reader, {size, {}}, all, secret(), emit);
+  const ChunkRef fresh = forge.chunk(9);
+  const TreeRoot changed = update_tree(forge.reader, base, {{1, {}}, {254, fresh}, {599, fresh}}, secret(), emit);
+  const auto differences = [&](const TreeRoot& before, const TreeRoot& after) {
+    std::map<std::uint64_t, std::pair<ChunkRef, ChunkRef>> found;
+    for_each_difference(forge.reader, before, after, [&](std::uint64_t chunk, const ChunkRef& a, const ChunkRef& b) {
+      found[chunk] = {a, b};
+    });
+    return found;
+  };
+  using Found = std::map<std::uint64_t, std::pair<ChunkRef, ChunkRef>>;
+  CHECK((differences(base, changed) == Found{{1, {all[1], {}}}, {254, {{}, fresh}}, {599, {all[599], fresh}}}));
+  CHECK(differences({size, {}}, base).size() == all.size());
+  CHECK(differences(base, {size, {}}).size() == all.size());
+  ChunkReader fresh_reader(forge.source, {});
+  const std::size_t before = forge.source->fetches();
+  for_each_difference(fresh_reader, base, changed, [](std::uint64_t, const ChunkRef&, const ChunkRef&) {});
+  CHECK(forge.source->fetches() == before + 6);  // not the page of chunks 256 to 511
+  CHECK(differences(changed, changed).empty());
+}
+
 }  // namespace isr

@@ -44,7 +44,7 @@ VmStamp stamp() {
 void suspend(Session& session, ByteView memory, ByteView device, bool fresh) {
   session.begin_memory(fresh)->write(0, memory);
   session.begin_run(fresh);
-  session.keep_memory(stamp(), device);
+  session.keep_memory({stamp(), to_bytes(device), {}});
   session.abandon_memory();
 }
 
@@ -110,13 +110,116 @@ TEST_CASE("a suspend that could not be written down leaves a running machine", "
   session.begin_run(true);
   fs::rename(place.state_file(), place.directory.path() / "kept");
   fs::create_directory(place.state_file());
-  CHECK_THROWS(session.keep_memory(stamp(), test::random_bytes(5000, 3)));
+  CHECK_THROWS(session.keep_memory({stamp(), test::random_bytes(5000, 3), {}}));
   fs::remove(place.state_file());
   session.save_state();  // as a sync does while the guest goes on
   const auto written =
       read_session_state(place.account.parcel_directory(place.parcel), place.account.device_key, place.parcel.id);
   CHECK(written->phase == SessionPhase::kRunning);
   CHECK_FALSE(written->stamp.has_value());
+}
+
+namespace {
+
+/// A guest that was suspended with these chunks of memory, and goes on.
+struct Resumed : Place {
+  Bytes memory = test::random_bytes(6 * kChunkSize, 2);
+  Session session{account, parcel};
+  MachineMoment moment{stamp(), test::random_bytes(5000, 3), {}};
+
+  Resumed() {
+    suspend(session, memory, moment.device_state, true);
+    Session::PublishOptions options;
+    options.memory = true;
+    session.publish(options, {});
+    session.begin_memory(false);
+    session.begin_run(false);
+    const auto change = test::random_bytes(kPageSize, 4);  // of QEMU's own
+    own(kChunkSize, change);
+  }
+  ~Resumed() { session.abandon_memory(); }
+
+  void own(std::uint64_t offset, ByteView bytes) {
+    moment.memory.own.push_back({offset, offset + bytes.size()});
+    std::copy(bytes.begin(), bytes.end(), memory.begin() + static_cast<std::ptrdiff_t>(offset));
+    session.live_memory()->copy(offset, bytes);
+  }
+  void sample(std::uint64_t offset) {
+    moment.memory.sample.push_back({offset, Bytes(memory.begin() + static_cast<std::ptrdiff_t>(offset),
+                                                  memory.begin() + static_cast<std::ptrdiff_t>(offset + kPageSize))});
+  }
+  void sync() {
+    Session::PublishOptions options;
+    options.checkpoint = [this](const std::function<void()>& freeze) {
+      freeze();
+      return moment;
+    };
+    session.publish(options, {});
+  }
+  /// By a sync or a suspend, which must not say that it was.
+  std::string refusal(bool suspends) {
+    try {
+      suspends ? session.keep_memory(moment) : sync();
+    } catch (const Error& error) {
+      CHECK(error.kind() == ErrorKind::kBug);
+      return error.what();
+    }
+    return "";
+  }
+  std::uint64_t newest() { return load_version(account, parcel).head.head.n; }
+};
+
+}  // namespace
+
+TEST_CASE("memory that is not what QEMU has is neither kept nor published, and the guest goes on", "[session]") {
+  Resumed guest;
+  const bool suspends = GENERATE(true, false);
+  CAPTURE(suspends);
+  const std::uint64_t version = guest.newest();
+  for (const std::uint64_t page : {0, 7, 32, 40, 100}) guest.sample(page * kPageSize);
+  std::string where;
+  SECTION("a page of its own") {
+    guest.moment.memory.sample[2].bytes[17] ^= 1;
+    where = "0x20000";
+  }
+  SECTION("a page that lies below") {
+    guest.moment.memory.sample[4].bytes[4095] ^= 1;
+    where = "0x64000";
+  }
+  SECTION("a page that was made zeros though nobody gave it back") {
+    guest.session.live_memory()->copy(5 * kChunkSize + kPageSize, Bytes(kPageSize));
+    where = "0xa0000";
+  }
+  SECTION("a chunk of which a page was copied that is not QEMU's own") {
+    guest.session.live_memory()->copy(3 * kChunkSize, test::random_bytes(kPageSize, 5));
+    where = "0x60000";
+  }
+  CHECK_THAT(guest.refusal(suspends), Catch::Contains(where));
+  CHECK(guest.session.state().phase == SessionPhase::kRunning);
+  CHECK(guest.newest() == version);
+  CHECK_THAT(guest.refusal(suspends), Catch::Contains(where));  // not the second time either
+}
+
+TEST_CASE("memory that the guest has changed, given back or left alone is kept and published", "[session]") {
+  Resumed guest;
+  const bool suspends = GENERATE(true, false);
+  CAPTURE(suspends);
+  guest.session.live_memory()->zero(4 * kChunkSize, kPageSize);
+  std::fill_n(guest.memory.begin() + 4 * kChunkSize, kPageSize, std::uint8_t{0});
+  for (const std::uint64_t page : {0, 7, 32, 40, 100, 128}) guest.sample(page * kPageSize);
+  CHECK(guest.refusal(suspends).empty());
+  if (suspends) {
+    CHECK((memory_of(guest.session, guest.memory.size()) == guest.memory));
+    return;
+  }
+  // After a failed sync, and a sync that was made, all is as before: nothing is taken for given back.
+  guest.moment.memory.sample[0].bytes[0] ^= 1;
+  CHECK_FALSE(guest.refusal(false).empty());
+  guest.moment.memory.sample[0].bytes[0] ^= 1;
+  guest.own(2 * kChunkSize, test::random_bytes(kPageSize, 9));
+  guest.sample(2 * kChunkSize);
+  CHECK(guest.refusal(true).empty());
+  CHECK((memory_of(guest.session, guest.memory.size()) == guest.memory));
 }
 
 namespace {

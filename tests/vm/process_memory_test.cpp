@@ -1,8 +1,11 @@
 #include "vm/process_memory.h"
 
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -121,23 +124,103 @@ TEST_CASE("what a child changed in a private mapping is found and read to the pa
   ::munmap(memory, below.size());
 }
 
-TEST_CASE("runs are compared to the byte", "[vm]") {
-  using Runs = std::vector<MemoryRange>;
-  const Runs a = {{0, 4}, {6, 8}, {10, 20}, {30, 31}};
-  const Runs b = {{2, 7}, {12, 13}, {15, 40}};
-  CHECK((common_ranges(a, b) == Runs{{2, 4}, {6, 7}, {12, 13}, {15, 20}, {30, 31}}));
-  CHECK((ranges_without(a, b) == Runs{{0, 2}, {7, 8}, {10, 12}, {13, 15}}));
-  CHECK((ranges_without(b, a) == Runs{{4, 6}, {20, 30}, {31, 40}}));
-  CHECK((common_ranges(a, a) == a));
-  CHECK(ranges_without(a, a).empty());
-  CHECK((ranges_without(a, {}) == a));
-  CHECK(common_ranges(a, {}).empty());
-}
-
 TEST_CASE("pages that are not tracked are not said to be unwritten", "[vm]") {
   auto* const memory = ::mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   REQUIRE(memory != MAP_FAILED);
   const MemoryRange range{address_of(memory), address_of(memory) + kPageSize};
-  CHECK((kind_thrown([&] { take_written_pages(::getpid(), range); }) == ErrorKind::kIo));
+  CHECK((kind_thrown([&] { take_own_written_pages(::getpid(), range); }) == ErrorKind::kIo));
   ::munmap(memory, kPageSize);
+}
+
+namespace {
+
+/// As guest_memory.c does; -1 where the kernel cannot.
+int track_writes(MemoryRange range) {
+  constexpr std::uint64_t kAsync = 1U << 15U;
+  constexpr std::uint64_t kUnpopulated = 1U << 13U;
+  const int fd = static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY));
+  uffdio_api api{};
+  api.api = UFFD_API;
+  api.features = kAsync | kUnpopulated;
+  uffdio_register area{};
+  area.range = {range.begin, range.size()};
+  area.mode = UFFDIO_REGISTER_MODE_WP;
+  if (fd >= 0 && ::ioctl(fd, UFFDIO_API, &api) == 0 && ::ioctl(fd, UFFDIO_REGISTER, &area) == 0) return fd;
+  ::close(fd);
+  return -1;
+}
+
+}  // namespace
+
+TEST_CASE("pages of a file that were never written are not a process's own while its writes are tracked", "[vm]") {
+  const TempDirectory directory;
+  constexpr std::size_t kPages = 2048;
+  replace_file(directory.path() / "file", Bytes(kPages * kPageSize, 7));
+  const UniqueFd file = open_file(directory.path() / "file", O_RDWR);
+  const bool of_a_file = GENERATE(true, false);
+  CAPTURE(of_a_file);
+  auto* const memory = static_cast<volatile std::uint8_t*>(::mmap(nullptr, kPages * kPageSize, PROT_READ | PROT_WRITE,
+                                                                  MAP_PRIVATE | (of_a_file ? 0 : MAP_ANONYMOUS),
+                                                                  of_a_file ? file.get() : -1, 0));
+  REQUIRE(memory != MAP_FAILED);
+  auto* const start = const_cast<std::uint8_t*>(memory);
+  ::madvise(start, kPages * kPageSize, MADV_RANDOM);
+  ::madvise(start, kPages * kPageSize, MADV_NOHUGEPAGE);
+  const MemoryRange range{address_of(start), address_of(start) + kPages * kPageSize};
+  const UniqueFd tracker(track_writes(range));
+  if (!tracker) {
+    WARN("this kernel does not track what is written");
+    return;
+  }
+  const auto write = [&](std::size_t page) { memory[page * kPageSize] = 1; };
+  std::uint8_t seen = 0;
+  const auto read = [&](std::size_t page) { seen = static_cast<std::uint8_t>(seen + memory[page * kPageSize]); };
+  const auto taken = [&] {
+    std::vector<std::size_t> pages;
+    for (const MemoryRange& run : take_own_written_pages(::getpid(), range)) {
+      for (std::uint64_t at = run.begin; at < run.end; at += kPageSize) pages.push_back((at - range.begin) / kPageSize);
+    }
+    return pages;
+  };
+  using Pages = std::vector<std::size_t>;
+  write(3);
+  write(1000);
+  if (of_a_file) read(50);  // of anonymous memory, this is a page of zeros of its own
+  CHECK((taken() == Pages{3, 1000}));
+  CHECK(taken().empty());
+  write(1000);
+  write(1001);
+  if (of_a_file) read(51);
+  CHECK((taken() == Pages{1000, 1001}));
+  ::madvise(start + 1000 * kPageSize, kPageSize, MADV_DONTNEED);  // given back
+  CHECK(taken().empty());
+  if (of_a_file) read(1000);
+  CHECK(taken().empty());
+  write(1000);
+  CHECK((taken() == Pages{1000}));
+  ::munmap(start, kPages * kPageSize);
+}
+
+TEST_CASE("pages that are there are told, whoever owns them", "[vm]") {
+  const TempDirectory directory;
+  replace_file(directory.path() / "file", Bytes(8 * kPageSize, 7));
+  const UniqueFd file = open_file(directory.path() / "file", O_RDWR);
+  auto* const memory = static_cast<volatile std::uint8_t*>(
+      ::mmap(nullptr, 8 * kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE, file.get(), 0));
+  REQUIRE(memory != MAP_FAILED);
+  auto* const start = const_cast<std::uint8_t*>(memory);
+  ::madvise(start, 8 * kPageSize, MADV_RANDOM);
+  const MemoryRange range{address_of(start), address_of(start) + 8 * kPageSize};
+  CHECK(present_pages(::getpid(), range).empty());
+  memory[2 * kPageSize] = 1;
+  memory[7 * kPageSize] = 1;
+  const auto page = [&](std::uint64_t n) {
+    return MemoryRange{range.begin + n * kPageSize, range.begin + (n + 1) * kPageSize};
+  };
+  CHECK((present_pages(::getpid(), range) == std::vector<MemoryRange>{page(2), page(7)}));
+  const std::uint8_t seen = memory[4 * kPageSize];
+  CHECK(seen == 7);
+  const auto present = present_pages(::getpid(), range);  // the kernel may map what lies around, too
+  CHECK(std::find(present.begin(), present.end(), page(4)) != present.end());
+  ::munmap(start, 8 * kPageSize);
 }

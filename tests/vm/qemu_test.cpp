@@ -203,10 +203,13 @@ TEST_CASE("a copy of memory that was begun while the machine ran is brought up t
     qemu = machine.resume(state);
   }
   GuestMemory& memory = qemu->memory();
-  if (memory.mapping() == MemoryMapping::kShared || !memory.begin_tracking()) {
+  const auto own_before = memory.changed();
+  const auto begun = memory.begin_tracking();
+  if (!begun) {
     WARN("this kernel does not track what is written");
     return;
   }
+  CHECK((*begun == own_before));
   Bytes copy = read_file(machine.files.memory, machine.settings.memory_bytes);
   Bytes exact = copy;
   const auto into = [](Bytes& bytes) {
@@ -214,15 +217,11 @@ TEST_CASE("a copy of memory that was begun while the machine ran is brought up t
       std::copy(part.begin(), part.end(), bytes.begin() + static_cast<std::ptrdiff_t>(offset));
     };
   };
-  memory.visit(memory.changed(), into(copy));
-  const auto written = [&] {
-    const auto runs = memory.take_written();  // first: what becomes QEMU's own after it is in the next
-    return common_ranges(runs, memory.changed());
-  };
-  CHECK(written().empty());
+  memory.visit(*begun, into(copy));
+  CHECK(memory.take_written().empty());
   qemu->cont();
   for (int round = 0; round < 3;) {
-    const auto runs = written();
+    const auto runs = memory.take_written();
     memory.visit(runs, into(copy));
     if (runs.empty()) {
       std::this_thread::yield();
@@ -231,16 +230,60 @@ TEST_CASE("a copy of memory that was begun while the machine ran is brought up t
     }
   }
   qemu->stop();
-  memory.visit(written(), into(copy));
+  memory.visit(memory.take_written(), into(copy));
+  memory.end_tracking();
   memory.visit_changed(into(exact));
   CHECK((copy == exact));
 
-  memory.end_tracking();
   CHECK((kind_thrown([&] { memory.take_written(); }) == ErrorKind::kIo));
   const auto own = memory.changed();
-  REQUIRE(memory.begin_tracking());
-  CHECK(written().empty());
-  CHECK((memory.changed() == own));
+  const auto again = memory.begin_tracking();
+  REQUIRE(again);
+  CHECK((*again == own));
+  CHECK(memory.take_written().empty());
+}
+
+TEST_CASE("a kernel that does not track writes lets nothing be copied ahead, and all be found", "[vm]") {
+  Machine machine;
+  machine.options.program = machine.directory.path() / "qemu";
+  replace_file(machine.options.program,
+               as_bytes(fmt::format("#!/bin/sh\nexec {}/../support/refuse.py userfaultfd qemu-system-x86_64 \"$@\"\n",
+                                    ISR_GOLDEN_DIR)),
+               0700);
+  const auto qemu = machine.start();
+  REQUIRE((qemu->memory().mapping() == MemoryMapping::kZeros));
+  machine.run_firmware(*qemu);
+  CHECK_FALSE(qemu->memory().begin_tracking());
+  CHECK_FALSE(qemu->memory().changed().empty());
+}
+
+TEST_CASE("a sample of memory is what the machine has there, in every mapping", "[vm]") {
+  Machine machine;
+  machine.options.private_memory = GENERATE(true, false);
+  const auto booted = machine.start();
+  machine.run_firmware(*booted);
+  const auto check = [&](Qemu& qemu) {
+    Bytes memory = machine.memory();
+    qemu.memory().visit_changed([&](std::uint64_t offset, ByteView bytes) {
+      std::copy(bytes.begin(), bytes.end(), memory.begin() + static_cast<std::ptrdiff_t>(offset));
+    });
+    const auto pages = qemu.memory().sample(64, 1);
+    CHECK_FALSE(pages.empty());
+    CHECK(pages.size() <= 64);
+    for (const SampledPage& page : pages) {
+      const auto at = memory.begin() + static_cast<std::ptrdiff_t>(page.offset);
+      CHECK(std::equal(page.bytes.begin(), page.bytes.end(), at));
+    }
+  };
+  const Bytes state = booted->save_device_state();
+  check(*booted);
+  CHECK(booted->memory().sample(3, 2).size() <= 3);
+  machine.keep_changed_memory(*booted);
+  booted->quit();
+  const auto resumed = machine.resume(state);
+  machine.run_firmware(*resumed);
+  resumed->save_device_state();
+  check(*resumed);
 }
 
 TEST_CASE("what fails while changed memory is copied leaves a machine that goes on", "[vm]") {
