@@ -90,13 +90,17 @@ void fill(const UniqueFd& fd, ByteView bytes, mode_t mode, const fs::path& path)
   if (uninterrupted([&] { return ::fsync(fd.get()); }) != 0) fail("cannot sync", path, errno);
 }
 
+std::string temporary_name() {
+  std::array<std::uint8_t, 8> random{};
+  random_bytes(random);
+  return std::string(kTempFilePrefix) + to_hex(random);
+}
+
 /// A complete and synced file under a temporary name, which goes with it.
 class TempFile {
  public:
   TempFile(const Place& place, ByteView bytes, mode_t mode) : place_(place) {
-    std::array<std::uint8_t, 8> random{};
-    random_bytes(random);
-    name_ = std::string(kTempFilePrefix) + to_hex(random);
+    name_ = temporary_name();
     fd_ = create_exclusively(place_, name_);
     if (!fd_) fail("cannot create a temporary file for", place_.path, errno);
     try {
@@ -341,6 +345,17 @@ void make_private_directory(const fs::path& path) {
     throw Error(ErrorKind::kDenied, fmt::format("others can write to directory {}", path.string()),
                 {fmt::format("chmod go-w {}", path.string())});
   }
+}
+
+UniqueFd open_unnamed_file(const fs::path& directory) {
+  UniqueFd fd(uninterrupted([&] { return ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); }));
+  if (fd) return fd;
+  // NFS and others make no file without a name; an old kernel takes the flag for a wish to write to a directory.
+  if (errno != EOPNOTSUPP && errno != EISDIR) fail("cannot make a temporary file in", directory, errno);
+  const fs::path path = directory / temporary_name();
+  fd = open_file(path, O_RDWR | O_CREAT | O_EXCL);
+  if (::unlink(path.c_str()) != 0) fail("cannot remove", path, errno);
+  return fd;
 }
 
 void remove_if_exists(const fs::path& path) {

@@ -56,6 +56,8 @@ class Directory {
   fs::path path_;
   UniqueFd fd_;
 };
+/// A file for reading and writing in the file system of `directory` that no name leads to; it goes with its descriptor.
+UniqueFd open_unnamed_file(const fs::path& directory);
 
 /// Replaces path atomically and durably: temp, fsync, rename, fsync directory.
 void replace_file(const fs::path& path, ByteView bytes, mode_t mode = 0600);

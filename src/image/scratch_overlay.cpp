@@ -36,10 +36,7 @@ using ChunkBlocks = std::array<Block, kBlocksPerChunk>;
 
 /// A file, and what each block of it holds.
 struct Layer {
-  Layer(const fs::path& directory, std::size_t chunk_count)
-      : fd(::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)), chunks(chunk_count) {
-    if (!fd) throw_errno(fmt::format("cannot make a scratch file in {}", directory.string()), errno);
-  }
+  Layer(const fs::path& directory, std::size_t chunk_count) : fd(open_unnamed_file(directory)), chunks(chunk_count) {}
   const Block* find(std::uint64_t offset) const {
     const auto& blocks = chunks.at(offset / kChunkSize);
     if (!blocks) return nullptr;

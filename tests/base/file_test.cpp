@@ -69,6 +69,21 @@ bool forbid(std::uint32_t call, std::uint32_t errno_value) {
 thread_local std::function<void()> before_sync;
 
 /// As FAT does.
+/// O_TMPFILE alone: as on NFS.
+bool forbid_unnamed_files(std::uint32_t errno_value) {
+  constexpr std::uint32_t kUnnamed = O_TMPFILE & ~O_DIRECTORY;
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_openat, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[2])),
+      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, kUnnamed, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | errno_value),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  sock_fprog filter{static_cast<unsigned short>(std::size(program)), program};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
 bool forbid_hard_links() { return forbid(__NR_linkat, EPERM); }
 /// As file systems do that cannot rename without replacing.
 bool forbid_exclusive_rename() { return forbid(__NR_renameat2, EINVAL); }
@@ -407,4 +422,32 @@ TEST_CASE("a temporary directory goes with all in it, and nothing outside", "[ba
   }
   CHECK_FALSE(fs::exists(gone));
   CHECK(fs::exists(outside.path() / "kept"));
+}
+
+TEST_CASE("a file that no name leads to is made also where the file system makes none", "[base]") {
+  const TempDirectory directory;
+  const std::uint32_t refusal = GENERATE(0, EOPNOTSUPP, EISDIR);
+  CAPTURE(refusal);
+  bool possible = true;
+  std::jthread([&] {  // what is forbidden is forbidden to the thread for good
+    if (refusal != 0 && !forbid_unnamed_files(refusal)) {
+      possible = false;
+      return;
+    }
+    const UniqueFd fd = open_unnamed_file(directory.path());
+    const UniqueFd other = open_unnamed_file(directory.path());
+    CHECK(names_in(directory.path()).empty());
+    write_all_at(fd.get(), as_bytes("bytes"), 100, "the file");
+    Bytes out(5);
+    read_exact_at(fd.get(), out, 100, "the file");
+    CHECK(as_text(out) == "bytes");
+    CHECK(file_size(other.get(), "the other") == 0);
+    struct stat status {};
+    REQUIRE(::fstat(fd.get(), &status) == 0);
+    CHECK(status.st_nlink == 0);
+    CHECK((status.st_mode & 07777U) == 0600U);
+  })
+      .join();
+  if (!possible) WARN("seccomp is not to be had here: not tested");
+  CHECK(test::kind_thrown([&] { open_unnamed_file(directory.path() / "absent"); }) == ErrorKind::kIo);
 }
