@@ -56,6 +56,7 @@ class Directory {
   fs::path path_;
   UniqueFd fd_;
 };
+
 /// A file for reading and writing in the file system of `directory` that no name leads to; it goes with its descriptor.
 UniqueFd open_unnamed_file(const fs::path& directory);
 

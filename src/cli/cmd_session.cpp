@@ -169,6 +169,8 @@ void print_status(CommandContext& context, const std::string& name, const json& 
     out.line(fmt::format("WAITING  for the repository, which cannot be reached: {}",
                          printable(sources.value("waiting_for", ""))));
   }
+  if (const std::string why = status.value("memory_waits_for", ""); !why.empty())
+    out.line("WAITING  to write the guest's memory: " + printable(why));
   if (status.value("lock_lost", false)) out.line("LOCK     taken over by another host; a suspend here becomes a fork");
   if (const std::string event = status.value("last_event", ""); !event.empty()) out.line("LAST     " + event);
 }

@@ -19,6 +19,34 @@ constexpr auto kFirstRetry = std::chrono::milliseconds(100);
 constexpr auto kLongestRetry = std::chrono::milliseconds(2000);
 constexpr unsigned kRequestBytes = 1U << 20U;  // of one read or write; the most that libfuse 3.14 can receive
 
+/// A change that cannot be made now. Many wait for one thing, which is told once.
+class Wait {
+ public:
+  explicit Wait(const MountedFile& file) : file_(file) {}
+  ~Wait() {
+    if (!begun_) return;
+    auto hindrance = file_.endurance->hindrance.lock();
+    if (--hindrance->waiting > 0) return;
+    hindrance->why.clear();
+    log::info("{}: nothing waits to be written any more", file_.name);
+  }
+  Wait(const Wait&) = delete;
+  Wait& operator=(const Wait&) = delete;
+
+  void begin(const char* why) {
+    if (begun_) return;
+    begun_ = true;
+    auto hindrance = file_.endurance->hindrance.lock();
+    if (hindrance->waiting++ > 0) return;
+    hindrance->why = why;
+    log::error("{} cannot be written, and the guest waits until it can: {}", file_.name, why);
+  }
+
+ private:
+  const MountedFile& file_;
+  bool begun_ = false;
+};
+
 }  // namespace
 
 FileServer::FileServer(std::vector<MountedFile> files, std::function<std::string()> stats_json,
@@ -109,21 +137,15 @@ void FileServer::stop() {
   phase_changed_.notify_all();
 }
 
-std::size_t FileServer::read_image(const MountedFile& file, std::uint64_t offset, MutableBytes out,
-                                   const std::function<bool()>& given_up) {
-  if (!file.retry_reads) return file.image->read(offset, out);
-  bool logged = false;
+void FileServer::endure(const Endurance& endurance, const std::function<bool()>& given_up,
+                        const std::function<void()>& body, const std::function<void(const Error&)>& on_failure) {
   for (auto delay = kFirstRetry;; delay = std::min(delay * 2, kLongestRetry)) {
     try {
-      const std::size_t count = file.image->read(offset, out);
-      if (logged) log::info("{}: the read at {} works again", file.name, offset);
-      return count;
-    } catch (const Error& error) {
-      if (given_up()) throw;
+      return body();
+    } catch (const std::exception& error) {  // want of memory, too
+      if (endurance.given_up || given_up()) throw;
+      on_failure(as_error(error));
       auto phase = phase_.lock();
-      if (*phase == Phase::kStopping) throw;
-      if (!logged) log::warn("{}: reading at {} failed and is retried: {}", file.name, offset, error.what());
-      logged = true;
       if (phase.wait_for(phase_changed_, delay, [&] { return *phase == Phase::kStopping; })) throw;
     }
   }
@@ -134,6 +156,24 @@ bool FileServer::begin_open(int flags) {
   if ((flags & O_ACCMODE) != O_RDONLY && !opening->admits_writers) return false;
   ++opening->open;
   return true;
+}
+
+void FileServer::read(const MountedFile& file, std::uint64_t offset, const std::function<bool()>& given_up,
+                      const std::function<void()>& body) {
+  if (!file.endurance) return body();
+  bool told = false;
+  endure(*file.endurance, given_up, body, [&](const Error& error) {
+    if (!told) log::warn("{}: reading at {} failed and is retried: {}", file.name, offset, error.what());
+    told = true;
+  });
+  if (told) log::info("{}: the read at {} works again", file.name, offset);
+}
+
+void FileServer::change(const MountedFile& file, const std::function<bool()>& given_up,
+                        const std::function<void()>& body) {
+  if (!file.endurance) return body();
+  Wait wait(file);
+  endure(*file.endurance, given_up, body, [&](const Error& error) { wait.begin(error.what()); });
 }
 
 std::uint64_t FileServer::open_stats() {

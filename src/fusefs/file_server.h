@@ -39,7 +39,7 @@ class FileServer {
   void admit_writers() { opening_.lock()->admits_writers = true; }
   /// The inode number of a file; 0 when there is none.
   std::uint64_t find(const std::string& name) const;
-  /// Ends the waiting of reads that are being retried; they answer EIO.
+  /// Ends the waiting of what is being tried again; it answers EIO.
   void stop();
   /// The kernel's INIT was seen, or false after the time-out.
   bool wait_initialised(std::chrono::milliseconds timeout);
@@ -56,9 +56,12 @@ class FileServer {
   std::string label(std::uint64_t inode) const;  ///< for logs
   void negotiate(fuse_conn_info& connection);
 
-  /// `given_up` says that whoever asked no longer waits.
-  std::size_t read_image(const MountedFile& file, std::uint64_t offset, MutableBytes out,
-                         const std::function<bool()>& given_up);
+  /// Does what was asked of a file: once, or until it works. `given_up` says that whoever asked no longer waits.
+  void read(const MountedFile& file, std::uint64_t offset, const std::function<bool()>& given_up,
+            const std::function<void()>& body);
+  void change(const MountedFile& file, const std::function<bool()>& given_up, const std::function<void()>& body);
+  void endure(const Endurance& endurance, const std::function<bool()>& given_up, const std::function<void()>& body,
+              const std::function<void(const Error&)>& on_failure);
   /// Of an image file, with the flags of open(2). False, and nothing counted: after refuse_writers().
   bool begin_open(int flags);
   void end_open() { --opening_.lock()->open; }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -8,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/sync.h"
 #include "image/image.h"
 
 namespace isr {
@@ -15,12 +17,24 @@ namespace isr {
 /// Beside the images in every mount; read-only, what stats_json answered when it was opened.
 inline constexpr std::string_view kStatsName = "stats.json";
 
+/// Of a file whose requests never fail: guest memory. An error for a read would kill QEMU, and one for what the kernel
+/// writes back of a shared mapping would bring old bytes back. What fails is tried again until it works, and
+/// whoever asked waits.
+struct Endurance {
+  /// Set by whoever mounted it: nobody needs the file any more. What waits ends with an error, within seconds.
+  std::atomic<bool> given_up{false};
+  struct Hindrance {
+    std::string why;  ///< a change waits now; empty while none does
+    unsigned waiting = 0;
+  };
+  Sync<Hindrance> hindrance;
+};
+
 /// A file in the mount: NAME.raw, with a fixed inode number (2 + position).
 struct MountedFile {
   std::string name;  ///< with ".raw"
   std::shared_ptr<Image> image;
-  /// Guest memory: an error would kill the guest, so a failing read is retried for ever.
-  bool retry_reads = false;
+  std::shared_ptr<Endurance> endurance{};  ///< null: a failure is answered
 };
 
 struct MountOptions {

@@ -13,7 +13,7 @@
 //   write at or beyond the end             ENOSPC, as a block device; across the end: short
 //   SEEK_DATA, SEEK_HOLE beyond the end    ENXIO  (all is data up to the end)
 //   an unknown inode                       ENOENT
-//   a failure of the image                 to_errno(kind): damaged data is EIO
+//   a failure of the image                 to_errno(kind): damaged data is EIO; guest memory waits (Endurance)
 //
 // Locks (flock, POSIX, OFD) have no handler, so the kernel keeps them itself.
 
@@ -60,7 +60,7 @@ void answer(fuse_req_t req, std::string_view what, const std::string& name, Body
   if (result != 0) fuse_reply_err(req, result);
 }
 
-/// True when the asking thread has been killed. A read of guest memory must
+/// True when the asking thread has been killed. A request for guest memory must
 /// outlive every other signal (the fault would become a SIGBUS), but the kernel
 /// keeps a killed process until we answer.
 bool was_killed(fuse_req_t req) {
@@ -186,10 +186,15 @@ struct Operations {
     const auto* file = server.image_file(inode);
     if (file == nullptr) return read_stats(req, size, offset, info);
     answer(req, "read", file->name, [&] {
-      const MutableBytes out = read_buffer(size);
-      const std::size_t count =
-          server.read_image(*file, static_cast<std::uint64_t>(offset), out, [req] { return was_killed(req); });
-      fuse_reply_buf(req, reinterpret_cast<const char*>(out.data()), count);
+      const auto from = static_cast<std::uint64_t>(offset);
+      MutableBytes out;
+      server.read(
+          *file, from, [req] { return was_killed(req); },
+          [&] {
+            out = read_buffer(size);
+            out = out.first(file->image->read(from, out));
+          });
+      fuse_reply_buf(req, reinterpret_cast<const char*>(out.data()), out.size());
       return 0;
     });
   }
@@ -213,7 +218,9 @@ struct Operations {
       const std::uint64_t image_size = file->image->size();
       if (from >= image_size && size > 0) return ENOSPC;
       const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(size, image_size - from));
-      file->image->write(from, ByteView(reinterpret_cast<const std::uint8_t*>(data), count));
+      const ByteView bytes(reinterpret_cast<const std::uint8_t*>(data), count);
+      server.change(
+          *file, [req] { return was_killed(req); }, [&] { file->image->write(from, bytes); });
       fuse_reply_write(req, count);
       return 0;
     });
@@ -247,7 +254,8 @@ struct Operations {
         case FALLOC_FL_PUNCH_HOLE:
         case FALLOC_FL_ZERO_RANGE:
           if (!keeps_size && !inside) return EOPNOTSUPP;
-          file->image->discard(from, count);
+          server.change(
+              *file, [req] { return was_killed(req); }, [&] { file->image->discard(from, count); });
           break;
         case 0:  // space is not reserved, as on any sparse or deduplicated store
           if (!inside) return EOPNOTSUPP;

@@ -65,7 +65,11 @@ class Daemon {
     if (command == "status") return status();
     if (command == "console") return follow_console(*console(), request, reply, stop);
     if (command == "type") return type_text(request);
-    const std::lock_guard lock(operation_);
+    // What waits for memory to be written would hold the operation for as long as there is no room.
+    while (!operation_.try_lock_for(500ms)) {
+      if (command == "poweroff" && !machine_.memory_hindrance().empty()) machine_.give_up_memory();
+    }
+    const std::lock_guard lock(operation_, std::adopt_lock);
     if (ended_) throw Error(ErrorKind::kDaemon, "the session has just ended");
     busy_with(command);
     struct Done {
@@ -254,6 +258,7 @@ class Daemon {
     }
     json answer = *last_status_lock();
     answer["busy"] = *busy_.lock();
+    answer["memory_waits_for"] = machine_.memory_hindrance();
     return answer;
   }
 

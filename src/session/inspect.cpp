@@ -45,7 +45,7 @@ void serve_mount(const Handover& handover) {
   std::vector<std::shared_ptr<Image>> images;
   for (const VersionImage& image : loaded.version.images) {
     images.push_back(reader.open(image));
-    files.push_back({image.name + ".raw", images.back(), false});
+    files.push_back({image.name + ".raw", images.back()});
   }
   MountOptions options;
   options.immutable = true;

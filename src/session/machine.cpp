@@ -118,6 +118,8 @@ bool Machine::start(const BootOptions& options) {
     vm_ = resume ? Qemu::resume_paused(state.vm, files, accelerator_, qemu_options(), session_.device_state())
                  : Qemu::start_paused(state.vm, files, accelerator_, qemu_options());
     *console_.lock() = vm_->console();
+    // What the guest writes the kernel brings to our scratch file at any time.
+    if (vm_->memory().mapping() == MemoryMapping::kShared) session_.require_room(state.vm.memory_bytes);
     if (resume) session_.wait_for_boot_pack(options.progress, options.stop);
     if (options.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest ran");
     // From the first instruction on, the suspended memory no longer fits the disks.
@@ -168,9 +170,12 @@ void Machine::go_on() noexcept {
   }
 }
 
-/// SIGKILL takes effect once what QEMU reads from our mount is answered, and that may wait for the network.
+/// SIGKILL takes effect once what QEMU asks of our mount is answered, and that may wait for the network, or for room.
 void Machine::kill_vm() {
-  vm_->kill([this] { session_.interrupt_reads(); });
+  vm_->kill([this] {
+    session_.interrupt_reads();
+    give_up_memory();
+  });
 }
 
 void Machine::release_vm() {

@@ -67,6 +67,11 @@ class Machine {
   /// Lets a guest go on that is held because a disk failed, or that stands still because it
   /// could not be let go on after a suspend or checkpoint. False when none is.
   bool go_on_if_held();
+  /// Why the guest's memory cannot be written now, so that the guest waits; empty when it can. From any thread.
+  std::string memory_hindrance() const { return (*endurance_.lock())->hindrance.lock()->why; }
+  /// Before power_off(), from any thread: whatever waits for memory to be written fails. Memory must not be
+  /// kept any more, and is not.
+  void give_up_memory() { (*endurance_.lock())->given_up = true; }
   /// After the guest or QEMU ended by itself: puts the session in order, once. Says how it ended.
   std::optional<std::string> reap();
   bool running() const { return vm_ != nullptr && !vm_->exit(); }
@@ -85,6 +90,7 @@ class Machine {
   void cont();
   void go_on() noexcept;
   void begin_awakening();
+  void write_back_memory();
   void copy_memory_ahead();
   void copy(std::span<const MemoryRange> runs);
   void end_copy() noexcept;
@@ -99,8 +105,9 @@ class Machine {
   fs::path run_directory_;
   std::function<std::string()> stats_json_;
   std::unique_ptr<Mount> mount_;
-  std::shared_ptr<Image> memory_;            ///< mounted as memory.raw
-  std::shared_ptr<LiveMemory> live_;         ///< what that writes to
+  std::shared_ptr<Image> memory_;                                              ///< mounted as memory.raw
+  std::shared_ptr<LiveMemory> live_;                                           ///< what that writes to
+  Sync<std::shared_ptr<Endurance>> endurance_{std::make_shared<Endurance>()};  ///< of memory.raw
   bool tracking_ = false;                    ///< the guest's writes, while memory is copied
   Sync<std::vector<MemoryRange>> left_out_;  ///< of that copy: what was given back meanwhile
   std::optional<std::chrono::steady_clock::time_point> read_around_at_;
@@ -114,7 +121,8 @@ class Machine {
 };
 
 /// The files of a mount, and what of them a VM called `name` gets.
-std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>& disks, std::shared_ptr<Image> memory);
+std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>& disks, std::shared_ptr<Image> memory,
+                                       std::shared_ptr<Endurance> endurance);
 VmFiles vm_files(const std::string& name, const std::vector<std::shared_ptr<Image>>& disks, const fs::path& mount);
 /// As the settings say; makes the directory.
 QemuOptions qemu_options_in(const fs::path& run_directory, const Paths& paths);

@@ -37,10 +37,15 @@ std::uint64_t size_of(std::span<const MemoryRange> runs) {
 
 }  // namespace
 
+void Machine::write_back_memory() {
+  write_back(mount_directory_ / kMemoryFileName);
+  if ((*endurance_.lock())->given_up) throw Error(ErrorKind::kVm, "the guest is being switched off");
+}
+
 void Machine::copy_changed_memory() {
   GuestMemory& guest = vm_->memory();
   if (guest.mapping() == MemoryMapping::kShared) {
-    write_back(mount_directory_ / kMemoryFileName);
+    write_back_memory();
     return;
   }
   live_->end_copy();  // nothing is given back now, and QEMU has dropped what was
@@ -61,7 +66,7 @@ void Machine::copy_memory_ahead() {
   if (guest.mapping() == MemoryMapping::kShared) {
     for (std::size_t round = 0; round < kMostRounds; ++round) {
       const auto began = std::chrono::steady_clock::now();
-      write_back(mount_directory_ / kMemoryFileName);
+      write_back_memory();
       if (std::chrono::steady_clock::now() - began < kShortPause) return;
     }
     return;

@@ -36,16 +36,18 @@ constexpr std::chrono::milliseconds kPoll{20};
 
 }  // namespace
 
-std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>& disks,
-                                       std::shared_ptr<Image> memory) {
+std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>& disks, std::shared_ptr<Image> memory,
+                                       std::shared_ptr<Endurance> endurance) {
   std::vector<MountedFile> files;
-  for (const auto& disk : disks) files.push_back({disk->name() + ".raw", disk, false});
-  if (memory) files.push_back({kMemoryFileName, std::move(memory), true});
+  for (const auto& disk : disks) files.push_back({disk->name() + ".raw", disk});
+  if (memory) files.push_back({kMemoryFileName, std::move(memory), std::move(endurance)});
   return files;
 }
 
 void Machine::mount(const std::shared_ptr<Image>& memory) {
-  std::vector<MountedFile> files = mounted_files(session_.disks(), memory);
+  const auto endurance = std::make_shared<Endurance>();
+  *endurance_.lock() = endurance;
+  std::vector<MountedFile> files = mounted_files(session_.disks(), memory, endurance);
   runtime_directory(paths_);
   // A dead mount of a daemon that was killed stands in the way of making the directory, too.
   if (is_dead_mount(mount_directory_)) isr::unmount(mount_directory_);

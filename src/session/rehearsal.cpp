@@ -75,8 +75,8 @@ void Rehearsal::run(const std::stop_token& stop) {
   MountOptions mount_options;
   mount_options.source_name = "isr:" + name_;
   const auto mount = make_mount(
-      mount_directory_, mounted_files(images_->disks, images_->memory), [] { return std::string("{}\n"); },
-      mount_options);
+      mount_directory_, mounted_files(images_->disks, images_->memory, std::make_shared<Endurance>()),
+      [] { return std::string("{}\n"); }, mount_options);
   mount->start();
   QemuOptions qemu = qemu_options_in(run_directory_, paths_);
   qemu.patience = {options_.deadline, stop};

@@ -153,6 +153,15 @@ std::shared_ptr<Image> Session::begin_memory(bool fresh) {
   return memory_image_;
 }
 
+void Session::require_room(std::uint64_t bytes) const {
+  const fs::space_info space = fs::space(directory_);
+  if (space.available >= bytes) return;
+  throw Error(ErrorKind::kIo,
+              fmt::format("{} has {} MiB free, and the memory of {} may need {} MiB there", directory_.string(),
+                          space.available >> 20U, parcel_.name, bytes >> 20U),
+              {"where the host's swap is encrypted, or there is none:  isr config set vm.memory private"});
+}
+
 void Session::begin_run(bool fresh) {
   if (fresh) void_memory();
   state_.phase = SessionPhase::kRunning;

@@ -97,6 +97,8 @@ class Session {
   std::shared_ptr<Image> begin_memory(bool fresh);
   /// What that image writes to; nullptr before, and after abandon_memory().
   std::shared_ptr<LiveMemory> live_memory() const { return live_; }
+  /// Error{kIo} when this host has not so much room for what a guest will write.
+  void require_room(std::uint64_t bytes) const;
   /// The guest is about to run on it: what was suspended is void now unless it is what
   /// goes on, and the phase becomes running; durable.
   void begin_run(bool fresh);

@@ -1,4 +1,4 @@
-// Serves disk.raw (writable), version.raw (read-only) and ram.raw (writable, its reads are retried), all over
+// Serves disk.raw (writable), version.raw (read-only) and ram.raw (writable, what fails of it is tried again), all over
 // zeros, for one test:
 //
 //   fusefs_mount_server PARENT-PID DIRECTORY SIZE rw|ro SOURCE-NAME UID
@@ -50,6 +50,8 @@ struct ServedFile {
         return overlay->flushes;
       case Counter::kFailingReads:
         return overlay->failing_reads;
+      case Counter::kFailingAllocations:
+        return overlay->failing_allocations;
       default:
         return overlay->failing_writes;
     }
@@ -65,7 +67,7 @@ class Server {
                ServedFile("ram", size, std::make_shared<MemoryOverlay>())},
         mount_(make_mount(
             point,
-            {{"disk.raw", files_[0].image}, {"version.raw", files_[1].image}, {"ram.raw", files_[2].image, true}},
+            {{"disk.raw", files_[0].image}, {"version.raw", files_[1].image}, {"ram.raw", files_[2].image, endurance_}},
             [this] { return fmt::format("{{\"asked\":{}}}\n", ++asked_); }, options)) {
     mount_->start();
   }
@@ -107,6 +109,11 @@ class Server {
         std::jthread waiting([this](const std::stop_token& stop) { mount_->wait(stop); });
         break;  // the thread is asked to stop, and waited for
       }
+      case Ask::kHindrances:
+        return endurance_->hindrance.lock()->waiting;
+      case Ask::kGiveUp:
+        endurance_->given_up = true;
+        break;
       case Ask::kEnd:
         mount_.reset();
         break;
@@ -116,6 +123,7 @@ class Server {
 
  private:
   std::array<ServedFile, 3> files_;
+  std::shared_ptr<Endurance> endurance_ = std::make_shared<Endurance>();
   std::atomic<int> asked_{0};
   std::unique_ptr<Mount> mount_;
 };

@@ -365,6 +365,50 @@ TEST_CASE("a failing image answers an error, for guest memory never", "[fusefs]"
     CHECK(value == 0);
     CHECK(mounted.get(File::kRam, Counter::kFailingReads) == 0);
   }
+  SECTION("memory waits for memory") {
+    const auto fd = mounted.open("ram.raw", O_RDWR | O_DIRECT);
+    mounted.set(File::kRam, Counter::kFailingAllocations, 2);
+    CHECK(::pread(fd.get(), out.data(), out.size(), 0) == 4096);
+    CHECK(mounted.get(File::kRam, Counter::kFailingAllocations) == 0);
+  }
+  SECTION("what a shared mapping wrote reaches memory though writing it back failed") {
+    const auto fd = mounted.open("ram.raw", O_RDWR);
+    Mapping mapping(fd.get(), kSize);
+    const Bytes bytes = test::random_bytes(1U << 20U, 1);
+    std::ranges::copy(bytes, mapping.bytes().begin());
+    mounted.set(File::kRam, Counter::kFailingWrites, 3);
+    CHECK(::fsync(fd.get()) == 0);
+    CHECK(mounted.get(File::kRam, Counter::kFailingWrites) == 0);
+    CHECK((mounted.content(File::kRam, 0, 65536) == Bytes(bytes.begin(), bytes.begin() + 65536)));
+    CHECK(mounted.hindrances() == 0);
+  }
+  SECTION("a hole in memory is punched, late rather than never") {
+    const auto fd = mounted.open("ram.raw", O_RDWR);
+    mounted.store(File::kRam, 0, test::random_bytes(8192, 1));
+    mounted.set(File::kRam, Counter::kFailingWrites, 2);
+    CHECK(::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 8192) == 0);
+    CHECK((mounted.content(File::kRam, 0, 8192) == Bytes(8192)));
+  }
+}
+
+TEST_CASE("memory that nobody needs any more holds up nobody", "[fusefs]") {
+  if (!can_mount()) return;
+  const MountedImage mounted;
+  mounted.set(File::kRam, Counter::kFailingWrites, 1U << 30U);
+  const auto fd = mounted.open("ram.raw", O_RDWR);
+  int result = 0;
+  std::jthread writer([&] {
+    Mapping mapping(fd.get(), kSize);
+    mapping.bytes()[5] = 1;
+    result = errno_of(::fsync(fd.get()));
+  });
+  while (mounted.hindrances() == 0) std::this_thread::yield();
+  std::uint8_t byte = 0;
+  CHECK(::pread(fd.get(), &byte, 1, 2 << 20) == 1);  // others go on
+  mounted.give_up();
+  writer.join();
+  CHECK(result == EIO);
+  CHECK(mounted.hindrances() == 0);
 }
 
 TEST_CASE("stats.json is one snapshot for as long as it is open", "[fusefs]") {

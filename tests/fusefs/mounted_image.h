@@ -31,7 +31,7 @@ struct MountedOptions {
   uid_t user = ::geteuid();  ///< who serves
 };
 
-/// disk.raw (writable), version.raw (read-only) and ram.raw (writable, reads are retried), mounted by a process
+/// disk.raw (writable), version.raw (read-only) and ram.raw (writable, what fails is tried again), mounted by a process
 /// of its own: mount_server.cpp. What it does not answer within a minute, or answers with a failure, throws.
 ///
 /// Threads: one at a time, but files of the mount may be used by others meanwhile.
@@ -53,6 +53,10 @@ class MountedImage {
   /// What the image holds, whatever the kernel does.
   Bytes content(File file, std::uint64_t offset, std::size_t length) const;
   void store(File file, std::uint64_t offset, ByteView data) const;
+
+  /// Changes of ram.raw that wait.
+  std::int64_t hindrances() const { return ask({.ask = Ask::kHindrances}); }
+  void give_up() const { ask({.ask = Ask::kGiveUp}); }
 
   // As in Mount.
   bool ended() const { return ask({.ask = Ask::kEnded}) == 1; }

@@ -10,7 +10,7 @@ namespace isr::test {
 enum class File : std::uint8_t { kDisk, kVersion, kRam };
 
 /// Of a file's overlay (support/memory_overlay.h). kFailing... are counted down by the calls that fail.
-enum class Counter : std::uint8_t { kReads, kFlushes, kFailingReads, kFailingWrites };
+enum class Counter : std::uint8_t { kReads, kFlushes, kFailingReads, kFailingWrites, kFailingAllocations };
 
 enum class Ask : std::uint8_t {
   kReady,        ///< answered once the kernel has the mount
@@ -25,6 +25,8 @@ enum class Ask : std::uint8_t {
   kEnded,        ///< Mount::ended()
   kWait,         ///< Mount::wait() without a stop
   kStopWaiting,  ///< Mount::wait() that is asked to stop
+  kHindrances,   ///< how many changes of memory wait
+  kGiveUp,       ///< nobody needs memory any more
   kEnd,          ///< unmounts, answers and exits
 };
 

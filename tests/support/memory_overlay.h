@@ -35,6 +35,10 @@ class MemoryOverlay : public Overlay {
 
   std::vector<Extent> read(std::uint64_t offset, MutableBytes out) override {
     ++reads;
+    if (failing_allocations > 0) {
+      --failing_allocations;
+      throw std::bad_alloc();
+    }
     fail_if(failing_reads, "read");
     auto blocks = blocks_.lock();
     std::vector<Extent> gaps;
@@ -67,6 +71,7 @@ class MemoryOverlay : public Overlay {
   /// So many calls fail with kOffline.
   std::atomic<int> failing_reads{0};
   std::atomic<int> failing_writes{0};
+  std::atomic<int> failing_allocations{0};  ///< of reads: std::bad_alloc instead
   std::atomic<int> reads{0};
   std::atomic<int> flushes{0};
 
