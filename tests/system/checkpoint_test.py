@@ -4,12 +4,12 @@ import writing
 from support import expect, expect_equal
 
 
-def set_up(world, mapping="auto"):
+def set_up(world, mapping="auto", memory="256M"):
     server = world.serve()
     a = world.host("a")
     a.variables["ISR_VM_MEMORY"] = mapping
     a.init_repository(server.url)
-    a.run("import", "work", support.guest_image(), "--memory", "256M")
+    a.run("import", "work", support.guest_image(), "--memory", memory)
     a.run("start", "work")
     console = a.console("work")
     console.wait(r"TICK \d+", count=3)
@@ -177,6 +177,28 @@ def test_every_version_is_that_machine_when_its_memory_is_shared(world):
     versions_of_a_resumed_machine(world, "shared")
 
 
+def test_a_guest_that_gives_memory_back_while_it_is_synced_keeps_the_rest(world):
+    server, a, console = set_up(world, "private", memory="384M")
+    checksum = console.find("MEM filled (.*)")[0]
+    a.run("suspend", "work")
+    a.run("resume", "work")
+    console = a.console("work")
+    console.wait(r"TICK \d+", count=2)
+    for number in range(1, 7):
+        console.type("borrow 64")
+        before = console.ticks()[-1]
+        sync(a)
+        after = console.ticks()[-1]
+        console.wait("BORROWED 64", count=number)
+    wait_for_more(console, f"MEM ok {checksum}")
+    a.run("--yes", "poweroff", "work")
+    a.run("--yes", "discard", "work")
+    a.run("resume", "work")
+    expect_resumes(a, before, after, checksum)
+    a.run("suspend", "work")
+    a.run("check", "work", "--deep")
+
+
 def test_after_a_crash_the_disks_are_newer_than_the_checkpoint_and_a_choice(world):
     _, a, on_a = set_up(world, "shared")
     checksum = on_a.find("MEM filled (.*)")[0]
@@ -203,4 +225,5 @@ if __name__ == "__main__":
                  test_every_version_of_a_resumed_machine_is_that_machine,
                  test_every_version_is_that_machine_where_the_kernel_does_not_track_writes,
                  test_every_version_is_that_machine_when_its_memory_is_shared,
+                 test_a_guest_that_gives_memory_back_while_it_is_synced_keeps_the_rest,
                  test_after_a_crash_the_disks_are_newer_than_the_checkpoint_and_a_choice)
