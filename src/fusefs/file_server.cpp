@@ -162,10 +162,11 @@ void FileServer::read(const MountedFile& file, std::uint64_t offset, const std::
                       const std::function<void()>& body) {
   if (!file.endurance) return body();
   bool told = false;
-  endure(*file.endurance, given_up, body, [&](const Error& error) {
+  const auto tell = [&](const Error& error) {
     if (!told) log::warn("{}: reading at {} failed and is retried: {}", file.name, offset, error.what());
     told = true;
-  });
+  };
+  endure(*file.endurance, given_up, body, std::cref(tell));
   if (told) log::info("{}: the read at {} works again", file.name, offset);
 }
 
@@ -173,7 +174,7 @@ void FileServer::change(const MountedFile& file, const std::function<bool()>& gi
                         const std::function<void()>& body) {
   if (!file.endurance) return body();
   Wait wait(file);
-  endure(*file.endurance, given_up, body, [&](const Error& error) { wait.begin(error.what()); });
+  endure(*file.endurance, given_up, body, [&wait](const Error& error) { wait.begin(error.what()); });
 }
 
 std::uint64_t FileServer::open_stats() {

@@ -57,6 +57,7 @@ class FileServer {
   void negotiate(fuse_conn_info& connection);
 
   /// Does what was asked of a file: once, or until it works. `given_up` says that whoever asked no longer waits.
+  /// Pass functions that need no memory of their own (std::cref): nobody would try again to get that.
   void read(const MountedFile& file, std::uint64_t offset, const std::function<bool()>& given_up,
             const std::function<void()>& body);
   void change(const MountedFile& file, const std::function<bool()>& given_up, const std::function<void()>& body);

@@ -62,8 +62,8 @@ void answer(fuse_req_t req, std::string_view what, const std::string& name, Body
 
 /// True when the asking thread has been killed. A request for guest memory must
 /// outlive every other signal (the fault would become a SIGBUS), but the kernel
-/// keeps a killed process until we answer.
-bool was_killed(fuse_req_t req) {
+/// keeps a killed process until we answer. Whoever cannot be looked at now, for want of a descriptor, goes on waiting.
+bool was_killed(fuse_req_t req) noexcept try {
   if (fuse_req_interrupted(req) == 0) return false;
   const pid_t thread = fuse_req_ctx(req)->pid;
   const auto fd = open_if_exists(fmt::format("/proc/{}/status", thread), O_RDONLY);
@@ -79,6 +79,8 @@ bool was_killed(fuse_req_t req) {
     std::from_chars(status.data() + at + field.size(), status.data() + status.size(), pending, 16);
     if ((pending >> (SIGKILL - 1) & 1U) != 0) return true;
   }
+  return false;
+} catch (const std::exception&) {
   return false;
 }
 
@@ -188,12 +190,12 @@ struct Operations {
     answer(req, "read", file->name, [&] {
       const auto from = static_cast<std::uint64_t>(offset);
       MutableBytes out;
+      const auto body = [&] {
+        out = read_buffer(size);
+        out = out.first(file->image->read(from, out));
+      };
       server.read(
-          *file, from, [req] { return was_killed(req); },
-          [&] {
-            out = read_buffer(size);
-            out = out.first(file->image->read(from, out));
-          });
+          *file, from, [req] { return was_killed(req); }, std::cref(body));
       fuse_reply_buf(req, reinterpret_cast<const char*>(out.data()), out.size());
       return 0;
     });
@@ -219,8 +221,9 @@ struct Operations {
       if (from >= image_size && size > 0) return ENOSPC;
       const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(size, image_size - from));
       const ByteView bytes(reinterpret_cast<const std::uint8_t*>(data), count);
+      const auto body = [&] { file->image->write(from, bytes); };
       server.change(
-          *file, [req] { return was_killed(req); }, [&] { file->image->write(from, bytes); });
+          *file, [req] { return was_killed(req); }, std::cref(body));
       fuse_reply_write(req, count);
       return 0;
     });
@@ -250,12 +253,13 @@ struct Operations {
       const std::uint64_t image_size = file->image->size();
       const bool inside = from <= image_size && count <= image_size - from;
       const bool keeps_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
+      const auto discard = [&] { file->image->discard(from, count); };
       switch (mode & ~FALLOC_FL_KEEP_SIZE) {
         case FALLOC_FL_PUNCH_HOLE:
         case FALLOC_FL_ZERO_RANGE:
           if (!keeps_size && !inside) return EOPNOTSUPP;
           server.change(
-              *file, [req] { return was_killed(req); }, [&] { file->image->discard(from, count); });
+              *file, [req] { return was_killed(req); }, std::cref(discard));
           break;
         case 0:  // space is not reserved, as on any sparse or deduplicated store
           if (!inside) return EOPNOTSUPP;
