@@ -23,8 +23,7 @@ struct StopOptions {
   bool kill = false;
 };
 
-int run_suspend(CommandContext& context, const SuspendOptions& options) {
-  const OpenParcel parcel = context.open_parcel_without_version(options.name);
+int suspend(CommandContext& context, const OpenParcel& parcel, const SuspendOptions& options) {
   const auto socket = open_session(parcel);
   if (!socket) return report_nothing_here(context, parcel.entry.name);
   const auto result =
@@ -37,8 +36,12 @@ int run_suspend(CommandContext& context, const SuspendOptions& options) {
   return report_publish(context, parcel.entry.name, "suspended", result);
 }
 
-int run_stop(CommandContext& context, const StopOptions& options) {
+int run_suspend(CommandContext& context, const SuspendOptions& options) {
   const OpenParcel parcel = context.open_parcel_without_version(options.name);
+  return with_session(parcel, [&] { return suspend(context, parcel, options); });
+}
+
+int stop(CommandContext& context, const OpenParcel& parcel, const StopOptions& options) {
   const auto socket = open_session(parcel);
   if (!socket) return report_nothing_here(context, parcel.entry.name);
   const auto result = ask_daemon(context, *socket,
@@ -49,13 +52,22 @@ int run_stop(CommandContext& context, const StopOptions& options) {
   return report_publish(context, parcel.entry.name, "saved", result);
 }
 
-int run_poweroff(CommandContext& context, const std::string& name) {
-  const OpenParcel parcel = context.open_parcel_without_version(name);
+int run_stop(CommandContext& context, const StopOptions& options) {
+  const OpenParcel parcel = context.open_parcel_without_version(options.name);
+  return with_session(parcel, [&] { return stop(context, parcel, options); });
+}
+
+int power_off(CommandContext& context, const OpenParcel& parcel, const std::string& name) {
   const fs::path socket = require_session(parcel);
   confirm(context.flags, fmt::format("{}: its memory is dropped, as if its power failed. Power off?", name));
   ask_daemon(context, socket, {{"command", "poweroff"}}, "Switching off " + name);
   context.out.done(fmt::format("{} is off; its disks are kept, still checked out here", name), {{"parcel", name}});
   return 0;
+}
+
+int run_poweroff(CommandContext& context, const std::string& name) {
+  const OpenParcel parcel = context.open_parcel_without_version(name);
+  return with_session(parcel, [&] { return power_off(context, parcel, name); });
 }
 
 }  // namespace
@@ -87,11 +99,11 @@ void register_run(App& app) {
       .exit_codes({0, 10, 11, 12, 13, 15, 16, 19})
       .run([start](CommandContext& context) { return run_vm(context, *start, true); });
 
-  auto suspend = std::make_shared<SuspendOptions>();
+  auto suspending = std::make_shared<SuspendOptions>();
   app.command(Group::kEveryday, "suspend", "save memory and disks, upload, release")
-      .argument("NAME", suspend->name, "the parcel")
-      .flag("--no-upload", suspend->no_upload, "keep it on this host; a later suspend uploads it")
-      .option("-m,--message", suspend->message, "TEXT", "shown by isr log")
+      .argument("NAME", suspending->name, "the parcel")
+      .flag("--no-upload", suspending->no_upload, "keep it on this host; a later suspend uploads it")
+      .option("-m,--message", suspending->message, "TEXT", "shown by isr log")
       .example("isr suspend work", "now it can be resumed anywhere")
       .example("isr suspend work --no-upload", "at once, without the network")
       .note("Interrupted and run again, it goes on. Nothing changed: no new version.")
@@ -102,17 +114,17 @@ void register_run(App& app) {
           "A guest that runs qemu-guest-agent drops its page cache before, so that there is less to upload; that takes "
           "5 s at most. isr config set suspend.drop_caches false turns that off.")
       .exit_codes({0, 13, 16, 17, 18})
-      .run([suspend](CommandContext& context) { return run_suspend(context, *suspend); });
+      .run([suspending](CommandContext& context) { return run_suspend(context, *suspending); });
 
-  auto stop = std::make_shared<StopOptions>();
+  auto stopping = std::make_shared<StopOptions>();
   app.command(Group::kEveryday, "stop", "ask the guest to shut down, then save the disks")
-      .argument("NAME", stop->name, "the parcel")
-      .duration("--timeout", stop->timeout, "how long the guest may take (60s)")
-      .flag("--kill", stop->kill, "switch it off when it takes longer")
+      .argument("NAME", stopping->name, "the parcel")
+      .duration("--timeout", stopping->timeout, "how long the guest may take (60s)")
+      .flag("--kill", stopping->kill, "switch it off when it takes longer")
       .example("isr stop work", "shut down and upload")
       .example("isr stop work --timeout 5m --kill", "wait five minutes at most")
       .exit_codes({0, 13, 16, 17, 18})
-      .run([stop](CommandContext& context) { return run_stop(context, *stop); });
+      .run([stopping](CommandContext& context) { return run_stop(context, *stopping); });
 
   auto poweroff = std::make_shared<std::string>();
   app.command(Group::kGoingBack, "poweroff", "delete the memory image only")

@@ -58,9 +58,8 @@ int run_checkout(CommandContext& context, const CheckoutOptions& options) {
   return 0;
 }
 
-int publish_command(CommandContext& context, const SyncOptions& options, const std::string& command,
-                    const std::string& title, const std::string& done) {
-  const OpenParcel parcel = context.open_parcel_without_version(options.name);
+int publish(CommandContext& context, const OpenParcel& parcel, const SyncOptions& options, const std::string& command,
+            const std::string& title, const std::string& done) {
   const auto socket = open_session(parcel);
   if (!socket && command == "checkin") return report_nothing_here(context, parcel.entry.name);
   json request{{"command", command}};
@@ -70,8 +69,13 @@ int publish_command(CommandContext& context, const SyncOptions& options, const s
   return report_publish(context, parcel.entry.name, done, result);
 }
 
-int run_discard(CommandContext& context, const std::string& name) {
-  const OpenParcel parcel = context.open_parcel_without_version(name);
+int publish_command(CommandContext& context, const SyncOptions& options, const std::string& command,
+                    const std::string& title, const std::string& done) {
+  const OpenParcel parcel = context.open_parcel_without_version(options.name);
+  return with_session(parcel, [&] { return publish(context, parcel, options, command, title, done); });
+}
+
+int discard(CommandContext& context, const OpenParcel& parcel, const std::string& name) {
   const fs::path socket = require_session(parcel);
   const json status = control_request(socket, {{"command", "status"}}, {}, context.stop());
   confirm(context.flags, fmt::format("{}: {} changed since version {} are dropped for good. Go on?", name,
@@ -82,6 +86,11 @@ int run_discard(CommandContext& context, const std::string& name) {
   context.out.done(fmt::format("{} is back at version {}, still checked out here", name, version),
                    {{"parcel", name}, {"version", version}});
   return 0;
+}
+
+int run_discard(CommandContext& context, const std::string& name) {
+  const OpenParcel parcel = context.open_parcel_without_version(name);
+  return with_session(parcel, [&] { return discard(context, parcel, name); });
 }
 
 int run_rollback(CommandContext& context, const std::string& name) {

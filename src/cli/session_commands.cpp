@@ -15,6 +15,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr int kSessionAttempts = 3;  // who ends a session that was just made again is at work against us
+
 /// Before the lock is taken and before anything is downloaded.
 void check_memory_loads_here(const OpenParcel& parcel, const LoadedVersion& loaded) {
   if (!loaded.version.suspended() || !loaded.version.stamp) return;
@@ -122,6 +124,19 @@ fs::path require_session(const OpenParcel& parcel) {
               {fmt::format("isr resume {0}    or    isr checkout {0}", parcel.entry.name)});
 }
 
+int with_session(const OpenParcel& parcel, const std::function<int()>& body) {
+  for (int attempt = 1;; ++attempt) {
+    const bool was_here = local_state(parcel.account, parcel.entry).has_value();
+    try {
+      return body();
+    } catch (const Error& error) {
+      const bool session_is_missed = error.kind() == ErrorKind::kDaemon || error.kind() == ErrorKind::kNotFound;
+      const bool has_ended = was_here && !local_state(parcel.account, parcel.entry);
+      if (!session_is_missed || !has_ended || attempt == kSessionAttempts) throw;
+    }
+  }
+}
+
 json ask_daemon(CommandContext& context, const fs::path& socket, const json& request, const std::string& title) {
   Progress progress(context.out, title);
   json limited = request;
@@ -173,9 +188,10 @@ int report_publish(CommandContext& context, const std::string& name, const std::
   return 0;
 }
 
-int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
+namespace {
+
+int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& options, bool fresh) {
   const auto began = std::chrono::steady_clock::now();
-  OpenParcel parcel = context.open_parcel(options.name);
   const std::string& name = parcel.entry.name;
   const auto local = local_state(parcel.account, parcel.entry);
   if (local && local->daemon_alive && local->state == "running") {
@@ -228,6 +244,13 @@ int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
   context.out.line(
       fmt::format("Running after {:.1f} s. Screen: isr view {}   console: isr console {}", seconds, name, name));
   return 0;
+}
+
+}  // namespace
+
+int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
+  OpenParcel parcel = context.open_parcel(options.name);
+  return with_session(parcel, [&] { return run_opened(context, parcel, options, fresh); });
 }
 
 }  // namespace isr

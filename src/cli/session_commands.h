@@ -33,6 +33,10 @@ fs::path take_out(OpenParcel& parcel, LockMode mode, std::optional<std::uint64_t
 /// Runs body; a lock that another host holds is reported with the parcel's name.
 void phrase_locked(const std::string& name, const std::function<void()>& body);
 
+/// Runs the body of a command; again when the session that it found was ended meanwhile by another command (an
+/// interrupted suspend goes on in the daemon, for one), so that it deals with what that one left.
+int with_session(const OpenParcel& parcel, const std::function<int()>& body);
+
 /// The end of a command that publishes what is not here: it has run to its end before, or never began.
 int report_nothing_here(CommandContext& context, const std::string& name);
 

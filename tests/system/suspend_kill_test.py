@@ -2,6 +2,7 @@
 
 ISR_TEST_ROUNDS=20 suspend_kill_test.py ISR   for more random moments than CI has time for."""
 import pathlib
+import signal
 import subprocess
 
 import race_test
@@ -87,6 +88,52 @@ def test_a_checkin_whose_daemon_is_killed_completes_when_repeated(world):
     interrupted_checkins(world, lambda host, chance: kill_daemon_at_work(host, "checkin", 0.15, chance))
 
 
+def change_much(a, content, chance):
+    """So that an upload takes some seconds at 1 MiB/s."""
+    content[:3 << 20] = chance.randbytes(3 << 20)
+    with open(writing.check_out(a, "work"), "r+b") as disk:
+        disk.write(content[:3 << 20])
+
+
+def interrupt_while_it_uploads(server, host, command, limit):
+    """The command ends, what it asked for goes on in the daemon."""
+    before = len(race_test.names(server.root, "objects/*/*"))
+    process = host.start(command, "work", "--bwlimit", limit, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    support.wait_until(lambda: len(race_test.names(server.root, "objects/*/*")) > before, "an object is uploaded", every=0.01)
+    process.send_signal(signal.SIGINT)
+    expect_equal(process.wait(timeout=support.COMMAND_TIMEOUT), 130, "the exit code of an interrupted command")
+    expect_equal(host.stat("work").get("busy"), command, "what the daemon is busy with after an interruption")
+
+
+def test_a_checkin_that_is_repeated_while_the_interrupted_one_goes_on_says_that_it_is_done(world):
+    chance = writing.chance()
+    server, a, content = set_up_disk(world, chance)
+    for command in ("checkin", "suspend", "stop"):
+        change_much(a, content, chance)
+        interrupt_while_it_uploads(server, a, "checkin", "1M")
+        a.run(command, "work")
+        expect_equal(a.stat("work")["state"], "not checked out here", f"the state after {command}")
+        expect_published(world, a, content)
+    change_much(a, content, chance)
+    interrupt_while_it_uploads(server, a, "checkin", "1M")
+    refused = a.run("sync", "work", expect=10)
+    expect("not checked out here" in refused.err, f"sync of what has just ended says: {refused}")
+    expect_chain(server.root, 5)
+
+
+def test_a_resume_that_meets_an_interrupted_suspend_continues_what_that_published(world):
+    server, a = suspended_machine(world)
+    before = a.console("work")
+    before.wait(r"TICK \d+")
+    interrupt_while_it_uploads(server, a, "suspend", "12M")
+    a.run("resume", "work")
+    expect_chain(server.root, 2)
+    after = a.console("work")
+    after.wait(r"TICK \d+", count=2)
+    support.expect_continuation(before, after)
+    a.run("suspend", "work")
+
+
 def suspended_machine(world):
     server = world.serve()
     a = world.host("a")
@@ -148,6 +195,8 @@ def test_a_suspend_whose_daemon_is_killed_while_uploading_completes_when_repeate
 
 if __name__ == "__main__":
     support.main(test_a_checkin_whose_command_is_killed_completes_when_repeated,
+                 test_a_checkin_that_is_repeated_while_the_interrupted_one_goes_on_says_that_it_is_done,
+                 test_a_resume_that_meets_an_interrupted_suspend_continues_what_that_published,
                  test_a_checkin_whose_daemon_is_killed_completes_when_repeated,
                  test_a_suspend_whose_command_is_killed_completes_when_repeated,
                  test_a_suspend_whose_daemon_is_killed_while_uploading_completes_when_repeated)

@@ -10,8 +10,6 @@ import signal
 # Not drawn today, because of a known defect: a choice, or the last word of several. A line goes when its defect does.
 AVOIDED = {
     "term daemon": "SIGTERM switches the guest off",
-    "sync": "a sync after a resume publishes memory that is mostly zeros",
-    "at once": "a command that finds an interrupted one still at work fails with exit 20",
 }
 
 INTERRUPTS = (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
