@@ -49,9 +49,6 @@ void answer(fuse_req_t req, std::string_view what, const std::string& name, Body
     } catch (const Error& error) {
       result = to_errno(error.kind());
       log::error("{} of {}: {}", what, name, error.what());
-    } catch (const std::bad_alloc&) {
-      result = ENOMEM;
-      log::error("{} of {}: out of memory", what, name);
     } catch (const std::exception& error) {
       log::error("{} of {}: {}", what, name, error.what());
     }
