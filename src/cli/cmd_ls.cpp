@@ -2,11 +2,10 @@
 // once, with short time-outs, because people run ls to see whether it answers.
 #include <fmt/format.h>
 
-#include <atomic>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "base/log.h"
+#include "base/thread_pool.h"
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "session/session_state.h"
@@ -14,7 +13,7 @@
 namespace isr {
 namespace {
 
-constexpr std::size_t kThreads = 8;
+constexpr unsigned kThreads = 8;
 
 struct LsOptions {
   std::vector<std::string> names;
@@ -71,20 +70,13 @@ void fill(const Account& account, Row& row) {
 std::vector<Row> fill_all(const Account& account, const std::vector<ParcelEntry>& parcels) {
   std::vector<Row> rows;
   for (const auto& parcel : parcels) rows.emplace_back().parcel = parcel;
-  std::atomic<std::size_t> next{0};
-  std::vector<std::jthread> threads;
-  for (std::size_t i = 0; i < std::min(kThreads, rows.size()); ++i) {
-    threads.emplace_back([&] {
-      for (std::size_t at = next++; at < rows.size(); at = next++) {
-        try {
-          fill(account, rows[at]);
-        } catch (const std::exception& error) {
-          rows[at].problem = error.what();
-        }
-      }
-    });
-  }
-  threads.clear();
+  parallel_for(rows.size(), kThreads, [&](std::size_t i) {
+    try {
+      fill(account, rows[i]);
+    } catch (const std::exception& error) {
+      rows[i].problem = error.what();
+    }
+  });
   return rows;
 }
 

@@ -6,6 +6,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <system_error>
+
 #include "base/log.h"
 
 namespace isr {
@@ -29,19 +31,25 @@ ChunkFill::ChunkFill(ChunkReader& reader, FillPlan plan) : reader_(reader), plan
 
 ChunkFill::~ChunkFill() { request_stop(); }
 
-void ChunkFill::start() {
-  thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
-}
-
-void ChunkFill::request_stop() { thread_.request_stop(); }
-
-FillProgress ChunkFill::progress() const { return *progress_.lock(); }
-
 template <class Change>
 void ChunkFill::note(Change change) {
   change(*progress_.lock());
   changed_.notify_all();
 }
+
+void ChunkFill::start() {
+  try {
+    thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+  } catch (const std::system_error& error) {
+    // The guest fetches what it reads; nobody waits for a pack that is not on its way.
+    log::warn("nothing is fetched ahead: {}", error.what());
+    note([](FillProgress& progress) { progress.pack_done = true; });
+  }
+}
+
+void ChunkFill::request_stop() { thread_.request_stop(); }
+
+FillProgress ChunkFill::progress() const { return *progress_.lock(); }
 
 void ChunkFill::wait_for_pack(std::chrono::milliseconds timeout, const std::stop_token& stop,
                               const std::function<void(const FillProgress&)>& report) const {
@@ -93,7 +101,11 @@ void ChunkFill::for_each(std::size_t count, const std::stop_token& stop, const s
     }
   };
   std::vector<std::jthread> threads;
-  while (threads.size() < std::min<std::size_t>(kThreads, count)) threads.emplace_back(work);
+  try {
+    while (threads.size() < std::min<std::size_t>(kThreads, count)) threads.emplace_back(work);
+  } catch (const std::system_error&) {
+    if (threads.empty()) work();  // else those that run do it all
+  }
 }
 
 void ChunkFill::bring(const ChunkRef& ref, const std::stop_token& stop) {

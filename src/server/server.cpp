@@ -64,13 +64,15 @@ class LoopbackServer final : public Server, public ConnectionOwner {
   asio::awaitable<void> pause(std::chrono::milliseconds time);
   bool make_room();
   void begin_stop();
+  void start_disk_threads();
 
   const ServerOptions options_;
   AnswerOptions answers_;
   const BlobStorePtr store_;
   const unsigned max_connections_;
   asio::io_context network_{1};
-  asio::thread_pool disk_;
+  asio::io_context disk_;
+  asio::executor_work_guard<asio::io_context::executor_type> disk_waits_for_work_{disk_.get_executor()};
   tcp::acceptor acceptor_{network_};
   std::uint16_t port_ = 0;
   std::string url_;
@@ -80,6 +82,7 @@ class LoopbackServer final : public Server, public ConnectionOwner {
   std::uint64_t next_ticket_ = 0;
   bool stopping_ = false;
   Clock::time_point stop_deadline_ = Clock::time_point::max();
+  std::vector<std::jthread> disk_threads_;
   std::jthread thread_;
 };
 
@@ -91,8 +94,7 @@ class LoopbackServer final : public Server, public ConnectionOwner {
 LoopbackServer::LoopbackServer(const ServerOptions& options, tcp::endpoint endpoint)
     : options_(options),
       store_(make_directory_store(options.root.string())),
-      max_connections_(connections_allowed(options)),
-      disk_(std::max(1U, options.disk_threads)) {
+      max_connections_(connections_allowed(options)) {
   answers_.read_only = options.read_only || !store_->writable();
   answers_.allow_delete = options.allow_delete;
   answers_.host_names = options.host_names;
@@ -107,7 +109,20 @@ LoopbackServer::LoopbackServer(const ServerOptions& options, tcp::endpoint endpo
   url_ = fmt::format("http://{}{}{}:{}", v6 ? "[" : "", endpoint.address().to_string(), v6 ? "]" : "", port_);
 }
 
+/// As many of them as there can be: one does the same work, later. (Boost's thread_pool waits for ever when it cannot
+/// start its last thread.)
+void LoopbackServer::start_disk_threads() {
+  const std::size_t wanted = std::max(1U, options_.disk_threads);
+  try {
+    while (disk_threads_.size() < wanted) disk_threads_.emplace_back([this] { disk_.run(); });
+  } catch (const std::system_error& error) {
+    if (disk_threads_.empty()) throw;
+    log::warn("{} disk threads instead of {}: {}", disk_threads_.size(), wanted, error.what());
+  }
+}
+
 void LoopbackServer::start() {
+  start_disk_threads();
   asio::co_spawn(network_, accept_all(), asio::detached);
   asio::co_spawn(network_, watch_deadlines(), asio::detached);
   thread_ = std::jthread([this] {
@@ -120,10 +135,12 @@ void LoopbackServer::start() {
 }
 
 void LoopbackServer::stop() noexcept {
-  if (!thread_.joinable()) return;
-  asio::post(network_, [this] { begin_stop(); });
-  thread_.join();
-  disk_.join();
+  if (thread_.joinable()) {
+    asio::post(network_, [this] { begin_stop(); });
+    thread_.join();
+  }
+  disk_waits_for_work_.reset();
+  disk_threads_.clear();  // joins
 }
 
 void LoopbackServer::begin_stop() {

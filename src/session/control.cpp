@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/sleep.h"
 #include "base/sync.h"
 
 namespace isr {
@@ -30,6 +31,8 @@ constexpr std::size_t kMaxConnections = 64;
 constexpr milliseconds kRequestDeadline{10'000};
 constexpr milliseconds kSilence{3'500};  // with what goes before, a person waits less than 5 s
 constexpr milliseconds kHeartbeat{1'000};
+constexpr milliseconds kBreath{50};
+constexpr milliseconds kRefusalPatience{500};
 constexpr milliseconds kGlance{50};  // at whether the client is still there
 
 /// The address of a socket however long its directory's path is: through an open directory.
@@ -208,6 +211,7 @@ class Server : public ControlServer {
   };
 
   void accept_loop(const std::stop_token& stop) {
+    UniqueFd spare = spare_descriptor();
     while (!stop.stop_requested()) {
       connections_.remove_if([](const Connection& c) { return c.done.load(); });
       // More wait to be accepted: those that are here get their answer, or are silent and dropped in time.
@@ -216,16 +220,55 @@ class Server : public ControlServer {
         continue;
       }
       pollfd poll_fd{listener_.get(), POLLIN, 0};
-      if (::poll(&poll_fd, 1, 100) <= 0) continue;
-      UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-      if (!fd || !same_user(fd.get())) continue;
-      Connection& connection = connections_.emplace_back();
-      connection.fd = std::move(fd);
+      if (::poll(&poll_fd, 1, 100) <= 0 || stop.stop_requested()) continue;
+      try {
+        accept_one(spare);
+      } catch (const std::exception& error) {
+        log::warn("control connection: {}", error.what());
+        sleep_unless_stopped(kBreath, stop);  // whoever waits is still there: at once it would fail again
+      }
+    }
+  }
+
+  void accept_one(UniqueFd& spare) {
+    UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (!fd && (errno == EMFILE || errno == ENFILE) && spare) {
+      // The one that was kept lets us say so; else who asks would wait, and we would be woken for ever.
+      spare.reset();
+      fd = UniqueFd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (fd && same_user(fd.get())) refuse(fd.get(), "it has no file descriptor left");
+      fd.reset();
+      spare = spare_descriptor();
+      throw Error(ErrorKind::kDaemon, "no file descriptor is left: a command was refused");
+    }
+    if (!fd) throw_errno("accepting", errno);
+    if (!same_user(fd.get())) return;
+    Connection& connection = connections_.emplace_back();
+    connection.fd = std::move(fd);
+    try {
       connection.thread = std::jthread([this, &connection](const std::stop_token& ending) {
         serve(connection.fd.get(), ending);
         ::shutdown(connection.fd.get(), SHUT_RDWR);
         connection.done = true;
       });
+    } catch (const std::system_error&) {
+      refuse(connection.fd.get(), "it cannot start a thread");
+      connections_.pop_back();
+      throw;
+    }
+  }
+
+  static UniqueFd spare_descriptor() { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
+
+  /// What was asked has not begun.
+  static void refuse(int fd, const std::string& why) noexcept {
+    try {
+      send_line(fd, error_line({ErrorKind::kDaemon,
+                                "the session daemon cannot take the command: " + why,
+                                {"run the command again in a moment; what was written is kept"}}));
+      // The request must have been read, or closing would take the answer away again.
+      LineReader(fd).next(kRefusalPatience);
+    } catch (const std::exception&) {  // it has gone
     }
   }
 
@@ -255,8 +298,10 @@ class Server : public ControlServer {
     send_if_read({{"type", "accepted"}});
     std::condition_variable_any finished;
     std::mutex mutex;
-    // "alive" lines tell a busy daemon from a stopped one.
-    std::jthread heart([&](const std::stop_token& stop) {
+    // "alive" lines tell a busy daemon from a stopped one. Without a thread for them nothing begins: who asked would
+    // soon believe that nobody works for him.
+    std::jthread heart;
+    const auto beating = [&](const std::stop_token& stop) {
       std::unique_lock lock(mutex);
       auto beat = Clock::now();
       while (!finished.wait_for(lock, stop, kGlance, [&] { return stop.stop_requested(); })) {
@@ -271,7 +316,12 @@ class Server : public ControlServer {
           return;
         }
       }
-    });
+    };
+    try {
+      heart = std::jthread(beating);
+    } catch (const std::system_error&) {
+      return refuse(fd, "it cannot start a thread");
+    }
     json last;
     try {
       last = handler_(

@@ -54,7 +54,6 @@ void serve_mount(const Handover& handover) {
       extra.at("directory").get<std::string>(), std::move(files), [&] { return reader_stats(reader.stats, images); },
       options);
   mount->start();
-  background_ready();
   // Ends with the mount, or with a signal.
   std::jthread signals([&](const std::stop_token& stop) {
     sigset_t wanted;
@@ -68,6 +67,7 @@ void serve_mount(const Handover& handover) {
     reader.reader->cancel();
     unmount(extra.at("directory").get<std::string>());
   });
+  background_ready();
   mount->wait({});
   signals.request_stop();
 }

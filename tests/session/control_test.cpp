@@ -1,5 +1,6 @@
 #include "session/control.h"
 
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -186,4 +187,31 @@ TEST_CASE("a daemon that is stopped is found mute, however many have asked it be
   std::vector<UniqueFd> before;
   while (UniqueFd client = connect_raw(place.socket, SOCK_NONBLOCK)) before.push_back(std::move(client));
   CHECK(kind_thrown([&] { control_request(place.socket, {{"a", 1}}); }) == ErrorKind::kDaemon);
+}
+
+TEST_CASE("a daemon without a free descriptor says so at once, and takes the next command when it has one",
+          "[session]") {
+  const Place place;
+  const auto server = start_control_server(place.socket, echo);
+  CHECK(control_request(place.socket, {{"command", "one"}}).contains("said"));
+  const UniqueFd client(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const sockaddr_un address = address_of(place.socket);
+  rlimit usual{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &usual) == 0);
+  const rlimit few{256, usual.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
+  std::vector<UniqueFd> all;
+  for (UniqueFd one(::dup(client.get())); one; one = UniqueFd(::dup(client.get()))) all.push_back(std::move(one));
+  REQUIRE(::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  std::string answer(4096, ' ');
+  const ssize_t sent = ::send(client.get(), "{}\n", 3, MSG_NOSIGNAL);
+  const ssize_t got = ::recv(client.get(), answer.data(), answer.size(), 0);
+  all.clear();
+  ::setrlimit(RLIMIT_NOFILE, &usual);
+  CHECK(sent == 3);
+  REQUIRE(got > 0);
+  const json line = parse_control_line(answer.substr(0, answer.find('\n')));
+  CHECK(line.value("kind", "") == "daemon");
+  CHECK(line.value("message", "").find("descriptor") != std::string::npos);
+  CHECK(control_request(place.socket, {{"command", "two"}}).contains("said"));
 }
