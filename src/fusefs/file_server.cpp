@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <ctime>
 
 #include "base/log.h"
@@ -17,6 +18,7 @@ namespace {
 
 constexpr auto kFirstRetry = std::chrono::milliseconds(100);
 constexpr auto kLongestRetry = std::chrono::milliseconds(2000);
+constexpr unsigned kReadAheadRequests = 48;
 constexpr unsigned kRequestBytes = 1U << 20U;  // of one read or write; the most that libfuse 3.14 can receive
 
 /// A change that cannot be made now. Many wait for one thing, which is told once.
@@ -51,10 +53,7 @@ class Wait {
 
 FileServer::FileServer(std::vector<MountedFile> files, std::function<std::string()> stats_json,
                        const MountOptions& options)
-    : files_(std::move(files)),
-      stats_json_(std::move(stats_json)),
-      threads_(options.threads),
-      immutable_(options.immutable) {
+    : files_(std::move(files)), stats_json_(std::move(stats_json)), immutable_(options.immutable) {
   clock_gettime(CLOCK_REALTIME, &started_);
 }
 
@@ -109,9 +108,9 @@ bool FileServer::fill_attributes(std::uint64_t inode, struct stat& out) {
 void FileServer::negotiate(fuse_conn_info& connection) {
   connection.max_write = kRequestBytes;  // also bounds reads: libfuse derives max_pages from it
   connection.max_readahead = kRequestBytes;
-  // Direct and read-ahead requests beyond this wait in the kernel; the default of 12 would idle our threads.
-  connection.max_background = background_requests();
-  connection.congestion_threshold = connection.max_background / 4 * 3;
+  // Direct and read-ahead requests beyond this wait in the kernel. Read-ahead stops earlier, where it only costs speed.
+  connection.max_background = kBackgroundRequests;
+  connection.congestion_threshold = kReadAheadRequests;
   connection.want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
                                             FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_EXPORT_SUPPORT |
                                             FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_HANDLE_KILLPRIV);

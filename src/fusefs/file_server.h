@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -31,8 +30,10 @@ class FileServer {
   static fuse_lowlevel_ops operations();
 
   bool writable() const;  ///< any file is
-  /// Asynchronous requests (read-ahead, queued direct I/O) that the kernel gives us at once.
-  unsigned background_requests() const { return std::max(64U, 2 * threads_); }
+  /// Asynchronous requests (read-ahead, direct I/O) that the kernel gives us at once. It counts direct writes among
+  /// them, so there are more than reads that anybody lets wait: QEMU's threads (kMostDiskThreads in
+  /// vm/command_line.cpp) and some for whoever else reads. For an unprivileged mount the kernel may allow less.
+  static constexpr unsigned kBackgroundRequests = 1536;
   /// Image files that are open; stats.json does not count.
   std::uint64_t open_files() const { return opening_.lock()->open; }
   void refuse_writers() { opening_.lock()->admits_writers = false; }
@@ -84,7 +85,6 @@ class FileServer {
 
   std::vector<MountedFile> files_;
   std::function<std::string()> stats_json_;
-  unsigned threads_;
   bool immutable_;
   timespec started_{};
   Sync<Opening> opening_;

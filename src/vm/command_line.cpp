@@ -13,7 +13,8 @@
 namespace isr {
 namespace {
 
-constexpr int kFirstDiskSlot = 8;  // 2..7 are the other devices
+constexpr int kFirstDiskSlot = 8;       // 2..7 are the other devices
+constexpr int kMostDiskThreads = 1024;  // fewer than a mount answers at once (fusefs/file_server.h)
 constexpr std::size_t kMaxSerial = 20;
 constexpr std::size_t kMaxName = 64;
 
@@ -114,7 +115,9 @@ void add_devices(Arguments& out, const VmSettings& settings, const VmFiles& file
 
 void add_disks(Arguments& out, const VmFiles& files) {
   // Threads: the one way that never blocks QEMU's main loop, whatever the mount
-  // waits for, and that containers without io_uring have too.
+  // waits for, and that containers without io_uring have too. A read that waits for
+  // the repository holds one, so there are more than such reads, or writes would wait too.
+  out.add("-object", fmt::format("main-loop,id=main-loop,thread-pool-max={}", kMostDiskThreads));
   constexpr std::string_view kCommon = "file.driver=file,file.locking=on,file.aio=threads";
   for (std::size_t i = 0; i < files.disks.size(); ++i) {
     const auto& disk = files.disks[i];

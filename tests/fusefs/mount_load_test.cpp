@@ -98,6 +98,17 @@ TEST_CASE("one read of a gibibyte is answered in full with bounded memory", "[fu
   CHECK(resident_bytes(mounted.server()) < kMemoryFactor * (128U << 20U));
 }
 
+/// Of a child; it can still be waited for.
+bool ends_in_time(pid_t pid) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  siginfo_t ended{};
+  while (::waitid(P_PID, static_cast<id_t>(pid), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid == 0) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return true;
+}
+
 TEST_CASE("faults that wait hold up neither other requests nor the death of who waits", "[fusefs]") {
   if (!can_mount()) return;
   constexpr std::size_t kStep = 1U << 20U;
@@ -122,19 +133,44 @@ TEST_CASE("faults that wait hold up neither other requests nor the death of who 
     if (::pwrite(fd.get(), data.data(), data.size(), 0) != 4096 || ::fsync(fd.get()) != 0) return 1;
     return ::pread(fd.get(), data.data(), data.size(), 4096) == 4096 ? 0 : 2;
   });
-  const auto ends_in_time = [](pid_t pid) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-    siginfo_t ended{};
-    while (::waitid(P_PID, static_cast<id_t>(pid), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid == 0) {
-      if (std::chrono::steady_clock::now() > deadline) return false;
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    return true;
-  };
   CHECK(ends_in_time(other));
   ::kill(waiter, SIGKILL);
   CHECK(ends_in_time(waiter));
   mounted.set(File::kRam, Counter::kFailingReads, 0);  // whatever still waits can go on
+  CHECK(exit_code_of(other) == 0);
+  CHECK(exit_code_of(waiter) == 128 + SIGKILL);
+}
+
+TEST_CASE("direct reads that wait hold up no direct write and no flush", "[fusefs]") {
+  if (!can_mount()) return;
+  constexpr std::size_t kWaiting = 200;  // far more than the background requests of FUSE's defaults, or of 64
+  const MountedImage mounted({.size = kWaiting * 4096});
+  mounted.set(File::kRam, Counter::kFailingReads, 1U << 30U);
+  const pid_t waiter = in_child([&] {
+    const auto fd = mounted.open("ram.raw", O_RDWR | O_DIRECT);
+    std::vector<std::jthread> threads;
+    for (std::size_t i = 0; i < kWaiting; ++i) {
+      threads.emplace_back([&fd, i] {
+        alignas(4096) std::array<std::uint8_t, 4096> page{};
+        [[maybe_unused]] const ssize_t got = ::pread(fd.get(), page.data(), page.size(), static_cast<off_t>(i * 4096));
+      });
+    }
+    return ::pause();
+  });
+  // Those that the mount takes at once have failed once, and wait; the kernel holds the others, if there are any.
+  const auto all_wait = [&] { return mounted.get(File::kRam, Counter::kReads) >= static_cast<std::int64_t>(kWaiting); };
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (!all_wait() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+
+  const pid_t other = in_child([&] {
+    const auto fd = mounted.open("disk.raw", O_RDWR | O_DIRECT);
+    alignas(4096) std::array<std::uint8_t, 4096> page{};
+    page.fill(5);
+    return ::pwrite(fd.get(), page.data(), page.size(), 0) == 4096 && ::fsync(fd.get()) == 0 ? 0 : 1;
+  });
+  CHECK(ends_in_time(other));
+  ::kill(waiter, SIGKILL);
+  mounted.set(File::kRam, Counter::kFailingReads, 0);
   CHECK(exit_code_of(other) == 0);
   CHECK(exit_code_of(waiter) == 128 + SIGKILL);
 }
