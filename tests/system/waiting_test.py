@@ -1,0 +1,62 @@
+"""What waits for a repository out of reach holds up nothing that does not need it."""
+import mmap
+import os
+import threading
+
+import support
+import writing
+from support import expect, expect_equal, wait_until
+
+CHUNK = 128 << 10
+READS = 150  # more than FUSE takes of background requests by default, and than QEMU has threads for its disks
+
+
+def direct(size):
+    return mmap.mmap(-1, size)  # aligned, as O_DIRECT wants it
+
+
+def test_direct_writes_and_flushes_are_answered_while_many_direct_reads_wait(world):
+    chance = writing.chance()
+    server = world.serve()
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(server.url)
+    image, content = writing.small_disk(world, chance, 2 * READS * CHUNK)
+    a.run("import", "work", image)
+    b.add_repository(server.url)
+    path = writing.check_out(b, "work")
+    server.stop()
+    file = os.open(path, os.O_RDWR | os.O_DIRECT)
+    places = [CHUNK * n for n in range(2 * READS) if content[CHUNK * n:CHUNK * n + 4096] != bytes(4096)][:READS]
+    found = {}
+
+    def read(at):
+        buffer = direct(4096)
+        if os.preadv(file, [buffer], at) == 4096:
+            found[at] = buffer[:]
+    readers = [threading.Thread(target=read, args=(at,), daemon=True) for at in places]
+    for reader in readers:
+        reader.start()
+    wait_until(lambda: b.stat("work")["sources"]["waiting"] > 0, "reads wait")
+
+    def write():
+        data = direct(4096)
+        data[:] = b"w" * 4096
+        os.pwritev(file, [data], len(content) - 4096)
+        os.fsync(file)
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    writer.join(20)
+    in_time = not writer.is_alive()
+    still_waiting = sum(reader.is_alive() for reader in readers)
+    server.start()
+    for thread in (*readers, writer):
+        thread.join(support.COMMAND_TIMEOUT)
+        expect(not thread.is_alive(), "a request hangs though the repository is there again")
+    os.close(file)
+    expect(in_time, "a direct write waits for reads")
+    expect_equal(still_waiting, len(places), "reads that waited meanwhile")
+    expect(all(found[at] == bytes(content[at:at + 4096]) for at in places), "a read that waited has other bytes")
+    b.run("checkin", "work")
+
+
+support.main(test_direct_writes_and_flushes_are_answered_while_many_direct_reads_wait)
