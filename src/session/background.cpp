@@ -128,15 +128,14 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
   if (error != 0) throw_errno("cannot start the session daemon", error);
   daemon_input.reset();
   from.write.reset();
-  // If it died, the line below says why, or that it said nothing.
-  send_all(to_daemon.get(), {reinterpret_cast<const char*>(secret.data()), secret.size()}, -1,
-           std::chrono::steady_clock::now() + std::chrono::milliseconds(kReadyTimeoutMs));
+  const SendResult handed = send_all(to_daemon.get(), {reinterpret_cast<const char*>(secret.data()), secret.size()}, -1,
+                                     std::chrono::steady_clock::now() + std::chrono::milliseconds(kReadyTimeoutMs));
   to_daemon.reset();
   const std::string line = read_line(from.read.get(), kReadyTimeoutMs);
   const json answer = json::parse(line, nullptr, false);
   if (answer.is_object() && answer.value("ready", false)) return;
   await_end(pid);
-  if (!answer.is_object()) {
+  if (!answer.is_object() || handed != SendResult::kSent) {  // what it says of half a secret is of no use
     throw Error(ErrorKind::kDaemon, "the session daemon died while it started",
                 {fmt::format("its log: {}", log_file.string())});
   }
