@@ -57,8 +57,8 @@ class FileServer {
   std::string label(std::uint64_t inode) const;  ///< for logs
   void negotiate(fuse_conn_info& connection);
 
-  /// Does what was asked of a file: once, or until it works. `given_up` says that whoever asked no longer waits.
-  /// Pass functions that need no memory of their own (std::cref): nobody would try again to get that.
+  /// Does what was asked of a file: once, or until it works. `given_up` says that the caller was killed.
+  /// Pass functions that allocate nothing when they are copied (std::cref): such an allocation would not be retried.
   void read(const MountedFile& file, std::uint64_t offset, const std::function<bool()>& given_up,
             const std::function<void()>& body);
   void change(const MountedFile& file, const std::function<bool()>& given_up, const std::function<void()>& body);

@@ -17,14 +17,14 @@ namespace isr {
 /// Beside the images in every mount; read-only, what stats_json answered when it was opened.
 inline constexpr std::string_view kStatsName = "stats.json";
 
-/// Of a file whose requests never fail: guest memory. An error for a read would kill QEMU, and one for what the kernel
-/// writes back of a shared mapping would bring old bytes back. What fails is tried again until it works, and
-/// whoever asked waits.
+/// The state of a file whose requests never fail: guest memory. An error for a read would kill QEMU. An error for a
+/// write-back of a shared mapping would bring old bytes back. The mount repeats a request until it works; the
+/// caller waits.
 struct Endurance {
-  /// Set by whoever mounted it: nobody needs the file any more. What waits ends with an error, within seconds.
+  /// The owner of the mount sets this when the file is not needed any more. Waiting requests then fail within seconds.
   std::atomic<bool> given_up{false};
   struct Hindrance {
-    std::string why;  ///< a change waits now; empty while none does
+    std::string why;  ///< the error of a change that waits; empty while none waits
     unsigned waiting = 0;
   };
   Sync<Hindrance> hindrance;

@@ -59,7 +59,7 @@ void answer(fuse_req_t req, std::string_view what, const std::string& name, Body
 
 /// True when the asking thread has been killed. A request for guest memory must
 /// outlive every other signal (the fault would become a SIGBUS), but the kernel
-/// keeps a killed process until we answer. Whoever cannot be looked at now, for want of a descriptor, goes on waiting.
+/// keeps a killed process until we answer. Without a free descriptor the answer is no, and the request goes on waiting.
 bool was_killed(fuse_req_t req) noexcept try {
   if (fuse_req_interrupted(req) == 0) return false;
   const pid_t thread = fuse_req_ctx(req)->pid;

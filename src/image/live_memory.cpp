@@ -1,5 +1,5 @@
-// Who copies holds the mutex shared while it looks for holes and writes; who punches one holds it alone
-// while it remembers the hole and zeroes. So a hole comes before a copy and is seen by it, or after it and over it.
+// A copy holds the mutex shared while it looks for holes and writes. A hole holds it exclusively while it is
+// recorded and zeroed. So a copy sees every hole before it, and a hole zeroes every copy before it.
 
 #include "image/live_memory.h"
 

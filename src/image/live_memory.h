@@ -7,15 +7,14 @@
 
 namespace isr {
 
-/// The overlay of a running guest's memory as its mount sees it: what comes through here was written or given back
-/// by the guest. A hole that is punched here is the only sign that memory was given back: that QEMU does not have a
-/// page to itself says nothing, since after a resume most pages are those below.
+/// The overlay of a running guest's memory, as its mount uses it. A hole that is punched here is the only sign that
+/// the guest gave memory back. A page that is not QEMU's own is no sign: after a resume most pages are the version's.
 ///
-/// Where QEMU has changes to itself, copy() brings them to the scratch layer below while the guest goes on. A copy
-/// never comes over a hole that was punched after it was read.
+/// copy() brings QEMU's own pages (of a private mapping) to the scratch layer while the guest runs. A copy never
+/// overwrites a hole that was punched after QEMU's page was read.
 ///
 /// Granularity and errors: as the scratch layer.
-/// Threads: any; begin_copy() and end_copy() while nobody copies.
+/// Threads: any; begin_copy() and end_copy() not beside copy().
 class LiveMemory : public Overlay {
  public:
   LiveMemory(std::shared_ptr<ScratchOverlay> scratch, std::uint64_t size);
@@ -27,14 +26,14 @@ class LiveMemory : public Overlay {
   std::optional<ChunkRef> replaced(std::uint64_t chunk) override { return scratch_->replaced(chunk); }
   void flush() override { scratch_->flush(); }
 
-  /// From now on holes are remembered. What was given back before is QEMU's no more once it has answered anything.
+  /// From now on holes are recorded. QEMU has dropped the pages of earlier holes once it has answered a QMP command.
   void begin_copy();
   void end_copy();
-  /// Writes what was read from QEMU since begin_copy(), whole blocks. Leaves out and returns what has been given back
-  /// since then: QEMU may be about to drop it, or may have it anew. Pages of zeros take no space.
+  /// Writes whole blocks that were read from QEMU since begin_copy(). Skips and returns the parts that lie in holes
+  /// recorded since then: QEMU may be about to drop them, or may have written them again. Zeros take no space.
   std::vector<Extent> copy(std::uint64_t offset, ByteView bytes);
 
-  /// By chunk: whether anything of it was written or given back through here.
+  /// By chunk: whether the mount has written or zeroed any of it.
   std::vector<bool> touched() const;
 
  private:
@@ -43,7 +42,7 @@ class LiveMemory : public Overlay {
   void write_blocks(std::uint64_t offset, ByteView bytes);
 
   std::shared_ptr<ScratchOverlay> scratch_;
-  /// Shared by who copies; who gives back, or looks, has it alone. Taken before the scratch layer's.
+  /// Shared in copy(), exclusive elsewhere. Taken before the scratch layer's mutexes.
   mutable std::shared_mutex mutex_;
   bool copying_ = false;
   std::map<std::uint64_t, std::uint64_t> holes_;  ///< since begin_copy(): begin → end, apart from each other

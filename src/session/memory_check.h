@@ -8,14 +8,14 @@
 
 namespace isr {
 
-/// What QEMU itself says of its memory at a moment when the guest stood still.
+/// QEMU's memory at a moment when the guest stood still, as the kernel shows it.
 struct MemoryWitness {
-  std::vector<MemoryRange> own;     ///< all that was QEMU's own then; maybe what has become so since
-  std::vector<SampledPage> sample;  ///< of that moment
+  std::vector<MemoryRange> own;     ///< at least QEMU's own pages of that moment; may hold later ones
+  std::vector<SampledPage> sample;  ///< pages of that moment
 };
 
-/// The second line of defence before memory is kept or published: what is kept must agree with the witness. Whatever
-/// does not is a mistake of ours, and the guest still has the right bytes.
+/// The second line of defence before memory is kept or published: the sealed memory must agree with the witness. A
+/// difference is a bug of ours, and the running guest still has the right bytes.
 ///
 /// Errors: kBug, naming the page or the chunk.
 class MemoryCheck {
@@ -23,13 +23,13 @@ class MemoryCheck {
   /// touched: as of LiveMemory, then or later.
   MemoryCheck(const MemoryWitness& witness, std::vector<bool> touched);
 
-  /// A chunk in which QEMU has no page of its own, and of which nothing came through the mount, is as it was.
+  /// Throws unless QEMU has an own page in the chunk, or the mount has written or zeroed a part of it.
   void require_change(std::uint64_t chunk) const;
-  /// The same of all chunks that replace those of a tree, before and after.
+  /// Calls require_change() for every chunk whose replacement differs.
   using Replacements = std::map<std::uint64_t, std::optional<ChunkRef>>;
   void compare(const Replacements& before, const Replacements& after) const;
-  /// Sampled pages are what `kept` gives for them. It should have a reader that asks no network: what is not on this
-  /// host is left out.
+  /// Throws unless `kept` has the sampled pages. Give it a reader that asks no network: pages that are not on this
+  /// host are skipped.
   void compare(Image& kept) const;
 
  private:

@@ -391,7 +391,7 @@ TEST_CASE("a failing image answers an error, for guest memory never", "[fusefs]"
   }
 }
 
-TEST_CASE("memory that nobody needs any more holds up nobody", "[fusefs]") {
+TEST_CASE("a waiting write of memory fails when the owner gives the memory up", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   mounted.set(File::kRam, Counter::kFailingWrites, 1U << 30U);

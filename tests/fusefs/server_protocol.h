@@ -26,7 +26,7 @@ enum class Ask : std::uint8_t {
   kWait,         ///< Mount::wait() without a stop
   kStopWaiting,  ///< Mount::wait() that is asked to stop
   kHindrances,   ///< how many changes of memory wait
-  kGiveUp,       ///< nobody needs memory any more
+  kGiveUp,       ///< memory is not needed any more
   kEnd,          ///< unmounts, answers and exits
 };
 

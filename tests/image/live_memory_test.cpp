@@ -34,7 +34,7 @@ Extent pages(std::uint64_t first, std::uint64_t count) { return {first * kPage, 
 
 }  // namespace
 
-TEST_CASE("a copy of memory leaves out what was given back since it began", "[image]") {
+TEST_CASE("a copy skips the holes that were punched since it began", "[image]") {
   Bench bench;
   const Bytes zeros(kPage);
   const Bytes bytes = test::random_bytes(40 * kPage, 1);
@@ -65,7 +65,7 @@ TEST_CASE("a copy of memory leaves out what was given back since it began", "[im
   CHECK((bench.read(43) == zeros));
 }
 
-TEST_CASE("a copied page of zeros is zeros and nothing else", "[image]") {
+TEST_CASE("a copied page of zeros replaces earlier bytes", "[image]") {
   Bench bench;
   Bytes bytes = test::random_bytes(8 * kPage, 1);
   bench.copy(0, bytes);
@@ -76,7 +76,7 @@ TEST_CASE("a copied page of zeros is zeros and nothing else", "[image]") {
   CHECK((read == bytes));
 }
 
-TEST_CASE("only what came through the mount counts as touched by the guest", "[image]") {
+TEST_CASE("writes and holes of the mount mark their chunks as touched, and copies do not", "[image]") {
   Bench bench;
   CHECK((bench.live.touched() == std::vector<bool>{false, false, false, false}));
   bench.copy(0, test::random_bytes(kPage, 1));
@@ -86,7 +86,7 @@ TEST_CASE("only what came through the mount counts as touched by the guest", "[i
   CHECK((bench.live.touched() == std::vector<bool>{false, true, true, true}));
 }
 
-TEST_CASE("whatever the order of copies and holes, a hole is never under an older copy", "[image]") {
+TEST_CASE("a hole reads as zeros when copies of older bytes run beside it", "[image]") {
   Bench bench;
   bench.live.begin_copy();
   const std::uint64_t count = kSize / kPage;

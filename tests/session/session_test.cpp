@@ -171,7 +171,8 @@ struct Resumed : Place {
 
 }  // namespace
 
-TEST_CASE("memory that is not what QEMU has is neither kept nor published, and the guest goes on", "[session]") {
+TEST_CASE("a suspend and a sync refuse memory that differs from QEMU's, name the page, and leave the guest running",
+          "[session]") {
   Resumed guest;
   const bool suspends = GENERATE(true, false);
   CAPTURE(suspends);
@@ -200,7 +201,7 @@ TEST_CASE("memory that is not what QEMU has is neither kept nor published, and t
   CHECK_THAT(guest.refusal(suspends), Catch::Contains(where));  // not the second time either
 }
 
-TEST_CASE("memory that the guest has changed, given back or left alone is kept and published", "[session]") {
+TEST_CASE("a suspend and a sync accept memory that the guest has changed, given back or left alone", "[session]") {
   Resumed guest;
   const bool suspends = GENERATE(true, false);
   CAPTURE(suspends);

@@ -152,7 +152,7 @@ int track_writes(MemoryRange range) {
 
 }  // namespace
 
-TEST_CASE("pages of a file that were never written are not a process's own while its writes are tracked", "[vm]") {
+TEST_CASE("tracking lists written pages as own, and leaves out pages that were never written", "[vm]") {
   const TempDirectory directory;
   constexpr std::size_t kPages = 2048;
   replace_file(directory.path() / "file", Bytes(kPages * kPageSize, 7));
@@ -201,7 +201,7 @@ TEST_CASE("pages of a file that were never written are not a process's own while
   ::munmap(start, kPages * kPageSize);
 }
 
-TEST_CASE("pages that are there are told, whoever owns them", "[vm]") {
+TEST_CASE("present pages are listed whether they are the process's own or the file's", "[vm]") {
   const TempDirectory directory;
   replace_file(directory.path() / "file", Bytes(8 * kPageSize, 7));
   const UniqueFd file = open_file(directory.path() / "file", O_RDWR);
