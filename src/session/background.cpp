@@ -8,7 +8,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/wait.h>
 
@@ -17,6 +16,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/limited_log.h"
 #include "vm/stream_socket.h"
 
 extern char** environ;
@@ -92,8 +92,7 @@ void await_end(pid_t pid) {
 
 /// spdlog's own default is stdout, where a warning would be taken for our one line.
 void log_to_stderr() {
-  auto logger = std::make_shared<spdlog::logger>("isr", std::make_shared<spdlog::sinks::stderr_sink_mt>());
-  spdlog::set_default_logger(std::move(logger));
+  spdlog::set_default_logger(std::make_shared<spdlog::logger>("isr", make_limited_sink(STDERR_FILENO)));
 }
 
 void say(const json& line) {

@@ -9,7 +9,7 @@ namespace isr {
 
 /// Starts this same program with `arguments` in a session of its own, hands it
 /// `secret` over a socket (never the command line or the environment) and waits
-/// until it says that it is ready. Its stderr goes to `log_file`.
+/// until it says that it is ready. Its stderr goes to `log_file`, within the limits of base/limited_log.h.
 /// Rethrows the error that it reports; Error{kDaemon} when it dies or says
 /// nothing for two minutes.
 void start_background(const std::vector<std::string>& arguments, ByteView secret, const fs::path& log_file);

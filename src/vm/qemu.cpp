@@ -233,8 +233,7 @@ void Qemu::Impl::on_qmp_event(const QmpEvent& event) {
       state->guest_panicked = false;
       news = {VmEventKind::kReset, text_member(data, "reason")};
     } else if (event.name == "GUEST_PANICKED") {
-      state->guest_panicked = true;
-      news = {VmEventKind::kGuestPanicked, {}};
+      if (!std::exchange(state->guest_panicked, true)) news = {VmEventKind::kGuestPanicked, {}};
     } else if (event.name == "BLOCK_IO_ERROR" && text_member(data, "action") == "stop" && !state->io_error) {
       state->io_error = true;
       news = {VmEventKind::kIoError, fmt::format("{} of {} failed: {}", text_member(data, "operation"),

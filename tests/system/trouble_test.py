@@ -92,7 +92,35 @@ def test_a_guest_whose_disk_failed_goes_on_when_the_disk_does(world):
     b.run("stop", "work")
 
 
+# A boot sector that tells the panic device of a panic, for ever:  mov dx,0x505; mov al,1; again: out dx,al; jmp again
+PANICS = bytes.fromhex("ba0505 b001 ee ebfd").ljust(510, b"\0") + b"\x55\xaa"
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_guest_that_panics_in_a_loop_is_one_line_in_the_log(world):
+    a = world.host("a")
+    a.init_repository(world.new_folder("repository"))
+    disk = world.new_file("disk.raw")
+    disk.write_bytes(PANICS.ljust(1 << 20, b"\0"))
+    a.run("import", "work", disk, "--memory", "64M")
+    a.run("start", "work")
+    daemon = support.wait_until(lambda: (s := a.stat("work"))["vm"]["guest_panicked"] and s["daemon_pid"], "the guest panics")
+    began = cpu_seconds(daemon)
+    support.wait_until(lambda: cpu_seconds(daemon) > began + 1, "thousands of panics reach the daemon", timeout=120)
+    a.run("poweroff", "work", "--yes")
+    log = a.daemon_logs()[0].read_text()
+    expect_equal(log.count("has panicked"), 1, "lines about a panic")
+    expect(len(log) < 10_000, f"the log has {len(log)} bytes: {log[:2000]}")
+    a.run("checkin", "work")
+
+
 support.main(test_a_suspend_without_its_repository_is_completed_later,
              test_a_stop_without_its_repository_leaves_the_disks_mounted, test_a_session_daemon_that_is_stopped_is_named,
              test_what_is_said_of_a_qemu_that_is_stopped_and_of_one_that_died,
-             test_a_guest_whose_disk_failed_goes_on_when_the_disk_does)
+             test_a_guest_whose_disk_failed_goes_on_when_the_disk_does,
+             test_a_guest_that_panics_in_a_loop_is_one_line_in_the_log)
