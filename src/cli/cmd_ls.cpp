@@ -26,6 +26,7 @@ struct Row {
   std::string where = "-";
   std::uint64_t version = 0;  ///< 0: not known, or none yet
   std::optional<WallTime> saved;
+  bool upload_due = false;
   std::string problem;
 };
 
@@ -59,6 +60,7 @@ void fill(const Account& account, Row& row) {
     row.state = local->state;
     row.where = "here";
     row.version = local->base;
+    row.upload_due = local->upload_due;
   }
   try {
     account.offline() ? ask_offline(account, local.has_value(), row) : ask_repository(account, local.has_value(), row);
@@ -85,6 +87,7 @@ nlohmann::json to_json(const Row& row) {
                      {"name", row.parcel.name},
                      {"state", row.state},
                      {"version", row.version == 0 ? nlohmann::json() : nlohmann::json(row.version)},
+                     {"upload_due", row.upload_due},
                      {"where", row.where == "-" ? nlohmann::json() : nlohmann::json(row.where)},
                      {"saved", row.saved ? nlohmann::json(to_rfc3339(*row.saved)) : nlohmann::json()}};
   if (!row.problem.empty()) out["problem"] = row.problem;
@@ -104,6 +107,10 @@ void print(CommandContext& context, const Account& account, const std::vector<Ro
                      row.saved ? describe_when(*row.saved, wall_now()) : "-"});
   }
   context.out.table(table);
+  for (const Row& row : rows) {
+    if (row.upload_due)
+      context.out.note(fmt::format("{0} is not uploaded yet; isr suspend {0} does it", row.parcel.name));
+  }
 }
 
 int run_ls(CommandContext& context, const LsOptions& options) {

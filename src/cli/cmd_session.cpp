@@ -192,18 +192,26 @@ json status_of(CommandContext& context, const Account& account, const ParcelEntr
             {"parcel", parcel.name},
             {"state", state},
             {"phase", state},
+            {"upload_due", local && local->upload_due},
             {"version", local ? local->base : 0}};
   }
   json status = control_request(control_socket(account.paths, parcel.id), {{"command", "status"}}, {}, context.stop());
   status.erase("type");
   status["state"] = local->state;
+  status["upload_due"] = local->upload_due;
   return status;
 }
 
 void print_stat(CommandContext& context, const json& status) {
   const std::string name = status.value("parcel", "");
-  if (status.contains("mount")) return print_status(context, name, status);
-  context.out.line(fmt::format("{}: {}", name, status.value("state", "")));
+  if (status.contains("mount")) {
+    print_status(context, name, status);
+  } else {
+    context.out.line(fmt::format("{}: {}", name, status.value("state", "")));
+  }
+  if (status.value("upload_due", false)) {
+    context.out.line(fmt::format("UPLOAD   not done yet: isr suspend {} uploads it", name));
+  }
 }
 
 /// All parcels that are checked out here.

@@ -11,7 +11,18 @@ Uploader::Uploader(BlobStorePtr store, const UploadOptions& options, UploadCount
       counters_(counters),
       options_(options),
       most_under_way_(options.threads * 4UL),
-      pool_(options.threads) {}
+      pool_(options.threads),
+      on_stop_(options.stop, Interrupt{*this}) {}
+
+void Uploader::interrupt() noexcept {
+  {
+    auto state = state_.lock();
+    if (!state->failure) {
+      state->failure = std::make_exception_ptr(Error(ErrorKind::kCancelled, "the upload was interrupted"));
+    }
+  }
+  changed_.notify_all();
+}
 
 Uploader::~Uploader() {
   state_.lock()->stopping = true;

@@ -17,6 +17,7 @@ struct UploadCounters {
 struct UploadOptions {
   unsigned threads = 12;
   std::uint64_t bytes_per_second = 0;  ///< of all threads together; 0: no limit
+  std::stop_token stop{};              ///< Error{kCancelled}; what is under way is waited for
 };
 
 /// Whether a store has an object already: asking first then saves sending it.
@@ -52,6 +53,11 @@ class Uploader {
     std::function<Bytes()> load;
     Presence presence = Presence::kUnknown;
   };
+  struct Interrupt {
+    Uploader& uploader;
+    void operator()() const noexcept { uploader.interrupt(); }
+  };
+  void interrupt() noexcept;
   void run(const Job& job);
   void send(const Job& job);
   void await_turn(std::size_t length);
@@ -62,7 +68,8 @@ class Uploader {
   std::size_t most_under_way_;
   Sync<State> state_;
   std::condition_variable changed_;
-  ThreadPool pool_;  // last: its threads use the rest
+  ThreadPool pool_;  // its threads use the rest
+  std::stop_callback<Interrupt> on_stop_;
 };
 
 }  // namespace isr

@@ -5,18 +5,20 @@
 #include "session/daemon.h"
 
 #include <fmt/format.h>
-#include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "base/stop.h"
 #include "session/background.h"
 #include "session/control.h"
+#include "session/end_wait.h"
 #include "session/follow_console.h"
 #include "session/machine.h"
 #include "session/rehearsal.h"
+#include "session/shutdown_delay.h"
 
 namespace isr {
 namespace {
@@ -25,9 +27,12 @@ using nlohmann::json;
 using namespace std::chrono_literals;
 
 constexpr auto kProgressPeriod = 100ms;
-constexpr auto kStatusPatience = 2s;  // of QEMU's part of an answer that is wanted within 5 s
 constexpr auto kRetryDisk = 10s;
 constexpr int kKeeperNice = 10;
+// systemd kills 90 s after it has told a session's processes to end.
+constexpr auto kLongestSaving = 60s;
+constexpr auto kHoldUp = 5s;  // of a command that waits for the network
+constexpr auto kSaveAgain = 1s;
 
 class Daemon {
  public:
@@ -51,7 +56,7 @@ class Daemon {
     session_.keep_lease([this](const Error& how) { lose_lock(how); });
     keeper_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
     background_ready();
-    wait_for_end();
+    if (const auto cause = end_.wait(); cause != EndWait::Cause::kDone) save_in_time(cause);
     keeper_.request_stop();
     keeper_.join();
     server_.reset();
@@ -71,6 +76,9 @@ class Daemon {
     }
     const std::lock_guard lock(operation_, std::adopt_lock);
     if (ended_) throw Error(ErrorKind::kDaemon, "the session has just ended");
+    if (told_.stop_requested()) {
+      throw Error(ErrorKind::kDaemon, "the session daemon is about to end", {"run the command again; nothing is lost"});
+    }
     busy_with(command);
     struct Done {
       Daemon& daemon;
@@ -105,7 +113,8 @@ class Daemon {
     options.fresh = fresh;
     options.prefetch = parse_prefetch(request.value("prefetch", "all"));
     options.progress = progress_to(reply);
-    options.stop = stop;
+    const EitherStop either(stop, told_.get_token());
+    options.stop = either.token();
     if (request.contains("cdrom")) options.cdrom = request.at("cdrom").get<std::string>();
     const bool resumed = machine_.start(options);
     return {{"resumed", resumed},
@@ -138,7 +147,7 @@ class Daemon {
     if (machine_.running()) {
       const auto timeout = std::chrono::seconds(request.value("timeout_s", 60));
       reply({{"type", "progress"}, {"step", "guest shuts down"}, {"done", 0}, {"total", 0}});
-      if (!machine_.power_down(timeout) && !request.value("kill", false)) {
+      if (!machine_.power_down({timeout, told_.get_token()}) && !request.value("kill", false)) {
         throw Error(ErrorKind::kVm,
                     fmt::format("{} did not shut down within {} s; it is still running", parcel_.name, timeout.count()),
                     {fmt::format("isr stop {} --kill      switches it off when it does not", parcel_.name),
@@ -189,6 +198,7 @@ class Daemon {
     Session::PublishOptions options;
     options.memory = memory;
     options.message = message;
+    options.stop = told_.get_token();
     const bool running = machine_.running();
     if (running) options.checkpoint = [this](const auto& freeze) { return machine_.checkpoint(freeze); };
     std::optional<Rehearsal> rehearsal;
@@ -280,26 +290,9 @@ class Daemon {
     answer["last_event"] = *last_event_.lock();
     if (machine_.running()) {
       answer["changed_bytes"] = answer.at("changed_bytes").get<std::uint64_t>() + machine_.changed_bytes_in_qemu();
-      answer["vm"] = {{"pid", machine_.vm()->pid()},
-                      {"state", vm_state()},
-                      {"io_error", machine_.vm()->held_by_io_error()},
-                      {"guest_panicked", machine_.vm()->guest_panicked()},
-                      {"accelerator", machine_.accelerator().name},
-                      {"accelerator_reason", machine_.accelerator().reason},
-                      {"memory", to_name(machine_.vm()->memory().mapping())},
-                      {"awakening", machine_.awakening()},
-                      {"vnc", machine_.vm()->vnc_socket().string()}};
+      answer["vm"] = machine_.stats();
     }
     return answer;
-  }
-
-  std::string vm_state() {
-    try {
-      return machine_.vm()->status({kStatusPatience, {}}).state;
-    } catch (const Error& error) {
-      log::warn("{}: {}", parcel_.name, error.what());
-      return "not answering";
-    }
   }
 
   // Not under operation_: what the guest says while it is stopped or suspended is wanted then.
@@ -319,12 +312,17 @@ class Daemon {
   void keep(const std::stop_token& stop) {
     ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kKeeperNice);  // settling yields to the guest
     auto retried = std::chrono::steady_clock::now();
+    std::optional<ShutdownDelay> delay;
     while (!stop.stop_requested()) {
       std::this_thread::sleep_for(200ms);
+      if (delay && delay->begun() && !told_.stop_requested()) end_.shutdown_begins();
       if (!operation_.try_lock_for(100ms)) continue;
       const std::lock_guard lock(operation_, std::adopt_lock);
       if (ended_) return;
       guarded("the guest's end", [&] { reap(); });
+      if (machine_.running() != delay.has_value()) {
+        machine_.running() ? void(delay.emplace(parcel_.name)) : delay.reset();
+      }
       if (std::chrono::steady_clock::now() - retried > kRetryDisk) {
         retried = std::chrono::steady_clock::now();
         guarded("letting the guest go on", [&] { machine_.go_on_if_held(); });
@@ -361,16 +359,33 @@ class Daemon {
   void end_soon() {
     ended_ = true;
     server_->stop_listening();
-    ::kill(::getpid(), SIGTERM);
+    end_.done();
   }
 
-  static void wait_for_end() {
-    sigset_t wanted;
-    sigemptyset(&wanted);
-    sigaddset(&wanted, SIGTERM);
-    sigaddset(&wanted, SIGINT);
-    int signal = 0;
-    sigwait(&wanted, &signal);
+  // --- being told to end ----------------------------------------------------
+
+  /// What runs is suspended here; what is under way is given up where that loses nothing. A second signal, or time
+  /// that has passed, ends it as a crash would: the disks are kept, and memory that was suspended before.
+  void save_in_time(EndWait::Cause cause) {
+    const auto until = std::chrono::steady_clock::now() + kLongestSaving;
+    log::warn("{}: the daemon was told to end", parcel_.name);
+    told_.request_stop();
+    std::jthread saver([this] { save(); });
+    if (end_.await_done(cause, until)) return;
+    log::error("{}: the daemon ends before it was done; what was written is kept", parcel_.name);
+    ::_exit(EXIT_FAILURE);
+  }
+
+  void save() {
+    while (!operation_.try_lock_for(kHoldUp)) guarded("what waits", [&] { session_.interrupt_reads(); });
+    const std::lock_guard lock(operation_, std::adopt_lock);
+    busy_with("suspend");
+    while (!ended_ && machine_.running()) {
+      guarded("suspending before the end", [&] { machine_.suspend(); });
+      if (machine_.running()) std::this_thread::sleep_for(kSaveAgain);
+    }
+    busy_with("");
+    if (!ended_) end_soon();
   }
 
   void busy_with(const std::string& command) { *busy_.lock() = command; }
@@ -382,6 +397,8 @@ class Daemon {
   std::atomic<bool> lock_lost_{false};
   Sync<std::string> last_event_;
   std::timed_mutex operation_;
+  std::stop_source told_;  ///< to end: commands that can be given up are
+  EndWait end_;
   Sync<json> last_stats_;
   Session session_;  // its lease says the first two, the machine's mount asks for the others
   Machine machine_;

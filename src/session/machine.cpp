@@ -217,12 +217,7 @@ void Machine::suspend() {
   release_vm();
 }
 
-bool Machine::power_down(std::chrono::milliseconds timeout) {
-  if (!running()) return true;
-  Patience patience;
-  patience.timeout = timeout;
-  return vm_->power_down(patience);
-}
+bool Machine::power_down(const Patience& patience) { return !running() || vm_->power_down(patience); }
 
 void Machine::power_off() {
   if (vm_) kill_vm();

@@ -44,8 +44,8 @@ class Machine {
   /// Memory, device state and disks are kept in the journal; the VM is gone. When
   /// it cannot be kept the VM goes on. Error{kVm} when none runs.
   void suspend();
-  /// False: the guest did not switch off in time.
-  bool power_down(std::chrono::milliseconds timeout);
+  /// False: the guest did not switch off in time. Error{kCancelled}.
+  bool power_down(const Patience& patience);
   /// The VM and its memory are gone.
   void power_off();
   /// Brings memory's image (of Session::begin_memory()) up to what the guest has, which must be paused. Fetches
@@ -74,6 +74,8 @@ class Machine {
   void give_up_memory() { (*endurance_.lock())->given_up = true; }
   /// After the guest or QEMU ended by itself: puts the session in order, once. Says how it ended.
   std::optional<std::string> reap();
+  /// Of a running VM, for stat. Waits 2 s at most for a QEMU that does not answer.
+  nlohmann::json stats() const;
   bool running() const { return vm_ != nullptr && !vm_->exit(); }
   Qemu* vm() const { return vm_.get(); }
   /// What the guest says, or said before it ended: kept until the next start. nullptr

@@ -118,6 +118,8 @@ class Session {
     bool memory = false;
     std::string message;
     std::string copy_of;  ///< of a rollback: published even when nothing differs
+    /// Until the head is put: nothing is published then. Error{kCancelled}.
+    std::stop_token stop{};
     /// What a resume will read first; asked once the rest is uploaded. Without pages: from what this session noted.
     std::function<BootOrder()> boot_order;
     /// Of a running machine: pauses it, calls freeze() once its memory has reached the image,
@@ -169,7 +171,7 @@ class Session {
   void write_device_state(ByteView device_state);
   Presence begin_upload();
   void upload(const std::map<Cid, std::uint32_t>& objects, Presence presence, std::string_view step,
-              const ProgressFn& progress);
+              const ProgressFn& progress, const std::stop_token& stop);
   std::vector<std::string> boot_image_names() const;
   bool is_here(const Cid& cid) const;
   void fetch_device_state(const ProgressFn& progress, const std::stop_token& stop);

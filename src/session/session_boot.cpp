@@ -325,7 +325,7 @@ void Session::add_boot_pack(const PublishOptions& options, Publication& publicat
     if (order.pages.size() > most) order.pages.resize(most);
     std::map<Cid, std::uint32_t> objects;
     const TreeRoot root = seal_boot_pack(make_boot_pack(std::move(order), publication), objects);
-    upload(objects, Presence::kUnknown, kBootPackName, progress);
+    upload(objects, Presence::kUnknown, kBootPackName, progress, options.stop);
     publication.objects.insert(objects.begin(), objects.end());
     publication.version.images.push_back({kBootPackName, ImageRole::kBootPack, root});
   } catch (const Error& error) {

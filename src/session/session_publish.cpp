@@ -136,8 +136,8 @@ Presence Session::begin_upload() {
 }
 
 void Session::upload(const std::map<Cid, std::uint32_t>& objects, Presence presence, std::string_view step,
-                     const ProgressFn& progress) {
-  Uploader uploader(account_.store, {.bytes_per_second = account_.upload_limit}, upload_counters_);
+                     const ProgressFn& progress, const std::stop_token& stop) {
+  Uploader uploader(account_.store, {.bytes_per_second = account_.upload_limit, .stop = stop}, upload_counters_);
   std::uint64_t total = 0;
   for (const auto& [cid, length] : objects) total += length;
   std::uint64_t done = 0;
@@ -277,7 +277,7 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
       result.version = state_.base;
     } else {
       const auto began = std::chrono::steady_clock::now();
-      upload(publication.objects, begin_upload(), "upload", progress);
+      upload(publication.objects, begin_upload(), "upload", progress, options.stop);
       publication.upload_time = std::chrono::steady_clock::now() - began;
       publication.upload_bytes = upload_counters_.bytes - bytes_before;
       add_boot_pack(options, publication, progress);

@@ -127,6 +127,15 @@ SessionImage* SessionState::find(std::string_view name) {
   return it == images.end() ? nullptr : &*it;
 }
 
+bool SessionState::is_upload_due() const {
+  if (phase != SessionPhase::kSuspended) return false;
+  const VersionImage* published = base_version.find("device");
+  // Every suspend saves the devices anew; only a publish gives them a tree.
+  return std::none_of(images.begin(), images.end(), [&](const SessionImage& image) {
+    return published && image.image.name == published->name && image.image.tree.root == published->tree.root;
+  });
+}
+
 std::optional<SessionState> read_session_state(const fs::path& parcel_directory, const Key& device_key,
                                                const std::string& parcel_id) {
   const fs::path file = parcel_directory / "session";
@@ -157,6 +166,7 @@ std::optional<LocalState> local_state(const Account& account, const ParcelEntry&
   local.daemon_alive = daemon_holds(directory / "lock");
   local.base = state->base;
   local.since = state->since;
+  local.upload_due = state->is_upload_due();
   switch (state->phase) {
     case SessionPhase::kCheckedOut:
       local.state = "checked out";

@@ -52,6 +52,8 @@ struct SessionState {
   bool upload_begun = false;  ///< objects of an unfinished publish may be in the repository already
 
   SessionImage* find(std::string_view name);
+  /// Suspended here, and no version has this memory yet.
+  bool is_upload_due() const;
 };
 
 std::optional<SessionState> read_session_state(const fs::path& parcel_directory, const Key& device_key,
@@ -63,6 +65,7 @@ struct LocalState {
   std::string state;  ///< "checked out", "running", "suspended", "crashed" (no daemon though it should run)
   std::uint64_t base = 0;
   WallTime since;
+  bool upload_due = false;  ///< as SessionState says
   bool daemon_alive = false;
 };
 std::optional<LocalState> local_state(const Account& account, const ParcelEntry& parcel);

@@ -43,6 +43,7 @@ struct Launch {
   int report_fd;             ///< takes errno when exec fails
   pid_t parent;
   int death_signal;
+  sigset_t blocked;
   bool gains_no_rights;
   bool refuse_huge_pages;  ///< by a filter of system calls, which needs that promise
 };
@@ -77,9 +78,7 @@ void volunteer_for_oom() noexcept {
   ::prctl(PR_SET_PDEATHSIG, launch.death_signal);
   if (::getppid() != launch.parent) ::_exit(kExecFailed);  // it died before the line above
   ::setsid();                                              // Ctrl-C in a terminal is for the command line program
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  ::sigprocmask(SIG_SETMASK, &launch.blocked, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
   const rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
@@ -170,8 +169,19 @@ void ChildProcess::start(ChildOptions options) {
   sources.push_back(moved_up(output_write.get()));
   for (const auto& fd : options.descriptors) sources.push_back(moved_up(fd.get()));
 
-  Launch launch{program.c_str(), pointers(arguments),  pointers(environment),    options.directory.c_str(), {}, -1,
-                ::getpid(),      options.death_signal, !options.runs_fusermount, options.refuse_huge_pages};
+  Launch launch{program.c_str(),
+                pointers(arguments),
+                pointers(environment),
+                options.directory.c_str(),
+                {},
+                -1,
+                ::getpid(),
+                options.death_signal,
+                {},
+                !options.runs_fusermount,
+                options.refuse_huge_pages};
+  ::sigemptyset(&launch.blocked);
+  for (const int signal : options.blocked_signals) ::sigaddset(&launch.blocked, signal);
   for (const auto& fd : sources) launch.sources.push_back(fd.get());
   UniqueFd safe_report = moved_up(report_write.get());
   report_write.reset();

@@ -25,6 +25,7 @@ struct ChildOptions {
   std::vector<std::string> environment;  ///< "NAME=value", besides PATH and LC_ALL; nothing else is passed on
   std::function<void()> on_exit;         ///< on the thread that watches it; wait_exit() has not returned yet
   int death_signal = SIGKILL;            ///< what it gets when we die
+  std::vector<int> blocked_signals;      ///< from its start; it gets them when it unblocks them, if ever
   bool refuse_huge_pages = true;         ///< madvise(MADV_HUGEPAGE) fails; not possible with runs_fusermount
   bool runs_fusermount = false;          ///< which is setuid; else neither it nor what it starts can gain rights
 };

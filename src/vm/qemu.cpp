@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <signal.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -117,6 +118,8 @@ void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const A
   launch.descriptors.push_back(std::move(serial_there));
   launch.descriptors.push_back(std::move(agent_there));
   launch.on_exit = [this] { on_child_exit(); };
+  // A log-out or shutdown sends these to every process of ours, and QEMU would switch the guest off. We suspend it.
+  launch.blocked_signals = {SIGTERM, SIGINT, SIGHUP};
   const auto wanted = how == VmBegin::kPaused ? MemoryMapping::kZeros : MemoryMapping::kPrivate;
   memory.emplace(files.memory, options.private_memory ? wanted : MemoryMapping::kShared, launch);
   child.start(std::move(launch));

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <chrono>
+#include <optional>
+
+#include "base/handle.h"
+
+namespace isr {
+
+/// What a daemon waits for while others work: its end. To be made after block_signals().
+///
+/// Threads: wait() on one, the others from any.
+class EndWait {
+ public:
+  enum class Cause {
+    kDone,      ///< done() was called; it stays the answer from then on
+    kSignal,    ///< SIGTERM or SIGINT has come, another each time
+    kShutdown,  ///< shutdown_begins() was called, once
+    kTime,      ///< nothing of it in time
+  };
+  EndWait();
+
+  void done() noexcept;
+  void shutdown_begins() noexcept;
+  /// Absent: without end.
+  Cause wait(std::optional<std::chrono::steady_clock::time_point> until = {});
+  /// After wait() has said `first`: true once done() was called, false at the second signal or when time is up.
+  bool await_done(Cause first, std::chrono::steady_clock::time_point until);
+
+ private:
+  UniqueFd signals_;
+  UniqueFd done_;
+  UniqueFd shutdown_;
+};
+
+}  // namespace isr

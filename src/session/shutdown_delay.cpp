@@ -1,0 +1,40 @@
+// systemd-inhibit holds the delay while the program lives that it starts, and that program, gdbus, prints
+// what logind says to everybody. So one child does both, and a D-Bus library is not needed.
+
+#include "session/shutdown_delay.h"
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace isr {
+namespace {
+
+constexpr const char* kBegins = "PrepareForShutdown (true";
+
+}  // namespace
+
+ShutdownDelay::ShutdownDelay(const std::string& name) {
+  ChildOptions options;
+  options.program = "systemd-inhibit";
+  options.arguments = {"--what=shutdown",
+                       "--mode=delay",
+                       "--who=isr",
+                       fmt::format("--why=the machine {} is being suspended", name),
+                       "gdbus",
+                       "monitor",
+                       "--system",
+                       "--dest=org.freedesktop.login1",
+                       "--object-path=/org/freedesktop/login1"};
+  options.directory = "/";
+  try {
+    child_.start(std::move(options));
+  } catch (const Error& error) {
+    log::debug("a shutdown of this host is not delayed: {}", error.what());
+  }
+}
+
+bool ShutdownDelay::begun() const { return child_.output().find(kBegins) != std::string::npos; }
+
+}  // namespace isr
