@@ -15,6 +15,17 @@ namespace isr {
 namespace {
 
 constexpr unsigned kSealThreads = 2;
+// A daemon that has just answered its last command, or was told to end, needs a moment to go.
+constexpr std::chrono::seconds kGoing{3};
+constexpr std::chrono::milliseconds kPoll{20};
+
+std::optional<FileLock> acquire(const fs::path& lock) {
+  const auto until = std::chrono::steady_clock::now() + kGoing;
+  for (;; std::this_thread::sleep_for(kPoll)) {
+    auto held = FileLock::try_acquire(lock);
+    if (held || std::chrono::steady_clock::now() > until) return held;
+  }
+}
 
 PackStoreOptions settled_options() {
   PackStoreOptions options;
@@ -32,7 +43,7 @@ MemoryCheck::Replacements replacements_in(JournalOverlay& overlay) {
 
 Session::Session(Account& account, const ParcelEntry& parcel)
     : account_(account), parcel_(parcel), directory_(account.parcel_directory(parcel)) {
-  flock_ = FileLock::try_acquire(directory_ / "lock");
+  flock_ = acquire(directory_ / "lock");
   if (!flock_) {
     throw Error(ErrorKind::kVm, fmt::format("{} is in use by another process here", parcel.name),
                 {fmt::format("isr stat {}", parcel.name)});

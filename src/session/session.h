@@ -54,7 +54,7 @@ struct MachineMoment {
 /// the session daemon (which adds the mount and the VM) and by commands that
 /// publish without one. One process at a time: it holds the directory's flock.
 ///
-/// Errors:  kVm "already in use here" when another process holds it.
+/// Errors:  kVm "already in use here" when another process holds it, and does not end within 3 s.
 /// Threads: one at a time, but what image() and disks() gave may be read and written meanwhile.
 class Session {
  public:

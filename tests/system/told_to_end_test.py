@@ -142,6 +142,25 @@ def test_a_second_signal_ends_a_daemon_that_cannot_suspend_and_keeps_the_disks(w
     support.check_guest_disk(exported, flushed)
 
 
+def test_a_daemon_that_is_told_to_end_while_it_suspends_leaves_a_suspended_machine(world):
+    chance = writing.chance()
+    _, a, console = started(world)
+    asked = 0
+    for _ in range(writing.rounds(3)):
+        daemon = a.stat("work")["daemon_pid"]
+        process = a.start("suspend", "work", "--no-upload", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        writing.moment(chance, 1.5)
+        tell(daemon)
+        expect(process.wait(timeout=support.COMMAND_TIMEOUT) in (0, 20, 130), f"exit code {process.returncode}")
+        asked += process.returncode != 20
+        gone(daemon)
+        expect_suspended_here(a)
+        console = expect_goes_on(a, console)
+    print(f"    {asked} of {writing.rounds(3)} commands were under way", flush=True)
+    a.run("poweroff", "work", "--yes")
+    a.run("checkin", "work")
+
+
 def test_a_shutdown_that_logind_announces_waits_until_the_machine_is_suspended(world):
     _, a = set_up(world)
     holds, begins = world.folder / "holds", world.folder / "begins"
@@ -168,5 +187,6 @@ if __name__ == "__main__":
     support.main(test_a_machine_whose_daemon_is_told_to_end_is_suspended_here,
                  test_a_daemon_that_is_told_to_end_while_it_uploads_leaves_a_suspended_machine,
                  test_a_daemon_that_is_told_to_end_while_it_resumes_leaves_a_suspended_machine,
+                 test_a_daemon_that_is_told_to_end_while_it_suspends_leaves_a_suspended_machine,
                  test_a_second_signal_ends_a_daemon_that_cannot_suspend_and_keeps_the_disks,
                  test_a_shutdown_that_logind_announces_waits_until_the_machine_is_suspended)
