@@ -370,7 +370,12 @@ class Daemon {
     const auto until = std::chrono::steady_clock::now() + kLongestSaving;
     log::warn("{}: the daemon was told to end", parcel_.name);
     told_.request_stop();
-    std::jthread saver([this] { save(); });
+    std::jthread saver;
+    try {
+      saver = std::jthread([this] { save(); });
+    } catch (const std::system_error&) {
+      return save();  // without a thread to spare nobody looks at the time
+    }
     if (end_.await_done(cause, until)) return;
     log::error("{}: the daemon ends before it was done; what was written is kept", parcel_.name);
     ::_exit(EXIT_FAILURE);
