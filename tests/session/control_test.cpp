@@ -1,5 +1,6 @@
 #include "session/control.h"
 
+#include <pthread.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -214,4 +215,29 @@ TEST_CASE("a daemon without a free descriptor says so at once, and takes the nex
   CHECK(line.value("kind", "") == "daemon");
   CHECK(line.value("message", "").find("descriptor") != std::string::npos);
   CHECK(control_request(place.socket, {{"command", "two"}}).contains("said"));
+}
+
+TEST_CASE("a daemon that cannot start a thread refuses the command, and takes the next one", "[session]") {
+  const Place place;
+  const auto server = start_control_server(place.socket, echo);
+  CHECK(control_request(place.socket, {{"command", "one"}}).contains("said"));
+  pthread_attr_t usual{};
+  REQUIRE(::pthread_getattr_default_np(&usual) == 0);
+  pthread_attr_t impossible{};
+  REQUIRE(::pthread_attr_init(&impossible) == 0);
+  REQUIRE(::pthread_attr_setstacksize(&impossible, std::size_t{1} << 47U) == 0);  // all of the address space
+  REQUIRE(::pthread_setattr_default_np(&impossible) == 0);
+  std::optional<Error> failure;
+  try {
+    control_request(place.socket, {{"command", "two"}});
+  } catch (const Error& error) {
+    failure = error;
+  }
+  ::pthread_setattr_default_np(&usual);
+  ::pthread_attr_destroy(&impossible);
+  ::pthread_attr_destroy(&usual);
+  REQUIRE(failure.has_value());
+  CHECK(failure->kind() == ErrorKind::kDaemon);
+  CHECK(std::string(failure->what()).find("thread") != std::string::npos);
+  CHECK(control_request(place.socket, {{"command", "three"}}).contains("said"));
 }

@@ -125,6 +125,8 @@ class Torture:
         self.codes[result.code] += 1
         expect(result.code in DOCUMENTED, f"an exit code that is not documented\n{result}")
         expect("unexpected:" not in result.err, f"a failure that nobody thought of\n{result}")
+        for log in self.host.daemon_logs():
+            expect("terminate called" not in log.read_text(errors="replace"), f"the daemon has aborted\n{result}")
         if result.code == 0:
             return True
         self.shim.heal()
