@@ -7,6 +7,7 @@
 
 #include <string_view>
 
+#include "base/open_files.h"
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "session/daemon.h"
@@ -37,6 +38,7 @@ int main(int argc, char** argv) {
   fill_standard_descriptors();
   keep_memory_to_ourselves();
   ::signal(SIGXFSZ, SIG_IGN);  // a file beyond the limit is an error of that write, with our words
+  isr::raise_open_file_limit();
   const std::string_view first = argc == 2 ? argv[1] : "";
   if (first == isr::kSessionDaemonArgument) return isr::session_daemon_main();
   if (first == isr::kMountDaemonArgument) return isr::mount_daemon_main();

@@ -4,7 +4,6 @@
 #include "server/server.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <boost/asio.hpp>
 #include <list>
@@ -13,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/open_files.h"
 #include "server/answer.h"
 #include "server/connection.h"
 
@@ -28,15 +28,9 @@ using Clock = std::chrono::steady_clock;
 constexpr std::uint64_t kOtherFiles = 64;
 
 unsigned connections_allowed(const ServerOptions& options) {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return options.max_connections;
-  if (limit.rlim_cur < limit.rlim_max) {
-    limit.rlim_cur = limit.rlim_max;
-    ::setrlimit(RLIMIT_NOFILE, &limit);
-    ::getrlimit(RLIMIT_NOFILE, &limit);
-  }
+  const std::uint64_t limit = raise_open_file_limit();
   const std::uint64_t reserved = kOtherFiles + 2ULL * options.disk_threads;
-  const std::uint64_t room = limit.rlim_cur > 2 * reserved ? limit.rlim_cur - reserved : reserved;
+  const std::uint64_t room = limit > 2 * reserved ? limit - reserved : reserved;
   return static_cast<unsigned>(std::min<std::uint64_t>(options.max_connections, room));
 }
 

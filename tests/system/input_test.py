@@ -3,6 +3,7 @@
 cli_test.py has what concerns words and passwords alone; here it is what lies around them."""
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -322,8 +323,12 @@ def test_surroundings(world):
         said = process.communicate(timeout=60)[1]
         expect(process.returncode >= 0 and (process.returncode == 0 or said.startswith("isr: ")),
                f"{name}: exit {process.returncode}: {said}")
+    a.under = ["prlimit", "--nofile=64:4096"]
     a.run("checkout", "work")
+    limits = open(f"/proc/{a.stat('work')['daemon_pid']}/limits", encoding="ascii").read()
+    expect(re.search(r"Max open files +4096 +4096 ", limits), f"a daemon has not as many files as it may: {limits}")
     a.run("checkin", "work")
+    a.under = []
     closed = subprocess.run(f"exec {support.ISR} ls >&-", shell=True, env=a.environment(), stdin=subprocess.DEVNULL,
                             capture_output=True, text=True, check=False, timeout=60)
     expect(closed.returncode in (0, 18), f"stdout closed: {closed}")
