@@ -282,6 +282,10 @@ void Directory::remove_if_exists(const std::string& name) const {
   if (::unlinkat(fd_.get(), name.c_str(), 0) != 0 && errno != ENOENT) fail("cannot remove", path_ / name, errno);
 }
 
+void Directory::rename(const std::string& from, const std::string& to) const {
+  if (::renameat(fd_.get(), from.c_str(), fd_.get(), to.c_str()) != 0) fail("cannot replace", path_ / to, errno);
+}
+
 std::uint64_t file_size(int fd, const fs::path& name_for_errors) {
   return static_cast<std::uint64_t>(status_of(fd, name_for_errors).st_size);
 }

@@ -51,6 +51,7 @@ class Directory {
   /// As open_file(), of a name in it.
   UniqueFd open(const std::string& name, int flags, mode_t mode = 0600) const;
   void remove_if_exists(const std::string& name) const;
+  void rename(const std::string& from, const std::string& to) const;  ///< replaces `to`
 
  private:
   fs::path path_;

@@ -2,9 +2,10 @@
 // that a record that was answered never has a hole before it. AES-GCM at 4 GB/s
 // makes that cheaper than sorting out holes at replay.
 //
-// Every record says up to which sequence number all was durable when it was
-// written. At replay a record that does not verify is a torn end, unless any other
-// record of the journal says that it was synced: then it is damage.
+// After a failed fdatasync the kernel holds pages that it takes for written and the disk
+// does not have, and the next fdatasync would say that all is well. So the segment ends, and
+// the next sync puts a copy in the place of its file. Replay does the same, for the same
+// reason (journal_replay.cpp).
 
 #include "image/journal.h"
 
@@ -20,7 +21,7 @@
 #include "base/log.h"
 #include "base/sync.h"
 #include "base/thread_pool.h"
-#include "image/journal_segment.h"
+#include "image/journal_replay.h"
 
 namespace isr {
 namespace {
@@ -38,48 +39,27 @@ MutableBytes scratch_buffer(std::size_t size) {
   return MutableBytes(buffer).first(size);
 }
 
-std::vector<fs::path> segment_files(const fs::path& directory) {
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(directory)) {
-    if (entry.path().extension() == ".journal") files.push_back(entry.path());
-  }
-  std::sort(files.begin(), files.end());
-  return files;
-}
-
-/// A segment whose header never reached the disk. Whatever else is in it was not synced either.
-void set_aside(const fs::path& file) {
-  if (fs::file_size(file) <= kSegmentHeaderSize) {
-    remove_if_exists(file);
-    return;
-  }
-  fs::path aside = file;
-  aside += ".unreadable";
-  log::warn("journal segment {} has no header and was never synced; kept as {}", file.filename().string(),
-            aside.filename().string());
-  fs::rename(file, aside);
-}
-
-void cut(const JournalSegment& segment, const SegmentReplay& found) {
-  log::warn("journal segment {}: {} bytes of unfinished writes at the end were dropped",
-            segment.path.filename().string(), found.file_size - found.end);
-  if (::ftruncate(segment.fd.get(), static_cast<off_t>(found.end)) != 0) {
-    throw_errno(fmt::format("cannot cut {}", segment.path.string()), errno);
-  }
+fs::path made(fs::path directory) {
+  make_private_directory(directory);
+  return directory;
 }
 
 }  // namespace
 
 struct Journal::Impl {
+  Impl(fs::path journal_directory, const Key& key)
+      : directory(made(std::move(journal_directory))), device_key(key), files(directory) {}
+
   fs::path directory;
   Key device_key;
+  OpenSegments files;
   struct State {
     std::vector<Segment> segments;  // ascending
     Segment current;                // the last of them while it is appended to
+    Segment torn;                   // an append to it failed: what is behind its end must go before the next append
     std::uint64_t next_index = 1;
     std::uint64_t next_sequence = 1;
     std::uint64_t durable = 0;  // every record up to this sequence number is
-    bool failed = false;
     bool syncing = false;
   };
   Sync<State> state;
@@ -123,97 +103,99 @@ struct Journal::Impl {
     if (failure) std::rethrow_exception(failure);
   }
 
-  void replay_all(State& s, const std::function<void(const ReplayedRecord&)>& visit) {
-    std::vector<SegmentReplay> replays;
-    std::vector<std::pair<fs::path, std::size_t>> headerless;  // with how many segments stand before it
-    std::uint64_t greatest_synced = 0;
-    for (const fs::path& file : segment_files(directory)) {
-      Segment segment = JournalSegment::open(file, open_file(file, O_RDWR), device_key);
-      if (!segment) {
-        headerless.emplace_back(file, s.segments.size());
-        continue;
-      }
-      if (segment->first_sequence < s.next_sequence || segment->index < s.next_index) {
-        throw Error(ErrorKind::kCorrupt, fmt::format("journal segment {} is not in its place", file.string()));
-      }
-      replays.push_back(replay_segment(segment, visit));
-      greatest_synced = std::max(greatest_synced, replays.back().greatest_synced);
-      s.next_index = segment->index + 1;
-      s.next_sequence = replays.back().end_sequence;
-      s.segments.push_back(std::move(segment));
-    }
-    for (std::size_t i = 0; i < replays.size(); ++i) check_end(*s.segments[i], replays[i], greatest_synced);
-    for (const auto& [file, before] : headerless) {
-      // A sync of what comes behind it would have covered its header.
-      if (before == s.segments.size() || s.segments[before]->first_sequence > greatest_synced + 1) continue;
-      throw Error(ErrorKind::kCorrupt,
-                  fmt::format("journal segment {} is damaged: synced writes cannot be read", file.string()));
-    }
-    for (const auto& [file, before] : headerless) set_aside(file);
-    for (std::size_t i = 0; i < replays.size(); ++i) settle_end(*s.segments[i], replays[i]);
-    if (!s.segments.empty()) sync_directory(directory);
-    s.durable = s.next_sequence - 1;
-  }
-
-  static void check_end(const JournalSegment& segment, const SegmentReplay& found, std::uint64_t greatest_synced) {
-    const bool was_synced = found.end_sequence <= greatest_synced;
-    if (found.end == found.file_size || !was_synced) return;
-    throw Error(ErrorKind::kCorrupt,
-                fmt::format("journal segment {} is damaged at byte {}: synced writes cannot be read",
-                            segment.path.string(), found.end));
-  }
-
-  /// The writer may have been killed before it synced: what was replayed is made durable.
-  static void settle_end(JournalSegment& segment, const SegmentReplay& found) {
-    if (found.end < found.file_size) cut(segment, found);
-    sync_file(segment.fd.get(), segment.path);
-    segment.size = segment.synced_size = found.end;
-    segment.is_named = true;
-  }
-
   /// The segment to append to.
   JournalSegment& begin(State& s) {
-    if (s.failed) {
-      throw Error(ErrorKind::kIo, "the journal failed to sync before; nothing more is written to it",
-                  {"free space or mend the disk, then stop and start the session again"});
+    mend(s);
+    if (s.current && s.current->size >= kSegmentSize) end_current(s);
+    if (s.current) return *s.current;
+    const Segment segment = JournalSegment::make(directory, s.next_index, s.next_sequence, device_key);
+    segment->file = files.create(segment->index);
+    try {
+      write_all_at(segment->file->get(), segment->first_bytes, 0, segment->path);
+    } catch (const Error&) {
+      segment->file.reset();
+      files.remove(segment->index);
+      throw;
     }
-    if (!s.current || s.current->size >= kSegmentSize) {
-      s.current.reset();
-      s.current = JournalSegment::create(directory, s.next_index, s.next_sequence, device_key);
-      ++s.next_index;
-      s.segments.push_back(s.current);
-    }
-    return *s.current;
+    ++s.next_index;
+    s.segments.push_back(segment);
+    s.current = segment;
+    return *segment;
+  }
+
+  static void let_go(JournalSegment& segment) {
+    if (segment.is_synced()) segment.file.reset();
+  }
+
+  static void end_current(State& s) {
+    if (s.current) let_go(*s.current);
+    s.current.reset();
   }
 
   /// Sequence numbers are nonces: what may have reached the file must not be written
   /// over with other bytes under the same number. So the segment ends here.
-  static void end_after_failed_append(State& s) {
-    const Segment segment = std::move(s.current);
+  void end_after_failed_append(State& s) {
+    s.torn = std::move(s.current);
     s.current.reset();
-    if (segment->size == kSegmentHeaderSize) {
-      std::erase(s.segments, segment);
-      remove_if_exists(segment->path);
-    } else if (::ftruncate(segment->fd.get(), static_cast<off_t>(segment->size)) != 0) {
-      s.failed = true;
+    try {
+      mend(s);
+    } catch (const Error& error) {
+      log::warn("{}; nothing more is written to the journal before that went well", error.what());
     }
+  }
+
+  /// Records of a failed append must not be met at a replay: their numbers are the next segment's.
+  void mend(State& s) {
+    if (!s.torn) return;
+    if (s.torn->size == kSegmentHeaderSize) {
+      s.torn->file.reset();
+      files.remove(s.torn->index);
+      std::erase(s.segments, s.torn);
+    } else {
+      s.torn->file = files.get(s.torn->index);
+      if (::ftruncate(s.torn->file->get(), static_cast<off_t>(s.torn->size)) != 0) {
+        throw_errno(fmt::format("cannot cut {}", s.torn->path.string()), errno);
+      }
+      s.torn->is_cut = true;
+    }
+    s.torn.reset();
   }
 
   struct Unsynced {
     Segment segment;
+    SegmentFile file;
     std::uint64_t size = 0;
-    bool is_named = false;
+    bool is_suspect = false;
+    bool is_cut = false;
+    bool is_synced = false;
   };
 
+  static std::vector<Unsynced> unsynced_of(const State& s) {
+    std::vector<Unsynced> unsynced;
+    for (const Segment& segment : s.segments) {
+      if (segment->is_synced()) continue;
+      unsynced.push_back({segment, segment->file, segment->size, segment->is_suspect, segment->is_cut});
+    }
+    return unsynced;
+  }
+
   /// nullopt: all of it is durable.
-  std::optional<Error> sync_files(const std::vector<Unsynced>& unsynced) const {
+  std::optional<Error> sync_files(std::vector<Unsynced>& unsynced) {
     try {
-      bool new_names = false;
-      for (const Unsynced& part : unsynced) {
-        sync_file(part.segment->fd.get(), part.segment->path);
-        new_names = new_names || !part.is_named;
+      for (Unsynced& part : unsynced) {
+        if (part.is_suspect) {
+          part.file = files.replace(part.segment->index, [&, from = part.file](int fd) {
+            copy_verified(*part.segment, from->get(), fd, part.size);
+          });
+        } else {
+          part.is_suspect = true;
+          sync_file(part.file->get(), part.segment->path);
+        }
+        part.is_suspect = false;
+        part.is_synced = true;
       }
-      if (new_names) sync_directory(directory);
+      const auto is_new = [](const Unsynced& part) { return !part.segment->is_named; };  // only a sync changes it
+      if (std::any_of(unsynced.begin(), unsynced.end(), is_new)) files.sync_names();
     } catch (const Error& error) {
       return error;
     }
@@ -222,12 +204,14 @@ struct Journal::Impl {
 };
 
 Journal::Journal(fs::path directory, const Key& device_key, const std::function<void(const ReplayedRecord&)>& replay)
-    : impl_(std::make_unique<Impl>()) {
-  impl_->directory = std::move(directory);
-  impl_->device_key = device_key;
-  make_private_directory(impl_->directory);
+    : impl_(std::make_unique<Impl>(std::move(directory), device_key)) {
   try {
-    impl_->replay_all(*impl_->state.lock(), replay);
+    auto state = impl_->state.lock();
+    ReplayedJournal found = replay_journal(impl_->directory, device_key, impl_->files, replay);
+    state->segments = std::move(found.segments);
+    state->next_index = found.next_index;
+    state->next_sequence = found.next_sequence;
+    state->durable = state->next_sequence - 1;
   } catch (const fs::filesystem_error& error) {
     throw as_error(error);  // our callers catch Error
   }
@@ -261,9 +245,9 @@ std::vector<RecordPlace> Journal::append(std::span<const Entry> entries) {
                         buffer.subspan(place.position - segment.size, record_size(place.length)));
   });
   try {
-    write_all_at(segment.fd.get(), buffer, segment.size, segment.path);
+    write_all_at(segment.file->get(), buffer, segment.size, segment.path);
   } catch (const Error&) {
-    Impl::end_after_failed_append(*state);
+    impl_->end_after_failed_append(*state);
     throw;
   }
   segment.size += at;
@@ -272,10 +256,10 @@ std::vector<RecordPlace> Journal::append(std::span<const Entry> entries) {
   const std::uint64_t length = segment.size - from;
   if (length < kWritebackStep) return places;
   segment.writeback_size = segment.size;
-  const Segment owner = state->current;
+  const SegmentFile file = segment.file;
   state.unlock();
   // So that a later sync has little left to wait for. It only begins; errors are the sync's to report.
-  ::sync_file_range(owner->fd.get(), static_cast<off_t>(from), static_cast<off_t>(length), SYNC_FILE_RANGE_WRITE);
+  ::sync_file_range(file->get(), static_cast<off_t>(from), static_cast<off_t>(length), SYNC_FILE_RANGE_WRITE);
   return places;
 }
 
@@ -286,31 +270,29 @@ void Journal::sync() {
     auto state = impl_->state.lock();
     const std::uint64_t asked = state->next_sequence - 1;
     for (;;) {
-      if (state->failed) throw Error(ErrorKind::kIo, "the journal failed to sync; what was written may not be durable");
       if (state->durable >= asked) return;
       if (!state->syncing) break;
-      // One fdatasync at a time: it is shared by all who wait, and its failure, which the
-      // kernel reports once, is seen by all of them.
+      // One fdatasync at a time, shared by all who wait.
       state.wait(impl_->synced, [&] { return !state->syncing; });
     }
     state->syncing = true;
     goal = state->next_sequence - 1;
-    for (const Segment& segment : state->segments) {
-      if (segment->synced_size < segment->size) unsynced.push_back({segment, segment->size, segment->is_named});
-    }
+    unsynced = Impl::unsynced_of(*state);
   }
   const auto failure = impl_->sync_files(unsynced);  // outside the mutex: writes go on meanwhile
   {
     auto state = impl_->state.lock();
     state->syncing = false;
-    if (failure) {
-      state->failed = true;
-    } else {
-      state->durable = std::max(state->durable, goal);
-      for (const Impl::Unsynced& part : unsynced) {
-        part.segment->synced_size = part.size;
-        part.segment->is_named = true;
-      }
+    if (!failure) state->durable = std::max(state->durable, goal);
+    for (const Impl::Unsynced& part : unsynced) {
+      JournalSegment& segment = *part.segment;
+      segment.is_suspect = part.is_suspect;
+      segment.file = part.file;
+      if (part.is_suspect && part.segment == state->current) state->current.reset();  // a copy must have all of it
+      if (part.is_synced) segment.synced_size = part.size;
+      if (part.is_synced && part.is_cut) segment.is_cut = false;
+      if (!failure) segment.is_named = true;
+      if (part.segment != state->current) Impl::let_go(segment);
     }
     impl_->synced.notify_all();
   }
@@ -319,7 +301,8 @@ void Journal::sync() {
 
 void Journal::read(const RecordPlace& place, MutableBytes out) const {
   const MutableBytes record = scratch_buffer(record_size(place.length));
-  read_exact_at(place.segment->fd.get(), record, place.position, place.segment->path);
+  const SegmentFile file = impl_->files.get(place.segment->index);
+  read_exact_at(file->get(), record, place.position, place.segment->path);
   if (out.size() != place.length || !place.segment->open_record(record, place.sequence, out)) {
     throw Error(ErrorKind::kCorrupt,
                 fmt::format("journal segment {} is damaged at byte {}", place.segment->path.string(), place.position));
@@ -331,7 +314,7 @@ std::uint64_t Journal::next_sequence() const { return impl_->state.lock()->next_
 void Journal::raise_sequence(std::uint64_t at_least) {
   auto state = impl_->state.lock();
   if (state->next_sequence > at_least) return;
-  state->current.reset();  // numbers within a segment have no gaps
+  Impl::end_current(*state);  // numbers within a segment have no gaps
   state->next_sequence = at_least + 1;
 }
 
@@ -349,7 +332,7 @@ std::uint64_t Journal::collect() {
   sync();
   std::uint64_t freed = 0;
   for (const Segment& segment : unneeded) {
-    remove_if_exists(segment->path);
+    impl_->files.remove(segment->index);
     freed += segment->size;
   }
   auto state = impl_->state.lock();
@@ -381,7 +364,7 @@ std::uint64_t Journal::size_of(const SegmentPtr& segment) const {
 
 void Journal::roll() {
   auto state = impl_->state.lock();
-  if (state->current && state->current->size > kSegmentHeaderSize) state->current.reset();
+  if (state->current && state->current->size > kSegmentHeaderSize) Impl::end_current(*state);
 }
 
 }  // namespace isr

@@ -46,13 +46,13 @@ inline constexpr std::size_t kMaxRecordPayload = 131072;
 
 /// The encrypted log of a session's writes. Each segment's key is derived from the
 /// device key and the segment's own random id, a record's nonce is its sequence
-/// number: a segment is never continued after a restart or a failed append, so no
-/// pair of the two ever repeats.
+/// number: a segment is never continued after a restart, a failed append or a failed
+/// sync, so no pair of the two ever repeats. A journal holds descriptors of its directory, of
+/// the segments that have something to sync and of some that were read last.
 ///
-/// Errors:  kIo: nothing of that append is in the journal (no space; the next append
-///          may go well), or the journal has failed: after a failed sync append() and
-///          sync() fail for ever, since what the kernel still holds cannot be known.
-///          kCorrupt from reading.
+/// Errors:  kIo: nothing of that append is in the journal, or that sync has not made everything durable. The next
+///          one may go well, and then it covers all that was appended before. After a failed sync what the kernel still
+///          holds is not believed: it is copied to a new file first. kCorrupt from reading.
 /// Threads: any. Many threads that sync at once share one fdatasync.
 class Journal {
  public:

@@ -4,7 +4,6 @@
 
 #include "image/journal_segment.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -66,24 +65,69 @@ std::optional<RecordHeader> decode_header(ByteView bytes) {
 
 Key segment_key(const Key& device_key, ByteView id) { return hkdf_sha256(device_key.view(), id, "isr1/journal"); }
 
-class Replay {
+/// Records of a segment's first `end` bytes, read through a window, so that a record costs no call to the kernel.
+class RecordReader {
  public:
-  Replay(const std::shared_ptr<JournalSegment>& segment, const std::function<void(const ReplayedRecord&)>& visit)
-      : segment_(segment), visit_(visit) {
-    found_.file_size = file_size(segment->fd.get(), segment->path);
-    found_.end = kSegmentHeaderSize;
-    found_.end_sequence = segment->first_sequence;
+  RecordReader(const JournalSegment& segment, int fd, std::uint64_t end) : segment_(segment), fd_(fd), end_(end) {}
+
+  /// nullopt: none could be there.
+  std::optional<RecordHeader> header_at(std::uint64_t position) {
+    if (position + record_size(0) > end_) return std::nullopt;
+    const auto header = decode_header(bytes_at(position, kRecordHeaderSize));
+    if (!header || position + record_size(header->length) > end_) return std::nullopt;
+    return header;
   }
 
+  /// nullopt: what is there does not verify. Else payload() is the record's, and record() its bytes in the file.
+  std::optional<RecordHeader> verified_at(std::uint64_t position) {
+    const auto header = header_at(position);
+    if (!header) return std::nullopt;
+    payload_.resize(header->length);
+    record_ = bytes_at(position, record_size(header->length));
+    if (!segment_.open_record(record_, header->sequence, payload_)) return std::nullopt;
+    return header;
+  }
+  ByteView payload() const { return payload_; }
+  ByteView record() const { return record_; }
+
+ private:
+  /// Within `end`.
+  ByteView bytes_at(std::uint64_t position, std::size_t size) {
+    if (position < window_start_ || position + size > window_start_ + window_.size()) {
+      window_.resize(std::min<std::uint64_t>(kWindowSize, end_ - position));
+      window_start_ = position;
+      read_exact_at(fd_, window_, position, segment_.path);
+    }
+    return ByteView(window_).subspan(position - window_start_, size);
+  }
+
+  const JournalSegment& segment_;
+  int fd_;
+  std::uint64_t end_;
+  Bytes payload_;
+  Bytes window_;
+  ByteView record_;
+  std::uint64_t window_start_ = 0;
+};
+
+class Replay {
+ public:
+  Replay(const std::shared_ptr<JournalSegment>& segment, int fd,
+         const std::function<void(const ReplayedRecord&)>& visit)
+      : segment_(segment),
+        visit_(visit),
+        found_{segment->first_sequence, 0, kSegmentHeaderSize, file_size(fd, segment->path)},
+        records_(*segment, fd, found_.file_size) {}
+
   SegmentReplay run() {
-    while (const auto header = verified_at(found_.end)) {
+    while (const auto header = records_.verified_at(found_.end)) {
       if (header->sequence != found_.end_sequence) break;
       note(*header);
       visit_({header->kind,
               header->image,
               header->offset,
               header->sequence,
-              payload_,
+              records_.payload(),
               {segment_, found_.end, header->sequence, header->length}});
       found_.end += record_size(header->length);
       ++found_.end_sequence;
@@ -100,10 +144,10 @@ class Replay {
     std::uint64_t position = found_.end + 1;
     while (position + record_size(0) <= found_.file_size) {
       const std::uint64_t skipped = position - found_.end;
-      const auto header = header_at(position);
+      const auto header = records_.header_at(position);
       const bool likely = header && header->sequence > found_.end_sequence &&
                           header->sequence - found_.end_sequence <= skipped / record_size(0) + 1;
-      if (likely && verified_at(position)) {
+      if (likely && records_.verified_at(position)) {
         note(*header);
         position += record_size(header->length);
       } else {
@@ -112,48 +156,24 @@ class Replay {
     }
   }
 
-  std::optional<RecordHeader> header_at(std::uint64_t position) {
-    if (position + record_size(0) > found_.file_size) return std::nullopt;
-    const auto header = decode_header(bytes_at(position, kRecordHeaderSize));
-    if (!header || position + record_size(header->length) > found_.file_size) return std::nullopt;
-    return header;
-  }
-
-  std::optional<RecordHeader> verified_at(std::uint64_t position) {
-    const auto header = header_at(position);
-    if (!header) return std::nullopt;
-    payload_.resize(header->length);
-    const ByteView record = bytes_at(position, record_size(header->length));
-    if (!segment_->open_record(record, header->sequence, payload_)) return std::nullopt;
-    return header;
-  }
-
-  /// Through a window, so that a record costs no call to the kernel. Within the file.
-  ByteView bytes_at(std::uint64_t position, std::size_t size) {
-    if (position < window_start_ || position + size > window_start_ + window_.size()) {
-      window_.resize(std::min<std::uint64_t>(kWindowSize, found_.file_size - position));
-      window_start_ = position;
-      read_exact_at(segment_->fd.get(), window_, position, segment_->path);
-    }
-    return ByteView(window_).subspan(position - window_start_, size);
-  }
-
   const std::shared_ptr<JournalSegment>& segment_;
   const std::function<void(const ReplayedRecord&)>& visit_;
   SegmentReplay found_;
-  Bytes payload_;
-  Bytes window_;
-  std::uint64_t window_start_ = 0;
+  RecordReader records_;
 };
 
 }  // namespace
 
-JournalSegment::JournalSegment(fs::path file, UniqueFd handle, std::uint64_t number, std::uint64_t first,
+JournalSegment::JournalSegment(fs::path file_path, ByteView header_bytes, std::uint64_t number, std::uint64_t first,
                                const Key& segment_key)
-    : path(std::move(file)), fd(std::move(handle)), index(number), first_sequence(first), key_(segment_key) {}
+    : path(std::move(file_path)),
+      first_bytes(to_bytes(header_bytes)),
+      index(number),
+      first_sequence(first),
+      key_(segment_key) {}
 
-std::shared_ptr<JournalSegment> JournalSegment::create(const fs::path& directory, std::uint64_t index,
-                                                       std::uint64_t first_sequence, const Key& device_key) {
+std::shared_ptr<JournalSegment> JournalSegment::make(const fs::path& directory, std::uint64_t index,
+                                                     std::uint64_t first_sequence, const Key& device_key) {
   Bytes id(kSegmentIdSize);
   random_bytes(id);
   const Key key = segment_key(device_key, id);
@@ -161,21 +181,13 @@ std::shared_ptr<JournalSegment> JournalSegment::create(const fs::path& directory
   header.put(as_bytes(kMagic)).u32(kFormat).put(id).u64(index).u64(first_sequence);
   const auto tag = gcm_seal(key, header_nonce(), {header.bytes()}, {}, {});
   header.put(tag);
-  const fs::path path = directory / fmt::format("{:016x}.journal", index);
-  UniqueFd fd = open_file(path, O_RDWR | O_CREAT | O_EXCL);
-  try {
-    write_all_at(fd.get(), header.bytes(), 0, path);
-  } catch (const Error&) {
-    remove_if_exists(path);
-    throw;
-  }
-  return std::shared_ptr<JournalSegment>(new JournalSegment(path, std::move(fd), index, first_sequence, key));
+  const fs::path path = directory / OpenSegments::file_name(index);
+  return std::shared_ptr<JournalSegment>(new JournalSegment(path, header.bytes(), index, first_sequence, key));
 }
 
-std::shared_ptr<JournalSegment> JournalSegment::open(const fs::path& path, UniqueFd fd, const Key& device_key) {
-  Bytes header(kSegmentHeaderSize);
+std::shared_ptr<JournalSegment> JournalSegment::parse(const fs::path& path, ByteView header, const Key& device_key) {
   // A sync of any record covers the header: what is short or empty was never synced.
-  if (read_at(fd.get(), header, 0, path) < kSegmentHeaderSize || is_zero(header)) return nullptr;
+  if (header.size() < kSegmentHeaderSize || is_zero(header)) return nullptr;
   ByteReader r(header, "journal segment");
   if (as_text(r.take(kMagic.size())) != kMagic) {
     throw Error(ErrorKind::kCorrupt, fmt::format("{} is not a journal segment", path.string()));
@@ -186,12 +198,12 @@ std::shared_ptr<JournalSegment> JournalSegment::open(const fs::path& path, Uniqu
   const Key key = segment_key(device_key, r.take(kSegmentIdSize));
   const std::uint64_t index = r.u64();
   const std::uint64_t first_sequence = r.u64();
-  if (!gcm_open(key, header_nonce(), {ByteView(header).first(kSealedHeaderSize)}, {}, r.take(kTagSize), {})) {
+  if (!gcm_open(key, header_nonce(), {header.first(kSealedHeaderSize)}, {}, r.take(kTagSize), {})) {
     throw Error(
         ErrorKind::kCorrupt,
         fmt::format("the header of journal segment {} is damaged, or the segment is another host's", path.string()));
   }
-  return std::shared_ptr<JournalSegment>(new JournalSegment(path, std::move(fd), index, first_sequence, key));
+  return std::shared_ptr<JournalSegment>(new JournalSegment(path, header, index, first_sequence, key));
 }
 
 void JournalSegment::seal_record(const RecordHeader& header, ByteView payload, MutableBytes out) const {
@@ -208,9 +220,21 @@ bool JournalSegment::open_record(ByteView record, std::uint64_t sequence, Mutabl
   return gcm_open(key_, record_nonce(sequence), {header}, cipher, tag, out);
 }
 
-SegmentReplay replay_segment(const std::shared_ptr<JournalSegment>& segment,
+SegmentReplay replay_segment(const std::shared_ptr<JournalSegment>& segment, int fd,
                              const std::function<void(const ReplayedRecord&)>& visit) {
-  return Replay(segment, visit).run();
+  return Replay(segment, fd, visit).run();
+}
+
+void copy_verified(const JournalSegment& segment, int from, int to, std::uint64_t end) {
+  write_all_at(to, segment.first_bytes, 0, segment.path);
+  RecordReader records(segment, from, end);
+  for (std::uint64_t position = kSegmentHeaderSize; position < end; position += records.record().size()) {
+    if (!records.verified_at(position)) {
+      throw Error(ErrorKind::kIo, fmt::format("the disk has lost writes to {} at byte {}, which were never durable",
+                                              segment.path.string(), position));
+    }
+    write_all_at(to, records.record(), position, segment.path);
+  }
 }
 
 }  // namespace isr

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "base/file.h"
 #include "image/journal.h"
+#include "image/open_segments.h"
 
 namespace isr {
 
@@ -23,29 +23,36 @@ struct RecordHeader {
 /// their nonces under the segment's own key.
 class JournalSegment {
  public:
-  /// Makes the file. Error{kIo}; then nothing is left of it.
-  static std::shared_ptr<JournalSegment> create(const fs::path& directory, std::uint64_t index,
-                                                std::uint64_t first_sequence, const Key& device_key);
-  /// nullptr: not even its header was ever synced. Error{kCorrupt} when the header does not verify under this key.
-  static std::shared_ptr<JournalSegment> open(const fs::path& path, UniqueFd fd, const Key& device_key);
+  /// A new one, of which there is no file yet.
+  static std::shared_ptr<JournalSegment> make(const fs::path& directory, std::uint64_t index,
+                                              std::uint64_t first_sequence, const Key& device_key);
+  /// From its file's first kSegmentHeaderSize bytes, or what there is of them. nullptr: not even its header was
+  /// ever synced. Error{kCorrupt} when the header does not verify under this key.
+  static std::shared_ptr<JournalSegment> parse(const fs::path& path, ByteView header, const Key& device_key);
 
   /// out.size() == record_size(payload.size())
   void seal_record(const RecordHeader& header, ByteView payload, MutableBytes out) const;
   /// False: does not verify. out.size() is the payload's length.
   bool open_record(ByteView record, std::uint64_t sequence, MutableBytes out) const;
 
-  const fs::path path;
-  const UniqueFd fd;
+  const fs::path path;      ///< for errors
+  const Bytes first_bytes;  ///< the header, as its file has it
   const std::uint64_t index;
   const std::uint64_t first_sequence;
   // Guarded by the journal's mutex:
+  SegmentFile file;  ///< held while it is appended to or has something to sync: a failed write is reported once, to
+                     ///< the descriptors that are open
   std::uint64_t size = kSegmentHeaderSize;
   std::uint64_t synced_size = 0;
   std::uint64_t writeback_size = 0;  ///< the kernel was told to begin writing what lies before
   bool is_named = false;             ///< its directory entry is durable
+  bool is_cut = false;               ///< what a failed append left was cut off, which is not durable yet
+  bool is_suspect = false;           ///< a sync of it failed: its file must be replaced by a copy
+  bool is_synced() const { return synced_size == size && is_named && !is_cut; }
 
  private:
-  JournalSegment(fs::path file, UniqueFd handle, std::uint64_t number, std::uint64_t first, const Key& segment_key);
+  JournalSegment(fs::path file, ByteView header_bytes, std::uint64_t number, std::uint64_t first,
+                 const Key& segment_key);
   Key key_;
 };
 
@@ -58,7 +65,11 @@ struct SegmentReplay {
 };
 
 /// Visits the records up to the first that does not verify. Reads only.
-SegmentReplay replay_segment(const std::shared_ptr<JournalSegment>& segment,
+SegmentReplay replay_segment(const std::shared_ptr<JournalSegment>& segment, int fd,
                              const std::function<void(const ReplayedRecord&)>& visit);
+
+/// Copies the segment's first `end` bytes from one file to another, each record verified. Error{kIo} when one can no
+/// longer be read: the disk has lost it, and it was never durable.
+void copy_verified(const JournalSegment& segment, int from, int to, std::uint64_t end);
 
 }  // namespace isr

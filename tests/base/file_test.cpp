@@ -203,8 +203,10 @@ TEST_CASE("a directory that is held open is synced when no more files can be ope
     const test::DescriptorLimit none(0);
     CHECK_NOTHROW(directory.sync());
     CHECK(test::kind_thrown([&] { sync_directory(temp.path()); }) == ErrorKind::kIo);
-    directory.remove_if_exists("new");
-    directory.remove_if_exists("new");
+    directory.rename("new", "newer");
+    CHECK(names_in(temp.path()) == std::set<std::string>{"newer"});
+    directory.remove_if_exists("newer");
+    directory.remove_if_exists("newer");
   }
   CHECK(names_in(temp.path()).empty());
   CHECK(test::kind_thrown([&] { directory.open("new", O_RDWR); }) == ErrorKind::kIo);

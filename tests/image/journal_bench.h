@@ -63,13 +63,4 @@ inline void flip_byte(const fs::path& file, std::uint64_t offset) {
   write_all_at(fd.get(), byte, offset, file);
 }
 
-/// The descriptor under which this process has a file open; -1: it has not.
-inline int descriptor_of(const fs::path& file) {
-  for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
-    std::error_code gone;
-    if (fs::read_symlink(entry.path(), gone) == file) return std::stoi(entry.path().filename().string());
-  }
-  return -1;
-}
-
 }  // namespace isr::test

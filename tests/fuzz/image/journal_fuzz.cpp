@@ -39,7 +39,7 @@ UniqueFd file_with(ByteView bytes) {
 }
 
 Bytes sealed_records(ByteView input) {
-  const auto segment = JournalSegment::open("memory", file_with(sealed_header()), device_key());
+  const auto segment = JournalSegment::parse("memory", sealed_header(), device_key());
   Bytes file = sealed_header();
   std::uint64_t sequence = kFirstSequence;
   while (input.size() >= 12) {
@@ -76,11 +76,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size == 0) return 0;
   try {
     const Bytes file = file_from(data[0], {data + 1, size - 1});
-    const auto segment = JournalSegment::open("memory", file_with(file), device_key());
+    const ByteView header = ByteView(file).first(std::min(file.size(), kSegmentHeaderSize));
+    const auto segment = JournalSegment::parse("memory", header, device_key());
     if (!segment) return 0;
     JournalOverlay overlay(nullptr, 0);
     std::size_t records = 0;
-    const SegmentReplay found = replay_segment(segment, [&](const ReplayedRecord& record) {
+    const SegmentReplay found = replay_segment(segment, file_with(file).get(), [&](const ReplayedRecord& record) {
       ++records;
       if (record.image == 0) overlay.replay(record);
     });

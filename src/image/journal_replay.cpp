@@ -1,0 +1,115 @@
+// Every record says up to which sequence number all was durable when it was
+// written. A record that does not verify is a torn end, unless any other record of
+// the journal says that it was synced: then it is damage.
+//
+// What no record calls synced is read from the kernel's page cache, which may hold pages
+// that a failed sync has marked clean: the disk does not have them. Writing them again
+// into the same file is not enough. ext4 (6.18, too) remembers in such a page that its
+// block was written, so the block stays "unwritten" in the inode after a sync that
+// succeeds, and reads as zeros after the next boot. So a segment with anything that no
+// record calls synced is copied to a new file, which is synced and takes its place. The
+// bytes are the same, so no nonce gets a second plaintext.
+
+#include "image/journal_replay.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace isr {
+namespace {
+
+std::vector<fs::path> segment_files(const fs::path& directory) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    if (entry.path().extension() == ".journal") files.push_back(entry.path());
+    if (OpenSegments::is_leftover(entry.path())) remove_if_exists(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+/// A segment whose header never reached the disk. Whatever else is in it was not synced either.
+void set_aside(const fs::path& file) {
+  if (fs::file_size(file) <= kSegmentHeaderSize) {
+    remove_if_exists(file);
+    return;
+  }
+  fs::path aside = file;
+  aside += ".unreadable";
+  log::warn("journal segment {} has no header and was never synced; kept as {}", file.filename().string(),
+            aside.filename().string());
+  fs::rename(file, aside);
+}
+
+/// nullptr: not even its header was ever synced.
+std::shared_ptr<JournalSegment> read_segment(const fs::path& path, const Key& device_key) {
+  Bytes header(kSegmentHeaderSize);
+  header.resize(read_at(open_file(path, O_RDONLY).get(), header, 0, path));
+  return JournalSegment::parse(path, header, device_key);
+}
+
+void check_end(const JournalSegment& segment, const SegmentReplay& found, std::uint64_t greatest_synced) {
+  const bool was_synced = found.end_sequence <= greatest_synced;
+  if (found.end == found.file_size || !was_synced) return;
+  throw Error(ErrorKind::kCorrupt, fmt::format("journal segment {} is damaged at byte {}: synced writes cannot be read",
+                                               segment.path.string(), found.end));
+}
+
+void settle_end(JournalSegment& segment, const SegmentReplay& found, std::uint64_t greatest_synced,
+                OpenSegments& files) {
+  segment.size = segment.synced_size = found.end;
+  segment.is_named = true;
+  const bool is_torn = found.end < found.file_size;
+  if (!is_torn && segment.first_sequence <= greatest_synced && found.end_sequence <= greatest_synced + 1) return;
+  if (is_torn) {
+    log::warn("journal segment {}: {} bytes of unfinished writes at the end were dropped",
+              segment.path.filename().string(), found.file_size - found.end);
+  }
+  const SegmentFile old = files.get(segment.index);
+  files.replace(segment.index, [&](int fd) { copy_verified(segment, old->get(), fd, found.end); });
+}
+
+}  // namespace
+
+ReplayedJournal replay_journal(const fs::path& directory, const Key& device_key, OpenSegments& files,
+                               const std::function<void(const ReplayedRecord&)>& visit) {
+  ReplayedJournal journal;
+  auto& segments = journal.segments;
+  std::vector<SegmentReplay> replays;
+  std::vector<std::pair<fs::path, std::size_t>> headerless;  // with how many segments stand before it
+  std::uint64_t greatest_synced = 0;
+  for (const fs::path& file : segment_files(directory)) {
+    auto segment = read_segment(file, device_key);
+    if (!segment) {
+      headerless.emplace_back(file, segments.size());
+      continue;
+    }
+    if (segment->first_sequence < journal.next_sequence || segment->index < journal.next_index ||
+        file.filename() != OpenSegments::file_name(segment->index)) {
+      throw Error(ErrorKind::kCorrupt, fmt::format("journal segment {} is not in its place", file.string()));
+    }
+    const SegmentFile opened = files.get(segment->index);
+    replays.push_back(replay_segment(segment, opened->get(), visit));
+    greatest_synced = std::max(greatest_synced, replays.back().greatest_synced);
+    journal.next_index = segment->index + 1;
+    journal.next_sequence = replays.back().end_sequence;
+    segments.push_back(std::move(segment));
+  }
+  for (std::size_t i = 0; i < replays.size(); ++i) check_end(*segments[i], replays[i], greatest_synced);
+  for (const auto& [file, before] : headerless) {
+    // A sync of what comes behind it would have covered its header.
+    if (before == segments.size() || segments[before]->first_sequence > greatest_synced + 1) continue;
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("journal segment {} is damaged: synced writes cannot be read", file.string()));
+  }
+  for (const auto& [file, before] : headerless) set_aside(file);
+  for (std::size_t i = 0; i < replays.size(); ++i) settle_end(*segments[i], replays[i], greatest_synced, files);
+  return journal;
+}
+
+}  // namespace isr
