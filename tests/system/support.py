@@ -382,9 +382,9 @@ class World:
             targets = [line.split()[1].encode().decode("unicode_escape") for line in mounts]
         return [t for t in targets if t.startswith(f"{self.folder}/")]
 
-    def processes(self):
-        """Numbers and command lines of all that runs for this world."""
-        wanted, found = os.fsencode(self.folder), {}
+    def processes(self, folder=None):
+        """Numbers and command lines of all that runs for this world, or for a host with that home."""
+        wanted, found = os.fsencode(folder or self.folder), {}
         for entry in os.scandir("/proc"):
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue

@@ -44,12 +44,48 @@ def kill_daemon(host, parcel):
     support.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the killed daemon ends")
 
 
+class Promises:
+    """What a disk may have in each sector after a power cut: what the last answered flush covered, or what
+    was written since that flush began."""
+
+    def __init__(self, content):
+        self.flushed, self._since = bytearray(content), []
+
+    def write(self, offset, data):
+        """Before the write: it may arrive although it is not answered."""
+        self._since.append((offset, data))
+
+    def flush_begins(self):
+        return len(self._since)
+
+    def flush_answered(self, began):
+        for offset, data in self._since[:began]:
+            self.flushed[offset:offset + len(data)] = data
+        del self._since[:began]
+
+    def check(self, found):
+        support.expect_equal(len(found), len(self.flushed), "the disk's size")
+        found = bytes(found)
+        if found == self.flushed:
+            return
+        later = {}
+        for offset, data in self._since:
+            for at in range(0, len(data), 512):
+                later.setdefault(offset + at, set()).add(data[at:at + 512])
+        bad = [at for at in range(0, len(found), 512) if found[at:at + 512] != self.flushed[at:at + 512] and
+               found[at:at + 512] not in later.get(at, ())]
+        support.expect(not bad, f"{len(bad)} sectors are neither as flushed nor newer, the first at {bad[:1]}")
+
+
 class Writer:
     """Writes at random places of a file until the file fails or stop(); `content` is what every
-    answered write makes of it, `under_way` the one range that may be old, new or, block by block, both."""
+    answered write makes of it, `under_way` the one range that may be old, new or, block by block, both;
+    `promises` says what a power cut may leave. `first`: whole blocks from the start that are written before.
+    `flush_answered` is called after each flush."""
 
-    def __init__(self, path, content, chance_, direct=False):
+    def __init__(self, path, content, chance_, direct=False, first=0, promises=None):
         self.content, self.under_way, self.writes, self.flushes = content, None, 0, 0
+        self.promises, self.flush_answered, self._first = promises or Promises(content), lambda: None, first
         self._chance, self._stop = random.Random(chance_.random()), threading.Event()
         self._file = os.open(path, os.O_RDWR | (os.O_DIRECT if direct else 0))
         self._direct = direct
@@ -58,8 +94,13 @@ class Writer:
 
     def _piece(self):
         unit = 512
-        length = unit * self._chance.choice((1, 1, 2, 7, 8, 8, 8, 16, 129, 512))
-        offset = unit * self._chance.randrange((len(self.content) - length) // unit)
+        if self._first > 0:
+            length = min(self._first, 1 << 20)
+            self._first -= length
+            offset = self._first
+        else:
+            length = unit * self._chance.choice((1, 1, 2, 7, 8, 8, 8, 16, 129, 512))
+            offset = unit * self._chance.randrange((len(self.content) - length) // unit)
         stamp = self._chance.randbytes(16)
         data = mmap.mmap(-1, length)  # aligned, as O_DIRECT wants it
         data[:] = stamp * (length // 16)
@@ -70,14 +111,18 @@ class Writer:
             while not self._stop.is_set():
                 offset, data = self._piece()
                 self.under_way = (offset, bytes(data))
+                self.promises.write(*self.under_way)
                 if os.pwrite(self._file, data, offset) != len(data):
                     return
                 self.content[offset:offset + len(data)] = data
                 self.under_way = None
                 self.writes += 1
                 if self._chance.random() < 0.1:
+                    began = self.promises.flush_begins()
                     os.fsync(self._file)
+                    self.promises.flush_answered(began)
                     self.flushes += 1
+                    self.flush_answered()
         except OSError:
             pass
         finally:
@@ -89,6 +134,9 @@ class Writer:
     def wait(self, writes, timeout=60):
         goal = self.writes + writes
         support.wait_until(lambda: self.writes >= goal or not self._thread.is_alive(), f"{writes} more writes", timeout, 0.002)
+
+    def wait_for_end(self, what, timeout=60):
+        support.wait_until(lambda: not self._thread.is_alive(), what, timeout, 0.002)
 
     def stop(self):
         """The writer's end, also after its file's daemon was killed."""
