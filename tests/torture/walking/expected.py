@@ -44,6 +44,8 @@ def outcomes(state, command, options, *, online, lock, base):
         kept = {(OFFLINE, "off" if state == "running" else state)}
     else:
         kept = {(OFFLINE, state)}
+    if online is False and state != "running":
+        return kept | done  # done: nothing had changed, so nothing was to be uploaded
     return done if online else kept if online is False else done | kept
 
 

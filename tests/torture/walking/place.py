@@ -15,6 +15,7 @@ PARCEL = "work"
 # Answers that are promised within 5 s may take twice that on a machine that runs other things.
 STAT_TIMEOUT = 10
 COMMAND_TIMEOUT = 150
+SUSPEND_TIMEOUT = 70  # of a daemon that is told to end: a minute
 
 
 class Place:
@@ -74,13 +75,16 @@ class Place:
             self.hosts["auditor"].run("logout", timeout=30)
 
 
-def wait_for_death(pid):
-    support.wait_until(lambda: not os.path.exists(f"/proc/{pid}") or _is_zombie(pid), f"process {pid} ends", 30)
+def wait_for_death(pid, timeout=30):
+    support.wait_until(lambda: _is_gone(pid), f"process {pid} ends", timeout)
 
 
-def _is_zombie(pid):
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="latin-1") as file:
-        return file.read().rsplit(")", 1)[1].split()[0] == "Z"
+def _is_gone(pid):
+    """Also when nobody has asked how it ended; but not while some of its threads still hold what it had open."""
+    with contextlib.suppress(OSError):
+        with open(f"/proc/{pid}/stat", encoding="latin-1") as file:
+            state = file.read().rsplit(")", 1)[1].split()[0]
+        return state == "Z" and len(os.listdir(f"/proc/{pid}/task")) == 1
     return True
 
 

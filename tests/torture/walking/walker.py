@@ -266,7 +266,7 @@ class Walker:
             for pid in self.place.pids(parcel.name, b"isr __session"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
-                place.wait_for_death(pid)
+                place.wait_for_death(pid, place.SUSPEND_TIMEOUT)
             parcel.states = {"suspended" if s == "running" else s for s in parcel.states}
         if event in ("kill daemon", "kill qemu", "term daemon") and parcel.state != "absent":
             self._observe(parcel, step, 0, (None, True), None, set(parcel.states))
