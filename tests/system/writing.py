@@ -46,10 +46,11 @@ def kill_daemon(host, parcel):
 
 class Promises:
     """What a disk may have in each sector after a power cut: what the last answered flush covered, or what
-    was written since that flush began."""
+    was written since that flush began. `are_over`: set before the power is cut. A real cut ends whoever would
+    be answered after it; ext4 that is shut down may answer a sync that it was in the middle of."""
 
     def __init__(self, content):
-        self.flushed, self._since = bytearray(content), []
+        self.flushed, self._since, self.are_over = bytearray(content), [], False
 
     def write(self, offset, data):
         """Before the write: it may arrive although it is not answered."""
@@ -59,6 +60,8 @@ class Promises:
         return len(self._since)
 
     def flush_answered(self, began):
+        if self.are_over:
+            return
         for offset, data in self._since[:began]:
             self.flushed[offset:offset + len(data)] = data
         del self._since[:began]

@@ -81,7 +81,7 @@ def state(world, chance, cuts, tally):
     host, disk = host_on(world, "a", volume.Volume)
     host.init_repository(server.url)
     content = new_disk(world, chance, host, DISK)
-    for _ in range(cuts):
+    for number in range(cuts):
         activity = chance.choice(("write", "write", "sync", "settle", "checkin", "checkout"))
         path = writing.check_out(host, "work")
         writer = writing.Writer(path, content, chance, direct=chance.random() < 0.5, first=DISK if activity == "settle" else 0)
@@ -107,9 +107,10 @@ def state(world, chance, cuts, tally):
             disk.cut(how)
         else:
             writing.moment(chance, 5.0 if activity == "settle" else 1.5)
+            writer.promises.are_over = True
+            if activity == "checkin" and command.poll() == 0:
+                writer.promises.flushed = bytearray(writer.content)  # all of it was published
             disk.cut(how)
-        if command and command.poll() == 0 and activity == "checkin":
-            writer.promises.flushed = bytearray(writer.content)  # all of it was published
         restart(disk, host)
         writer.stop()
         if command:
@@ -118,6 +119,8 @@ def state(world, chance, cuts, tally):
         tally.cuts += 1
         tally.flushes += writer.flushes
         content = bytearray(read(writing.check_out(host, "work")))
+        print(f"    cut {number} ({how}) during {activity}, exit {command.returncode if command else '-'}, "
+              f"{writer.flushes} flushes", file=sys.stderr, flush=True)
         writer.promises.check(content)
     host.run("checkin", "work")
     host.run("check", "--deep")
@@ -192,8 +195,8 @@ def repository(world, chance, cuts, tally):
             tally.after_answer += 1
         else:
             writing.moment(chance, 1.5)
+        is_answered = command.poll() == 0  # what is answered after the cut, nobody hears
         disk.cut(chance.choice((volume.LOG_LOST, volume.LOG_LOST, volume.LOG_FLUSHED)))
-        is_answered = command.poll() == 0
         if is_served:
             support.kill(server.process.pid)
             server.process.wait()
