@@ -16,9 +16,17 @@ class Run:
     """One VM from its start or resume on. `allowed`: moments that it may go on from; `may_boot`: or it boots."""
 
     def __init__(self, host, vm_pid, allowed, may_boot):
-        self.vm_pid, self.console = vm_pid, host.console(PARCEL)
+        self.vm_pid, self._host, self.console = vm_pid, host, host.console(PARCEL)
         self._allowed, self._may_boot = allowed, may_boot
         self._begun = False
+
+    def listen_again(self):
+        """After a daemon stood still for so long that its listeners have left. They hear again from the beginning."""
+        if self.console.process.poll() is None:
+            return
+        heard = len(self.console.ticks())
+        self.console = self._host.console(PARCEL)
+        wait_until(lambda: len(self.console.ticks()) >= heard, "a new listener hears what the old one had heard", GUEST_TIMEOUT)
 
     def check(self):
         """Of all that was said until now."""

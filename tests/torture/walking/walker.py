@@ -299,6 +299,8 @@ class Walker:
         expect(result.code == expected.NO_DAEMON, f"stat of a daemon that stands still: {result}")
         expect(took < place.STAT_TIMEOUT, f"stat of a daemon that stands still took {took:.1f} s")
         self._stat(parcel)
+        if parcel.run and parcel.state == "running":
+            parcel.run.listen_again()
 
     # --- what is there afterwards ------------------------------------------------------
 
@@ -382,7 +384,9 @@ class Walker:
         if state == "off" and parcel.name not in self.cut:  # else a read may wait for the network
             support.check_guest_disk(os.path.join(self._mount(parcel, status), "disk.raw"), parcel.flushed)
         parcel.states = {state}
-        if state == "running" and not parcel.run:
+        if state == "running" and parcel.run:
+            parcel.run.listen_again()
+        elif state == "running":
             allowed, may_boot = starts
             parcel.run = guest.Run(parcel.host, pid, allowed, may_boot or lost)
             self._meet(parcel)
