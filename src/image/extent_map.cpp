@@ -31,6 +31,10 @@ void ExtentMap::erase(std::uint64_t offset, std::uint64_t length) {
   }
 }
 
+void ExtentMap::erase_below(std::uint64_t moment) {
+  std::erase_if(pieces_, [&](const auto& at) { return at.second.moment < moment; });
+}
+
 void ExtentMap::insert(std::uint64_t offset, const Piece& piece) {
   erase(offset, piece.length);
   pieces_.emplace(offset, piece);

@@ -14,6 +14,7 @@ struct Piece {
   std::uint32_t skip = 0;
   bool is_zero = false;
   RecordPlace place;
+  std::uint64_t moment = 0;  ///< of the record; a copy of it has the same
 };
 struct PieceAt {
   std::uint64_t offset = 0;
@@ -26,6 +27,8 @@ class ExtentMap {
  public:
   void insert(std::uint64_t offset, const Piece& piece);
   void erase(std::uint64_t offset, std::uint64_t length);
+  /// Every piece with a smaller moment.
+  void erase_below(std::uint64_t moment);
   /// Pieces in the range, cut to it, in order.
   std::vector<PieceAt> find(std::uint64_t offset, std::uint64_t length) const;
   bool empty() const noexcept { return pieces_.empty(); }

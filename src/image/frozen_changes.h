@@ -15,6 +15,12 @@ struct DirtyChunks {
   std::vector<ChunkRun> zeros;
 };
 
+/// A chunk of an image, and the object that holds it.
+struct SealedChunk {
+  std::uint64_t chunk = 0;
+  ChunkRef ref;
+};
+
 /// What an overlay's frozen layer changes over the tree: it stays as it is while
 /// new writes go to a fresh layer above it.
 ///

@@ -241,8 +241,9 @@ std::vector<RecordPlace> Journal::append(std::span<const Entry> entries) {
   impl_->in_two_halves(entries.size(), [&, durable = state->durable](std::size_t i) {
     const Entry& entry = entries[i];
     const RecordPlace& place = places[i];
-    segment.seal_record({entry.kind, entry.image, place.length, entry.offset, place.sequence, durable}, entry.payload,
-                        buffer.subspan(place.position - segment.size, record_size(place.length)));
+    segment.seal_record({entry.kind, entry.image, place.length, entry.offset, place.sequence, durable,
+                         entry.moment.value_or(place.sequence)},
+                        entry.payload, buffer.subspan(place.position - segment.size, record_size(place.length)));
   });
   try {
     write_all_at(segment.file->get(), buffer, segment.size, segment.path);
@@ -349,10 +350,11 @@ std::uint64_t Journal::size_bytes() const {
   return total;
 }
 
-SegmentPtr Journal::oldest() const {
+std::vector<SegmentPtr> Journal::full_segments() const {
   auto state = impl_->state.lock();
-  if (state->segments.empty() || state->segments.front() == state->current) return nullptr;
-  return state->segments.front();
+  std::vector<SegmentPtr> full(state->segments.begin(), state->segments.end());
+  if (state->current) full.pop_back();
+  return full;
 }
 
 std::size_t Journal::segment_count() const { return impl_->state.lock()->segments.size(); }

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/crypto.h"
@@ -18,8 +19,7 @@ using SegmentPtr = std::shared_ptr<const JournalSegment>;
 enum class RecordKind : std::uint8_t {
   kData = 1,  ///< payload: bytes at offset
   kZero = 2,  ///< payload: length u64 of zeros at offset
-  /// payload: the reference of the chunk at offset, then u64: hides the chunk's bytes
-  /// in records with a sequence number below that; 0: in every record before this one
+  /// payload: the reference of the chunk at offset
   kReplace = 3,
 };
 inline constexpr std::uint8_t kLastRecordKind = 3;
@@ -32,12 +32,14 @@ struct RecordPlace {
   std::uint32_t length = 0;    ///< of its payload
 };
 
-/// A record as it is replayed; payload is valid during the call.
+/// A record as it is replayed; payload is valid during the call. What it says is judged by its moment,
+/// wherever the record lies: it is newer than what has a smaller one.
 struct ReplayedRecord {
   RecordKind kind = RecordKind::kData;
   std::uint16_t image = 0;
   std::uint64_t offset = 0;
   std::uint64_t sequence = 0;
+  std::uint64_t moment = 0;  ///< bytes: when they were written; a chunk: all up to then is in it
   ByteView payload;
   RecordPlace place;
 };
@@ -69,6 +71,7 @@ class Journal {
     std::uint16_t image = 0;
     std::uint64_t offset = 0;
     ByteView payload;
+    std::optional<std::uint64_t> moment{};  ///< absent: its own sequence number, of what is new
   };
   /// Appends in order. On return they survive a crash of this process; a crash before
   /// may leave any number of the first of them.
@@ -85,8 +88,8 @@ class Journal {
   /// supersedes them is durable first). Returns the bytes freed.
   std::uint64_t collect();
   std::uint64_t size_bytes() const;
-  /// The oldest segment, unless it is the one being appended to.
-  SegmentPtr oldest() const;
+  /// All but the one being appended to, oldest first.
+  std::vector<SegmentPtr> full_segments() const;
   std::size_t segment_count() const;
   std::uint64_t size_of(const SegmentPtr& segment) const;
   /// The next append begins a new segment, so that the current one can be collected.

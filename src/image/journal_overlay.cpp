@@ -1,5 +1,5 @@
 // Everything that changes the maps happens with the mutex held across the
-// journal's append, so that the order of the records is the order of the maps and
+// journal's append, so that the order of the moments is the order of the maps and
 // freeze() cuts both at one place. Reading collects places under the mutex and
 // decrypts without it: the places keep their segments.
 
@@ -45,8 +45,8 @@ void JournalOverlay::write(std::uint64_t offset, ByteView data) {
     const std::lock_guard lock(mutex_);
     const auto places = journal_->append(entries);
     for (std::size_t i = 0; i < entries.size(); ++i) {
-      active_.extents.insert(entries[i].offset,
-                             {static_cast<std::uint32_t>(entries[i].payload.size()), 0, false, places[i]});
+      active_.extents.insert(entries[i].offset, {static_cast<std::uint32_t>(entries[i].payload.size()), 0, false,
+                                                 places[i], places[i].sequence});
     }
   }
 }
@@ -64,15 +64,21 @@ void JournalOverlay::zero(std::uint64_t offset, std::uint64_t length) {
   const auto places = journal_->append(entries);
   for (std::size_t i = 0; i < entries.size(); ++i) {
     const std::uint64_t piece = std::min(length - i * kLongestZeroPiece, kLongestZeroPiece);
-    active_.extents.insert(entries[i].offset, {static_cast<std::uint32_t>(piece), 0, true, places[i]});
+    active_.extents.insert(entries[i].offset,
+                           {static_cast<std::uint32_t>(piece), 0, true, places[i], places[i].sequence});
   }
 }
 
 void JournalOverlay::cover(Layer& layer, std::uint64_t chunk, const Replacement& replacement) {
-  for (const PieceAt& over : layer.extents.find(chunk * kChunkSize, kChunkSize)) {
-    if (over.piece.place.sequence < replacement.hides_below) layer.extents.erase(over.offset, over.piece.length);
+  const auto [at, is_first] = layer.replaced.try_emplace(chunk, replacement);
+  if (!is_first) {
+    if (at->second.moment > replacement.moment) return;
+    if (at->second.ref != replacement.ref) ++superseded_;
+    at->second = replacement;
   }
-  layer.replaced[chunk] = replacement;
+  for (const PieceAt& over : layer.extents.find(chunk * kChunkSize, kChunkSize)) {
+    if (over.piece.moment <= replacement.moment) layer.extents.erase(over.offset, over.piece.length);
+  }
 }
 
 void JournalOverlay::collect(const Layer& layer, const Extent& range, std::vector<PieceAt>& pieces,
@@ -151,21 +157,20 @@ void JournalOverlay::replay(const ReplayedRecord& record) {
           !is_within(record.offset, length, kMaxImageSize)) {
         refuse(record);
       }
-      active_.extents.insert(record.offset, {length, 0, false, record.place});
+      active_.extents.insert(record.offset, {length, 0, false, record.place, record.moment});
       break;
     }
     case RecordKind::kZero: {
       const std::uint64_t length = payload.u64();
       payload.expect_end();
       if (length == 0 || length > kLongestZeroPiece || !is_within(record.offset, length, kMaxImageSize)) refuse(record);
-      active_.extents.insert(record.offset, {static_cast<std::uint32_t>(length), 0, true, record.place});
+      active_.extents.insert(record.offset, {static_cast<std::uint32_t>(length), 0, true, record.place, record.moment});
       break;
     }
     case RecordKind::kReplace: {
-      Replacement replacement{read_ref(payload), record.place, payload.u64()};
+      const Replacement replacement{read_ref(payload), record.place, record.moment};
       payload.expect_end();
       if (record.offset % kChunkSize != 0 || record.offset >= kMaxImageSize) refuse(record);
-      if (replacement.hides_below == 0) replacement.hides_below = record.place.sequence;
       cover(active_, record.offset / kChunkSize, replacement);
       break;
     }
@@ -182,18 +187,16 @@ std::uint64_t JournalOverlay::freeze() {
 
 void JournalOverlay::thaw() {
   const std::lock_guard lock(mutex_);
+  thaw_locked();
+}
+
+void JournalOverlay::thaw_locked() {
   if (!frozen_) return;
   Layer merged = std::move(*frozen_);
   for (const auto& [chunk, replacement] : active_.replaced) cover(merged, chunk, replacement);
   for (const auto& [offset, piece] : active_.extents.all()) merged.extents.insert(offset, piece);
   active_ = std::move(merged);
   frozen_.reset();
-}
-
-void JournalOverlay::drop_frozen() {
-  std::optional<Layer> dropped;  // destroyed without the mutex: it may be large
-  const std::lock_guard lock(mutex_);
-  dropped.swap(frozen_);
 }
 
 bool JournalOverlay::is_frozen() const {
@@ -230,13 +233,12 @@ bool JournalOverlay::frozen_has_bytes(std::uint64_t chunk) const {
   return !frozen_->extents.find(chunk * kChunkSize, kChunkSize).empty();
 }
 
-std::uint64_t JournalOverlay::clear() {
-  Layer active;  // destroyed without the mutex
-  std::optional<Layer> frozen;
+void JournalOverlay::forget_below(std::uint64_t moment) {
   const std::lock_guard lock(mutex_);
-  std::swap(active, active_);
-  frozen.swap(frozen_);
-  return journal_->next_sequence();
+  for_each_layer([&](Layer& layer) {
+    layer.extents.erase_below(moment);
+    std::erase_if(layer.replaced, [&](const auto& at) { return at.second.moment < moment; });
+  });
 }
 
 }  // namespace isr

@@ -1,10 +1,8 @@
 // Which chunks a layer changes, and settling: sealed chunks take the place of
-// bytes, and what is left of an old segment moves behind the rest.
+// bytes, and what is left of a segment moves behind the rest.
 //
-// Moving is safe at every crash. A moved run of bytes or zeros says again what is
-// visible there, under the mutex, so that nothing newer can be hidden. A moved
-// replacement says below which sequence number it hides, so that replaying it
-// behind newer bytes leaves them alone.
+// Moving is safe at every crash, and while a layer is frozen: a moved record keeps
+// its moment, so it says the same in its new place as in the old one.
 
 #include <algorithm>
 #include <deque>
@@ -18,15 +16,24 @@ namespace {
 
 constexpr std::size_t kMovedAtOnce = 64;  // bounds how long readers wait
 
-bool same_place(const PieceAt& a, const PieceAt& b) {
-  return a.offset == b.offset && a.piece.length == b.piece.length && a.piece.skip == b.piece.skip &&
-         a.piece.place.sequence == b.piece.place.sequence;
+bool same_piece(const PieceAt& a, const PieceAt& b) {
+  return a.offset == b.offset && a.piece.length == b.piece.length && a.piece.moment == b.piece.moment;
 }
 
-Bytes encode_replacement(const ChunkRef& ref, std::uint64_t hides_below) {
+Bytes encode_replacement(const ChunkRef& ref) {
   ByteWriter out;
   write_ref(ref, out);
-  return out.u64(hides_below).take();
+  return out.take();
+}
+
+/// `body` for some of them at a time.
+template <class T, class Body>
+void in_batches(std::span<const T> rest, Body body) {
+  while (!rest.empty()) {
+    const auto some = rest.first(std::min(rest.size(), kMovedAtOnce));
+    body(some);
+    rest = rest.subspan(some.size());
+  }
 }
 
 /// Runs of chunks that are all zero, from runs of zero bytes in order; the chunks
@@ -95,9 +102,21 @@ DirtyChunks JournalOverlay::frozen_chunks() const {
 
 std::set<std::uint64_t> JournalOverlay::dirty_chunks() const {
   const std::lock_guard lock(mutex_);
-  std::set<std::uint64_t> chunks = changes_of(active_).chunks;
-  if (frozen_) chunks.merge(changes_of(*frozen_).chunks);
+  std::set<std::uint64_t> chunks;
+  for_each_layer([&](const Layer& layer) { chunks.merge(changes_of(layer).chunks); });
   return chunks;
+}
+
+void JournalOverlay::add_objects(std::set<Cid>& objects) const {
+  const std::lock_guard lock(mutex_);
+  for_each_layer([&](const Layer& layer) {
+    for (const auto& [chunk, replacement] : layer.replaced) objects.insert(replacement.ref.cid);
+  });
+}
+
+std::uint64_t JournalOverlay::superseded() const {
+  const std::lock_guard lock(mutex_);
+  return superseded_;
 }
 
 std::vector<std::uint64_t> JournalOverlay::chunks_with_bytes(const SegmentPtr& segment) const {
@@ -117,7 +136,7 @@ std::vector<PieceAt> JournalOverlay::pieces_of(std::uint64_t chunk) const {
 }
 
 void JournalOverlay::append_replacement(std::uint64_t chunk, const ChunkRef& ref) {
-  const Bytes payload = encode_replacement(ref, 0);
+  const Bytes payload = encode_replacement(ref);
   const Journal::Entry entry{RecordKind::kReplace, image_, chunk * kChunkSize, payload};
   const auto places = journal_->append({&entry, 1});
   cover(active_, chunk, {ref, places[0], places[0].sequence});
@@ -125,9 +144,9 @@ void JournalOverlay::append_replacement(std::uint64_t chunk, const ChunkRef& ref
 
 bool JournalOverlay::replace_chunk(std::uint64_t chunk, const ChunkRef& ref, const std::vector<PieceAt>& seen) {
   const std::lock_guard lock(mutex_);
-  if (frozen_ || seen.empty()) return false;
+  if (seen.empty()) return false;
   const auto now = active_.extents.find(chunk * kChunkSize, kChunkSize);
-  if (!std::equal(now.begin(), now.end(), seen.begin(), seen.end(), same_place)) return false;
+  if (!std::equal(now.begin(), now.end(), seen.begin(), seen.end(), same_piece)) return false;
   append_replacement(chunk, ref);
   return true;
 }
@@ -137,89 +156,113 @@ void JournalOverlay::set_chunk(std::uint64_t chunk, const ChunkRef& ref) {
   append_replacement(chunk, ref);
 }
 
-std::uint64_t JournalOverlay::live_bytes(const SegmentPtr& segment) const {
+void JournalOverlay::absorb_frozen(std::span<const SealedChunk> sealed, std::uint64_t below) {
+  in_batches(sealed, [&](std::span<const SealedChunk> some) { absorb_some(some, below - 1); });
+  thaw();
+}
+
+void JournalOverlay::absorb_some(std::span<const SealedChunk> sealed, std::uint64_t moment) {
   const std::lock_guard lock(mutex_);
-  std::uint64_t bytes = 0;
-  for (const auto& [chunk, replacement] : active_.replaced) {
-    if (replacement.place.segment == segment) bytes += record_size(replacement.place.length);
+  if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is going on");
+  std::vector<const SealedChunk*> absorbed;
+  std::deque<Bytes> payloads;
+  std::vector<Journal::Entry> entries;
+  for (const SealedChunk& one : sealed) {
+    if (active_.replaced.contains(one.chunk)) continue;  // nothing frozen of it shows any more
+    const auto before = frozen_->replaced.find(one.chunk);
+    const bool is_known = before != frozen_->replaced.end() && before->second.ref == one.ref;
+    if (is_known && frozen_->extents.find(one.chunk * kChunkSize, kChunkSize).empty()) continue;
+    payloads.push_back(encode_replacement(one.ref));
+    entries.push_back({RecordKind::kReplace, image_, one.chunk * kChunkSize, payloads.back(), moment});
+    absorbed.push_back(&one);
   }
-  for (const auto& [offset, piece] : active_.extents.all()) {
-    if (piece.place.segment == segment) bytes += record_size(piece.is_zero ? piece.place.length : piece.length);
+  const auto places = journal_->append(entries);
+  for (std::size_t i = 0; i < absorbed.size(); ++i) {
+    cover(*frozen_, absorbed[i]->chunk, {absorbed[i]->ref, places[i], moment});
   }
-  return bytes;
+}
+
+void JournalOverlay::add_live_bytes(std::map<SegmentPtr, std::uint64_t>& bytes) const {
+  const std::lock_guard lock(mutex_);
+  for_each_layer([&](const Layer& layer) {
+    for (const auto& [chunk, replacement] : layer.replaced) {
+      bytes[replacement.place.segment] += record_size(replacement.place.length);
+    }
+    for (const auto& [offset, piece] : layer.extents.all()) {
+      bytes[piece.place.segment] += record_size(piece.is_zero ? piece.place.length : piece.length);
+    }
+  });
 }
 
 void JournalOverlay::move_records(const SegmentPtr& segment) {
-  move_replacements(segment);
-  move_pieces(segment);
-}
-
-void JournalOverlay::move_replacements(const SegmentPtr& segment) {
-  std::uint64_t next = 0;
-  for (bool more = true; more;) {
-    const std::lock_guard lock(mutex_);
-    if (frozen_) return;
-    std::vector<Replacement*> moved;
-    std::deque<Bytes> payloads;
-    std::vector<Journal::Entry> entries;
-    auto it = active_.replaced.lower_bound(next);
-    for (; it != active_.replaced.end() && moved.size() < kMovedAtOnce; ++it) {
-      auto& [chunk, replacement] = *it;
-      next = chunk + 1;
-      if (replacement.place.segment != segment) continue;
-      payloads.push_back(encode_replacement(replacement.ref, replacement.hides_below));
-      entries.push_back({RecordKind::kReplace, image_, chunk * kChunkSize, payloads.back()});
-      moved.push_back(&replacement);
-    }
-    more = it != active_.replaced.end();
-    const auto places = journal_->append(entries);
-    for (std::size_t i = 0; i < moved.size(); ++i) moved[i]->place = places[i];
-  }
-}
-
-void JournalOverlay::move_pieces(const SegmentPtr& segment) {
+  std::vector<std::uint64_t> chunks;
   std::vector<Extent> runs;
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& [offset, piece] : active_.extents.all()) {
-      if (piece.place.segment == segment) runs.push_back({offset, piece.length});
-    }
+    for_each_layer([&](const Layer& layer) {
+      for (const auto& [chunk, replacement] : layer.replaced) {
+        if (replacement.place.segment == segment) chunks.push_back(chunk);
+      }
+      for (const auto& [offset, piece] : layer.extents.all()) {
+        if (piece.place.segment == segment) runs.push_back({offset, piece.length});
+      }
+    });
   }
-  for (std::span<const Extent> rest = runs; !rest.empty();) {
-    const auto some = rest.first(std::min(rest.size(), kMovedAtOnce));
-    if (!move_some(some, segment)) return;
-    rest = rest.subspan(some.size());
-  }
+  in_batches(std::span<const std::uint64_t>(chunks), [&](auto some) { move_replacements(some, segment); });
+  in_batches(std::span<const Extent>(runs), [&](auto some) { move_pieces(some, segment); });
 }
 
-/// False: a snapshot is going on. What was cut or covered since is left out.
-bool JournalOverlay::move_some(std::span<const Extent> runs, const SegmentPtr& segment) {
+void JournalOverlay::move_replacements(std::span<const std::uint64_t> chunks, const SegmentPtr& segment) {
   const std::lock_guard lock(mutex_);
-  if (frozen_) return false;
-  std::vector<PieceAt> moved;
+  std::vector<Replacement*> moved;
   std::deque<Bytes> payloads;
   std::vector<Journal::Entry> entries;
-  for (const Extent& run : runs) {
-    for (PieceAt& found : active_.extents.find(run.offset, run.length)) {
-      const Piece& piece = found.piece;
-      if (piece.place.segment != segment) continue;
-      if (piece.is_zero) {
-        payloads.push_back(ByteWriter().u64(piece.length).take());
-        entries.push_back({RecordKind::kZero, image_, found.offset, payloads.back()});
-      } else {
-        payloads.emplace_back(piece.place.length);
-        journal_->read(piece.place, payloads.back());
-        const ByteView visible = ByteView(payloads.back()).subspan(piece.skip, piece.length);
-        entries.push_back({RecordKind::kData, image_, found.offset, visible});
-      }
-      moved.push_back(std::move(found));
+  for_each_layer([&](Layer& layer) {
+    for (const std::uint64_t chunk : chunks) {
+      const auto at = layer.replaced.find(chunk);
+      if (at == layer.replaced.end() || at->second.place.segment != segment) continue;
+      payloads.push_back(encode_replacement(at->second.ref));
+      entries.push_back({RecordKind::kReplace, image_, chunk * kChunkSize, payloads.back(), at->second.moment});
+      moved.push_back(&at->second);
     }
-  }
+  });
+  const auto places = journal_->append(entries);
+  for (std::size_t i = 0; i < moved.size(); ++i) moved[i]->place = places[i];
+}
+
+/// What was cut or covered since is left out.
+void JournalOverlay::move_pieces(std::span<const Extent> runs, const SegmentPtr& segment) {
+  struct Moved {
+    Layer* layer;
+    PieceAt at;
+  };
+  const std::lock_guard lock(mutex_);
+  std::vector<Moved> moved;
+  std::deque<Bytes> payloads;
+  std::vector<Journal::Entry> entries;
+  for_each_layer([&](Layer& layer) {
+    for (const Extent& run : runs) {
+      for (PieceAt& found : layer.extents.find(run.offset, run.length)) {
+        const Piece& piece = found.piece;
+        if (piece.place.segment != segment) continue;
+        if (piece.is_zero) {
+          payloads.push_back(ByteWriter().u64(piece.length).take());
+          entries.push_back({RecordKind::kZero, image_, found.offset, payloads.back(), piece.moment});
+        } else {
+          payloads.emplace_back(piece.place.length);
+          journal_->read(piece.place, payloads.back());
+          const ByteView visible = ByteView(payloads.back()).subspan(piece.skip, piece.length);
+          entries.push_back({RecordKind::kData, image_, found.offset, visible, piece.moment});
+        }
+        moved.push_back({&layer, std::move(found)});
+      }
+    }
+  });
   const auto places = journal_->append(entries);
   for (std::size_t i = 0; i < moved.size(); ++i) {
-    active_.extents.insert(moved[i].offset, {moved[i].piece.length, 0, moved[i].piece.is_zero, places[i]});
+    const auto& [offset, piece] = moved[i].at;
+    moved[i].layer->extents.insert(offset, {piece.length, 0, piece.is_zero, places[i], piece.moment});
   }
-  return true;
 }
 
 }  // namespace isr

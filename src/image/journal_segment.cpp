@@ -14,7 +14,7 @@ namespace isr {
 namespace {
 
 constexpr std::string_view kMagic = "ISRJ";
-constexpr std::uint32_t kFormat = 1;
+constexpr std::uint32_t kFormat = 2;
 constexpr std::size_t kSegmentIdSize = 32;
 constexpr std::size_t kSealedHeaderSize = kSegmentHeaderSize - kTagSize;
 constexpr std::size_t kWindowSize = 1U << 20U;
@@ -45,6 +45,7 @@ void encode_header(const RecordHeader& h, std::uint8_t* out) {
   store(out, h.offset);
   store(out, h.sequence);
   store(out, h.synced);
+  store(out, h.moment);
 }
 
 /// nullopt: not a header. bytes has at least kRecordHeaderSize.
@@ -59,7 +60,8 @@ std::optional<RecordHeader> decode_header(ByteView bytes) {
   h.offset = r.u64();
   h.sequence = r.u64();
   h.synced = r.u64();
-  if (h.length > kMaxRecordPayload || h.synced >= h.sequence) return std::nullopt;
+  h.moment = r.u64();
+  if (h.length > kMaxRecordPayload || h.synced >= h.sequence || h.moment > h.sequence) return std::nullopt;
   return h;
 }
 
@@ -127,6 +129,7 @@ class Replay {
               header->image,
               header->offset,
               header->sequence,
+              header->moment,
               records_.payload(),
               {segment_, found_.end, header->sequence, header->length}});
       found_.end += record_size(header->length);

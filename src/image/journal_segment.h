@@ -6,7 +6,7 @@
 namespace isr {
 
 inline constexpr std::size_t kSegmentHeaderSize = 72;
-inline constexpr std::size_t kRecordHeaderSize = 32;
+inline constexpr std::size_t kRecordHeaderSize = 40;
 constexpr std::size_t record_size(std::size_t payload) { return kRecordHeaderSize + payload + kTagSize; }
 
 /// What stands before a record's payload; docs/formats/journal.md.
@@ -17,6 +17,7 @@ struct RecordHeader {
   std::uint64_t offset = 0;
   std::uint64_t sequence = 0;
   std::uint64_t synced = 0;  ///< records up to this sequence number were durable when this one was written
+  std::uint64_t moment = 0;  ///< up to its own sequence number; docs/formats/journal.md
 };
 
 /// One append-only file. Its records have consecutive sequence numbers, which are

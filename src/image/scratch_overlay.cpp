@@ -90,7 +90,8 @@ class Scratch : public ScratchOverlay {
   }
 
   std::optional<ChunkRef> replaced(std::uint64_t chunk) override {
-    return below_ ? below_->replaced(chunk) : std::nullopt;
+    const auto below = below_.load();
+    return below ? below->replaced(chunk) : std::nullopt;
   }
 
   void flush() override {}
@@ -103,6 +104,8 @@ class Scratch : public ScratchOverlay {
     }
     return dirty;
   }
+
+  void lie_over(std::shared_ptr<JournalOverlay> below) override { below_ = std::move(below); }
 
   void freeze() override {
     thaw();  // what an earlier thaw could not finish
@@ -133,7 +136,8 @@ class Scratch : public ScratchOverlay {
   }
 
   DirtyChunks frozen_chunks() const override {
-    DirtyChunks changes = below_ ? below_->frozen_chunks() : DirtyChunks{};
+    const auto below = below_.load();
+    DirtyChunks changes = below ? below->frozen_chunks() : DirtyChunks{};
     for (const ChunkRun& run : changes.zeros) {
       for (std::uint64_t chunk = run.first; chunk < run.end(); ++chunk) changes.chunks.insert(chunk);
     }
@@ -151,11 +155,13 @@ class Scratch : public ScratchOverlay {
 
   std::optional<ChunkRef> frozen_replaced(std::uint64_t chunk) const override {
     (void)has_frozen(chunk);  // throws when nothing is frozen
-    return below_ ? below_->frozen_replaced(chunk) : std::nullopt;
+    const auto below = below_.load();
+    return below ? below->frozen_replaced(chunk) : std::nullopt;
   }
 
   bool frozen_has_bytes(std::uint64_t chunk) const override {
-    return has_frozen(chunk) || (below_ && below_->frozen_has_bytes(chunk));
+    const auto below = below_.load();
+    return has_frozen(chunk) || (below && below->frozen_has_bytes(chunk));
   }
 
  private:
@@ -172,10 +178,11 @@ class Scratch : public ScratchOverlay {
   /// What of the gaps lies nowhere above the tree.
   std::vector<Extent> read_gaps_below(const std::vector<Extent>& gaps, std::uint64_t offset, MutableBytes out,
                                       std::vector<Extent> (JournalOverlay::*reading)(std::uint64_t, MutableBytes)) {
-    if (!below_) return gaps;
+    const auto below = below_.load();
+    if (!below) return gaps;
     std::vector<Extent> rest;
     for (const Extent& gap : gaps) {
-      const auto lower = ((*below_).*reading)(gap.offset, out.subspan(gap.offset - offset, gap.length));
+      const auto lower = ((*below).*reading)(gap.offset, out.subspan(gap.offset - offset, gap.length));
       rest.insert(rest.end(), lower.begin(), lower.end());
     }
     return rest;
@@ -298,7 +305,7 @@ class Scratch : public ScratchOverlay {
   std::size_t chunk_count_;
   std::unique_ptr<Layer> active_;
   std::unique_ptr<Layer> frozen_;  // null but during a checkpoint
-  std::shared_ptr<JournalOverlay> below_;
+  std::atomic<std::shared_ptr<JournalOverlay>> below_;
 };
 
 }  // namespace

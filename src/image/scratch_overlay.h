@@ -16,18 +16,20 @@ class JournalOverlay;
 /// writes go to a file of their own. What the frozen layer changes includes the
 /// chunks that are replaced in what is frozen of the overlay below.
 ///
-/// freeze(), thaw() and drop_frozen() are called one after the other.
+/// lie_over(), freeze(), thaw() and drop_frozen() are called one after the other.
 /// Granularity 4096. Errors: kIo (no space). flush() does nothing.
 class ScratchOverlay : public Overlay, public FrozenChanges {
  public:
   /// Of both layers.
   virtual std::set<std::uint64_t> dirty_chunks() const = 0;
+  /// From now on `below`, in which nothing is yet, lies below.
+  virtual void lie_over(std::shared_ptr<JournalOverlay> below) = 0;
   virtual void freeze() = 0;
   /// The frozen layer is active again, below what was written since; reads and writes go on beside it, though
   /// nothing may ask for what is frozen any more. After Error{kIo}
   /// nothing is lost, and freeze() or thaw() go on with it. Does nothing when nothing is frozen.
   virtual void thaw() = 0;
-  /// Forgets the frozen layer, once a tree holds what it says.
+  /// Forgets the frozen layer, once the overlay below has absorbed what it says.
   virtual void drop_frozen() = 0;
 };
 /// `below` (may be null) is what was changed before the VM started: it answers replaced(), and

@@ -10,11 +10,11 @@ namespace isr {
 namespace {
 
 constexpr std::size_t kSealedAtOnce = 1024;  // chunks: bounds memory
-constexpr std::uint64_t kMostMoved = 4;      // a segment of which more than 1/4 is needed stays
+constexpr std::uint64_t kMostMoved = 2;      // a segment of which more than 1/2 is needed stays
 
 /// Fills gaps of a chunk buffer from the reference that lies below.
 void fill_gaps(ChunkReader& reader, const ChunkRef& below, std::uint64_t chunk, const std::vector<Extent>& gaps,
-               MutableBytes out, Priority priority) {
+               MutableBytes out, Priority priority, const std::stop_token& stop) {
   if (gaps.empty() || below.is_zero()) {
     for (const Extent& gap : gaps) {
       std::fill_n(out.begin() + static_cast<std::ptrdiff_t>(gap.offset - chunk * kChunkSize), gap.length,
@@ -22,7 +22,7 @@ void fill_gaps(ChunkReader& reader, const ChunkRef& below, std::uint64_t chunk, 
     }
     return;
   }
-  const ChunkData data = reader.read_chunk(below, priority);
+  const ChunkData data = reader.read_chunk(below, priority, stop);
   for (const Extent& gap : gaps) {
     const auto within = static_cast<std::ptrdiff_t>(gap.offset - chunk * kChunkSize);
     std::copy_n(data->begin() + within, gap.length, out.begin() + within);
@@ -49,30 +49,33 @@ void copy_bytes(Overlay& from, std::uint64_t chunk, std::uint64_t length, Overla
   write_until(length);
 }
 
+void put_object(const SealContext& context, const SealedObject& sealed) {
+  if (context.sweep != nullptr) context.sweep->keep(sealed.ref.cid);
+  context.settled.put(sealed.ref.cid, sealed.bytes);
+}
+
 ChunkRef put_sealed(const SealContext& context, ByteView plaintext) {
   const SealedObject sealed = seal_chunk(plaintext, context.domain_secret);
-  if (!sealed.ref.is_zero()) context.settled.put(sealed.ref.cid, sealed.bytes);
+  if (!sealed.ref.is_zero()) put_object(context, sealed);
   return sealed.ref;
 }
 
-/// Seals some of the chunks that the frozen layer changes.
-void seal_some(const SealContext& context, FrozenChanges& frozen, const TreeRoot& base,
-               std::span<const std::uint64_t> chunks, std::map<std::uint64_t, ChunkRef>& changes) {
-  std::vector<std::optional<ChunkRef>> after(chunks.size());
+/// Seals some of the chunks that the frozen layer has something of.
+void seal_some(const SealContext& context, FrozenChanges& frozen, const TreeRoot& base, std::span<SealedChunk> chunks,
+               std::map<std::uint64_t, ChunkRef>& changes) {
+  std::vector<ChunkRef> before(chunks.size());
   parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
-    const std::uint64_t chunk = chunks[i];
-    const ChunkRef before = find_chunk(context.reader, base, chunk, Priority::kUpload);
-    ChunkRef sealed = frozen.frozen_replaced(chunk).value_or(before);
-    if (frozen.frozen_has_bytes(chunk)) {
-      thread_local Bytes plaintext(kChunkSize);
-      const auto gaps = frozen.read_frozen(chunk * kChunkSize, plaintext);
-      fill_gaps(context.reader, sealed, chunk, gaps, plaintext, Priority::kUpload);
-      sealed = put_sealed(context, plaintext);
-    }
-    if (sealed != before) after[i] = sealed;
+    auto& [chunk, sealed] = chunks[i];
+    before[i] = find_chunk(context.reader, base, chunk, Priority::kUpload, context.stop);
+    sealed = frozen.frozen_replaced(chunk).value_or(before[i]);
+    if (!frozen.frozen_has_bytes(chunk)) return;
+    thread_local Bytes plaintext(kChunkSize);
+    const auto gaps = frozen.read_frozen(chunk * kChunkSize, plaintext);
+    fill_gaps(context.reader, sealed, chunk, gaps, plaintext, Priority::kUpload, context.stop);
+    sealed = put_sealed(context, plaintext);
   });
   for (std::size_t i = 0; i < chunks.size(); ++i) {
-    if (after[i]) changes.emplace(chunks[i], *after[i]);
+    if (chunks[i].ref != before[i]) changes.emplace(chunks[i].chunk, chunks[i].ref);
   }
 }
 
@@ -92,9 +95,10 @@ Sealed seal_active(const SealContext& context, const SettleImage& of, std::uint6
   if (!gaps.empty()) {
     // In this order, as everywhere: a publish sets the new base before it drops what the base now holds.
     const auto replaced = of.overlay.replaced(chunk);
-    below = replaced ? *replaced : find_chunk(context.reader, of.image->base(), chunk, Priority::kSettling);
+    below =
+        replaced ? *replaced : find_chunk(context.reader, of.image->base(), chunk, Priority::kSettling, context.stop);
   }
-  fill_gaps(context.reader, below, chunk, gaps, plaintext, Priority::kSettling);
+  fill_gaps(context.reader, below, chunk, gaps, plaintext, Priority::kSettling, context.stop);
   sealed.ref = put_sealed(context, plaintext);
   return sealed;
 }
@@ -107,6 +111,7 @@ void settle_segment(const SealContext& context, const SettleImage& of, const Seg
     rest = rest.subspan(chunks.size());
     std::vector<Sealed> sealed(chunks.size());
     parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
+      if (context.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "settling was stopped");
       try {
         sealed[i] = seal_active(context, of, chunks[i]);
       } catch (const Error& error) {
@@ -123,23 +128,49 @@ void settle_segment(const SealContext& context, const SettleImage& of, const Seg
   }
 }
 
+/// What is still needed of each segment.
+std::map<SegmentPtr, std::uint64_t> live_bytes(std::span<const SettleImage> images) {
+  std::map<SegmentPtr, std::uint64_t> live;
+  for (const SettleImage& image : images) image.overlay.add_live_bytes(live);
+  return live;
+}
+
+/// Without those that only a reader still holds.
+std::vector<SegmentPtr> most_garbage_first(const Journal& journal, std::span<const SettleImage> images) {
+  const auto live = live_bytes(images);
+  std::vector<SegmentPtr> segments;
+  std::map<SegmentPtr, std::uint64_t> garbage;
+  for (const SegmentPtr& segment : journal.full_segments()) {
+    const auto found = live.find(segment);
+    if (found == live.end()) continue;
+    segments.push_back(segment);
+    garbage[segment] = journal.size_of(segment) - std::min(journal.size_of(segment), found->second);
+  }
+  std::stable_sort(segments.begin(), segments.end(),
+                   [&](const SegmentPtr& a, const SegmentPtr& b) { return garbage[a] > garbage[b]; });
+  return segments;
+}
+
 }  // namespace
 
 SealedImage seal_frozen(const SealContext& context, FrozenChanges& frozen, const TreeRoot& base) {
   const DirtyChunks dirty = frozen.frozen_chunks();
-  const std::vector<std::uint64_t> chunks(dirty.chunks.begin(), dirty.chunks.end());
   std::map<std::uint64_t, ChunkRef> changes;
-  for (std::span<const std::uint64_t> rest = chunks; !rest.empty();) {
+  SealedImage result;
+  result.chunks.reserve(dirty.chunks.size());
+  for (const std::uint64_t chunk : dirty.chunks) result.chunks.push_back({chunk, {}});
+  for (std::span<SealedChunk> rest = result.chunks; !rest.empty();) {
     const auto some = rest.first(std::min(rest.size(), kSealedAtOnce));
     seal_some(context, frozen, base, some, changes);
     rest = rest.subspan(some.size());
   }
-  SealedImage result;
   for (const auto& [chunk, ref] : changes) {
-    if (!ref.is_zero()) result.new_objects.push_back({ref.cid, ref.length});
+    if (ref.is_zero()) continue;
+    if (context.sweep != nullptr) context.sweep->keep(ref.cid);  // it may have been settled before
+    result.new_objects.push_back({ref.cid, ref.length});
   }
   const auto emit = [&](const SealedObject& page) {
-    context.settled.put(page.ref.cid, page.bytes);
+    put_object(context, page);
     result.new_objects.push_back({page.ref.cid, page.ref.length});
   };
   result.root = update_tree(context.reader, base, changes, context.domain_secret, emit, dirty.zeros);
@@ -147,20 +178,20 @@ SealedImage seal_frozen(const SealContext& context, FrozenChanges& frozen, const
   return result;
 }
 
-std::uint64_t settle_oldest(const SealContext& context, Journal& journal, std::span<SettleImage> images) {
-  SegmentPtr segment = journal.oldest();
-  if (!segment) return 0;
-  std::uint64_t live = 0;
-  for (const SettleImage& image : images) {
-    if (image.overlay.is_frozen()) return 0;  // nothing of it can be replaced now
-    settle_segment(context, image, segment);
-    live += image.overlay.live_bytes(segment);
+std::uint64_t settle_some(const SealContext& context, Journal& journal, std::span<const SettleImage> images) {
+  if (const std::uint64_t freed = journal.collect(); freed > 0) return freed;
+  for (SegmentPtr& segment : most_garbage_first(journal, images)) {
+    for (const SettleImage& image : images) settle_segment(context, image, segment);
+    const std::uint64_t size = journal.size_of(segment);
+    const std::uint64_t live = live_bytes(images)[segment];
+    // A move frees as much as it writes, so that settling costs a bounded share of what was written.
+    if (live * kMostMoved > size) continue;
+    for (const SettleImage& image : images) image.overlay.move_records(segment);
+    segment.reset();  // ours would keep it
+    journal.collect();
+    return size - live;
   }
-  // Each move frees several times what it writes, so that settling costs a bounded share of what was written.
-  if (live * kMostMoved > journal.size_of(segment)) return 0;
-  for (const SettleImage& image : images) image.overlay.move_records(segment);
-  segment.reset();  // ours would keep it
-  return journal.collect();
+  return 0;
 }
 
 void settle_memory(const SealContext& context, Image& memory, ScratchOverlay& scratch, JournalOverlay& below,

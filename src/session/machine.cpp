@@ -91,7 +91,7 @@ QemuOptions Machine::qemu_options() const {
 bool Machine::start(const BootOptions& options) {
   if (running()) throw Error(ErrorKind::kVm, fmt::format("{} is running already", name_));
   if (vm_) release_vm();  // it has ended by itself
-  SessionState& state = session_.state();
+  const SessionState& state = session_.state();
   const bool resume = state.phase == SessionPhase::kSuspended && !options.fresh;
   const std::string wanted = resume ? state.stamp.value().accelerator : options.accelerator;
   accelerator_ = choose_accelerator(parse_accelerator_choice(wanted), runtime_directory(paths_));
@@ -127,12 +127,9 @@ bool Machine::start(const BootOptions& options) {
     cont();
   } catch (...) {
     release_vm();
-    if (state.phase == SessionPhase::kRunning) {
-      state.phase = resume ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
-    }
+    session_.undo_run(!resume);
     // It did run for a moment, whatever QEMU answered, and has written.
     if (resume && session_.journal_bytes() != journal_before) session_.drop_memory();
-    session_.save_state();
     mount_disks();
     throw;
   }

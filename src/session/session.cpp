@@ -9,12 +9,16 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "image/replayed_records.h"
 #include "session/session_part.h"
 
 namespace isr {
 namespace {
 
 constexpr unsigned kSealThreads = 2;
+constexpr std::uint64_t kSweepAfter = 256;  // chunks, of 128 KiB each before they are compressed
+constexpr std::chrono::seconds kSweepAgain{2};
+constexpr std::uint64_t kCollectAbove = 256U << 20U;  // of a journal
 // A daemon that has just answered its last command, or was told to end, needs a moment to go.
 constexpr std::chrono::seconds kGoing{3};
 constexpr std::chrono::milliseconds kPoll{20};
@@ -74,38 +78,21 @@ Session::~Session() { cancel(); }
 
 void Session::open_parts() {
   std::uint64_t greatest_void = 0;
-  std::map<std::uint16_t, SessionImage*> by_number;
-  for (SessionImage& image : state_.images) {
-    by_number[image.number] = &image;
+  std::map<std::uint16_t, std::uint64_t> void_below;
+  for (const SessionImage& image : state_.images) {
+    void_below[image.number] = image.void_below;
     greatest_void = std::max(greatest_void, image.void_below);
   }
-  struct Record {
-    RecordKind kind;
-    std::uint64_t offset;
-    Bytes payload;
-    RecordPlace place;
-  };
-  // The overlays need the journal that is being opened, so a record waits for its overlay:
-  // its place is enough, but for the few whose payload says something.
-  std::map<std::uint16_t, std::vector<Record>> records;
-  journal_ = std::make_shared<Journal>(directory_ / "journal", account_.device_key, [&](const ReplayedRecord& record) {
-    const auto it = by_number.find(record.image);
-    if (it == by_number.end()) throw Error(ErrorKind::kCorrupt, "the journal names an image that is not there");
-    if (record.sequence < it->second->void_below) return;
-    Bytes payload;
-    if (record.kind != RecordKind::kData) payload = to_bytes(record.payload);
-    records[record.image].push_back({record.kind, record.offset, std::move(payload), record.place});
-  });
+  ReplayedRecords records(std::move(void_below));
+  journal_ = std::make_shared<Journal>(directory_ / "journal", account_.device_key,
+                                       [&](const ReplayedRecord& record) { records.add(record); });
   journal_->raise_sequence(greatest_void);
   for (SessionImage& image : state_.images) {
     auto part = std::make_unique<Part>();
     part->number = image.number;
     part->name = image.image.name;
     part->overlay = std::make_shared<JournalOverlay>(journal_, image.number);
-    for (const Record& record : records[image.number]) {
-      ReplayedRecord again{record.kind, image.number, record.offset, 0, record.payload, record.place};
-      part->overlay->replay(again);
-    }
+    records.give(image.number, *part->overlay);
     part->image = std::make_shared<Image>(part->name, image.image.tree, reader_, part->overlay);
     parts_.push_back(std::move(part));
   }
@@ -131,26 +118,49 @@ std::vector<std::shared_ptr<Image>> Session::disks() const {
 
 void Session::save_state() { write_session_state(directory_, account_.device_key, state_); }
 
-void Session::void_records(Part& part, const TreeRoot& base) {
-  SessionImage& image = *state_.find(part.name);
-  image.void_below = part.overlay->clear();
+/// What is on disk counts until the change is there: only then is it ours, and only then may what it no longer
+/// names be forgotten. A failure may come after the file was replaced, so the old one is put back.
+void Session::change_state(const std::function<void(SessionState&)>& change) {
+  SessionState next = state_;
+  change(next);
+  try {
+    write_session_state(directory_, account_.device_key, next);
+  } catch (...) {
+    try_to_save_state();
+    throw;
+  }
+  state_ = std::move(next);
+}
+
+/// Says that what the image's records say so far is void; begin_anew() then forgets it here.
+void Session::void_image(SessionState& state, const Part& part, const TreeRoot& base) const {
+  SessionImage& image = *state.find(part.name);
+  image.void_below = journal_->next_sequence();
   image.image.tree = base;
-  if (state_.pending) state_.pending->void_below.erase(image.number);
-  part.image = std::make_shared<Image>(part.name, base, reader_, part.overlay);
+  if (state.pending) state.pending->void_below.erase(image.number);
 }
 
-void Session::void_memory() {
-  void_records(part("memory"), {state_.vm.memory_bytes, {}});
-  void_records(part("device"), {kNoDeviceState, {}});
-  state_.stamp.reset();
+void Session::void_memory(SessionState& state) const {
+  void_image(state, part("memory"), {state.vm.memory_bytes, {}});
+  void_image(state, part("device"), {kNoDeviceState, {}});
+  state.stamp.reset();
 }
 
+void Session::begin_anew(Part& part) {
+  const SessionImage& image = *state_.find(part.name);
+  part.overlay->forget_below(image.void_below);
+  part.image = std::make_shared<Image>(part.name, image.image.tree, reader_, part.overlay);
+}
+
+/// Forgets at once: as long as the file says running, memory is void whatever else it says.
 void Session::drop_memory() {
-  void_memory();
+  void_memory(state_);
+  state_.phase = SessionPhase::kCheckedOut;
+  begin_anew(part("memory"));
+  begin_anew(part("device"));
   memory_image_.reset();
   live_.reset();
   scratch_.reset();
-  state_.phase = SessionPhase::kCheckedOut;
   save_state();
 }
 
@@ -174,9 +184,20 @@ void Session::require_room(std::uint64_t bytes) const {
 }
 
 void Session::begin_run(bool fresh) {
-  if (fresh) void_memory();
-  state_.phase = SessionPhase::kRunning;
-  save_state();
+  change_state([&](SessionState& next) {
+    if (fresh) void_memory(next);
+    next.phase = SessionPhase::kRunning;
+  });
+  if (!fresh) return;
+  begin_anew(part("memory"));
+  begin_anew(part("device"));
+  scratch_->lie_over(part("memory").overlay);
+}
+
+void Session::undo_run(bool fresh) noexcept {
+  if (state_.phase != SessionPhase::kRunning) return;
+  state_.phase = fresh ? SessionPhase::kCheckedOut : SessionPhase::kSuspended;
+  try_to_save_state();
 }
 
 void Session::abandon_memory() {
@@ -201,17 +222,11 @@ void Session::keep_memory(const MachineMoment& moment) {
   check.compare(kept);
   write_device_state(moment.device_state);
   journal_->sync();
-  state_.stamp = moment.stamp;
-  state_.phase = SessionPhase::kSuspended;
-  try {
-    save_state();
-  } catch (...) {
-    // The guest goes on: nothing may say later that its memory of this moment is kept.
-    state_.stamp.reset();
-    state_.phase = SessionPhase::kRunning;
-    try_to_save_state();  // the other may have been written
-    throw;
-  }
+  // After a failure the guest goes on: nothing may say later that its memory of this moment is kept.
+  change_state([&](SessionState& next) {
+    next.stamp = moment.stamp;
+    next.phase = SessionPhase::kSuspended;
+  });
 }
 
 void Session::try_to_save_state() noexcept {
@@ -222,9 +237,11 @@ void Session::try_to_save_state() noexcept {
   }
 }
 
+/// Of a machine that runs: what the file says of its devices is void.
 void Session::write_device_state(ByteView device_state) {
   Part& device = part("device");
-  void_records(device, {device_state.size(), {}});
+  void_image(state_, device, {device_state.size(), {}});
+  begin_anew(device);
   device.image->write(0, device_state);
 }
 
@@ -236,35 +253,55 @@ Bytes Session::device_state() {
 }
 
 void Session::discard() {
-  state_.images = number_images(state_.base_version);
-  for (SessionImage& image : state_.images) void_records(part(image.image.name), image.image.tree);
-  state_.vm = state_.base_version.vm;
-  state_.stamp = state_.base_version.stamp;
-  state_.phase = state_.base_version.suspended() ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
-  save_state();
+  change_state([&](SessionState& next) {
+    next.images = number_images(next.base_version);
+    for (const SessionImage& image : number_images(next.base_version)) {
+      void_image(next, part(image.image.name), image.image.tree);
+    }
+    next.vm = next.base_version.vm;
+    next.stamp = next.base_version.stamp;
+    next.phase = next.base_version.suspended() ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
+  });
+  for (const auto& part : parts_) begin_anew(*part);
   journal_->collect();
 }
 
 SealContext Session::seal_context() { return {*reader_, *settled_, account_.keys.domain_secret, kSealThreads}; }
 
-void Session::settle_if_due() {
+void Session::settle_if_due(const std::stop_token& stop) {
+  sweep_settled();
+  // Costs no more than a sync, so it does not wait until the guest is calm, or the limit is near.
+  if (journal_->size_bytes() > kCollectAbove) journal_->collect();
   std::uint64_t written = 0;
   for (const auto& part : parts_) written += part->image->counters().written_bytes;
   if (!settle_policy_.is_due(journal_->size_bytes(), written, std::chrono::steady_clock::now())) return;
   std::vector<SettleImage> images;
-  for (const SessionImage& image : state_.images) {
-    Part& owner = part(image.image.name);
-    images.push_back({*owner.overlay, owner.image});
-  }
+  for (const auto& part : parts_) images.push_back({*part->overlay, part->image});
   SealContext context = seal_context();
   context.threads = 1;  // the others are the guest's
+  context.stop = stop;
   try {
-    if (settle_oldest(context, *journal_, images) > 0) return;
+    if (settle_some(context, *journal_, images) > 0) return;
   } catch (const Error&) {
     settle_policy_.gained_nothing(std::chrono::steady_clock::now());
     throw;
   }
   settle_policy_.gained_nothing(std::chrono::steady_clock::now());
+}
+
+/// Not at each change: it asks for all that is settled.
+void Session::sweep_settled() {
+  std::uint64_t superseded = 0;
+  for (const auto& part : parts_) superseded += part->overlay->superseded();
+  const auto now = std::chrono::steady_clock::now();
+  const bool has_more = sweep_.has_more() && now - swept_at_ > kSweepAgain;
+  if (superseded - swept_ < kSweepAfter && !has_more) return;
+  swept_ = superseded;
+  swept_at_ = now;
+  journal_->sync();  // what took their place is durable before they go
+  std::set<Cid> needed;
+  for (const auto& part : parts_) part->overlay->add_objects(needed);
+  sweep_.sweep(*settled_, needed);
 }
 
 void Session::go_online() {

@@ -70,8 +70,7 @@ class Session {
   Session(Account& account, const ParcelEntry& parcel);
   ~Session();
 
-  SessionState& state() noexcept { return state_; }
-  void save_state();
+  const SessionState& state() const noexcept { return state_; }
 
   /// The images to mount: disks, and memory when there is a VM to run.
   std::shared_ptr<Image> image(std::string_view name) const;
@@ -100,8 +99,11 @@ class Session {
   /// Error{kIo} when this host has not so much room for what a guest will write.
   void require_room(std::uint64_t bytes) const;
   /// The guest is about to run on it: what was suspended is void now unless it is what
-  /// goes on, and the phase becomes running; durable.
+  /// goes on, and the phase becomes running; durable. After a failure nothing has changed.
   void begin_run(bool fresh);
+  /// It did not come to run: the phase is again what it was, or checkedout after `fresh`. Where that cannot be
+  /// written down, whoever opens the session next finds a crash.
+  void undo_run(bool fresh) noexcept;
   /// The VM did not start, or is gone: the scratch layer is forgotten, the suspended memory below it is not.
   void abandon_memory();
   /// The VM has stopped for a suspend: memory's changes and the device state go
@@ -109,7 +111,7 @@ class Session {
   /// be kept is not what the witness says.
   void keep_memory(const MachineMoment& moment);
   Bytes device_state();
-  /// Memory and device state are void from now on; durable.
+  /// Memory and device state of a machine that ran are void from now on; durable.
   void drop_memory();
 
   /// Freezes, seals, uploads, publishes, read back; then what is published is no
@@ -131,13 +133,13 @@ class Session {
   /// After a publish: releases the lock and deletes the directory. Error{kVm}, and nothing done, unless all that is
   /// here was in it.
   void end();
-  /// Everything since the base is dropped; stays checked out.
+  /// Everything since the base is dropped; stays checked out. After a failure nothing has changed.
   void discard();
   /// Renews the lease until the session ends; nothing of a lock without one.
   void keep_lease(LeaseKeeper::OnLost on_lost);
 
-  /// Takes one step of settling when it is time for one. To be called a few times a second.
-  void settle_if_due();
+  /// Takes one step of settling when it is time for one. To be called a few times a second; a publish does so itself.
+  void settle_if_due(const std::stop_token& stop = {});
   /// Makes an offline account online. Error{kOffline}.
   void go_online();
   /// Ends reads that wait for the network now: of a VM that is being killed.
@@ -155,14 +157,19 @@ class Session {
  private:
   struct Part;         // an image of the session with its overlay
   struct Publication;  // a version on its way
+  class Settling;      // beside a publish
   Part& part(std::string_view name) const;
   void open_parts();
   void resolve_pending();
   bool is_pending(const StoredHead& head) const;
   bool pending_has_happened();
-  void void_records(Part& part, const TreeRoot& base);
-  void void_memory();
+  void save_state();
   void try_to_save_state() noexcept;
+  void change_state(const std::function<void(SessionState&)>& change);
+  void void_image(SessionState& state, const Part& part, const TreeRoot& base) const;
+  void void_memory(SessionState& state) const;
+  void begin_anew(Part& part);
+  void sweep_settled();
   SealContext seal_context();
   void freeze(const PublishOptions& options, Publication& publication);
   void seal(Publication& publication);
@@ -184,8 +191,11 @@ class Session {
   TreeRoot seal_boot_pack(ByteView bytes, std::map<Cid, std::uint32_t>& objects);
   std::shared_ptr<ChunkReader> local_reader() const;
   void add_boot_stats(nlohmann::json& out) const;
-  void commit(const Publication& publication, PublishResult& result);
+  std::optional<StoredHead> commit(const Publication& publication, PublishResult& result);
   void adopt(const Publication& publication, const StoredHead& head);
+  void adopt_unchanged(const Publication& publication);
+  static void set_bases(const Publication& publication, SessionState& state);
+  void drop_published(const Publication& publication);
   void empty_settled(const std::map<Cid, std::uint32_t>& published);
   LockRecord lock_record() const;
   /// What can be compared: something was written to a disk between two that differ.
@@ -210,6 +220,9 @@ class Session {
   };
   std::optional<Published> published_;
   SettlePolicy settle_policy_;
+  SettledSweep sweep_;
+  std::uint64_t swept_ = 0;  ///< sealed chunks that were superseded before the last sweep
+  std::chrono::steady_clock::time_point swept_at_{};
   std::vector<std::unique_ptr<Part>> parts_;
   std::shared_ptr<ScratchOverlay> scratch_;
   std::shared_ptr<LiveMemory> live_;  ///< above it

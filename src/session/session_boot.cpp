@@ -290,11 +290,15 @@ Bytes Session::make_boot_pack(BootOrder order, const Publication& publication) c
 TreeRoot Session::seal_boot_pack(ByteView bytes, std::map<Cid, std::uint32_t>& objects) {
   const std::size_t count = chunk_count(bytes.size());
   std::vector<ChunkRef> refs(count);
+  const auto put_kept = [&](const SealedObject& object) {
+    sweep_.keep(object.ref.cid);
+    settled_->put(object.ref.cid, object.bytes);
+  };
   parallel_for(count, kSealThreads, [&](std::size_t i) {
     Bytes chunk = to_bytes(bytes.subspan(i * kChunkSize, std::min(kChunkSize, bytes.size() - i * kChunkSize)));
     chunk.resize(kChunkSize);
     const SealedObject sealed = seal_chunk(chunk, account_.keys.domain_secret);
-    if (!sealed.ref.is_zero()) settled_->put(sealed.ref.cid, sealed.bytes);
+    if (!sealed.ref.is_zero()) put_kept(sealed);
     refs[i] = sealed.ref;
   });
   std::map<std::uint64_t, ChunkRef> changes;
@@ -303,7 +307,7 @@ TreeRoot Session::seal_boot_pack(ByteView bytes, std::map<Cid, std::uint32_t>& o
     if (!refs[i].is_zero()) objects.emplace(refs[i].cid, refs[i].length);
   }
   const auto emit = [&](const SealedObject& page) {
-    settled_->put(page.ref.cid, page.bytes);
+    put_kept(page);
     objects.emplace(page.ref.cid, page.ref.length);
   };
   const TreeRoot root = update_tree(*reader_, {bytes.size(), {}}, changes, account_.keys.domain_secret, emit);

@@ -1,17 +1,23 @@
-// freeze → seal → upload → check the lock → publish → read back → adopt.
+// freeze → seal → absorb → upload → check the lock → publish → read back → adopt.
 //
-// Only the last step forgets anything here. The state file says before the
-// publish which head it will be, so that after a crash the same head in the
+// What is sealed is absorbed at once: sending it needs no overlay any more, and the journal is free of it however
+// long the upload takes. Settling goes on beside all of it. Only the last step forgets anything here. The state
+// file says before the publish which head it will be, so that after a crash the same head in the
 // repository is known to be ours.
 //
 // A checkpoint of a running machine freezes its memory in two places: what it
 // changed is in the scratch layer, what was changed before it started in the
-// journal overlay below. They are dropped in the order in which a reader that
-// comes between cannot meet an old chunk: new base, journal overlay, scratch.
+// journal overlay below, which absorbs both. Everything is dropped in the order in which a reader that
+// comes between cannot meet an old chunk: scratch after the overlay below has it, that after the new base has it.
 
 #include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <thread>
 
 #include "base/log.h"
+#include "base/sleep.h"
 #include "session/session.h"
 #include "session/session_part.h"
 
@@ -22,6 +28,9 @@ bool same_tree(const VersionImage* a, const VersionImage* b) {
   if (!a || !b) return a == b;
   return a->tree.size == b->tree.size && a->tree.root == b->tree.root;
 }
+
+constexpr int kSettleNice = 10;
+constexpr std::chrono::milliseconds kSettlePeriod{200};
 
 /// The same machine; what helps to resume it is not part of it.
 bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
@@ -36,6 +45,28 @@ bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
 
 }  // namespace
 
+/// The guest writes on, however long an upload takes. Nobody else settles meanwhile, or changes
+/// which images there are. Ends a step that is going on, also one that fetches.
+class Session::Settling {
+ public:
+  explicit Settling(Session& session)
+      : thread_([&session](const std::stop_token& stop) {
+          ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kSettleNice);
+          while (!stop.stop_requested()) {
+            try {
+              session.settle_if_due(stop);
+            } catch (const std::exception& error) {
+              if (!stop.stop_requested()) log::warn("settling {}: {}", session.parcel_.name, error.what());
+            }
+            sleep_unless_stopped(kSettlePeriod, stop);
+          }
+        }) {}
+  void end() { thread_ = {}; }
+
+ private:
+  std::jthread thread_;
+};
+
 /// Before the replay: when a publish that a crash interrupted did happen, what it covers is void.
 void Session::resolve_pending() {
   if (!state_.pending || account_.offline()) return;
@@ -43,19 +74,20 @@ void Session::resolve_pending() {
   const auto head = account_.chain(parcel_.chain()).read(pending.n);
   if (!head || !is_pending(*head)) return;
   const ParcelVersion version = open_version(parcel_, head->head);
-  for (SessionImage& image : state_.images) {
-    const auto it = pending.void_below.find(image.number);
-    if (it == pending.void_below.end()) continue;  // not published, or begun anew since
-    image.image.tree = version.find(image.image.name)->tree;
-    image.void_below = std::max(image.void_below, it->second);
-  }
   account_.chain(parcel_.chain()).newest();
-  state_.base = pending.n;
-  state_.base_hash = pending.hash;
-  state_.base_version = version;
-  state_.pending.reset();
-  state_.upload_begun = false;
-  save_state();
+  change_state([&](SessionState& next) {
+    for (SessionImage& image : next.images) {
+      const auto it = pending.void_below.find(image.number);
+      if (it == pending.void_below.end()) continue;  // not published, or begun anew since
+      image.image.tree = version.find(image.image.name)->tree;
+      image.void_below = std::max(image.void_below, it->second);
+    }
+    next.base = pending.n;
+    next.base_hash = pending.hash;
+    next.base_version = version;
+    next.pending.reset();
+    next.upload_begun = false;
+  });
   log::info("{}: version {} had been published before the interruption", parcel_.name, pending.n);
 }
 
@@ -97,8 +129,12 @@ void Session::seal(Publication& publication) {
     VersionImage image = state_.find(part->name)->image;
     const bool in_scratch = image.role == ImageRole::kMemory && publication.scratch_is_frozen;
     FrozenChanges& frozen = in_scratch ? static_cast<FrozenChanges&>(*scratch_) : *part->overlay;
-    const SealedImage sealed = seal_frozen(seal_context(), frozen, image.tree);
+    SealContext context = seal_context();
+    context.sweep = &sweep_;
+    const SealedImage sealed = seal_frozen(context, frozen, image.tree);
     if (in_scratch) check_memory(publication, image.tree, sealed.root);
+    part->overlay->absorb_frozen(sealed.chunks, publication.void_below.at(part->number));
+    if (in_scratch) scratch_->drop_frozen();
     image.tree = sealed.root;
     publication.version.images.push_back(std::move(image));
     for (const ClearRef& object : sealed.new_objects) publication.objects.emplace(object.cid, object.length);
@@ -116,7 +152,7 @@ void Session::check_memory(const Publication& publication, const TreeRoot& befor
   check.compare(sealed);
 }
 
-/// After a failure; does nothing after a commit, which leaves nothing frozen.
+/// After a failure; does nothing with what has been absorbed.
 void Session::thaw(const Publication& publication) {
   for (Part* part : publication.parts) part->overlay->thaw();
   if (!scratch_) return;
@@ -130,8 +166,7 @@ void Session::thaw(const Publication& publication) {
 /// After an interruption most objects were sent before it.
 Presence Session::begin_upload() {
   if (state_.upload_begun) return Presence::kLikely;
-  state_.upload_begun = true;
-  save_state();
+  change_state([](SessionState& next) { next.upload_begun = true; });
   return Presence::kUnknown;
 }
 
@@ -164,24 +199,40 @@ void Session::upload(const std::map<Cid, std::uint32_t>& objects, Presence prese
 }
 
 void Session::adopt(const Publication& publication, const StoredHead& head) {
-  state_.base = head.head.n;
-  state_.base_hash = head.hash;
-  state_.base_version = publication.version;
-  for (Part* part : publication.parts) {
-    SessionImage& image = *state_.find(part->name);
+  change_state([&](SessionState& next) {
+    next.base = head.head.n;
+    next.base_hash = head.hash;
+    next.base_version = publication.version;
+    set_bases(publication, next);
+    next.pending.reset();
+    next.upload_begun = false;
+  });
+  drop_published(publication);
+}
+
+/// Nothing differed from the base, which holds all that was frozen, then. An earlier publish that
+/// may yet turn out to have happened would put something else there.
+void Session::adopt_unchanged(const Publication& publication) {
+  if (state_.pending) return;
+  change_state([&](SessionState& next) { set_bases(publication, next); });
+  drop_published(publication);
+}
+
+void Session::set_bases(const Publication& publication, SessionState& state) {
+  for (const Part* part : publication.parts) {
+    SessionImage& image = *state.find(part->name);
     image.image.tree = publication.version.find(part->name)->tree;
     image.void_below = publication.void_below.at(part->number);
   }
-  state_.pending.reset();
-  state_.upload_begun = false;
-  save_state();
+}
+
+void Session::drop_published(const Publication& publication) {
   for (Part* part : publication.parts) {
     const TreeRoot& tree = publication.version.find(part->name)->tree;
     part->image->set_base(tree);
     if (part->name == "memory" && memory_image_) memory_image_->set_base(tree);
-    part->overlay->drop_frozen();
+    part->overlay->forget_below(publication.void_below.at(part->number));
   }
-  if (publication.scratch_is_frozen) scratch_->drop_frozen();
   journal_->collect();
   empty_settled(publication.objects);
 }
@@ -198,17 +249,14 @@ void Session::empty_settled(const std::map<Cid, std::uint32_t>& published) {
     }
   }
   std::set<Cid> needed;
-  for (const auto& part : parts_) {
-    for (const std::uint64_t chunk : part->overlay->dirty_chunks()) {
-      if (const auto ref = part->overlay->replaced(chunk)) needed.insert(ref->cid);
-    }
+  for (const auto& part : parts_) part->overlay->add_objects(needed);
+  std::vector<Cid> sent;
+  for (const auto& [cid, length] : published) {
+    if (!needed.contains(cid)) sent.push_back(cid);
   }
-  std::vector<Cid> unneeded;
-  for (const Cid& cid : settled_->all()) {
-    if (!needed.contains(cid)) unneeded.push_back(cid);
-  }
-  settled_->remove(unneeded);
+  settled_->remove(sent);
   settled_->sync();
+  sweep_.sweep(*settled_, needed);
 }
 
 bool Session::is_pending(const StoredHead& head) const {
@@ -222,7 +270,8 @@ bool Session::pending_has_happened() {
   return newest && is_pending(*newest);
 }
 
-void Session::commit(const Publication& publication, PublishResult& result) {
+/// nullopt: another host was first.
+std::optional<StoredHead> Session::commit(const Publication& publication, PublishResult& result) {
   Chain chain = account_.chain(parcel_.chain());
   const auto newest = chain.newest();
   std::uint64_t base = state_.base;
@@ -243,19 +292,20 @@ void Session::commit(const Publication& publication, PublishResult& result) {
   const std::uint64_t n = base + 1;
   const Bytes blob = make_head(account_, parcel_, n, base_hash, publication.version);
   if (!fork) {
-    state_.pending = PendingPublish{n, head_hash(blob), publication.void_below};
-    save_state();
+    change_state([&](SessionState& next) {
+      next.pending = PendingPublish{n, head_hash(blob), publication.void_below};
+    });
     fork = chain.publish(n, blob) == PutResult::kExists;
   }
   if (fork) {
     result.fork = chain.keep_fork(account_.host.host, n, blob);
     result.version = state_.base;
-    return;
+    return std::nullopt;
   }
   const auto head = chain.read(n);
   if (!head) throw Error(ErrorKind::kTransient, fmt::format("version {} cannot be read back", n));
-  adopt(publication, *head);
   result.version = n;
+  return head;
 }
 
 PublishResult Session::publish(const PublishOptions& options, const ProgressFn& progress) {
@@ -268,13 +318,20 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
   const std::uint64_t bytes_before = upload_counters_.bytes;
   const std::uint64_t objects_before = upload_counters_.objects;
   Publication publication;
+  const struct Kept {
+    SettledSweep& objects;
+    ~Kept() { objects.release(); }
+  } kept{sweep_};
   try {
     if (progress) progress("seal", 0, 0);
     freeze(options, publication);
+    Settling settling(*this);
     seal(publication);
     if (options.copy_of.empty() && same_content(publication.version, state_.base_version) && !pending_has_happened()) {
       result.unchanged = true;
       result.version = state_.base;
+      settling.end();
+      adopt_unchanged(publication);
     } else {
       const auto began = std::chrono::steady_clock::now();
       upload(publication.objects, begin_upload(), "upload", progress, options.stop);
@@ -282,13 +339,14 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
       publication.upload_bytes = upload_counters_.bytes - bytes_before;
       add_boot_pack(options, publication, progress);
       publication.version.added_bytes = upload_counters_.bytes - bytes_before;
-      commit(publication, result);
+      const auto head = commit(publication, result);
+      settling.end();
+      if (head) adopt(publication, *head);
     }
   } catch (...) {
     thaw(publication);
     throw;
   }
-  thaw(publication);
   published_ =
       Published{options.memory ? SessionPhase::kSuspended : SessionPhase::kCheckedOut, publication.disk_writes};
   result.uploaded_bytes = upload_counters_.bytes - bytes_before;

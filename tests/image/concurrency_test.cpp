@@ -100,10 +100,7 @@ void maintain(ImageBench& bench, std::uint64_t choice, SavedState* saved) {
       });
       break;
     case 1:
-      bench.overlay->freeze();
-      bench.journal->sync();
-      seal_frozen(bench.context(), *bench.overlay, bench.base);
-      bench.overlay->thaw();
+      bench.seal_without_sending();
       break;
     case 2:
       bench.image->flush();

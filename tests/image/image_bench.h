@@ -1,6 +1,7 @@
 #pragma once
 
 #include "base/file.h"
+#include "image/replayed_records.h"
 #include "image/scratch_overlay.h"
 #include "image/snapshot.h"
 #include "image/tree_builder.h"
@@ -14,21 +15,12 @@ inline Key domain_secret() { return hkdf_sha256(as_bytes("domain"), {}, "test");
 struct OpenedImage {
   OpenedImage(const fs::path& journal_directory, const TreeRoot& base, std::uint64_t void_below,
               const std::shared_ptr<ChunkReader>& reader) {
-    struct Kept {
-      ReplayedRecord record;
-      Bytes payload;
-    };
-    std::vector<Kept> kept;
+    ReplayedRecords replayed({{std::uint16_t{0}, void_below}});
     journal = std::make_shared<Journal>(journal_directory, hkdf_sha256(as_bytes("device"), {}, "test"),
-                                        [&](const ReplayedRecord& r) {
-                                          if (r.sequence >= void_below) kept.push_back({r, to_bytes(r.payload)});
-                                        });
+                                        [&](const ReplayedRecord& record) { replayed.add(record); });
     journal->raise_sequence(void_below);
     overlay = std::make_shared<JournalOverlay>(journal, std::uint16_t{0});
-    for (Kept& k : kept) {
-      k.record.payload = k.payload;
-      overlay->replay(k.record);
-    }
+    replayed.give(0, *overlay);
     image = std::make_shared<Image>("disk", base, reader, overlay);
   }
   OpenedImage() = default;
@@ -63,11 +55,13 @@ struct ImageBench : OpenedImage {
   void publish(Save save) {
     const std::uint64_t boundary = overlay->freeze();
     journal->sync();
-    base = seal_frozen(context(), *overlay, base).root;
+    const SealedImage sealed = seal_frozen(context(), *overlay, base);
+    overlay->absorb_frozen(sealed.chunks, boundary);
+    base = sealed.root;
     void_below = boundary;
     save();
     image->set_base(base);
-    overlay->drop_frozen();
+    overlay->forget_below(boundary);
     journal->collect();
   }
 
@@ -75,11 +69,20 @@ struct ImageBench : OpenedImage {
     publish([] {});
   }
 
+  /// A publish that fails once all is sealed; settling goes on meanwhile.
+  void seal_without_sending() {
+    const std::uint64_t boundary = overlay->freeze();
+    journal->sync();
+    journal->roll();
+    settle_to(0);
+    overlay->absorb_frozen(seal_frozen(context(), *overlay, base).chunks, boundary);
+  }
+
   void settle_to(std::uint64_t target_bytes) { settle_into(*settled, target_bytes); }
   void settle_into(PackStore& store, std::uint64_t target_bytes) {
     SettleImage one{*overlay, image};
     while (journal->size_bytes() > target_bytes) {
-      if (settle_oldest({*reader, store, domain_secret(), 2}, *journal, {&one, 1}) == 0) return;
+      if (settle_some({*reader, store, domain_secret(), 2}, *journal, {&one, 1}) == 0) return;
     }
   }
 

@@ -269,35 +269,47 @@ struct ScratchBench : Bench {
   }
 
   void freeze() {
-    overlay->freeze();
+    frozen_at = overlay->freeze();
     scratch->freeze();
+  }
+
+  /// As a session does once memory is sealed, and once that is published.
+  void absorb(const SealedImage& sealed) {
+    overlay->absorb_frozen(sealed.chunks, frozen_at);
+    scratch->drop_frozen();
+  }
+  void publish_absorbed(const SealedImage& sealed) {
+    base = sealed.root;
+    memory->set_base(base);
+    overlay->forget_below(frozen_at);
   }
 
   Bytes model;
   std::mt19937 rng;
   std::shared_ptr<ScratchOverlay> scratch;
   std::shared_ptr<Image> memory;
+  std::uint64_t frozen_at = 0;
 };
 
 }  // namespace
 
 TEST_CASE("a checkpoint of memory is what it was at the freeze, and memory goes on", "[image]") {
-  enum class End { kPublished, kGivenUp, kGivenUpByHalves };
+  enum class End { kPublished, kNotSent, kGivenUp, kGivenUpByHalves };
   ScratchBench bench(6);
-  for (const End end : {End::kPublished, End::kGivenUp, End::kPublished, End::kGivenUpByHalves, End::kPublished}) {
+  for (const End end : {End::kPublished, End::kNotSent, End::kGivenUp, End::kPublished, End::kNotSent, End::kNotSent,
+                        End::kGivenUpByHalves, End::kPublished}) {
     bench.change_some();
     bench.freeze();
     const Bytes then = bench.model;
     bench.change_some();
-    const TreeRoot sealed = seal_frozen(bench.context(), *bench.scratch, bench.base).root;
-    Image checkpoint("checkpoint", sealed, bench.reader, nullptr);
+    const SealedImage sealed = seal_frozen(bench.context(), *bench.scratch, bench.base);
+    Image checkpoint("checkpoint", sealed.root, bench.reader, nullptr);
     CHECK((bench.read(checkpoint) == then));
     CHECK((bench.read(*bench.memory) == bench.model));
-    if (end == End::kPublished) {
-      bench.base = sealed;
-      bench.memory->set_base(sealed);
-      bench.overlay->drop_frozen();
-      bench.scratch->drop_frozen();
+    if (end == End::kPublished || end == End::kNotSent) {
+      bench.absorb(sealed);
+      CHECK((bench.read(*bench.memory) == bench.model));
+      if (end == End::kPublished) bench.publish_absorbed(sealed);
     } else {
       bench.overlay->thaw();
       if (end == End::kGivenUp) bench.scratch->thaw();  // else the next freeze does it
@@ -314,11 +326,11 @@ TEST_CASE("after a checkpoint of memory nothing is dirty that did not change", "
   ScratchBench bench(7);
   bench.change_some();
   bench.freeze();
-  bench.base = seal_frozen(bench.context(), *bench.scratch, bench.base).root;
-  bench.memory->set_base(bench.base);
-  bench.overlay->drop_frozen();
-  bench.scratch->drop_frozen();
+  const SealedImage sealed = seal_frozen(bench.context(), *bench.scratch, bench.base);
+  bench.absorb(sealed);
+  bench.publish_absorbed(sealed);
   CHECK(bench.scratch->dirty_chunks().empty());
+  CHECK_FALSE(bench.overlay->is_dirty());
   bench.memory->write(kChunkSize + 4096, Bytes(4096, 1));
   bench.freeze();
   CHECK((bench.scratch->frozen_chunks().chunks == std::set<std::uint64_t>{1}));

@@ -16,6 +16,7 @@ struct ReplayedCopy {
   std::uint16_t image;
   std::uint64_t offset;
   std::uint64_t sequence;
+  std::uint64_t moment;
   Bytes payload;
   RecordPlace place;
 };
@@ -24,7 +25,7 @@ struct ReplayedCopy {
 struct OpenedJournal {
   OpenedJournal(const fs::path& directory, const Key& key) {
     journal = std::make_unique<Journal>(directory, key, [&](const ReplayedRecord& r) {
-      records.push_back({r.kind, r.image, r.offset, r.sequence, to_bytes(r.payload), r.place});
+      records.push_back({r.kind, r.image, r.offset, r.sequence, r.moment, to_bytes(r.payload), r.place});
     });
   }
   std::vector<ReplayedCopy> records;

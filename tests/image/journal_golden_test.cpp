@@ -8,7 +8,7 @@
 namespace isr {
 namespace {
 
-const fs::path kGolden = fs::path(ISR_GOLDEN_DIR) / "journal" / "v1.journal";
+const fs::path kGolden = fs::path(ISR_GOLDEN_DIR) / "journal" / "v2.journal";
 
 Key golden_device_key() { return hkdf_sha256(as_bytes("golden device key"), {}, "test"); }
 
@@ -21,9 +21,10 @@ Bytes sealed(const Key& key, ByteView nonce_bytes, ByteView header, ByteView pay
 }
 
 Bytes golden_record(const Key& key, std::uint8_t kind, std::uint64_t offset, std::uint64_t sequence,
-                    std::uint64_t synced, ByteView payload) {
+                    std::uint64_t synced, std::uint64_t moment, ByteView payload) {
   const auto length = static_cast<std::uint32_t>(payload.size());
-  const Bytes header = ByteWriter().u8(kind).u8(0).u16(7).u32(length).u64(offset).u64(sequence).u64(synced).take();
+  const Bytes header =
+      ByteWriter().u8(kind).u8(0).u16(7).u32(length).u64(offset).u64(sequence).u64(synced).u64(moment).take();
   return sealed(key, ByteWriter().u64(sequence).u32(0).take(), header, payload);
 }
 
@@ -31,14 +32,13 @@ Bytes golden_segment() {
   Bytes id(32);
   for (std::size_t i = 0; i < id.size(); ++i) id[i] = static_cast<std::uint8_t>(i);
   const Key key = hkdf_sha256(golden_device_key().view(), id, "isr1/journal");
-  const Bytes head = ByteWriter().put(as_bytes("ISRJ")).u32(1).put(id).u64(1).u64(41).take();
+  const Bytes head = ByteWriter().put(as_bytes("ISRJ")).u32(2).put(id).u64(1).u64(41).take();
   ByteWriter out;
   out.put(sealed(key, Bytes(12, 0xff), head, {}));
-  out.put(golden_record(key, 1, 4096, 41, 0, test::random_bytes(512, 1)));
-  out.put(golden_record(key, 2, 131072, 42, 41, ByteWriter().u64(65536).take()));
-  const Bytes replace =
-      ByteWriter().put(test::random_bytes(32, 2)).u32(1000).put(test::random_bytes(84, 3)).u64(40).take();
-  out.put(golden_record(key, 3, 262144, 43, 41, replace));
+  out.put(golden_record(key, 1, 4096, 41, 0, 41, test::random_bytes(512, 1)));
+  out.put(golden_record(key, 2, 131072, 42, 41, 17, ByteWriter().u64(65536).take()));
+  const Bytes replace = ByteWriter().put(test::random_bytes(32, 2)).u32(1000).put(test::random_bytes(84, 3)).take();
+  out.put(golden_record(key, 3, 262144, 43, 41, 40, replace));
   return out.take();
 }
 
@@ -48,7 +48,7 @@ TEST_CASE("a journal segment has the bytes of its format's description", "[image
   CHECK((read_file(kGolden, 1U << 20U) == golden_segment()));
 }
 
-TEST_CASE("a journal segment of format 1 is replayed", "[image]") {
+TEST_CASE("a journal segment of format 2 is replayed", "[image]") {
   const TempDirectory temp;
   make_private_directory(temp.path() / "j");
   fs::copy_file(kGolden, temp.path() / "j/0000000000000001.journal");
@@ -58,7 +58,8 @@ TEST_CASE("a journal segment of format 1 is replayed", "[image]") {
   CHECK(opened.records[0].image == 7);
   CHECK((opened.records[0].payload == test::random_bytes(512, 1)));
   CHECK((opened.records[1].kind == RecordKind::kZero && opened.records[1].sequence == 42));
-  CHECK((opened.records[2].kind == RecordKind::kReplace && opened.records[2].payload.size() == 128));
+  CHECK((opened.records[2].kind == RecordKind::kReplace && opened.records[2].payload.size() == 120));
+  CHECK((opened.records[0].moment == 41 && opened.records[1].moment == 17 && opened.records[2].moment == 40));
   CHECK(opened.journal->next_sequence() == 44);
 }
 

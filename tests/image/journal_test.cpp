@@ -115,10 +115,10 @@ TEST_CASE("a torn end of a journal is cut off and the rest replayed", "[image]")
   }
   const fs::path segment = segments_of(temp.path() / "j").at(0);
   const auto size = fs::file_size(segment);
-  const std::uint64_t cut = GENERATE(1, 16, 17, 5000, 5048, 5049, 10000);
+  const std::uint64_t cut = GENERATE(1, 16, 17, 5000, 5056, 5057, 10000);
   fs::resize_file(segment, size - cut);
   if (GENERATE(false, true)) fs::resize_file(segment, size);  // zeros instead
-  const std::size_t expected = 10 - (cut + 5047) / 5048;
+  const std::size_t expected = 10 - (cut + record_size(5000) - 1) / record_size(5000);
   {
     OpenedJournal opened(temp.path() / "j", device_key());
     CHECK(opened.records.size() == expected);
@@ -323,7 +323,7 @@ TEST_CASE("a journal deletes the segments that nobody holds a place in", "[image
   kept = {};
   CHECK(opened.journal->collect() > 1000);
   CHECK(opened.journal->segment_count() == 1);
-  CHECK(opened.journal->oldest() == nullptr);
+  CHECK(opened.journal->full_segments().empty());
   opened.journal.reset();
   OpenedJournal again(temp.path() / "j", device_key());
   REQUIRE(again.records.size() == 1);

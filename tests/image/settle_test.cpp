@@ -70,7 +70,7 @@ class PowerCutBench {
         break;
       }
       case 3:
-        if (const SegmentPtr segment = bench_.journal->oldest()) bench_.overlay->move_records(segment);
+        for (const SegmentPtr& segment : bench_.journal->full_segments()) bench_.overlay->move_records(segment);
         break;
       case 4:
         if (random_() % 4 == 0) publish();
@@ -193,7 +193,7 @@ TEST_CASE("a moved replacement does not hide what was written over it", "[image]
   bench.image->write(300, over);
   std::copy(over.begin(), over.end(), model.begin() + 300);
   bench.journal->roll();
-  bench.overlay->move_records(bench.journal->oldest());
+  bench.overlay->move_records(bench.journal->full_segments().front());
   CHECK(bench.journal->collect() > 0);
   bench.open();
   Bytes out(model.size());
@@ -240,6 +240,76 @@ TEST_CASE("what cannot be settled while offline stays in the journal", "[image]"
   CHECK((out == test::random_bytes(100, 2)));
   CHECK(bench.overlay->pieces_of(0).size() == 1);
   CHECK(bench.overlay->pieces_of(1).empty());
+}
+
+TEST_CASE("a segment that cannot be settled holds no other back", "[image]") {
+  const TempDirectory temp;
+  ImageBench bench(temp.path(), {40 * kChunkSize, {}});
+  bench.image->write(0, test::random_bytes(40 * kChunkSize, 1));
+  bench.publish();
+  bench.reader = std::make_shared<ChunkReader>(std::make_shared<OfflineSource>(), ReaderOptions{1U << 20U, 16, 1});
+  bench.open();
+  for (std::uint64_t chunk = 0; chunk < 40; ++chunk) bench.image->write(chunk * kChunkSize + 7, Bytes(60'000, 1));
+  bench.journal->roll();
+  const std::uint64_t needed = bench.journal->size_bytes();
+  SECTION("of whole chunks") {
+    bench.image->write(0, test::random_bytes(30 * kChunkSize, 3));
+    bench.journal->roll();
+    bench.settle_to(0);
+    CHECK(bench.journal->size_bytes() < needed / 2);
+  }
+  SECTION("of partly written ones that were written again and again") {
+    for (std::uint64_t chunk = 0; chunk < 20; ++chunk) {
+      for (int again = 0; again < 4; ++again) bench.image->write(chunk * kChunkSize + 7, Bytes(60'000, 2));
+      if (chunk % 5 == 4) bench.journal->roll();
+    }
+    bench.settle_to(0);
+    CHECK(bench.journal->size_bytes() < 2 * needed);
+  }
+  Bytes out(60'000);
+  bench.image->read(39 * kChunkSize + 7, out);
+  CHECK((out == Bytes(60'000, 1)));
+}
+
+TEST_CASE("what lies here is bounded while an upload hangs and the guest rewrites its disk", "[image]") {
+  constexpr std::uint64_t kDisk = 32 * kChunkSize;
+  constexpr std::uint64_t kLimit = 2 * kDisk;
+  constexpr std::uint64_t kSlack = kDisk / 4;  // a segment that is not full, headers, records of sealed chunks
+  const TempDirectory temp;
+  ImageBench bench(temp.path(), {kDisk, {}});
+  SettledSweep sweep;
+  bench.image->write(0, test::random_bytes(kDisk, 1));
+  const std::uint64_t frozen = bench.overlay->freeze();
+  SealContext context = bench.context();
+  context.sweep = &sweep;
+  const SealedImage sealed = seal_frozen(context, *bench.overlay, bench.base);
+  bench.overlay->absorb_frozen(sealed.chunks, frozen);
+  Bytes model(kDisk);
+  bench.image->read(0, model);
+  std::uint64_t greatest = 0;
+  std::mt19937_64 random(5);
+  for (std::uint64_t round = 0; round < 60; ++round) {
+    const std::uint64_t length = kDisk / 8;
+    const std::uint64_t offset = random() % (kDisk - length);
+    const Bytes data = test::random_bytes(length, 10 + round);
+    bench.image->write(offset, data);
+    std::copy(data.begin(), data.end(), model.begin() + static_cast<std::ptrdiff_t>(offset));
+    bench.journal->roll();
+    // Half of the time as if the guest were calm.
+    bench.settle_to(round % 2 == 0 ? 0 : kLimit);
+    bench.journal->sync();
+    std::set<Cid> needed;
+    bench.overlay->add_objects(needed);
+    for (int twice = 0; twice < 2; ++twice) sweep.sweep(*bench.settled, needed);
+    greatest = std::max(greatest, bench.journal->size_bytes() + bench.settled->stats().bytes);
+  }
+  CHECK(greatest < 2 * kDisk + kLimit + kSlack);
+  Bytes out(kDisk);
+  bench.image->read(0, out);
+  CHECK((out == model));
+  for (const ClearRef& object : sealed.new_objects) CHECK(bench.settled->contains(object.cid));
+  sweep.release();
+  bench.overlay->forget_below(frozen);
 }
 
 TEST_CASE("settling gives up on a journal of which most is needed", "[image]") {

@@ -1,6 +1,8 @@
 #include "session/session.h"
 
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "base/file.h"
 #include "session/import.h"
@@ -112,7 +114,7 @@ TEST_CASE("a suspend that could not be written down leaves a running machine", "
   fs::create_directory(place.state_file());
   CHECK_THROWS(session.keep_memory({stamp(), test::random_bytes(5000, 3), {}}));
   fs::remove(place.state_file());
-  session.save_state();  // as a sync does while the guest goes on
+  session.publish({}, {});  // as a sync does while the guest goes on
   const auto written =
       read_session_state(place.account.parcel_directory(place.parcel), place.account.device_key, place.parcel.id);
   CHECK(written->phase == SessionPhase::kRunning);
@@ -225,20 +227,171 @@ TEST_CASE("a suspend and a sync accept memory that the guest has changed, given 
 
 namespace {
 
-/// A store that carries out the publish of a version, but loses the answer.
-class LostPublish : public test::FaultStore {
+/// While it lives nothing can be written down of a session.
+struct UnwritableState {
+  explicit UnwritableState(const Place& place) : file(place.state_file()), kept(place.directory.path() / "kept") {
+    fs::rename(file, kept);
+    fs::create_directory(file);
+  }
+  ~UnwritableState() {
+    fs::remove(file);
+    fs::rename(kept, file);
+  }
+  UnwritableState(const UnwritableState&) = delete;
+  UnwritableState& operator=(const UnwritableState&) = delete;
+  fs::path file, kept;
+};
+
+Bytes disk_of(const Session& session) {
+  Bytes bytes(kChunkSize);
+  session.image("disk")->read(0, bytes);
+  return bytes;
+}
+
+}  // namespace
+
+TEST_CASE("what could not be written down has dropped nothing", "[session]") {
+  Place place;
+  const Bytes disk = test::random_bytes(kChunkSize, 7);
+  const Bytes memory = test::random_bytes(kChunkSize, 2);
+  auto session = std::make_unique<Session>(place.account, place.parcel);
+  session->image("disk")->write(0, disk);
+  suspend(*session, memory, test::random_bytes(5000, 3), true);
+  SECTION("of a discard") {
+    const UnwritableState unwritable(place);
+    CHECK_THROWS(session->discard());
+  }
+  SECTION("of the start of another guest") {
+    session->begin_memory(true);
+    const UnwritableState unwritable(place);
+    CHECK_THROWS(session->begin_run(true));
+    session->abandon_memory();
+  }
+  for (int again = 0; again < 2; ++again) {
+    CHECK(session->state().phase == SessionPhase::kSuspended);
+    CHECK(session->state().stamp.has_value());
+    CHECK((disk_of(*session) == disk));
+    CHECK((memory_of(*session, kChunkSize) == memory));
+    CHECK(session->device_state().size() == 5000);
+    session.reset();
+    session = std::make_unique<Session>(place.account, place.parcel);
+  }
+}
+
+namespace {
+
+/// Does something once a head has been put.
+class HookedPublish : public test::FaultStore {
+ public:
+  HookedPublish(BlobStorePtr inner, std::function<void()> hook)
+      : FaultStore(std::move(inner)), hook_(std::move(hook)) {}
+  PutResult put_new(std::string_view name, ByteView bytes) override {
+    const PutResult result = FaultStore::put_new(name, bytes);
+    if (name.find("/heads/") != std::string_view::npos) hook_();
+    return result;
+  }
+
+ private:
+  std::function<void()> hook_;
+};
+
+}  // namespace
+
+TEST_CASE("a publish that could not be written down has dropped nothing, and counts", "[session]") {
+  Place place;
+  const Bytes disk = test::random_bytes(kChunkSize, 7);
+  auto session = std::make_unique<Session>(place.account, place.parcel);
+  session->image("disk")->write(0, disk);
+  {
+    std::optional<UnwritableState> unwritable;
+    const BlobStorePtr store = place.account.store;
+    place.account.store = std::make_shared<HookedPublish>(store, [&] { unwritable.emplace(place); });
+    CHECK_THROWS(session->publish({}, {}));
+    place.account.store = store;
+  }
+  CHECK(session->state().base == 1);
+  CHECK((disk_of(*session) == disk));
+  SECTION("for whoever opens the session next") {
+    session.reset();
+    session = std::make_unique<Session>(place.account, place.parcel);
+    CHECK(session->state().base == 2);
+    CHECK_FALSE(session->dirty());
+  }
+  SECTION("for the next publish") {
+    session->image("disk")->write(100, Bytes(16, 0x5a));
+    const PublishResult result = session->publish({}, {});
+    CHECK(result.fork.empty());
+    CHECK(result.version == 3);
+    CHECK((ByteView(disk_of(*session)).subspan(100, 16)[15] == 0x5a));
+    return;
+  }
+  CHECK((disk_of(*session) == disk));
+}
+
+namespace {
+
+/// Objects do not get through before open() is called.
+class SlowStore : public test::FaultStore {
  public:
   using FaultStore::FaultStore;
   PutResult put_new(std::string_view name, ByteView bytes) override {
-    const PutResult result = FaultStore::put_new(name, bytes);
-    if (name.find("/heads/") != std::string_view::npos) throw Error(ErrorKind::kTransient, "no answer");
-    return result;
+    auto is_open = is_open_.lock();
+    is_open.wait(opened_, [&] { return *is_open; });
+    return FaultStore::put_new(name, bytes);
   }
+  void open() {
+    *is_open_.lock() = true;
+    opened_.notify_all();
+  }
+
+ private:
+  Sync<bool> is_open_{false};
+  std::condition_variable opened_;
 };
 
+}  // namespace
+
+TEST_CASE("the journal of what is written during an upload is settled before that ends", "[session]") {
+  constexpr std::uint64_t kCalm = 64U << 20U;  // what may stay of a journal, and a segment's size
+  Place place;
+  Session session(place.account, place.parcel);
+  session.image("disk")->write(0, test::random_bytes(4 * kChunkSize, 7));
+  const auto slow = std::make_shared<SlowStore>(place.account.store);
+  place.account.store = slow;
+  std::atomic<bool> uploads{false};
+  PublishResult result;
+  std::jthread publish([&] {
+    result = session.publish({}, [&](std::string_view step, std::uint64_t, std::uint64_t) {
+      if (step == "upload") uploads = true;
+    });
+  });
+  while (!uploads) std::this_thread::yield();
+  const auto disk = session.image("disk");
+  Bytes last;
+  for (std::uint64_t round = 0; round * 4 * kChunkSize < kCalm + (kCalm / 4); ++round) {
+    last = test::random_bytes(4 * kChunkSize, 100 + round);
+    disk->write(0, last);
+  }
+  CHECK(session.journal_bytes() > kCalm);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(2);
+  while (session.journal_bytes() > kCalm && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  CHECK(session.journal_bytes() < kCalm);
+  slow->open();
+  publish.join();
+  CHECK(result.version == 2);
+  Bytes now(last.size());
+  disk->read(0, now);
+  CHECK((now == last));
+}
+
+namespace {
+
+/// The version is there, but the answer is lost.
 void lose_publish(Place& place, Session& session) {
   const BlobStorePtr store = place.account.store;
-  place.account.store = std::make_shared<LostPublish>(store);
+  place.account.store = std::make_shared<HookedPublish>(store, [] { throw Error(ErrorKind::kTransient, "no answer"); });
   Session::PublishOptions options;
   options.memory = true;
   CHECK((test::kind_thrown([&] { session.publish(options, {}); }) == ErrorKind::kTransient));
@@ -251,11 +404,6 @@ TEST_CASE("a publish that is found to have happened leaves what was begun anew s
   Place place;
   const Bytes disk = test::random_bytes(kChunkSize, 7);
   const Bytes memory = test::random_bytes(3 * kChunkSize, 2);
-  const auto disk_of = [](const Session& session) {
-    Bytes bytes(kChunkSize);
-    session.image("disk")->read(0, bytes);
-    return bytes;
-  };
   auto session = std::make_unique<Session>(place.account, place.parcel);
   session->image("disk")->write(0, disk);
   suspend(*session, memory, test::random_bytes(kChunkSize + 5000, 3), true);
@@ -292,11 +440,6 @@ TEST_CASE("a publish that is found to have happened leaves what was begun anew s
 
 TEST_CASE("a discard after a publish that had happened is no other host's work", "[session]") {
   Place place;
-  const auto disk_of = [](const Session& session) {
-    Bytes bytes(kChunkSize);
-    session.image("disk")->read(0, bytes);
-    return bytes;
-  };
   auto session = std::make_unique<Session>(place.account, place.parcel);
   const Bytes before = disk_of(*session);
   session->image("disk")->write(0, test::random_bytes(kChunkSize, 7));

@@ -26,7 +26,7 @@ Key device_key() {
 Bytes sealed_header() {
   const Bytes id(32, 3);
   const Key key = hkdf_sha256(device_key().view(), id, "isr1/journal");
-  const Bytes head = ByteWriter().put(as_bytes("ISRJ")).u32(1).put(id).u64(1).u64(kFirstSequence).take();
+  const Bytes head = ByteWriter().put(as_bytes("ISRJ")).u32(2).put(id).u64(1).u64(kFirstSequence).take();
   Nonce nonce;
   nonce.value.fill(0xff);
   return ByteWriter().put(head).put(gcm_seal(key, nonce, {head}, {}, {})).take();
@@ -51,6 +51,7 @@ Bytes sealed_records(ByteView input) {
     header.offset = r.u64();
     header.sequence = sequence;
     header.synced = sequence - 1;
+    header.moment = sequence;
     const ByteView payload = r.rest().first(std::min(wanted, r.rest().size()));
     header.length = static_cast<std::uint32_t>(payload.size());
     Bytes record(record_size(payload.size()));

@@ -1,0 +1,26 @@
+#include "image/settled_sweep.h"
+
+#include <vector>
+
+namespace isr {
+
+void SettledSweep::sweep(PackStore& store, const std::set<Cid>& needed) {
+  std::set<Cid> unneeded;
+  std::vector<Cid> removed;
+  // Held until they are removed: who keeps one of them later finds it gone, and puts it again.
+  auto kept = kept_.lock();
+  for (const Cid& cid : store.all()) {
+    if (needed.contains(cid) || kept->contains(cid)) continue;
+    if (unneeded_.contains(cid)) {
+      removed.push_back(cid);
+    } else {
+      unneeded.insert(cid);
+    }
+  }
+  unneeded_ = std::move(unneeded);
+  if (removed.empty()) return;
+  store.remove(removed);
+  store.sync();
+}
+
+}  // namespace isr
