@@ -21,7 +21,7 @@ from walking.place import Place
 from walking.plan import Planner
 from walking.walker import Walker
 
-FIXED_SEEDS = (1, 2, 3)
+FIXED_SEEDS = (1, 2, 51)
 LONG_SEEDS = range(1, 13)
 SHOWN = 15
 
