@@ -27,33 +27,33 @@ constexpr auto kRoomAgain = std::chrono::milliseconds(100);  // the link's windo
 template <class Value>
 class DecodedCache {
  public:
-  explicit DecodedCache(std::size_t capacity) : state_(State{LruByCid<Value>(capacity), {}}) {}
+  explicit DecodedCache(std::size_t capacity) : state_(State{LruByRef<Value>(capacity), {}}) {}
 
-  bool contains(const Cid& cid) { return state_.lock()->ready.contains(cid); }
+  bool contains(const ChunkRef& ref) { return state_.lock()->ready.contains(ref); }
   /// A value that is ready; else an empty one.
-  Value find(const Cid& cid) { return state_.lock()->ready.find(cid).value_or(Value{}); }
+  Value find(const ChunkRef& ref) { return state_.lock()->ready.find(ref).value_or(Value{}); }
 
   template <class Decode>
-  Value get(const Cid& cid, Priority priority, const std::stop_token& stop, Decode decode) {
+  Value get(const ChunkRef& ref, Priority priority, const std::stop_token& stop, Decode decode) {
     for (;;) {
       std::shared_ptr<Flight> flight;
       {
         auto state = state_.lock();
-        if (auto value = state->ready.find(cid)) return *std::move(value);
-        auto& entry = state->decoding[cid];
+        if (auto value = state->ready.find(ref)) return *std::move(value);
+        auto& entry = state->decoding[ref];
         if (!entry) {
           entry = std::make_shared<Flight>();
           entry->priority = priority;
           flight = entry;
           state.unlock();
-          return lead(cid, *flight, stop, decode);
+          return lead(ref, *flight, stop, decode);
         }
         flight = entry;
         if (priority == Priority::kSettling && is_awaited(flight->priority)) {
-          throw Error(ErrorKind::kTransient, fmt::format("object {} is being fetched", short_hex(cid.view())));
+          throw Error(ErrorKind::kTransient, fmt::format("object {} is being fetched", short_hex(ref.cid.view())));
         }
         if (!landed_.wait(state.mutex_lock(), stop, [&] { return flight->done; })) {
-          throw Error(ErrorKind::kCancelled, fmt::format("object {}: cancelled", short_hex(cid.view())));
+          throw Error(ErrorKind::kCancelled, fmt::format("object {}: cancelled", short_hex(ref.cid.view())));
         }
         if (flight->value) return *flight->value;
         // The leader's own retry would fail us the same way, unless it mattered less to it.
@@ -73,40 +73,40 @@ class DecodedCache {
   };
 
   template <class Decode>
-  Value lead(const Cid& cid, Flight& flight, const std::stop_token& stop, Decode decode) {
+  Value lead(const ChunkRef& ref, Flight& flight, const std::stop_token& stop, Decode decode) {
     try {
       Value value = decode();
-      land(cid, flight, [&](State& state) {
-        state.ready.insert(cid, value);
+      land(ref, flight, [&](State& state) {
+        state.ready.insert(ref, value);
         flight.value = value;
       });
       return value;
     } catch (const Error& error) {
       const bool own = error.kind() == ErrorKind::kCancelled && stop.stop_requested();
-      land(cid, flight, [&](State&) {
+      land(ref, flight, [&](State&) {
         if (!own) flight.failure.emplace(error.kind(), error.what(), error.hints());
       });
       throw;
     } catch (...) {
-      land(cid, flight, [](State&) {});
+      land(ref, flight, [](State&) {});
       throw;
     }
   }
 
   template <class Store>
-  void land(const Cid& cid, Flight& flight, Store store) {
+  void land(const ChunkRef& ref, Flight& flight, Store store) {
     {
       auto state = state_.lock();
       store(*state);
       flight.done = true;
-      state->decoding.erase(cid);
+      state->decoding.erase(ref);
     }
     landed_.notify_all();
   }
 
   struct State {
-    LruByCid<Value> ready;
-    std::unordered_map<Cid, std::shared_ptr<Flight>, FixedBytesHash> decoding;
+    LruByRef<Value> ready;
+    std::unordered_map<ChunkRef, std::shared_ptr<Flight>, ChunkRefHash> decoding;
   };
   Sync<State> state_;
   std::condition_variable_any landed_;
@@ -211,7 +211,7 @@ ChunkReader::ChunkReader(SourcePtr source, const ReaderOptions& options)
 ChunkReader::~ChunkReader() { cancel(); }
 
 ChunkData ChunkReader::read_chunk(const ChunkRef& ref, Priority priority, const std::stop_token& stop) {
-  return impl_->chunks.get(ref.cid, priority, stop, [&] {
+  return impl_->chunks.get(ref, priority, stop, [&] {
     return impl_->fetch_and_open(ref, priority, stop, [&](ByteView object) {
       const auto data = std::make_shared_for_overwrite<std::array<std::uint8_t, kChunkSize>>();
       open_chunk(ref, object, *data);
@@ -221,17 +221,17 @@ ChunkData ChunkReader::read_chunk(const ChunkRef& ref, Priority priority, const 
 }
 
 void ChunkReader::read_piece(const ChunkRef& ref, std::size_t within, MutableBytes out) {
-  ChunkData data = impl_->chunks.find(ref.cid);
+  ChunkData data = impl_->chunks.find(ref);
   if (!data) {
-    if (impl_->spill && impl_->spill->read(ref.cid, within, out)) return;
+    if (impl_->spill && impl_->spill->read(ref, within, out)) return;
     data = read_chunk(ref);
-    if (impl_->spill) impl_->spill_queue.submit([this, cid = ref.cid, data] { impl_->spill->put(cid, data); });
+    if (impl_->spill) impl_->spill_queue.submit([this, ref, data] { impl_->spill->put(ref, data); });
   }
   std::copy_n(data->begin() + static_cast<std::ptrdiff_t>(within), out.size(), out.begin());
 }
 
 PageData ChunkReader::read_page(const ChunkRef& ref, Priority priority, const std::stop_token& stop) {
-  return impl_->pages.get(ref.cid, priority, stop, [&] {
+  return impl_->pages.get(ref, priority, stop, [&] {
     return impl_->fetch_and_open(ref, priority, stop, [&](ByteView object) {
       return PageData(std::make_shared<const std::vector<ChunkRef>>(open_page(ref, object)));
     });
@@ -247,7 +247,7 @@ void ChunkReader::bring(const ChunkRef& ref, std::stop_token stop) {
               fmt::format("object {} is missing in {}", to_hex(ref.cid.view()), impl_->source->describe()));
 }
 
-bool ChunkReader::is_decoded(const ChunkRef& ref) { return impl_->chunks.contains(ref.cid); }
+bool ChunkReader::is_decoded(const ChunkRef& ref) { return impl_->chunks.contains(ref); }
 
 void ChunkReader::prefetch(std::function<void()> task) {
   if (!impl_->stop.stop_requested()) impl_->queue.submit(std::move(task));

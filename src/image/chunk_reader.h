@@ -32,7 +32,8 @@ struct ReaderOptions {
 
 /// From references to plaintext: fetches, opens, checks, keeps what is decoded.
 /// An object that the cache gave and that does not open is dropped there and
-/// fetched again, once. Each chunk is decoded once however many ask; who waits for
+/// fetched again, once. What is decoded is given only to a reference that is equal to the one
+/// that opened it, key and all. Each chunk is decoded once however many ask; who waits for
 /// another's fetch of a lower priority tries itself when that fails. Settling does
 /// not join a fetch that may wait for the repository to come back: kTransient.
 /// Who asked with a `stop` leaves at once when that is requested, {kCancelled}; others who

@@ -33,25 +33,25 @@ class ScratchSpill : public ChunkSpill {
         slots_(std::min(options.size_bytes / kChunkSize, kMostSlots)),
         file_(make_scratch_overlay(options.directory, slots_ * kChunkSize, nullptr)) {}
 
-  bool read(const Cid& cid, std::size_t within, MutableBytes out) override {
-    const auto slot = state_.lock()->chunks.find(cid);
+  bool read(const ChunkRef& ref, std::size_t within, MutableBytes out) override {
+    const auto slot = state_.lock()->chunks.find(ref);
     if (!slot) return false;
     try {
       if (!file_->read(slot->index * kChunkSize + within, out).empty()) return false;
     } catch (const Error&) {
-      forget(cid, *slot);  // damaged, or being written for another chunk
+      forget(ref, *slot);  // damaged, or being written for another chunk
       return false;
     }
-    return state_.lock()->chunks.find(cid) == slot;
+    return state_.lock()->chunks.find(ref) == slot;
   }
 
-  bool contains(const Cid& cid) override { return state_.lock()->chunks.contains(cid); }
+  bool contains(const ChunkRef& ref) override { return state_.lock()->chunks.contains(ref); }
 
-  void put(const Cid& cid, const ChunkData& data) override {
+  void put(const ChunkRef& ref, const ChunkData& data) override {
     Slot slot;
     {
       auto state = state_.lock();
-      if (state->failed || state->chunks.contains(cid)) return;
+      if (state->failed || state->chunks.contains(ref)) return;
       slot.tenancy = ++state->tenancies;
       if (state->used < slots_ && may_grow()) {
         slot.index = state->used++;
@@ -63,7 +63,7 @@ class ScratchSpill : public ChunkSpill {
     }
     try {
       file_->write(slot.index * kChunkSize, *data);
-      state_.lock()->chunks.insert(cid, slot);
+      state_.lock()->chunks.insert(ref, slot);
     } catch (const std::exception& error) {
       log::warn("decoded chunks are no longer kept on disk: {}", error.what());
       state_.lock()->failed = true;
@@ -72,15 +72,15 @@ class ScratchSpill : public ChunkSpill {
 
  private:
   struct State {
-    LruByCid<Slot> chunks{SIZE_MAX};
+    LruByRef<Slot> chunks{SIZE_MAX};
     std::uint64_t used = 0;  // slots that were ever used
     std::uint64_t tenancies = 0;
     bool failed = false;
   };
 
-  void forget(const Cid& cid, const Slot& slot) {
+  void forget(const ChunkRef& ref, const Slot& slot) {
     auto state = state_.lock();
-    if (state->chunks.find(cid) == slot) state->chunks.erase(cid);  // its slot stays unused
+    if (state->chunks.find(ref) == slot) state->chunks.erase(ref);  // its slot stays unused
   }
 
   bool may_grow() const {

@@ -17,9 +17,9 @@ class ChunkSpill {
  public:
   virtual ~ChunkSpill() = default;
   /// Fills `out` with the chunk's bytes from `within` on. False: not here.
-  virtual bool read(const Cid& cid, std::size_t within, MutableBytes out) = 0;
-  virtual bool contains(const Cid& cid) = 0;
-  virtual void put(const Cid& cid, const ChunkData& data) = 0;
+  virtual bool read(const ChunkRef& ref, std::size_t within, MutableBytes out) = 0;
+  virtual bool contains(const ChunkRef& ref) = 0;
+  virtual void put(const ChunkRef& ref, const ChunkData& data) = 0;
 };
 /// Null when no such file can be made in the directory; the reason is logged.
 std::unique_ptr<ChunkSpill> make_chunk_spill(const SpillOptions& options);

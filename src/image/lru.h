@@ -4,26 +4,32 @@
 #include <optional>
 #include <unordered_map>
 
-#include "base/bytes.h"
+#include "chunkstore/object.h"
 
 namespace isr {
 
-/// Values by cid, the least recently used of them dropped above `capacity`
-/// entries. Not thread-safe: put it in a Sync<>.
-template <class Value>
-class LruByCid {
- public:
-  explicit LruByCid(std::size_t capacity = 1) : capacity_(capacity) {}
+/// Finds references quickly; two of one cid are told apart by ==.
+struct ChunkRefHash {
+  std::size_t operator()(const ChunkRef& ref) const noexcept { return FixedBytesHash()(ref.cid); }
+};
 
-  std::optional<Value> find(const Cid& cid) {
-    const auto it = index_.find(cid);
+/// Decoded values by the reference that opened them, the least recently used dropped above `capacity`
+/// entries. A cid alone does not find one: whoever has another key for it may not read it.
+/// Not thread-safe: put it in a Sync<>.
+template <class Value>
+class LruByRef {
+ public:
+  explicit LruByRef(std::size_t capacity = 1) : capacity_(capacity) {}
+
+  std::optional<Value> find(const ChunkRef& ref) {
+    const auto it = index_.find(ref);
     if (it == index_.end()) return std::nullopt;
     order_.splice(order_.begin(), order_, it->second);
     return it->second->second;
   }
-  bool contains(const Cid& cid) const { return index_.contains(cid); }
-  void erase(const Cid& cid) {
-    const auto it = index_.find(cid);
+  bool contains(const ChunkRef& ref) const { return index_.contains(ref); }
+  void erase(const ChunkRef& ref) {
+    const auto it = index_.find(ref);
     if (it == index_.end()) return;
     order_.erase(it->second);
     index_.erase(it);
@@ -35,10 +41,10 @@ class LruByCid {
     order_.pop_back();
     return value;
   }
-  void insert(const Cid& cid, Value value) {
-    if (index_.contains(cid)) return;
-    order_.emplace_front(cid, std::move(value));
-    index_[cid] = order_.begin();
+  void insert(const ChunkRef& ref, Value value) {
+    if (index_.contains(ref)) return;
+    order_.emplace_front(ref, std::move(value));
+    index_[ref] = order_.begin();
     if (order_.size() > capacity_) {
       index_.erase(order_.back().first);
       order_.pop_back();
@@ -46,10 +52,10 @@ class LruByCid {
   }
 
  private:
-  using Order = std::list<std::pair<Cid, Value>>;
+  using Order = std::list<std::pair<ChunkRef, Value>>;
   std::size_t capacity_;
   Order order_;
-  std::unordered_map<Cid, typename Order::iterator, FixedBytesHash> index_;
+  std::unordered_map<ChunkRef, typename Order::iterator, ChunkRefHash> index_;
 };
 
 }  // namespace isr

@@ -5,6 +5,7 @@
 #include <future>
 #include <thread>
 
+#include "base/file.h"
 #include "image/image.h"
 #include "image/tree_builder.h"
 #include "support/bytes.h"
@@ -70,6 +71,43 @@ TEST_CASE("a chunk is fetched once however many ask at once", "[image]") {
   CHECK(good == 8);
   CHECK(source->fetches() == 1);
   CHECK(reader.is_decoded(ref));
+}
+
+TEST_CASE("what one reference opened is not given to another with the same name and another key", "[image]") {
+  const TempDirectory directory("isr-");
+  const auto source = std::make_shared<MemorySource>("memory");
+  ReaderOptions options;
+  options.decoded_bytes = 0;
+  options.spill = {directory.path(), 8 * kChunkSize};
+  ChunkReader reader(source, options);
+  const SealedObject page = seal_page(std::vector<ChunkRef>{stored(*source, 9)}, secret());
+  source->store(page.ref.cid, page.bytes);
+  const ChunkRef ref = stored(*source, 1);
+  const auto with_another_key = [](ChunkRef other) {
+    other.key.value[0] ^= 1;
+    return other;
+  };
+  const auto with_another_digest = [](ChunkRef other) {
+    other.digest.value[0] ^= 1;
+    return other;
+  };
+  Bytes piece(4096);
+  reader.read_piece(ref, 0, piece);
+  reader.wait_for_spills();
+  reader.read_page(page.ref);
+  for (const ChunkRef& other : {with_another_key(ref), with_another_digest(ref)}) {
+    CHECK_FALSE(reader.is_decoded(other));
+    CHECK((kind_thrown([&] { reader.read_chunk(other); }) == ErrorKind::kCorrupt));
+    CHECK((kind_thrown([&] { reader.read_piece(other, 0, piece); }) == ErrorKind::kCorrupt));
+  }
+  CHECK((kind_thrown([&] { reader.read_page(with_another_key(page.ref)); }) == ErrorKind::kCorrupt));
+
+  // From the file alone, too: memory holds four chunks, and these push the first one out.
+  for (std::uint64_t i = 2; i < 10; ++i) reader.read_chunk(stored(*source, i));
+  CHECK_FALSE(reader.is_decoded(ref));
+  CHECK((kind_thrown([&] { reader.read_piece(with_another_key(ref), 0, piece); }) == ErrorKind::kCorrupt));
+  reader.read_piece(ref, 0, piece);
+  CHECK((piece == to_bytes(ByteView(test::random_bytes(kChunkSize, 1)).first(4096))));
 }
 
 TEST_CASE("a guest's read does not inherit the failure of the prefetch it waited for", "[image]") {

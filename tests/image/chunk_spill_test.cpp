@@ -13,7 +13,11 @@ using namespace isr;
 
 namespace {
 
-Cid name_of(std::uint64_t number) { return cid_of(test::random_bytes(16, number)); }
+ChunkRef name_of(std::uint64_t number) {
+  ChunkRef ref;
+  ref.cid = cid_of(test::random_bytes(16, number));
+  return ref;
+}
 
 ChunkData chunk_of(std::uint64_t number) {
   const auto data = std::make_shared<std::array<std::uint8_t, kChunkSize>>();
