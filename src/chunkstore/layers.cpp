@@ -63,17 +63,17 @@ class VerifyingSource : public ObjectSource {
   SourceStats& stats_;
 };
 
-/// Which of several failures is told: first what time may heal, then what the
-/// user can change.
+/// Which of several failures is told: first that of a tier that has the object and cannot read it,
+/// because the others may never get it; then what time may heal, then what the user can change.
 int severity(ErrorKind kind) noexcept {
   switch (kind) {
-    case ErrorKind::kTransient:
-      return 5;
-    case ErrorKind::kOffline:
-      return 4;
-    case ErrorKind::kDenied:
-      return 3;
     case ErrorKind::kIo:
+      return 5;
+    case ErrorKind::kTransient:
+      return 4;
+    case ErrorKind::kOffline:
+      return 3;
+    case ErrorKind::kDenied:
       return 2;
     default:
       return 1;
@@ -130,7 +130,7 @@ class CachingSource : public ObjectSource {
       return object;
     }
     auto object = origin_->fetch(cid, priority, std::move(stop));
-    if (object) keep(cid, *object);
+    if (object) cache_->put(cid, *object);
     return object;
   }
   std::string describe() const override { return fmt::format("{} over {}", cache_->describe(), origin_->describe()); }
@@ -140,20 +140,9 @@ class CachingSource : public ObjectSource {
   }
 
  private:
-  /// A cache that cannot be written costs time, not data.
-  void keep(const Cid& cid, ByteView object) {
-    try {
-      cache_->put(cid, object);
-      failing_ = false;
-    } catch (const Error& error) {
-      if (!failing_.exchange(true)) log::warn("going on without caching: {}", error.what());
-    }
-  }
-
   std::shared_ptr<PackStore> cache_;
   SourcePtr origin_;
   SourceStats& stats_;
-  std::atomic<bool> failing_ = false;  // so that a full disk is logged once
 };
 
 /// One fetch that several callers wait for.

@@ -27,8 +27,9 @@ SourcePtr make_repository_source(BlobStorePtr store);
 /// Refuses what does not hash to the cid: Error{kCorrupt} naming cid and source.
 SourcePtr make_verifying(SourcePtr inner, SourceStats& stats);
 /// Asks one after the other. A tier's failure is remembered and the next is
-/// asked; if none has it, the worst failure is thrown, or nullopt. A damaged copy
-/// counts as none, except in the last tier, which is the authority.
+/// asked; if none has it, the worst failure is thrown, or nullopt. The worst is kIo: a
+/// tier has the object and cannot read it. A damaged copy counts as none, except in the
+/// last tier, which is the authority.
 SourcePtr make_tiered(std::vector<SourcePtr> tiers);
 /// Whatever `origin` brings goes into the cache; the cache is asked first.
 SourcePtr make_caching(std::shared_ptr<PackStore> cache, SourcePtr origin, SourceStats& stats);
@@ -45,8 +46,9 @@ enum class Unreachable {
 
 /// Everything above, wired: settled (may be null), then cache, then repository
 /// (null when offline: what is not here fails at once with kOffline), verified
-/// and coalesced. An object that the repository does not have is nullopt. The only place that knows every concrete
-/// tier.
+/// and coalesced. An object that the repository does not have is nullopt. A settled object that the disk does not
+/// give back (EIO), and that cannot be had from the repository now, is Error{kIo} at once, also under kWait: until it
+/// is published it exists nowhere else, so waiting might never end. The only place that knows every concrete tier.
 struct StackParts {
   std::shared_ptr<PackStore> settled;
   std::shared_ptr<PackStore> cache;

@@ -30,6 +30,7 @@ class OpenPacks {
     return pack;
   }
   void close(std::int64_t id) { packs_.lock()->erase(id); }
+  void close_all() { packs_.lock()->clear(); }
 
  private:
   static constexpr std::size_t kMaxOpen = 64;

@@ -87,13 +87,16 @@ std::shared_ptr<PackFile> PackFile::create(const fs::path& directory) {
   const fs::path temporary = directory / fmt::format("{}{:016x}", kTempFilePrefix, static_cast<std::uint64_t>(id));
   auto fd = open_file(temporary, O_RDWR | O_CREAT | O_EXCL);
   std::shared_ptr<PackFile> pack(new PackFile(std::move(fd), path, id));
-  // The lock belongs to the open file, not to its name, so it holds from the first
-  // moment that others can see the pack.
-  if (!pack->try_lock()) throw Error(ErrorKind::kBug, fmt::format("new pack {} is locked", path.string()));
-  if (::rename(temporary.c_str(), path.c_str()) != 0) {
-    const int errno_value = errno;
+  try {
+    // The lock belongs to the open file, not to its name, so it holds from the first
+    // moment that others can see the pack.
+    if (!pack->try_lock()) throw Error(ErrorKind::kBug, fmt::format("new pack {} is locked", path.string()));
+    if (::rename(temporary.c_str(), path.c_str()) != 0) {
+      throw_errno(fmt::format("cannot create {}", path.string()), errno);
+    }
+  } catch (const Error&) {
     ::unlink(temporary.c_str());
-    throw_errno(fmt::format("cannot create {}", path.string()), errno_value);
+    throw;
   }
   return pack;
 }
@@ -174,6 +177,14 @@ PackPlace PackFile::append(const Cid& cid, ByteView object, std::uint64_t offset
     throw;
   }
   return place;
+}
+
+bool PackFile::rewrite(const Cid& cid, const PackPlace& place) {
+  const auto object = read(cid, place);
+  if (!object) return false;
+  write_all_at(fd_.get(), encode_header(cid, place.length), place.offset, path_);
+  write_all_at(fd_.get(), *object, place.offset + kPackRecordHeaderSize, path_);
+  return true;
 }
 
 void PackFile::punch(std::uint64_t begin, std::uint64_t end) {

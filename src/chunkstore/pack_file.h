@@ -51,6 +51,9 @@ class PackFile {
   bool holds(const Cid& cid, const PackPlace& place) const;
   /// Writes a record at `offset`, the end. When it fails the file is cut back.
   PackPlace append(const Cid& cid, ByteView object, std::uint64_t offset);
+  /// Writes the record at place once more, as it is: what the kernel gives back may be pages that an earlier sync
+  /// failed to write and that count as clean since. False when there is no such record.
+  bool rewrite(const Cid& cid, const PackPlace& place);
   /// Frees the space of the records in [begin, end). Readers find them gone.
   void punch(std::uint64_t begin, std::uint64_t end);
   void sync();

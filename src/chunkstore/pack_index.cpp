@@ -33,8 +33,9 @@ std::uint64_t inode_of(const fs::path& file) {
   return ::lstat(file.c_str(), &status) == 0 ? status.st_ino : 0;
 }
 
-void create_schema(Database& db, const fs::path& file) {
-  if (db.user_version() == kSchemaVersion) return;
+/// False when it is there already.
+bool create_schema(Database& db, const fs::path& file) {
+  if (db.user_version() == kSchemaVersion) return false;
   Transaction transaction(db);
   const std::int64_t version = db.user_version();  // another process may have been first
   if (version > kSchemaVersion) {
@@ -46,6 +47,7 @@ void create_schema(Database& db, const fs::path& file) {
     db.set_user_version(kSchemaVersion);
   }
   transaction.commit();
+  return version == 0;
 }
 
 /// Rows may be damaged; a place that cannot be is turned into one that is nowhere.
@@ -73,17 +75,18 @@ struct PackIndex::Statements {
   explicit Statements(sqlite3* db)
       : find(db, "SELECT pack, offset, length FROM objects WHERE cid = ?"),
         insert(db, "INSERT INTO objects VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"),
-        touch(db, "UPDATE objects SET accessed = ?1 WHERE cid = ?2 AND accessed < ?1"),
+        use(db, "UPDATE objects SET accessed = ?1 WHERE cid = ?2 AND accessed < ?1"),
         remove(db, "DELETE FROM objects WHERE cid = ? AND pack = ? AND offset = ?"),
         grow(db,
              "INSERT INTO packs (id, end) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET end = max(end, excluded.end)") {}
 
-  Statement find, insert, touch, remove, grow;
+  Statement find, insert, use, remove, grow;
 };
 
-PackIndex::PackIndex(const fs::path& file, Durability durability)
+PackIndex::PackIndex(const fs::path& file, Durability durability, std::chrono::milliseconds patience)
     : file_(file), db_(file, durability), sql_(nullptr, [](Statements* s) { delete s; }) {
-  create_schema(db_, file);
+  sqlite3_busy_timeout(db_.get(), static_cast<int>(patience.count()));
+  is_new_ = create_schema(db_, file);
   try {
     if (durability == Durability::kRebuildable) db_.execute(kEvictionOrder);  // what is durable is never evicted
     sql_.reset(new Statements(db_.get()));
@@ -93,6 +96,11 @@ PackIndex::PackIndex(const fs::path& file, Durability durability)
     throw Error(ErrorKind::kCorrupt, error.what());
   }
   inode_ = inode_of(file_);
+}
+
+PackIndex::~PackIndex() {
+  // The last connection to a file removes its log by name, and that name may be another file's log now.
+  if (replaced()) sqlite3_db_config(db_.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
 }
 
 bool PackIndex::replaced() const { return inode_of(file_) != inode_; }
@@ -128,27 +136,23 @@ std::int64_t PackIndex::last_access() {
   return row.next() ? row.integer(0) : 0;
 }
 
-void PackIndex::commit(std::span<const Entry> added, std::int64_t now) {
+void PackIndex::commit(const Batch& batch) {
   std::map<std::int64_t, std::uint64_t> ends;
-  for (const Entry& entry : added) {
+  for (const auto& [entry, time] : batch.added) {
     auto& end = ends[entry.place.pack];
     end = std::max(end, entry.place.offset + record_size(entry.place));
   }
   Transaction transaction(db_);
+  for (const Entry& entry : batch.removed) remove_one(entry);
   for (const auto& [pack, end] : ends) {
     sql_->grow.use().bind(pack).bind(static_cast<std::int64_t>(end)).run();
   }
-  for (const Entry& entry : added) {
+  for (const auto& [entry, time] : batch.added) {
     auto use = sql_->insert.use();
     use.bind(entry.cid.view()).bind(entry.place.pack).bind(static_cast<std::int64_t>(entry.place.offset));
-    use.bind(std::int64_t{entry.place.length}).bind(now).run();
+    use.bind(std::int64_t{entry.place.length}).bind(time).run();
   }
-  transaction.commit();
-}
-
-void PackIndex::touch(std::span<const Touch> touched) {
-  Transaction transaction(db_);
-  for (const Touch& touch : touched) sql_->touch.use().bind(touch.time).bind(touch.cid.view()).run();
+  for (const Use& used : batch.used) sql_->use.use().bind(used.time).bind(used.cid.view()).run();
   transaction.commit();
 }
 
@@ -174,27 +178,20 @@ std::vector<PackIndex::Entry> PackIndex::remove(std::span<const Cid> cids) {
   return removed;
 }
 
-bool PackIndex::remove_if_at(const Cid& cid, const PackPlace& place) {
-  remove_one({cid, place});
-  return db_.changes() > 0;
-}
-
-std::vector<PackIndex::Entry> PackIndex::remove_least_recent(std::uint64_t bytes) {
-  std::vector<Entry> removed;
-  Transaction transaction(db_);
-  {
-    Statement statement(db_.get(), "SELECT cid, pack, offset, length FROM objects ORDER BY accessed");
-    auto row = statement.use();
-    for (std::uint64_t sum = 0; sum < bytes && row.next();) {
-      const auto cid = read_cid(row, 0);
-      if (!cid) continue;
-      removed.push_back({*cid, read_place(row, 1)});
-      sum += removed.back().place.length;
-    }
+std::vector<PackIndex::Entry> PackIndex::least_recent(std::uint64_t bytes,
+                                                      const std::function<bool(const Entry&)>& keep) {
+  std::vector<Entry> found;
+  Statement statement(db_.get(), "SELECT cid, pack, offset, length FROM objects ORDER BY accessed");
+  auto row = statement.use();
+  for (std::uint64_t sum = 0; sum < bytes && row.next();) {
+    const auto cid = read_cid(row, 0);
+    if (!cid) continue;
+    const Entry entry{*cid, read_place(row, 1)};
+    if (keep(entry)) continue;
+    found.push_back(entry);
+    sum += entry.place.length;
   }
-  for (const Entry& entry : removed) remove_one(entry);
-  transaction.commit();
-  return removed;
+  return found;
 }
 
 std::vector<PackIndex::PackRow> PackIndex::packs() {

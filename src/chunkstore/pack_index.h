@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+#include <functional>
 #include <optional>
 
 #include "base/sqlite.h"
@@ -10,12 +12,17 @@ namespace isr {
 /// Which record holds which object: a SQLite file shared by all processes that
 /// use the store. Its rows are hints; readers check the record.
 ///
+/// Reading never waits for who writes. Writing waits up to `patience` for another process's transaction.
+///
 /// Errors:  Error{kCorrupt} when SQLite finds the file damaged, kIo for the rest;
 ///          opening: kUnsupported for a newer schema.
 /// Threads: one at a time.
 class PackIndex {
  public:
-  PackIndex(const fs::path& file, Durability durability);
+  PackIndex(const fs::path& file, Durability durability, std::chrono::milliseconds patience);
+  ~PackIndex();
+  PackIndex(const PackIndex&) = delete;
+  PackIndex& operator=(const PackIndex&) = delete;
 
   struct Entry {
     Cid cid;
@@ -27,11 +34,22 @@ class PackIndex {
     std::uint64_t live = 0;
     std::uint64_t bytes = 0;
   };
-  struct Touch {
+  struct Use {
     Cid cid;
     std::int64_t time = 0;
   };
+  struct Added {
+    Entry entry;
+    std::int64_t time = 0;  ///< of use
+  };
+  struct Batch {
+    std::span<const Entry> removed{};  ///< those that are at that place still
+    std::span<const Added> added{};    ///< those whose cid is not there already, once `removed` is gone
+    std::span<const Use> used{};       ///< a time that is earlier than the row's is left out
+  };
 
+  /// It was made by this opening, so nothing that lies in the packs is in it.
+  bool is_new() const noexcept { return is_new_; }
   /// The file at the path is no longer the one that is open.
   bool replaced() const;
   void check_integrity();  ///< Error{kCorrupt}; reads it all
@@ -39,18 +57,13 @@ class PackIndex {
   std::vector<Cid> all();
   std::int64_t last_access();
 
-  /// One transaction. Entries whose cid is there already are left out; a pack's
-  /// end grows to the end of its last entry.
-  void commit(std::span<const Entry> added, std::int64_t now);
-  /// One transaction. A time that is earlier than the row's is left out.
-  void touch(std::span<const Touch> touched);
+  /// One transaction. A pack's end grows to the end of its last added entry.
+  void commit(const Batch& batch);
   void set_pack_end(std::int64_t pack, std::uint64_t end);
   /// What was removed of cids.
   std::vector<Entry> remove(std::span<const Cid> cids);
-  /// False when the object is not in the index, or is at another place.
-  bool remove_if_at(const Cid& cid, const PackPlace& place);
-  /// Removes the least recently used objects, `bytes` of them or a little more.
-  std::vector<Entry> remove_least_recent(std::uint64_t bytes);
+  /// The least recently used objects, `bytes` of them or a little more, without those to be kept.
+  std::vector<Entry> least_recent(std::uint64_t bytes, const std::function<bool(const Entry&)>& keep);
 
   std::vector<PackRow> packs();
   /// Forgets a pack unless an object is in it. True when it is forgotten.
@@ -62,6 +75,7 @@ class PackIndex {
 
   fs::path file_;
   Database db_;
+  bool is_new_ = false;
   std::uint64_t inode_ = 0;
   struct Statements;
   std::unique_ptr<Statements, void (*)(Statements*)> sql_;

@@ -11,27 +11,29 @@ namespace {
 constexpr std::size_t kBatch = 1024;
 
 /// Puts everything from `begin` on into the index. Returns where the last good record ends.
-std::uint64_t index_tail(PackIndex& index, const PackFile& pack, std::uint64_t begin, PackUse use) {
+std::uint64_t index_tail(PackIndex& index, PackFile& pack, std::uint64_t begin, PackUse use) {
   const std::int64_t now = index.last_access() + 1;
-  std::vector<PackIndex::Entry> batch;
-  const auto check = use == PackUse::kCache ? PackFile::Check::kHeaders : PackFile::Check::kHashes;
-  const std::uint64_t end = pack.scan(begin, check, [&](const Cid& cid, const PackPlace& place) {
-    batch.push_back({cid, place});
-    if (batch.size() < kBatch) return;
-    index.commit(batch, now);
+  const bool settled = use == PackUse::kSettled;
+  std::vector<PackIndex::Added> batch;
+  const auto commit = [&] {
+    if (settled) pack.sync();
+    index.commit({.added = batch});
     batch.clear();
+  };
+  const auto check = settled ? PackFile::Check::kHashes : PackFile::Check::kHeaders;
+  const std::uint64_t end = pack.scan(begin, check, [&](const Cid& cid, const PackPlace& place) {
+    if (settled && !pack.rewrite(cid, place)) return;
+    batch.push_back({{cid, place}, now});
+    if (batch.size() >= kBatch) commit();
   });
-  index.commit(batch, now);
+  commit();
   return end;
 }
 
 void recover_pack(PackIndex& index, PackFile& pack, const PackIndex::PackRow* row, PackUse use) {
-  // Its writer may have been killed before it synced, and with rows in the index already.
-  // From here on what is in a settled pack counts as durable, so now it must be.
-  if (use == PackUse::kSettled) pack.sync();
   const bool ours = pack.try_lock();
   // Its writer indexes what it appends; unless the index was begun anew meanwhile.
-  if (!ours && row != nullptr) return;
+  if (!ours && (row != nullptr || !index.is_new())) return;
   const std::uint64_t known = row == nullptr ? 0 : row->end;
   const std::uint64_t size = pack.size();
   if (size > known) {

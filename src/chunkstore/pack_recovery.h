@@ -11,6 +11,8 @@ namespace isr {
 ///   pack without any object, that no process writes            deleted
 ///   pack in the index without a file                           its rows go
 /// A torn record at the end is cut off a cache's pack; settled packs are never cut.
+/// What the index does not know of a settled pack was never synced, or its sync failed. It is written
+/// once more and synced before the index learns of it: the page cache alone proves nothing.
 /// The caller holds the StoreLock.
 void recover_packs(PackIndex& index, const fs::path& packs_directory, PackUse use);
 

@@ -27,16 +27,20 @@ struct PackStoreOptions {
 ///
 /// The directory belongs to the store alone.
 ///
-/// Errors:  fetch() and contains() never throw for damage, they forget what is
-///          damaged; when durable they throw Error{kIo} for what could not be read.
-///          put() and sync() throw kIo when there is no space or the directory was
-///          replaced; a cache that was deleted while in use is begun anew. After a
-///          failed sync() nothing put since the last one counts as stored. While
-///          another process repairs a cache's index for longer than index_wait,
-///          the cache is empty and put() throws kIo; nobody waits once more.
-///          Opening: kUnsupported for a newer format or one that is not ours
-///          (nothing is deleted); kDenied for a symlink; kVm for a durable store
-///          that another process has open. A damaged index is set aside and made
+/// A cache costs time, never an operation: fetch(), contains(), put() and sync() do not throw for
+/// what its disk or its index refuses (no space, read-only, damaged, another process inside a
+/// transaction). What cannot be read is absent, what cannot be written is left out, and the first
+/// such failure is one warning. Reads and put() never wait for the index to be written: that is
+/// done by a thread of the store's own, which also opens a cache that could not be opened yet. A
+/// cache that was deleted while in use is begun anew.
+///
+/// A durable store throws Error{kIo} from put() and sync() when there is no space or the directory
+/// was replaced, and from fetch() for an object that is there and cannot be read or is damaged,
+/// until it is put again. After a failed sync() nothing put since the last one counts as stored.
+///
+/// Errors:  put(): kBug for what cannot be an object. Opening: kUnsupported for a newer format or
+///          one that is not ours (nothing is deleted); kDenied for a symlink; for a durable store
+///          kVm when another process has it open, and kIo. A damaged index is set aside and made
 ///          anew from the packs; then, when durable, every object is verified.
 /// Threads: any. Processes: several may use one store that is not durable.
 class PackStore : public ObjectSource {
@@ -46,7 +50,7 @@ class PackStore : public ObjectSource {
   /// Appends unless present. The bytes must hash to cid: whoever fetched or sealed them has seen to that, and
   /// hashing them again would cost more than all the rest.
   virtual void put(const Cid& cid, ByteView object) = 0;
-  /// Flushes batched index rows; durable stores: fdatasync first.
+  /// Flushes batched index rows; durable stores: fdatasync first. Caches: evicts what is too much.
   virtual void sync() = 0;
   virtual void remove(std::span<const Cid> cids) = 0;
   virtual std::vector<Cid> all() = 0;

@@ -65,7 +65,7 @@ class ScratchSpill : public ChunkSpill {
       file_->write(slot.index * kChunkSize, *data);
       state_.lock()->chunks.insert(ref, slot);
     } catch (const std::exception& error) {
-      log::warn("decoded chunks are no longer kept on disk: {}", error.what());
+      log::info("decoded chunks are no longer kept on disk: {}", error.what());
       state_.lock()->failed = true;
     }
   }
@@ -102,7 +102,7 @@ std::unique_ptr<ChunkSpill> make_chunk_spill(const SpillOptions& options) {
   try {
     return std::make_unique<ScratchSpill>(options);
   } catch (const std::exception& error) {
-    log::warn("decoded chunks are not kept on disk: {}", error.what());
+    log::info("decoded chunks are not kept on disk: {}", error.what());
     return nullptr;
   }
 }

@@ -21,7 +21,8 @@ class ChunkSpill {
   virtual bool contains(const ChunkRef& ref) = 0;
   virtual void put(const ChunkRef& ref, const ChunkData& data) = 0;
 };
-/// Null when no such file can be made in the directory; the reason is logged.
+/// Null when no such file can be made in the directory; the reason is logged (info: the cache, on the same
+/// disk, warns).
 std::unique_ptr<ChunkSpill> make_chunk_spill(const SpillOptions& options);
 
 }  // namespace isr

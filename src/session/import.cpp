@@ -137,16 +137,9 @@ class Importer {
 
   /// On any thread.
   void put(SealedObject object) {
-    auto presence = Presence::kUnknown;
-    if (caching_) {
-      try {
-        // What is in the cache came from the repository, or went there before.
-        if (cache_->contains(object.ref.cid)) presence = Presence::kLikely;
-        cache_->put(object.ref.cid, object.bytes);
-      } catch (const Error& error) {
-        if (caching_.exchange(false)) log::warn("the import goes on without the cache: {}", error.what());
-      }
-    }
+    // What is in the cache came from the repository, or went there before.
+    const auto presence = cache_->contains(object.ref.cid) ? Presence::kLikely : Presence::kUnknown;
+    cache_->put(object.ref.cid, object.bytes);
     uploader_.put(object.ref.cid, std::move(object.bytes), presence);
   }
 
@@ -154,7 +147,6 @@ class Importer {
   DiskSource& source_;
   ImportResult& result_;
   std::shared_ptr<PackStore> cache_;
-  std::atomic<bool> caching_ = true;
   UploadCounters counters_;
   std::atomic<std::uint64_t> known_chunks_ = 0;
   Uploader uploader_;

@@ -8,7 +8,11 @@ std::shared_ptr<PackStore> open_cache(const Paths& paths, const Config& config) 
   PackStoreOptions options;
   options.limit_bytes = config.get_bytes("cache.limit");
   options.min_free_bytes = config.get_bytes("cache.min_free");
-  make_private_directory(paths.cache);
+  try {
+    make_private_directory(paths.cache);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kIo) throw;  // the store meets it again, says so and goes on
+  }
   return open_pack_store(paths.cache / "objects", options);
 }
 

@@ -153,8 +153,12 @@ TEST_CASE("tiers are asked in order, and the worst failure is told when none has
   }
   SECTION("what time may heal comes first") {
     const auto source =
-        make_tiered({failing(ErrorKind::kIo), failing(ErrorKind::kTransient), failing(ErrorKind::kDenied)});
+        make_tiered({failing(ErrorKind::kDenied), failing(ErrorKind::kTransient), failing(ErrorKind::kDenied)});
     CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kTransient));
+  }
+  SECTION("but not before a tier that has the object and cannot read it") {
+    const auto source = make_tiered({failing(ErrorKind::kIo), failing(ErrorKind::kTransient)});
+    CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kIo));
   }
   SECTION("absence in the last tier does not hide that an earlier one failed") {
     const auto source = make_tiered({failing(ErrorKind::kIo), empty});
@@ -423,6 +427,48 @@ TEST_CASE("while the repository cannot be reached a read fails or waits, as conf
     store->overwrite(object_name(sample.cid), test::flip_bit(sample.object, 3));
     CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kCorrupt));
   }
+}
+
+TEST_CASE("a settled object that cannot be read fails when the repository is out of reach, instead of waiting",
+          "[chunkstore]") {
+  const TempDirectory temp;
+  const Sample sample;
+  SourceStats stats;
+  const auto store = std::make_shared<UnreachableStore>();
+  StackParts parts;
+  parts.settled = open_pack_store(temp.path() / "settled", {.durable = true});
+  parts.settled->put(sample.cid, sample.object);
+  parts.settled->sync();
+  parts.repository = store;
+  parts.unreachable = Unreachable::kWait;
+  parts.first_wait = parts.max_wait = std::chrono::milliseconds(1);
+  const auto source = open_stack(parts, stats);
+  SECTION("its disk answers EIO") {
+    parts.settled.reset();
+    const auto pack = fs::directory_iterator(temp.path() / "settled/packs")->path();
+    fs::remove(pack);
+    fs::create_directory(pack);  // opening it for writing fails, as a bad disk would
+  }
+  SECTION("it is damaged") {
+    const auto pack = fs::directory_iterator(temp.path() / "settled/packs")->path();
+    const auto fd = open_file(pack, O_RDWR);
+    write_all_at(fd.get(), Bytes(5000, 0x55), 40, pack);
+    source->drop(sample.cid);  // as a reader does that finds it does not open
+  }
+  std::stop_source stop;
+  std::optional<ErrorKind> kind;
+  std::atomic<bool> ended = false;
+  std::jthread reader([&] {
+    kind = kind_thrown([&] { ask(source, sample.cid, stop.get_token()); });
+    ended = true;
+  });
+  while (!ended && stats.retries < 3) std::this_thread::yield();
+  stop.request_stop();
+  reader.join();
+  CHECK((kind == ErrorKind::kIo));
+  store->put_new(object_name(sample.cid), sample.object);
+  store->reachable = true;
+  CHECK((ask(source, sample.cid) == sample.object));
 }
 
 TEST_CASE("a repository on a disk that is not plugged in is one that cannot be reached", "[chunkstore]") {
