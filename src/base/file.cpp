@@ -194,13 +194,18 @@ bool make_directory(const fs::path& path) {
     if (errno == EEXIST) return false;
     fail("cannot create directory", path, errno);
   }
-  struct stat status {};
-  if (::lstat(path.c_str(), &status) != 0) fail("cannot examine", path, errno);
-  // Differs only when the umask takes the owner's own bits.
-  if ((status.st_mode & 0777U) != 0700 && ::fchmodat(AT_FDCWD, path.c_str(), 0700, AT_SYMLINK_NOFOLLOW) != 0) {
-    fail("cannot set the mode of", path, errno);
+  try {
+    struct stat status {};
+    if (::lstat(path.c_str(), &status) != 0) fail("cannot examine", path, errno);
+    // Differs only when the umask takes the owner's own bits.
+    if ((status.st_mode & 0777U) != 0700 && ::fchmodat(AT_FDCWD, path.c_str(), 0700, AT_SYMLINK_NOFOLLOW) != 0) {
+      fail("cannot set the mode of", path, errno);
+    }
+    sync_directory(parent_of(path));
+  } catch (const Error&) {
+    ::rmdir(path.c_str());  // the next call would find it there and not sync its name
+    throw;
   }
-  sync_directory(parent_of(path));
   return true;
 }
 

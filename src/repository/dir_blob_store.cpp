@@ -142,7 +142,11 @@ void DirectoryStore::prepare_directory(const fs::path& directory, mode_t mode) {
   if (directory == root_ || prepared_.lock()->contains(directory)) return;
   prepare_directory(directory.parent_path(), mode);
   if (::mkdir(directory.c_str(), 0700) == 0) {
-    if (::chmod(directory.c_str(), mode) != 0) fail("cannot set the mode of", directory, errno);
+    if (::chmod(directory.c_str(), mode) != 0) {
+      const int errno_value = errno;
+      ::rmdir(directory.c_str());  // the next call would take its mode for the right one
+      fail("cannot set the mode of", directory, errno_value);
+    }
   } else if (errno != EEXIST) {
     fail("cannot create directory", directory, errno);
   }

@@ -355,6 +355,18 @@ TEST_CASE("modes do not depend on the umask", "[base][file]") {
   CHECK(mode_of(temporary.path()) == 0700);
 }
 
+TEST_CASE("a directory whose name could not be synced is not left behind", "[base][file]") {
+  const TempDirectory dir;
+  const fs::path made = dir.path() / "made";
+  {
+    const test::DescriptorLimit none(0);
+    CHECK((test::kind_thrown([&] { make_private_directory(made); }) == ErrorKind::kIo));
+  }
+  CHECK_FALSE(fs::exists(made));
+  make_private_directory(made);
+  CHECK(fs::is_directory(made));
+}
+
 TEST_CASE("a private directory is made with its parents", "[base][file]") {
   const TempDirectory dir;
   const auto deep = dir.path() / "a" / "b" / "c";
