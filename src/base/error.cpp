@@ -94,7 +94,10 @@ Error as_error(const std::exception& failure) {
 void throw_errno(std::string_view what, int errno_value) {
   const std::string_view space = lack_of_space(errno_value);
   if (!space.empty()) {
-    throw Error(ErrorKind::kIo, fmt::format("{}: {}", what, space), {"free some space, then run the command again"});
+    const std::string text = fmt::format("{}: {}", what, space);
+    const std::vector<std::string> hints{"free some space, then run the command again"};
+    if (errno_value == EFBIG) throw Error(ErrorKind::kIo, text, hints);
+    throw NoSpaceError(text, hints);
   }
   throw Error(ErrorKind::kIo, fmt::format("{}: {}", what, std::generic_category().message(errno_value)));
 }

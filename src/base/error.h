@@ -47,6 +47,13 @@ class Error : public std::runtime_error {
   std::vector<std::string> hints_;
 };
 
+/// The kIo of a disk that is full, or of a quota: may go well once there is room. with_room() in base/room.h.
+class NoSpaceError : public Error {
+ public:
+  explicit NoSpaceError(const std::string& what, std::vector<std::string> hints = {})
+      : Error(ErrorKind::kIo, what, std::move(hints)) {}
+};
+
 /// The errno that FUSE answers; kCorrupt is EIO.
 int to_errno(ErrorKind kind) noexcept;
 /// The process exit code, CLI documentation's table.
@@ -61,7 +68,7 @@ ErrorKind error_kind_from_name(std::string_view name) noexcept;
 Error as_error(const std::exception& failure);
 
 /// Throws Error{kIo} with `what` and the text of `errno_value`. ENOSPC, EDQUOT
-/// and EFBIG are named as such.
+/// and EFBIG are named as such; the first two are a NoSpaceError.
 [[noreturn]] void throw_errno(std::string_view what, int errno_value);
 
 }  // namespace isr

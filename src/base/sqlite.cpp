@@ -37,7 +37,9 @@ ErrorKind kind_of(int code) noexcept {
 [[noreturn]] void fail(sqlite3* db, int code) {
   const char* const name = db == nullptr ? nullptr : sqlite3_db_filename(db, "main");
   const char* const text = db == nullptr ? sqlite3_errstr(code) : sqlite3_errmsg(db);
-  throw Error(kind_of(code), fmt::format("database {}: {}", name == nullptr ? "" : name, text));
+  const std::string what = fmt::format("database {}: {}", name == nullptr ? "" : name, text);
+  if ((code & 0xff) == SQLITE_FULL) throw NoSpaceError(what);
+  throw Error(kind_of(code), what);
 }
 
 void check(sqlite3_stmt* stmt, int code) {

@@ -1,9 +1,9 @@
 // A cache of sealed objects. Locks are taken in this order:
-//   keeping_  one keep_house() after the other
+//   keeping_  one keep_house() or make_room() after the other
 //   writer_   the packs that this process appends to
 //   catalog_  which object is where
 //   open_     open packs, for reading
-// Only keep_house() opens and writes the index, without writer_: mostly on a thread of its own,
+// Only these two open and write the index, without writer_: mostly on a thread of its own,
 // so that who reads or puts never waits for another process's transaction or for a slow disk.
 #include "chunkstore/pack_cache.h"
 
@@ -22,6 +22,7 @@
 #include "chunkstore/open_packs.h"
 #include "chunkstore/pack_catalog.h"
 #include "chunkstore/pack_directory.h"
+#include "chunkstore/pack_pins.h"
 #include "chunkstore/pack_space.h"
 #include "chunkstore/pack_writer.h"
 
@@ -35,7 +36,7 @@ constexpr unsigned kPutsPerCheck = 64;
 constexpr std::uint64_t kEvictedAtOnce = 16U << 20U;
 constexpr auto kAgainAfterFailure = 1s;
 
-class CachePacks : public PackStore {
+class CachePacks : public PackCache {
  public:
   CachePacks(const fs::path& directory, const PackStoreOptions& options)
       : directory_(fs::absolute(directory)),
@@ -43,7 +44,8 @@ class CachePacks : public PackStore {
         options_(options),
         catalog_(directory_, options),
         writer_(Writer{PackWriter(packs_directory_, options.pack_size, PackWriter::Names::kCache)}),
-        open_(packs_directory_) {
+        open_(packs_directory_),
+        pins_(directory_) {
     try {
       open(options.index_wait);
     } catch (const Error& error) {
@@ -71,6 +73,7 @@ class CachePacks : public PackStore {
   void remove(std::span<const Cid> cids) override;
   std::vector<Cid> all() override;
   Stats stats() override;
+  std::uint64_t make_room(std::uint64_t bytes) override;
 
  private:
   struct Writer {
@@ -93,8 +96,11 @@ class CachePacks : public PackStore {
   void keep_house_soon();
   void end_thread();
   void commit();
-  void dispose(std::vector<PackIndex::Entry> removed);
-  void evict();
+  bool try_to_commit();
+  std::uint64_t evict(std::uint64_t at_least);
+  bool evict_some(std::uint64_t bytes, std::uint64_t& freed);
+  void free_records(std::vector<PackIndex::Entry> removed, bool are_rows_gone);
+  std::optional<std::uint64_t> free_bytes() const;
   std::uint64_t excess();
 
   fs::path directory_;
@@ -104,8 +110,10 @@ class CachePacks : public PackStore {
   Sync<Writer> writer_;
   OpenPacks open_;
   std::atomic<bool> is_index_failing_ = false, is_pack_failing_ = false;  // was told
+  std::atomic<bool> is_short_ = false;                                    // of disk space, and nothing is left to evict
   std::atomic<std::uint64_t> evicted_ = 0;
   std::mutex keeping_;
+  CachePins pins_;  // guarded by keeping_
   Sync<Thread> thread_;
 };
 
@@ -188,7 +196,7 @@ PackStore::Stats CachePacks::stats() {
 
 void CachePacks::put(const Cid& cid, ByteView object) {
   check_object_size(object);
-  if (!catalog_.is_open()) return keep_house_soon();
+  if (!catalog_.is_open() || is_short_) return keep_house_soon();
   try {
     auto writer = writer_.lock();
     if (catalog_.find(cid)) return;
@@ -210,7 +218,7 @@ void CachePacks::put(const Cid& cid, ByteView object) {
 
 void CachePacks::remove(std::span<const Cid> cids) {
   try {
-    dispose(catalog_.remove(cids));
+    free_records(catalog_.remove(cids), true);
   } catch (const Error& error) {
     complain(is_index_failing_, error);
   }
@@ -247,8 +255,9 @@ void CachePacks::keep_house() {
     const bool is_in_place = this->is_in_place(*writer_.lock());
     if (!is_in_place || !catalog_.is_open() || catalog_.is_replaced()) open({});
     commit();
-    evict();
+    evict(0);
     is_index_failing_ = false;
+    if (is_short_) thread_.lock()->not_before = Clock::now() + kAgainAfterFailure;
   } catch (const std::exception& error) {
     thread_.lock()->not_before = Clock::now() + kAgainAfterFailure;
     complain(is_index_failing_, error);
@@ -284,44 +293,82 @@ void CachePacks::commit() {
   writer_.lock()->packs.release(full);
 }
 
-std::uint64_t CachePacks::excess() {
-  struct statvfs status {};
-  std::optional<std::uint64_t> free;
-  if (options_.min_free_bytes != 0 && ::statvfs(directory_.c_str(), &status) == 0) {
-    free = std::uint64_t{status.f_bavail} * status.f_frsize;
+bool CachePacks::try_to_commit() {
+  try {
+    commit();
+    return true;
+  } catch (const Error& error) {
+    complain(is_index_failing_, error);
+    return false;
   }
+}
+
+// ---- evicting ----
+
+std::optional<std::uint64_t> CachePacks::free_bytes() const {
+  struct statvfs status {};
+  if (::statvfs(directory_.c_str(), &status) != 0) return std::nullopt;
+  return std::uint64_t{status.f_bavail} * status.f_frsize;
+}
+
+std::uint64_t CachePacks::excess() {
+  const auto free = options_.min_free_bytes == 0 ? std::nullopt : free_bytes();
   return bytes_to_evict(catalog_.indexed().bytes, free, options_.limit_bytes, options_.min_free_bytes);
 }
 
-/// Frees the space of records that no row leads to any more.
-void CachePacks::dispose(std::vector<PackIndex::Entry> removed) {
-  free_space(packs_directory_, std::move(removed), [this](std::int64_t pack) {
-    const bool is_empty = catalog_.forget_if_empty(pack);
+/// A full disk may refuse the index what it needs to forget rows. Then records are punched out of their packs all the
+/// same, which takes no space, and readers find the rows wrong until they can go.
+void CachePacks::free_records(std::vector<PackIndex::Entry> removed, bool are_rows_gone) {
+  free_space(packs_directory_, std::move(removed), [&](std::int64_t pack) {
+    const bool is_empty = are_rows_gone && catalog_.forget_if_empty(pack);
     if (is_empty) open_.close(pack);
     return is_empty;
   });
 }
 
-void CachePacks::evict() {
-  if (options_.limit_bytes == 0 && options_.min_free_bytes == 0) return;
-  for (std::uint64_t left = excess(); left > 0;) {
-    auto removed = catalog_.least_recent(std::min(left, kEvictedAtOnce), [](const Cid&) { return false; });
-    std::uint64_t bytes = 0;
-    for (const auto& entry : removed) {
-      bytes += entry.place.length;
-      catalog_.forget(entry.cid, entry.place);
-    }
-    if (bytes == 0) return;
-    commit();
-    left -= std::min(left, bytes);
-    evicted_ += removed.size();
-    dispose(std::move(removed));
+/// False when nothing is left that may go.
+bool CachePacks::evict_some(std::uint64_t bytes, std::uint64_t& freed) {
+  const auto& pinned = pins_.all();
+  auto removed = catalog_.least_recent(bytes, [&](const Cid& cid) { return pinned.contains(cid); });
+  if (removed.empty()) return false;
+  for (const auto& entry : removed) {
+    freed += entry.place.length;
+    catalog_.forget(entry.cid, entry.place);
+  }
+  evicted_ += removed.size();
+  const bool are_rows_gone = try_to_commit();
+  free_records(std::move(removed), are_rows_gone);
+  return true;
+}
+
+std::uint64_t CachePacks::evict(std::uint64_t at_least) {
+  std::uint64_t freed = 0;
+  for (const std::uint64_t wanted = std::max(excess(), at_least); freed < wanted;) {
+    if (!evict_some(std::min(wanted - freed, kEvictedAtOnce), freed)) break;
+  }
+  const auto free = free_bytes();
+  is_short_ = free && *free < options_.min_free_bytes && catalog_.indexed().bytes > 0;
+  if (is_short_) {
+    complain(is_pack_failing_,
+             NoSpaceError(
+                 fmt::format("{}: less than cache.min_free is left, and all that is cached is in use", describe())));
+  }
+  return freed;
+}
+
+std::uint64_t CachePacks::make_room(std::uint64_t bytes) {
+  const std::lock_guard turn(keeping_);
+  try {
+    return catalog_.is_open() ? evict(bytes) : 0;
+  } catch (const Error& error) {
+    complain(is_index_failing_, error);
+    return 0;
   }
 }
 
 }  // namespace
 
-std::shared_ptr<PackStore> open_pack_cache(const fs::path& directory, const PackStoreOptions& options) {
+std::shared_ptr<PackCache> open_pack_cache(const fs::path& directory, const PackStoreOptions& options) {
   return std::make_shared<CachePacks>(directory, options);
 }
 

@@ -58,7 +58,6 @@ void PackCatalog::open_locked(IndexPtr& writing, std::chrono::milliseconds wait)
     if (!lock) throw Error(ErrorKind::kIo, fmt::format("{}: another process repairs its index", directory_.string()));
   }
   is_open_ = false;
-  writing.reset();
   const auto open_and_recover = [&] {
     writing.reset();
     IndexPtr index = open_index();

@@ -30,6 +30,7 @@ PackStore::~PackStore() = default;
 namespace {
 
 constexpr unsigned kPutsPerCheck = 64;
+constexpr std::uint64_t kRowsOfACommit = 1U << 20U;
 
 fs::path prepared(const fs::path& directory) {
   fs::path absolute = fs::absolute(directory);
@@ -49,6 +50,7 @@ class SettledPacks : public PackStore {
   SettledPacks(const fs::path& directory, const PackStoreOptions& options)
       : directory_(prepared(directory)),
         packs_directory_(directory_ / "packs"),
+        make_room_(options.make_room),
         lock_(lock_for_life(directory_)),
         identity_(identify_directory(directory_)),
         catalog_(directory_, options),
@@ -85,6 +87,7 @@ class SettledPacks : public PackStore {
 
   fs::path directory_;
   fs::path packs_directory_;
+  MakeRoom make_room_;
   StoreLock lock_;  // for life: one process only
   std::optional<DirectoryIdentity> identity_;
   PackCatalog catalog_;
@@ -164,7 +167,8 @@ void SettledPacks::put(const Cid& cid, ByteView object) {
       check_directory(*writer);
       writer->puts_since_check = 0;
     }
-    catalog_.add(cid, writer->packs.append(cid, object));
+    const auto append = [&] { return writer->packs.append(cid, object); };
+    catalog_.add(cid, with_room(make_room_, object.size(), append));
   }
   damaged_.lock()->erase(cid);
 }
@@ -190,7 +194,7 @@ void SettledPacks::sync() {
     throw;
   }
   const auto full = writer->packs.full();
-  catalog_.commit();
+  with_room(make_room_, kRowsOfACommit, [&] { catalog_.commit(); });
   writer->packs.release(full);
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/room.h"
 #include "chunkstore/object_source.h"
 
 namespace isr {
@@ -18,6 +19,7 @@ struct PackStoreOptions {
   std::uint64_t min_free_bytes = 0;      ///< and when the file system has less than this free; never when durable
   std::uint64_t pack_size = 64U << 20U;  ///< a new pack file begins at this size
   std::chrono::milliseconds index_wait{5000};  ///< for another process that creates or repairs a cache's index
+  MakeRoom make_room{};                        ///< asked when the disk is full, before put() and sync() fail; durable
 };
 
 /// Sealed objects in append-only pack files, found through a SQLite index
@@ -33,6 +35,9 @@ struct PackStoreOptions {
 /// such failure is one warning. Reads and put() never wait for the index to be written: that is
 /// done by a thread of the store's own, which also opens a cache that could not be opened yet. A
 /// cache that was deleted while in use is begun anew.
+///
+/// What a list in `pins` names (CachePins) is never evicted. When less than min_free_bytes is left on the disk and all
+/// that is left in the cache is pinned, put() leaves objects out.
 ///
 /// A durable store throws Error{kIo} from put() and sync() when there is no space or the directory
 /// was replaced, and from fetch() for an object that is there and cannot be read or is damaged,

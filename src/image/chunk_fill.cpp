@@ -19,6 +19,9 @@ constexpr std::chrono::milliseconds kReportEvery{100};
 constexpr std::chrono::milliseconds kFirstPause{500};
 constexpr std::chrono::milliseconds kLongestPause{10'000};
 
+/// Pages that are missing count as chunks.
+std::size_t chunks_here(std::size_t chunks, std::size_t missing) { return chunks - std::min(chunks, missing); }
+
 bool is_unreachable(ErrorKind kind) { return kind == ErrorKind::kOffline || kind == ErrorKind::kTransient; }
 
 }  // namespace
@@ -94,7 +97,7 @@ void ChunkFill::for_each(std::size_t count, const std::stop_token& stop, const s
         persist(stop, [&] { body(i); });
       } catch (const std::exception& error) {
         if (stop.stop_requested()) return;
-        ++missing_;
+        ++failed_;
         log::warn("fetching ahead: {}", error.what());
       }
       if (done && !stop.stop_requested()) done(i);
@@ -135,38 +138,89 @@ void ChunkFill::bring_order(const std::stop_token& stop) {
   note([](FillProgress& progress) { progress.order_done = true; });
 }
 
-void ChunkFill::bring_whole(const std::stop_token& stop) {
-  missing_ = 0;
-  std::vector<ChunkRef> all;
+/// False: stopped.
+bool ChunkFill::list_whole(const std::stop_token& stop) {
+  const TreeRoot tree = plan_.whole->base();
+  std::vector<ChunkRef> pages;
+  const std::function<void(const ChunkRef&, unsigned)> list = [&](const ChunkRef& page, unsigned level) {
+    if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "stopped");
+    pages.push_back(page);
+    for (const ChunkRef& ref : *reader_.read_page(page, Priority::kReadahead, stop)) {
+      if (ref.is_zero()) continue;
+      if (level > 0) {
+        list(ref, level - 1);
+      } else {
+        whole_.push_back(ref);
+      }
+    }
+  };
   const bool listed = persist(stop, [&] {
-    all.clear();
-    const auto add = [&](std::uint64_t, const ChunkRef& ref) {
-      if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "stopped");
-      all.push_back(ref);
-    };
-    for_each_chunk(reader_, plan_.whole->base(), add, Priority::kReadahead, stop);
+    whole_.clear();
+    pages.clear();
+    if (!tree.root.is_zero()) list(tree.root, tree_levels(tree.size) - 1);
   });
-  if (!listed) return;
-  std::vector<ChunkRef> absent;
-  std::copy_if(all.begin(), all.end(), std::back_inserter(absent),
+  if (!listed) return false;
+  const std::size_t chunks = whole_.size();
+  whole_.insert(whole_.end(), pages.begin(), pages.end());
+  if (plan_.pin) {
+    std::vector<Cid> cids;
+    cids.reserve(whole_.size());
+    for (const ChunkRef& ref : whole_) cids.push_back(ref.cid);
+    plan_.pin(cids);
+  }
+  note([&](FillProgress& progress) { progress.whole = chunks; });
+  return true;
+}
+
+std::vector<ChunkRef> ChunkFill::missing_objects() const {
+  std::vector<ChunkRef> missing;
+  std::copy_if(whole_.begin(), whole_.end(), std::back_inserter(missing),
                [&](const ChunkRef& ref) { return !plan_.is_here(ref.cid); });
+  return missing;
+}
+
+void ChunkFill::bring_whole(const std::stop_token& stop) {
+  failed_ = 0;
+  const std::vector<ChunkRef> missing = missing_objects();
+  note([&](FillProgress& progress) { progress.whole_here = chunks_here(*progress.whole, missing.size()); });
+  for_each(missing.size(), stop, [&](std::size_t i) {
+    bring(missing[i], stop);
+    note([](FillProgress& progress) { progress.whole_here = std::min(progress.whole_here + 1, *progress.whole); });
+  });
+  if (stop.stop_requested()) return;
+  const std::size_t left = missing_objects().size();  // what was fetched need not have found room
   note([&](FillProgress& progress) {
-    progress.whole = all.size();
-    progress.whole_here = all.size() - absent.size();
+    progress.whole_here = chunks_here(*progress.whole, left);
+    if (left == 0) progress.complete_since = wall_now();
   });
-  for_each(absent.size(), stop, [&](std::size_t i) {
-    bring(absent[i], stop);
-    note([](FillProgress& progress) { ++progress.whole_here; });
-  });
-  if (stop.stop_requested() || missing_ > 0) return;
-  note([](FillProgress& progress) { progress.complete_since = wall_now(); });
+  if (left > failed_) log::warn("fetching ahead: {} objects found no room in the cache", left - failed_);
+}
+
+FillProgress ChunkFill::recheck() {
+  if (progress_.lock()->complete_since) {
+    const std::size_t missing = missing_objects().size();
+    if (missing > 0) {
+      note([&](FillProgress& progress) {
+        progress.complete_since.reset();
+        progress.whole_here = chunks_here(*progress.whole, missing);
+        progress.is_incomplete_again = true;
+      });
+    }
+  }
+  return progress();
 }
 
 void ChunkFill::run(const std::stop_token& stop) {
   try {
     bring_pack(stop);
     bring_order(stop);
-    if (plan_.whole) bring_whole(stop);
+    if (!plan_.whole || !list_whole(stop)) return;
+    while (!stop.stop_requested()) {
+      bring_whole(stop);
+      auto progress = progress_.lock();
+      changed_.wait(progress.mutex_lock(), stop, [&] { return progress->is_incomplete_again; });
+      progress->is_incomplete_again = false;
+    }
   } catch (const std::exception& error) {
     if (!stop.stop_requested()) log::warn("fetching ahead has ended: {}", error.what());
   }

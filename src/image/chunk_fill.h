@@ -19,7 +19,9 @@ struct FillPlan {
   std::vector<Place> order;                 ///< then these
   std::shared_ptr<const Image> whole;       ///< then every chunk of its base; may be null
   std::function<bool(const Cid&)> is_here;  ///< in a store of this host
-  std::function<void()> on_order_here;      ///< called once, when the order's chunks are here; may be empty
+  /// Told of every object of `whole`, pages too, before it is counted: from then on they stay here. May be empty.
+  std::function<void(std::span<const Cid>)> pin;
+  std::function<void()> on_order_here;  ///< called once, when the order's chunks are here; may be empty
 };
 
 struct FillProgress {
@@ -27,10 +29,11 @@ struct FillProgress {
   std::size_t order = 0, order_here = 0;              ///< chunks; the same
   std::optional<std::size_t> whole;                   ///< chunks of `whole` that are not zero, once they were counted
   std::size_t whole_here = 0;
-  std::optional<WallTime> complete_since;  ///< every chunk of `whole` is here
+  std::optional<WallTime> complete_since;  ///< every chunk of `whole`, and its pages, are pinned here
   bool pack_done = false;                  ///< here, as far as it can be had
   bool order_done = false;                 ///< the same of the order
   bool waiting = false;                    ///< for the repository to come back
+  bool is_incomplete_again = false;        ///< recheck() found something gone
 };
 
 /// Fetches chunks that nobody asked for yet, behind those that a guest waits for, so that later
@@ -49,6 +52,8 @@ class ChunkFill {
   /// Lets go of what is under way; returns at once.
   void request_stop();
   FillProgress progress() const;
+  /// As progress(), but when `whole` was complete it is looked for again, and what is gone is fetched again.
+  FillProgress recheck();
   /// Returns when the pack is done, or after the time-out, or on stop; `report` is told now and then.
   void wait_for_pack(std::chrono::milliseconds timeout, const std::stop_token& stop,
                      const std::function<void(const FillProgress&)>& report) const;
@@ -57,7 +62,9 @@ class ChunkFill {
   void run(const std::stop_token& stop);
   void bring_pack(const std::stop_token& stop);
   void bring_order(const std::stop_token& stop);
+  bool list_whole(const std::stop_token& stop);
   void bring_whole(const std::stop_token& stop);
+  std::vector<ChunkRef> missing_objects() const;
   /// `done` follows each body, also one that failed, unless it was stopped; may be empty.
   void for_each(std::size_t count, const std::stop_token& stop, const std::function<void(std::size_t)>& body,
                 const std::function<void(std::size_t)>& done = {});
@@ -70,7 +77,9 @@ class ChunkFill {
   FillPlan plan_;
   Sync<FillProgress> progress_;
   mutable std::condition_variable_any changed_;
-  std::atomic<std::size_t> missing_{0};
+  /// Chunks first, then pages. Not changed once progress has `whole`.
+  std::vector<ChunkRef> whole_;
+  std::atomic<std::size_t> failed_{0};
   std::jthread thread_;
 };
 

@@ -258,6 +258,8 @@ unsigned ChunkReader::ahead_limit() const {
   return window ? std::clamp(2 * *window, kLeastAhead, kMostAhead) : kMostAhead;
 }
 
+std::uint64_t ChunkReader::give_up_spill() { return impl_->spill ? impl_->spill->give_up() : 0; }
+
 void ChunkReader::wait_for_spills() { impl_->spill_queue.wait_idle(); }
 
 void ChunkReader::interrupt() {

@@ -64,6 +64,8 @@ class ChunkReader {
   /// How many chunks to have under way ahead of a sequential reader: enough to keep
   /// the link busy, few enough that what turns out useless costs little.
   unsigned ahead_limit() const;
+  /// Gives the disk space of decoded chunks back, for good. Returns the bytes.
+  std::uint64_t give_up_spill();
   /// Returns when no chunk is on its way to the spill.
   void wait_for_spills();
   /// Ends the fetches that are under way with kCancelled: whoever waited for them is gone, or to go.

@@ -31,13 +31,16 @@ class ScratchSpill : public ChunkSpill {
   explicit ScratchSpill(const SpillOptions& options)
       : options_(options),
         slots_(std::min(options.size_bytes / kChunkSize, kMostSlots)),
-        file_(make_scratch_overlay(options.directory, slots_ * kChunkSize, nullptr)) {}
+        state_(State{.file = make_scratch_overlay(options.directory, slots_ * kChunkSize, nullptr)}) {}
 
   bool read(const ChunkRef& ref, std::size_t within, MutableBytes out) override {
-    const auto slot = state_.lock()->chunks.find(ref);
-    if (!slot) return false;
+    auto state = state_.lock();
+    const auto slot = state->chunks.find(ref);
+    const auto file = state->file;
+    state.unlock();
+    if (!slot || !file) return false;
     try {
-      if (!file_->read(slot->index * kChunkSize + within, out).empty()) return false;
+      if (!file->read(slot->index * kChunkSize + within, out).empty()) return false;
     } catch (const Error&) {
       forget(ref, *slot);  // damaged, or being written for another chunk
       return false;
@@ -49,9 +52,11 @@ class ScratchSpill : public ChunkSpill {
 
   void put(const ChunkRef& ref, const ChunkData& data) override {
     Slot slot;
+    std::shared_ptr<ScratchOverlay> file;
     {
       auto state = state_.lock();
-      if (state->failed || state->chunks.contains(ref)) return;
+      file = state->file;
+      if (!file || state->chunks.contains(ref)) return;
       slot.tenancy = ++state->tenancies;
       if (state->used < slots_ && may_grow()) {
         slot.index = state->used++;
@@ -62,20 +67,29 @@ class ScratchSpill : public ChunkSpill {
       }
     }
     try {
-      file_->write(slot.index * kChunkSize, *data);
-      state_.lock()->chunks.insert(ref, slot);
+      file->write(slot.index * kChunkSize, *data);
+      auto state = state_.lock();
+      if (state->file) state->chunks.insert(ref, slot);
     } catch (const std::exception& error) {
       log::info("decoded chunks are no longer kept on disk: {}", error.what());
-      state_.lock()->failed = true;
+      give_up();
     }
+  }
+
+  std::uint64_t give_up() override {
+    auto state = state_.lock();
+    if (!state->file) return 0;
+    state->chunks = LruByRef<Slot>(SIZE_MAX);
+    state->file.reset();  // its space comes back when the last reader has let go
+    return state->used * kChunkSize;
   }
 
  private:
   struct State {
+    std::shared_ptr<ScratchOverlay> file;  // null: given up
     LruByRef<Slot> chunks{SIZE_MAX};
     std::uint64_t used = 0;  // slots that were ever used
     std::uint64_t tenancies = 0;
-    bool failed = false;
   };
 
   void forget(const ChunkRef& ref, const Slot& slot) {
@@ -91,7 +105,6 @@ class ScratchSpill : public ChunkSpill {
 
   SpillOptions options_;
   std::uint64_t slots_;
-  std::shared_ptr<ScratchOverlay> file_;
   Sync<State> state_;
 };
 

@@ -20,6 +20,8 @@ class ChunkSpill {
   virtual bool read(const ChunkRef& ref, std::size_t within, MutableBytes out) = 0;
   virtual bool contains(const ChunkRef& ref) = 0;
   virtual void put(const ChunkRef& ref, const ChunkData& data) = 0;
+  /// The disk is needed for something else: forgets all, for good. Returns the bytes given back.
+  virtual std::uint64_t give_up() = 0;
 };
 /// Null when no such file can be made in the directory; the reason is logged (info: the cache, on the same
 /// disk, warns).

@@ -14,6 +14,7 @@ namespace {
 
 /// More than this of a chunk is read as well from the decoded whole.
 constexpr std::size_t kPiece = 32768;
+constexpr std::uint64_t kRoomOfARecord = 4096;
 
 }  // namespace
 
@@ -154,14 +155,16 @@ void Image::write(std::uint64_t offset, ByteView data) {
     throw Error(ErrorKind::kUsage, fmt::format("a write beyond the end of {}", name_));
   }
   const std::size_t grain = overlay_->granularity();
-  if (grain == 1) {
-    overlay_->write(offset, data);
-  } else if (offset % grain == 0 && data.size() % grain == 0) {
-    const std::shared_lock lock(edge_mutex_);
-    overlay_->write(offset, data);
-  } else {
-    write_block_edges(offset, data);
-  }
+  with_room(make_room_, data.size(), [&] {
+    if (grain == 1) {
+      overlay_->write(offset, data);
+    } else if (offset % grain == 0 && data.size() % grain == 0) {
+      const std::shared_lock lock(edge_mutex_);
+      overlay_->write(offset, data);
+    } else {
+      write_block_edges(offset, data);
+    }
+  });
   ++counters_.writes;
   counters_.written_bytes += data.size();
 }
@@ -192,8 +195,10 @@ void Image::discard(std::uint64_t offset, std::uint64_t length) {
   const std::uint64_t end = std::max((offset + length) / grain * grain, first);
   if (first > offset) write(offset, Bytes(first - offset));
   if (end > first) {
-    const std::shared_lock lock(edge_mutex_);
-    overlay_->zero(first, end - first);
+    with_room(make_room_, kRoomOfARecord, [&] {
+      const std::shared_lock lock(edge_mutex_);
+      overlay_->zero(first, end - first);
+    });
   }
   if (offset + length > end) write(end, Bytes(offset + length - end));
   counters_.discarded_bytes += length;

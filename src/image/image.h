@@ -4,6 +4,7 @@
 #include <shared_mutex>
 #include <string>
 
+#include "base/room.h"
 #include "base/sync.h"
 #include "image/first_touches.h"
 #include "image/hot_pages.h"
@@ -43,6 +44,8 @@ class Image {
   void flush();
 
   TreeRoot base() const;
+  /// Asked when the disk is full, before a write fails. To be called before the first write.
+  void set_make_room(MakeRoom make_room) { make_room_ = std::move(make_room); }
   /// After a publish: the tree that now lies below the overlay.
   void set_base(const TreeRoot& base);
   /// Reads of the base's pages are answered from here while nothing newer lies over them,
@@ -79,6 +82,7 @@ class Image {
   std::uint64_t size_;
   std::shared_ptr<ChunkReader> reader_;
   std::shared_ptr<Overlay> overlay_;
+  MakeRoom make_room_;
   std::shared_ptr<Below> below_;
   Sync<ReadAhead> read_ahead_;
   struct Touches {

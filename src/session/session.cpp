@@ -4,6 +4,7 @@
 #include "session/session.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <nlohmann/json.hpp>
 
@@ -31,9 +32,19 @@ std::optional<FileLock> acquire(const fs::path& lock) {
   }
 }
 
-PackStoreOptions settled_options() {
+constexpr auto kTidyEvery = std::chrono::seconds(1);
+constexpr std::uint64_t kRoomAtOnce = 64U << 20U;  // a segment of the journal
+
+bool is_one_disk(const fs::path& one, const fs::path& other) {
+  struct stat of_one {};
+  struct stat of_other {};
+  return ::stat(one.c_str(), &of_one) == 0 && ::stat(other.c_str(), &of_other) == 0 && of_one.st_dev == of_other.st_dev;
+}
+
+PackStoreOptions settled_options(const MakeRoom& make_room) {
   PackStoreOptions options;
   options.durable = true;
+  options.make_room = make_room;
   return options;
 }
 
@@ -55,9 +66,12 @@ Session::Session(Account& account, const ParcelEntry& parcel)
   auto state = read_session_state(directory_, account.device_key, parcel.id);
   if (!state) throw Error(ErrorKind::kNotFound, fmt::format("{} is not checked out here", parcel.name));
   state_ = std::move(*state);
-  settled_ = open_pack_store(directory_ / "settled", settled_options());
   const Config config = Config::load(account.paths);
   cache_ = open_cache(account.paths, config);
+  if (is_one_disk(cache_directory(account.paths), directory_)) {
+    make_room_ = [this](std::uint64_t bytes) { return make_room(bytes); };
+  }
+  settled_ = open_pack_store(directory_ / "settled", settled_options(make_room_));
   StackParts parts;
   parts.settled = settled_;
   parts.cache = cache_;
@@ -93,7 +107,7 @@ void Session::open_parts() {
     part->name = image.image.name;
     part->overlay = std::make_shared<JournalOverlay>(journal_, image.number);
     records.give(image.number, *part->overlay);
-    part->image = std::make_shared<Image>(part->name, image.image.tree, reader_, part->overlay);
+    part->image = make_image(part->name, image.image.tree, part->overlay);
     parts_.push_back(std::move(part));
   }
   journal_->collect();
@@ -114,6 +128,13 @@ std::vector<std::shared_ptr<Image>> Session::disks() const {
     if (is_disk(image.image.role)) disks.push_back(part(image.image.name).image);
   }
   return disks;
+}
+
+std::shared_ptr<Image> Session::make_image(const std::string& name, const TreeRoot& base,
+                                           std::shared_ptr<Overlay> overlay) const {
+  auto image = std::make_shared<Image>(name, base, reader_, std::move(overlay));
+  image->set_make_room(make_room_);
+  return image;
 }
 
 void Session::save_state() { write_session_state(directory_, account_.device_key, state_); }
@@ -149,7 +170,7 @@ void Session::void_memory(SessionState& state) const {
 void Session::begin_anew(Part& part) {
   const SessionImage& image = *state_.find(part.name);
   part.overlay->forget_below(image.void_below);
-  part.image = std::make_shared<Image>(part.name, image.image.tree, reader_, part.overlay);
+  part.image = make_image(part.name, image.image.tree, part.overlay);
 }
 
 /// Forgets at once: as long as the file says running, memory is void whatever else it says.
@@ -169,7 +190,7 @@ std::shared_ptr<Image> Session::begin_memory(bool fresh) {
   const TreeRoot base = fresh ? TreeRoot{state_.vm.memory_bytes, {}} : state_.find("memory")->image.tree;
   scratch_ = make_scratch_overlay(directory_, base.size, fresh ? nullptr : part("memory").overlay);
   live_ = std::make_shared<LiveMemory>(scratch_, base.size);
-  memory_image_ = std::make_shared<Image>("memory", base, reader_, live_);
+  memory_image_ = make_image("memory", base, live_);
   attach_boot_pack();
   return memory_image_;
 }
@@ -268,7 +289,21 @@ void Session::discard() {
 
 SealContext Session::seal_context() { return {*reader_, *settled_, account_.keys.domain_secret, kSealThreads}; }
 
+/// What can be fetched again goes first when the disk is full.
+std::uint64_t Session::make_room(std::uint64_t bytes) {
+  std::uint64_t freed = cache_->make_room(std::max(bytes, kRoomAtOnce));
+  if (freed == 0) freed = reader_->give_up_spill();
+  if (freed > 0) log::info("{}: the disk is full; {} KiB of the cache went", parcel_.name, freed >> 10U);
+  return freed;
+}
+
 void Session::settle_if_due(const std::stop_token& stop) {
+  // The guest's writes fill the disk, too, and a cache notices that only when something is put into it.
+  const auto now = std::chrono::steady_clock::now();
+  if (now - tidied_ > kTidyEvery) {
+    tidied_ = now;
+    cache_->make_room(0);
+  }
   sweep_settled();
   // Costs no more than a sync, so it does not wait until the guest is calm, or the limit is near.
   if (journal_->size_bytes() > kCollectAbove) journal_->collect();

@@ -3,6 +3,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "base/file.h"
+#include "chunkstore/pack_cache.h"
 #include "fusefs/mount.h"
 #include "image/chunk_fill.h"
 #include "image/live_memory.h"
@@ -138,7 +139,8 @@ class Session {
   /// Renews the lease until the session ends; nothing of a lock without one.
   void keep_lease(LeaseKeeper::OnLost on_lost);
 
-  /// Takes one step of settling when it is time for one. To be called a few times a second; a publish does so itself.
+  /// Takes one step of settling when it is time for one, and evicts what is too much on the cache's disk. To be called
+  /// a few times a second; a publish does so itself.
   void settle_if_due(const std::stop_token& stop = {});
   /// Makes an offline account online. Error{kOffline}.
   void go_online();
@@ -159,6 +161,9 @@ class Session {
   struct Publication;  // a version on its way
   class Settling;      // beside a publish
   Part& part(std::string_view name) const;
+  std::uint64_t make_room(std::uint64_t bytes);
+  std::shared_ptr<Image> make_image(const std::string& name, const TreeRoot& base,
+                                    std::shared_ptr<Overlay> overlay) const;
   void open_parts();
   void resolve_pending();
   bool is_pending(const StoredHead& head) const;
@@ -210,7 +215,9 @@ class Session {
   UploadCounters upload_counters_;
   mutable SourceStats local_stats_;  ///< of readers that ask no repository
   std::shared_ptr<PackStore> settled_;
-  std::shared_ptr<PackStore> cache_;
+  std::shared_ptr<PackCache> cache_;
+  MakeRoom make_room_;
+  std::chrono::steady_clock::time_point tidied_;
   std::shared_ptr<ChunkReader> reader_;
   std::shared_ptr<Journal> journal_;
   /// What the last publish that succeeded covers, also as a fork, or when nothing differed.
@@ -244,6 +251,7 @@ struct VersionReader {
   std::shared_ptr<PackStore> cache;
   std::shared_ptr<ChunkReader> reader;
 };
-std::shared_ptr<PackStore> open_cache(const Paths& paths, const Config& config);
+fs::path cache_directory(const Paths& paths);
+std::shared_ptr<PackCache> open_cache(const Paths& paths, const Config& config);
 
 }  // namespace isr

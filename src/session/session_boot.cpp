@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/sleep.h"
 #include "base/thread_pool.h"
+#include "chunkstore/pack_pins.h"
 #include "session/session.h"
 #include "session/session_part.h"
 
@@ -170,6 +171,9 @@ void Session::begin_fill(Prefetch prefetch) {
   FillPlan plan;
   plan.is_here = [this](const Cid& cid) { return is_here(cid); };
   if (prefetch == Prefetch::kAll) plan.whole = memory_image_;
+  plan.pin = [this](std::span<const Cid> cids) {
+    CachePins(cache_directory(account_.paths)).pin(parcel_.id, directory_ / "session", cids);
+  };
   std::vector<std::shared_ptr<Image>> images;
   if (boot_pack_) {
     const std::vector<std::string> known = boot_image_names();
@@ -217,7 +221,7 @@ void Session::add_boot_stats(nlohmann::json& out) const {
   out["boot_pack_pages"] = boot_pack_pages_;
   const auto fill = *fill_.lock();
   if (!fill) return;
-  const FillProgress progress = fill->progress();
+  const FillProgress progress = fill->recheck();
   out["fetching_ahead"] = {
       {"order_chunks", progress.order}, {"order_chunks_here", progress.order_here}, {"waiting", progress.waiting}};
   if (!progress.whole) return;

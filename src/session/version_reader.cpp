@@ -4,7 +4,9 @@
 
 namespace isr {
 
-std::shared_ptr<PackStore> open_cache(const Paths& paths, const Config& config) {
+fs::path cache_directory(const Paths& paths) { return paths.cache / "objects"; }
+
+std::shared_ptr<PackCache> open_cache(const Paths& paths, const Config& config) {
   PackStoreOptions options;
   options.limit_bytes = config.get_bytes("cache.limit");
   options.min_free_bytes = config.get_bytes("cache.min_free");
@@ -13,7 +15,7 @@ std::shared_ptr<PackStore> open_cache(const Paths& paths, const Config& config) 
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kIo) throw;  // the store meets it again, says so and goes on
   }
-  return open_pack_store(paths.cache / "objects", options);
+  return open_pack_cache(cache_directory(paths), options);
 }
 
 std::shared_ptr<ChunkReader> make_reader(const StackParts& parts, SourceStats& stats, const Paths& paths,

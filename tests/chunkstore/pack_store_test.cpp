@@ -19,6 +19,8 @@
 #include "base/sqlite.h"
 #include "base/sync.h"
 #include "chunkstore/object_source_suite.h"
+#include "chunkstore/pack_cache.h"
+#include "chunkstore/pack_pins.h"
 #include "chunkstore/pack_space.h"
 #include "support/descriptor_limit.h"
 #include "support/error_kind.h"
@@ -112,6 +114,7 @@ struct Disk {
   };
   std::map<std::string, File> packs;
   bool fail_syncs = false;
+  int full_writes = 0;  ///< so many writes to packs meet a full disk
 };
 Sync<Disk>& disk() {
   static Sync<Disk> all;
@@ -170,6 +173,11 @@ extern "C" ssize_t preadv(int fd, const iovec* parts, int count, off_t offset) {
 }
 
 extern "C" ssize_t pwrite(int fd, const void* bytes, size_t size, off_t offset) {
+  if (disk().lock()->full_writes > 0 && pack_of(fd)) {
+    disk().lock()->full_writes--;
+    errno = ENOSPC;
+    return -1;
+  }
   const auto count = static_cast<ssize_t>(::syscall(SYS_pwrite64, fd, bytes, size, offset));
   note_write(fd, bytes, count, offset);
   return count;
@@ -745,6 +753,122 @@ TEST_CASE("a cache makes room when the file system is full, a settled store neve
   put_all(*settled, all);
   settled->sync();
   CHECK(settled->stats().objects == 20);
+}
+
+TEST_CASE("a cache gives room back on demand, the least recently used first", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(100, 100'000);
+  const auto store = open_pack_cache(temp.path(), {.pack_size = 1'000'000});
+  put_all(*store, all);
+  store->sync();
+  const std::uint64_t before = blocks_of(temp.path());
+  CHECK(store->make_room(0) == 0);
+  CHECK(store->make_room(2'950'000) == 3'000'000);
+  CHECK(blocks_of(temp.path()) < before - 2'500'000);
+  CHECK(count_absent(*store, {all.begin(), all.begin() + 30}) == 30);
+  CHECK(count_good(*store, {all.begin() + 30, all.end()}) == 70);
+  CHECK(store->make_room(100'000'000) == 7'000'000);
+  CHECK(store->make_room(1) == 0);
+}
+
+TEST_CASE("a cache gives room back while its index cannot be written", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(50, 100'000);
+  const auto store = open_pack_cache(temp.path(), {.pack_size = 1'000'000});
+  put_all(*store, all);
+  store->sync();
+  const std::uint64_t before = blocks_of(temp.path());
+  {
+    Database other(temp.path() / "index.db", Durability::kRebuildable);
+    const Transaction transaction(other);
+    CHECK(store->make_room(3'000'000) == 3'000'000);
+    CHECK(blocks_of(temp.path()) < before - 2'500'000);
+    CHECK(count_good(*store, all) == 20);
+    CHECK(store->stats().objects == 20);
+  }
+  store->sync();
+  CHECK(count_good(*open_pack_cache(temp.path(), {}), all) == 20);
+}
+
+TEST_CASE("what is pinned is not evicted by any process, for as long as its owner exists", "[pack_store]") {
+  const TempDirectory temp;
+  const fs::path owner = temp.path() / "owner";
+  replace_file(owner, as_bytes("here"));
+  const auto all = samples(50, 100'000);
+  const fs::path directory = temp.path() / "cache";
+  const auto store = open_pack_cache(directory, {});
+  put_all(*store, all);
+  store->sync();
+  std::vector<Cid> pinned;
+  for (std::size_t i = 0; i < 10; ++i) pinned.push_back(all[i].cid);
+  CachePins pins(directory);
+  pins.pin("session", owner, pinned);
+  CHECK(store->make_room(100'000'000) == 4'000'000);
+  in_killed_process([&] {
+    const auto other = open_pack_cache(directory, {.limit_bytes = 1});
+    other->sync();
+    if (other->make_room(100'000'000) != 0 || other->stats().objects != 10) ::_exit(1);
+    ::raise(SIGKILL);
+  });
+  CHECK(count_good(*store, {all.begin(), all.begin() + 10}) == 10);
+  SECTION("another list of the same name takes its place") {
+    pins.pin("session", owner, std::span(pinned).first(4));
+    CHECK(store->make_room(100'000'000) == 600'000);
+  }
+  SECTION("the owner is gone") {
+    fs::remove(owner);
+    CHECK(store->make_room(100'000'000) == 1'000'000);
+    CHECK(fs::is_empty(directory / "pins"));
+  }
+  SECTION("a list that is none pins nothing") {
+    fs::remove(directory / "pins" / "session");
+    for (const std::string text : {"", "/", "relative\n", "/no end of line"}) {
+      replace_file(directory / "pins" / "x", as_bytes(text));
+    }
+    CHECK(store->make_room(100'000'000) == 1'000'000);
+  }
+}
+
+TEST_CASE("a cache that holds only what is pinned takes nothing more from a disk with little space", "[pack_store]") {
+  const TempDirectory temp;
+  const fs::path owner = temp.path() / "owner";
+  replace_file(owner, as_bytes("here"));
+  const auto pinned = samples(10);
+  const auto more = samples(200, 5000, 500);
+  const fs::path directory = temp.path() / "cache";
+  { put_all(*open_pack_store(directory, {}), pinned); }
+  std::vector<Cid> cids;
+  for (const Sample& sample : pinned) cids.push_back(sample.cid);
+  CachePins(directory).pin("session", owner, cids);
+  const auto store = open_pack_store(directory, {.min_free_bytes = std::uint64_t{1} << 60U});
+  store->sync();
+  put_all(*store, more);
+  CHECK(count_absent(*store, more) == more.size());
+  CHECK(count_good(*store, pinned) == pinned.size());
+}
+
+TEST_CASE("a settled store on a full disk asks for room and writes again", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(3);
+  std::uint64_t can_give = 1;
+  int asked = 0;
+  PackStoreOptions options{.durable = true};
+  options.make_room = [&](std::uint64_t) {
+    ++asked;
+    return can_give;
+  };
+  const auto store = open_pack_store(temp.path(), options);
+  disk().lock()->full_writes = 2;  // pwritev, and the pwrite that finds out why
+  store->put(all[0].cid, all[0].object);
+  CHECK(asked == 1);
+  can_give = 0;
+  disk().lock()->full_writes = 2;
+  CHECK((kind_thrown([&] { store->put(all[1].cid, all[1].object); }) == ErrorKind::kIo));
+  CHECK(asked == 2);
+  disk().lock()->full_writes = 0;
+  put_all(*store, all);
+  store->sync();
+  CHECK(count_good(*store, all) == all.size());
 }
 
 TEST_CASE("several processes use one cache", "[pack_store]") {

@@ -61,6 +61,16 @@ TEST_CASE("a full spill drops what was used least recently", "[image]") {
   for (const std::uint64_t gone : {1, 2}) CHECK_FALSE(spill->contains(name_of(gone)));
 }
 
+TEST_CASE("a spill that is given up gives its space back and keeps nothing more", "[image]") {
+  const TempDirectory directory("isr-");
+  const auto spill = make_chunk_spill({directory.path(), 8 * kChunkSize});
+  for (std::uint64_t i = 0; i < 4; ++i) spill->put(name_of(i), chunk_of(i));
+  CHECK(spill->give_up() == 4 * kChunkSize);
+  CHECK(spill->give_up() == 0);
+  spill->put(name_of(1), chunk_of(1));
+  CHECK_FALSE(holds(*spill, 1, 0, 4096));
+}
+
 TEST_CASE("readers never see another chunk's bytes while slots change hands", "[image]") {
   const TempDirectory directory("isr-");
   const auto spill = make_chunk_spill({directory.path(), 3 * kChunkSize});

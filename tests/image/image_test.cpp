@@ -10,6 +10,7 @@
 
 #include "image/image_bench.h"
 #include "support/error_kind.h"
+#include "support/memory_overlay.h"
 
 namespace isr {
 namespace {
@@ -435,6 +436,39 @@ TEST_CASE("a missing object is named, never zeros", "[image]") {
     CHECK((error.kind() == ErrorKind::kCorrupt || error.kind() == ErrorKind::kOffline));
     CHECK(std::string(error.what()).find(to_hex(bench.base.root.cid.view()).substr(0, 12)) != std::string::npos);
   }
+}
+
+TEST_CASE("a write that meets a full disk is done once room was made, and fails when there is none", "[image]") {
+  class FullOverlay : public test::MemoryOverlay {
+   public:
+    void write(std::uint64_t offset, ByteView data) override {
+      if (full > 0 && full-- > 0) throw NoSpaceError("no space");
+      MemoryOverlay::write(offset, data);
+    }
+    int full = 0;
+  };
+  const TempDirectory temp;
+  const test::ImageBench bench(temp.path(), {kSize, {}});
+  const auto overlay = std::make_shared<FullOverlay>();
+  Image image("disk", {kSize, {}}, bench.reader, overlay);
+  std::uint64_t room = 1;
+  int asked = 0;
+  image.set_make_room([&](std::uint64_t) {
+    ++asked;
+    return room;
+  });
+  const Bytes data = test::random_bytes(10'000, 1);
+  Bytes read(data.size());
+  overlay->full = 2;
+  image.write(512, data);
+  CHECK(asked == 2);
+  image.read(512, read);
+  CHECK((read == data));
+  overlay->full = 1;
+  room = 0;
+  CHECK((test::kind_thrown([&] { image.write(0, data); }) == ErrorKind::kIo));
+  CHECK(asked == 3);
+  image.write(0, data);
 }
 
 }  // namespace isr

@@ -84,6 +84,40 @@ def test_a_cache_folder_that_is_read_only_from_the_start_costs_speed_and_one_war
         subprocess.run(["umount", "-l", a.home / "cache"], check=False)
 
 
+def test_a_full_disk_beside_a_cache_does_not_fail_writes(world):
+    a, chance = world.host("a"), writing.chance()
+    if not small_volume(a.home / "disk", "128m"):
+        return
+    volume = a.home / "disk"
+    try:
+        for name in ("cache", "state"):
+            (volume / name).mkdir(mode=0o700)
+            (a.home / name).symlink_to(volume / name)
+        a.variables["ISR_CACHE_MIN_FREE"] = "0"
+        a.init_repository(world.new_folder("repo"))
+        image, content = writing.small_disk(world, chance, size=64 << 20)
+        a.run("import", "work", image)
+        disk = writing.check_out(a, "work")
+        free = os.statvfs(volume).f_bavail * os.statvfs(volume).f_frsize
+        (volume / "others").write_bytes(bytes(free - (4 << 20)))
+        with open(disk, "r+b") as file:
+            for at in range(0, 32 << 20, 1 << 20):
+                piece = chance.randbytes(1 << 20)
+                file.seek(at)
+                file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+                content[at:at + len(piece)] = piece
+        with open(disk, "rb") as file:
+            expect_equal(file.read() == bytes(content), True, "what was written is read")
+        a.run("checkin", "work")
+        a.run("check", "--deep")
+    finally:
+        a.run("discard", "work", "--yes", expect=None)
+        subprocess.run(["umount", "-l", volume], check=False)
+
+
 if __name__ == "__main__":
     support.main(test_a_full_cache_disk_costs_speed_and_one_warning,
-                 test_a_cache_folder_that_is_read_only_from_the_start_costs_speed_and_one_warning)
+                 test_a_cache_folder_that_is_read_only_from_the_start_costs_speed_and_one_warning,
+                 test_a_full_disk_beside_a_cache_does_not_fail_writes)
