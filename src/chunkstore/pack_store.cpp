@@ -73,6 +73,7 @@ class SettledPacks : public PackStore {
     const auto totals = catalog_.totals();
     return {.objects = totals.objects, .bytes = totals.bytes};
   }
+  std::uint64_t failed_syncs() const override { return failed_syncs_; }
 
  private:
   struct Writer {
@@ -93,6 +94,7 @@ class SettledPacks : public PackStore {
   PackCatalog catalog_;
   Sync<Writer> writer_;
   OpenPacks open_;
+  std::atomic<std::uint64_t> failed_syncs_ = 0;
   std::atomic<bool> is_suspicious_ = false;  // a row was found to be wrong
   Sync<std::unordered_set<Cid, FixedBytesHash>> damaged_;
 };
@@ -189,6 +191,7 @@ void SettledPacks::sync() {
   try {
     writer->packs.sync();
   } catch (const Error&) {
+    ++failed_syncs_;
     for (const auto& tail : writer->packs.unsynced()) catalog_.take_back(tail.pack->id(), tail.from);
     writer->packs.give_up_unsynced();
     throw;

@@ -63,6 +63,9 @@ class PackStore : public ObjectSource {
     std::uint64_t objects = 0, bytes = 0, evicted = 0;
   };
   virtual Stats stats() = 0;
+  /// How many syncs have failed; a failed one takes what every thread has put since the last. So a sync() that succeeds
+  /// says that one's objects are durable only if this was the same before they were put.
+  virtual std::uint64_t failed_syncs() const { return 0; }
 };
 std::shared_ptr<PackStore> open_pack_store(const std::filesystem::path& directory, const PackStoreOptions& options);
 

@@ -1,5 +1,7 @@
 #include "image/snapshot.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -48,6 +50,22 @@ void copy_bytes(Overlay& from, std::uint64_t chunk, std::uint64_t length, Overla
   }
   write_until(length);
 }
+
+/// Made before the first of some objects is put: then sync() says of them all that they are durable, or throws,
+/// though another thread's sync of the store failed meanwhile.
+class ObjectsToSync {
+ public:
+  explicit ObjectsToSync(PackStore& store) : store_(store), failed_before_(store.failed_syncs()) {}
+  void sync() const {
+    store_.sync();
+    if (store_.failed_syncs() == failed_before_) return;
+    throw Error(ErrorKind::kIo, fmt::format("{}: a sync failed that took sealed objects with it", store_.describe()));
+  }
+
+ private:
+  PackStore& store_;
+  std::uint64_t failed_before_;
+};
 
 void put_object(const SealContext& context, const SealedObject& sealed) {
   if (context.sweep != nullptr) context.sweep->keep(sealed.ref.cid);
@@ -110,6 +128,7 @@ void settle_segment(const SealContext& context, const SettleImage& of, const Seg
     const auto chunks = rest.first(std::min(rest.size(), kSealedAtOnce));
     rest = rest.subspan(chunks.size());
     std::vector<Sealed> sealed(chunks.size());
+    const ObjectsToSync objects(context.settled);
     parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
       if (context.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "settling was stopped");
       try {
@@ -121,7 +140,7 @@ void settle_segment(const SealContext& context, const SettleImage& of, const Seg
       }
     });
     // The objects are durable before a record can say that they replace the bytes.
-    context.settled.sync();
+    objects.sync();
     for (std::size_t i = 0; i < chunks.size(); ++i) {
       if (sealed[i].ref) of.overlay.replace_chunk(chunks[i], *sealed[i].ref, sealed[i].seen);
     }
@@ -155,6 +174,7 @@ std::vector<SegmentPtr> most_garbage_first(const Journal& journal, std::span<con
 
 SealedImage seal_frozen(const SealContext& context, FrozenChanges& frozen, const TreeRoot& base) {
   const DirtyChunks dirty = frozen.frozen_chunks();
+  const ObjectsToSync objects(context.settled);
   std::map<std::uint64_t, ChunkRef> changes;
   SealedImage result;
   result.chunks.reserve(dirty.chunks.size());
@@ -174,7 +194,7 @@ SealedImage seal_frozen(const SealContext& context, FrozenChanges& frozen, const
     result.new_objects.push_back({page.ref.cid, page.ref.length});
   };
   result.root = update_tree(context.reader, base, changes, context.domain_secret, emit, dirty.zeros);
-  context.settled.sync();
+  objects.sync();
   return result;
 }
 
@@ -199,6 +219,7 @@ void settle_memory(const SealContext& context, Image& memory, ScratchOverlay& sc
   const auto dirty = scratch.dirty_chunks();
   const std::vector<std::uint64_t> chunks(dirty.begin(), dirty.end());
   std::vector<std::optional<ChunkRef>> refs(chunks.size());
+  const ObjectsToSync objects(context.settled);
   parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
     thread_local Bytes plaintext(kChunkSize);
     try {
@@ -210,7 +231,7 @@ void settle_memory(const SealContext& context, Image& memory, ScratchOverlay& sc
     }
     refs[i] = put_sealed(context, plaintext);
   });
-  context.settled.sync();
+  objects.sync();
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     if (refs[i]) {
       below.set_chunk(chunks[i], *refs[i]);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "image/image_bench.h"
 #include "image/journal_bench.h"
+#include "support/error_kind.h"
 
 namespace isr {
 namespace {
@@ -33,6 +34,7 @@ class HookedStore : public PackStore {
     inner_->sync();
     on_sync_();
   }
+  std::uint64_t failed_syncs() const override { return inner_->failed_syncs(); }
   void remove(std::span<const Cid> cids) override { inner_->remove(cids); }
   std::vector<Cid> all() override { return inner_->all(); }
   Stats stats() override { return inner_->stats(); }
@@ -40,6 +42,23 @@ class HookedStore : public PackStore {
  private:
   std::shared_ptr<PackStore> inner_;
   std::function<void()> on_sync_;
+};
+
+/// A settled store whose first sync comes just after another thread's, which failed and took all with it.
+class StoreOfTwoThreads : public HookedStore {
+ public:
+  explicit StoreOfTwoThreads(const std::shared_ptr<PackStore>& inner) : HookedStore(inner, [] {}) {}
+  void sync() override {
+    if (failed_ == 0) {
+      ++failed_;
+      remove(all());
+    }
+    HookedStore::sync();
+  }
+  std::uint64_t failed_syncs() const override { return failed_; }
+
+ private:
+  std::uint64_t failed_ = 0;
 };
 
 /// An image of stamped blocks that knows which of its bytes a power cut may take.
@@ -310,6 +329,31 @@ TEST_CASE("what lies here is bounded while an upload hangs and the guest rewrite
   for (const ClearRef& object : sealed.new_objects) CHECK(bench.settled->contains(object.cid));
   sweep.release();
   bench.overlay->forget_below(frozen);
+}
+
+TEST_CASE("a failed sync of one thread fails whoever sealed into the same store meanwhile", "[image]") {
+  const TempDirectory temp;
+  ImageBench bench(temp.path(), {8 * kChunkSize, {}});
+  const Bytes data = test::random_bytes(2 * kChunkSize, 3);
+  bench.image->write(kChunkSize, data);
+  bench.image->flush();
+  StoreOfTwoThreads shared(bench.settled);
+  const SealContext context{*bench.reader, shared, test::domain_secret(), 2};
+  SECTION("a publish") {
+    bench.overlay->freeze();
+    CHECK(test::kind_thrown([&] { seal_frozen(context, *bench.overlay, bench.base); }) == ErrorKind::kIo);
+    bench.overlay->thaw();
+  }
+  SECTION("settling") {
+    bench.journal->roll();
+    const std::vector<SettleImage> images{{*bench.overlay, bench.image}};
+    CHECK(test::kind_thrown([&] { settle_some(context, *bench.journal, images); }) == ErrorKind::kIo);
+  }
+  bench.journal->sync();
+  bench.journal->collect();
+  Bytes out(data.size());
+  bench.image->read(kChunkSize, out);
+  CHECK((out == data));
 }
 
 TEST_CASE("settling gives up on a journal of which most is needed", "[image]") {
