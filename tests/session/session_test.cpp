@@ -225,6 +225,41 @@ TEST_CASE("a suspend and a sync accept memory that the guest has changed, given 
   CHECK((memory_of(guest.session, guest.memory.size()) == guest.memory));
 }
 
+TEST_CASE("a machine whose memory was kept while the rest was out of reach can be synced after a resume", "[session]") {
+  Place place;
+  Bytes memory = test::random_bytes(6 * kChunkSize, 2);
+  const Bytes device = test::random_bytes(5000, 3);
+  {
+    Session session(place.account, place.parcel);
+    suspend(session, memory, device, true);
+    Session::PublishOptions options;
+    options.memory = true;
+    session.publish(options, {});
+  }
+  fs::remove_all(place.account.paths.cache);  // fetched from the repository from now on
+  {
+    Session session(place.account, place.parcel);
+    session.begin_memory(false);
+    session.begin_run(false);
+    const Bytes change = test::random_bytes(kPageSize, 4);
+    session.live_memory()->copy(kChunkSize, change);
+    std::ranges::copy(change, memory.begin() + kChunkSize);
+    session.keep_memory({stamp(), device, {{{kChunkSize, kChunkSize + kPageSize}}, {}}});
+    session.abandon_memory();
+  }
+  Session session(place.account, place.parcel);
+  session.begin_memory(false);
+  session.begin_run(false);
+  Session::PublishOptions options;
+  options.checkpoint = [&](const std::function<void()>& freeze) {
+    freeze();
+    return MachineMoment{stamp(), device, {}};
+  };
+  CHECK_NOTHROW(session.publish(options, {}));
+  CHECK((memory_of(session, memory.size()) == memory));
+  session.abandon_memory();
+}
+
 namespace {
 
 /// While it lives nothing can be written down of a session.
