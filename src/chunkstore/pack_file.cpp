@@ -27,6 +27,7 @@ constexpr std::string_view kHoleMagic = "IPH1";
 constexpr std::size_t kHoleHeaderSize = 8;
 constexpr std::string_view kSuffix = ".pack";
 constexpr std::size_t kSearchWindow = 256U << 10U;
+constexpr std::size_t kCopiedAtOnce = 64U << 10U;
 
 Bytes encode_header(const Cid& cid, std::uint32_t length) {
   return ByteWriter().put(as_bytes(kLiveMagic)).u32(length).put(cid.view()).take();
@@ -179,12 +180,31 @@ PackPlace PackFile::append(const Cid& cid, ByteView object, std::uint64_t offset
   return place;
 }
 
-bool PackFile::rewrite(const Cid& cid, const PackPlace& place) {
-  const auto object = read(cid, place);
-  if (!object) return false;
-  write_all_at(fd_.get(), encode_header(cid, place.length), place.offset, path_);
-  write_all_at(fd_.get(), *object, place.offset + kPackRecordHeaderSize, path_);
-  return true;
+std::shared_ptr<PackFile> PackFile::copy_durably() const {
+  fs::path temporary = path_;
+  temporary.replace_filename(fmt::format("{}{}", kTempFilePrefix, path_.filename().string()));
+  remove_if_exists(temporary);  // of a copy that a crash interrupted
+  std::shared_ptr<PackFile> copy(new PackFile(open_file(temporary, O_RDWR | O_CREAT | O_EXCL), path_, id_));
+  try {
+    if (!copy->try_lock()) throw Error(ErrorKind::kBug, fmt::format("new pack {} is locked", path_.string()));
+    const std::uint64_t end = size();
+    Bytes part(kCopiedAtOnce);
+    for (std::uint64_t at = 0; at < end; at += kCopiedAtOnce) {
+      part.resize(std::min<std::uint64_t>(kCopiedAtOnce, end - at));
+      read_exact_at(fd_.get(), part, at, path_);
+      if (!is_zero(part)) write_all_at(copy->fd_.get(), part, at, temporary);  // holes stay holes
+    }
+    copy->truncate(end);
+    copy->sync();
+    if (::rename(temporary.c_str(), path_.c_str()) != 0) {
+      throw_errno(fmt::format("cannot replace {}", path_.string()), errno);
+    }
+  } catch (const Error&) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  sync_directory(path_.parent_path());
+  return copy;
 }
 
 void PackFile::punch(std::uint64_t begin, std::uint64_t end) {

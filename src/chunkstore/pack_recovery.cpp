@@ -11,18 +11,15 @@ namespace {
 constexpr std::size_t kBatch = 1024;
 
 /// Puts everything from `begin` on into the index. Returns where the last good record ends.
-std::uint64_t index_tail(PackIndex& index, PackFile& pack, std::uint64_t begin, PackUse use) {
+std::uint64_t index_tail(PackIndex& index, const PackFile& pack, std::uint64_t begin, PackUse use) {
   const std::int64_t now = index.last_access() + 1;
-  const bool settled = use == PackUse::kSettled;
   std::vector<PackIndex::Added> batch;
   const auto commit = [&] {
-    if (settled) pack.sync();
     index.commit({.added = batch});
     batch.clear();
   };
-  const auto check = settled ? PackFile::Check::kHashes : PackFile::Check::kHeaders;
+  const auto check = use == PackUse::kSettled ? PackFile::Check::kHashes : PackFile::Check::kHeaders;
   const std::uint64_t end = pack.scan(begin, check, [&](const Cid& cid, const PackPlace& place) {
-    if (settled && !pack.rewrite(cid, place)) return;
     batch.push_back({{cid, place}, now});
     if (batch.size() >= kBatch) commit();
   });
@@ -30,12 +27,14 @@ std::uint64_t index_tail(PackIndex& index, PackFile& pack, std::uint64_t begin, 
   return end;
 }
 
-void recover_pack(PackIndex& index, PackFile& pack, const PackIndex::PackRow* row, PackUse use) {
-  const bool ours = pack.try_lock();
+void recover_pack(PackIndex& index, std::shared_ptr<PackFile> found, const PackIndex::PackRow* row, PackUse use) {
+  const bool ours = found->try_lock();
   // Its writer indexes what it appends; unless the index was begun anew meanwhile.
   if (!ours && (row != nullptr || !index.is_new())) return;
   const std::uint64_t known = row == nullptr ? 0 : row->end;
-  const std::uint64_t size = pack.size();
+  const std::uint64_t size = found->size();
+  if (size > known && use == PackUse::kSettled) found = found->copy_durably();
+  PackFile& pack = *found;
   if (size > known) {
     const std::uint64_t good_end = index_tail(index, pack, known, use);
     log::debug("{}: indexed from {} to {} of {} bytes", pack.path().string(), known, good_end, size);
@@ -57,8 +56,8 @@ void recover_packs(PackIndex& index, const fs::path& packs_directory, PackUse us
   for (const std::int64_t id : PackFile::list(packs_directory)) {
     const auto row = rows.find(id);
     try {
-      if (const auto pack = PackFile::open(packs_directory, id)) {
-        recover_pack(index, *pack, row == rows.end() ? nullptr : &row->second, use);
+      if (auto pack = PackFile::open(packs_directory, id)) {
+        recover_pack(index, std::move(pack), row == rows.end() ? nullptr : &row->second, use);
       }
     } catch (const Error& error) {
       // One unreadable pack does not cost the others of a cache.

@@ -212,6 +212,17 @@ extern "C" int fdatasync(int fd) {
   return static_cast<int>(::syscall(SYS_fdatasync, fd));
 }
 
+extern "C" int rename(const char* from, const char* to) noexcept {
+  const auto result = static_cast<int>(::syscall(SYS_rename, from, to));
+  auto state = disk().lock();
+  if (auto moved = state->packs.extract(from); result == 0 && moved) {
+    state->packs.erase(to);
+    moved.key() = to;
+    state->packs.insert(std::move(moved));
+  }
+  return result;
+}
+
 extern "C" int fsync(int fd) {
   struct stat status {};
   if (fail_directory_syncs() && ::fstat(fd, &status) == 0 && S_ISDIR(status.st_mode)) {
@@ -571,9 +582,11 @@ TEST_CASE("what a failed sync may have lost is not found again in the packs", "[
   put_all(*store, before);
   store->sync();
   put_all(*store, lost);
+  CHECK(store->failed_syncs() == 0);
   disk().lock()->fail_syncs = true;
   CHECK((kind_thrown([&] { store->sync(); }) == ErrorKind::kIo));
   disk().lock()->fail_syncs = false;
+  CHECK(store->failed_syncs() == 1);
   CHECK(count_absent(*store, lost) == lost.size());
   SECTION("now") {}
   SECTION("by the next process") {
