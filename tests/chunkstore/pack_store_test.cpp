@@ -1037,6 +1037,21 @@ TEST_CASE("nothing is written through a symlink put in the place of the director
   CHECK_FALSE(ask(*store, Sample(9999).cid).has_value());
 }
 
+TEST_CASE("a deleted cache is not begun anew through a symlink in the place of the folder above", "[pack_store]") {
+  const TempDirectory temp;
+  const fs::path above = temp.path() / "isr";
+  const fs::path elsewhere = temp.path() / "elsewhere";
+  make_private_directory(above);
+  make_private_directory(elsewhere);
+  const auto store = open_pack_store(above / "cache", {});
+  put_all(*store, samples(10));
+  fs::remove_all(above);
+  fs::create_directory_symlink(elsewhere, above);
+  put_all(*store, samples(200, 5000, 500));
+  store->sync();
+  CHECK(fs::is_empty(elsewhere));
+}
+
 TEST_CASE("settled objects whose directory is deleted are an error, not a fresh start", "[pack_store]") {
   const TempDirectory temp;
   const fs::path directory = temp.path() / "settled";

@@ -6,33 +6,18 @@
 
 #include "image/tree_builder.h"
 #include "support/bytes.h"
+#include "support/keeping_source.h"
 #include "support/memory_source.h"
 
 namespace isr {
 namespace {
 
+using test::KeepingSource;
 using test::MemorySource;
 
 constexpr std::uint64_t kChunks = 300;  // two pages and the root
 
 Key secret() { return hkdf_sha256(as_bytes("domain"), {}, "test"); }
-
-/// Keeps the names of what it gave, as a cache would its objects.
-class Keeping : public ObjectSource {
- public:
-  explicit Keeping(SourcePtr inner) : inner_(std::move(inner)) {}
-  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
-    auto object = inner_->fetch(cid, priority, std::move(stop));
-    if (object && has_room) kept.lock()->insert(cid);
-    return object;
-  }
-  std::string describe() const override { return "keeping"; }
-  std::atomic<bool> has_room{true};
-  Sync<std::set<Cid>> kept;
-
- private:
-  SourcePtr inner_;
-};
 
 struct Memory {
   Memory() {
@@ -51,7 +36,7 @@ struct Memory {
   FillPlan plan() {
     FillPlan plan;
     plan.whole = image;
-    plan.is_here = [this](const Cid& cid) { return keeping->kept.lock()->contains(cid); };
+    plan.is_here = [this](const Cid& cid) { return keeping->has(cid); };
     plan.pin = [this](std::span<const Cid> cids) {
       CHECK(keeping->kept.lock()->size() < cids.size());  // before they are counted
       pinned.insert(cids.begin(), cids.end());
@@ -59,7 +44,7 @@ struct Memory {
     return plan;
   }
   std::shared_ptr<MemorySource> source = std::make_shared<MemorySource>("memory");
-  std::shared_ptr<Keeping> keeping = std::make_shared<Keeping>(source);
+  std::shared_ptr<KeepingSource> keeping = std::make_shared<KeepingSource>(source);
   std::shared_ptr<ChunkReader> reader = std::make_shared<ChunkReader>(keeping, ReaderOptions{});
   std::shared_ptr<Image> image;
   std::set<Cid> pinned;

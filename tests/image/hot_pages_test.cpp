@@ -8,6 +8,7 @@
 #include "image/image.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"
+#include "support/keeping_source.h"
 #include "support/memory_overlay.h"
 #include "support/memory_source.h"
 
@@ -213,7 +214,8 @@ TEST_CASE("a boot pack that is damaged or cannot be reached costs time and no pa
 
 TEST_CASE("a fill brings the pack, then the order, then the rest, and then knows that all is here", "[image]") {
   Packed packed;
-  const auto reader = std::make_shared<ChunkReader>(packed.source, ReaderOptions{});
+  const auto here = std::make_shared<test::KeepingSource>(packed.source);
+  const auto reader = std::make_shared<ChunkReader>(here, ReaderOptions{});
   const auto hot = std::make_shared<HotPages>(*reader, packed.pack, std::stop_token());
   const auto image = std::make_shared<Image>("memory", packed.image, reader, nullptr);
   Sync<std::vector<std::string>> told;
@@ -221,7 +223,7 @@ TEST_CASE("a fill brings the pack, then the order, then the rest, and then knows
   plan.pack = hot;
   plan.order = {{image, 3}, {image, 1}, {image, kChunks + 5}};
   plan.whole = image;
-  plan.is_here = [](const Cid&) { return false; };
+  plan.is_here = [&](const Cid& cid) { return here->has(cid); };
   plan.on_order_here = [&] { told.lock()->push_back("order"); };
   ChunkFill fill(*reader, std::move(plan));
   fill.start();
@@ -243,13 +245,14 @@ TEST_CASE("a fill brings the pack, then the order, then the rest, and then knows
 TEST_CASE("a fill that cannot have a chunk does not say that all is here", "[image]") {
   Packed packed;
   packed.source->store(packed.refs(packed.image).at(7).cid, Bytes(100));
-  const auto reader = std::make_shared<ChunkReader>(
-      test::verified_tiers(std::make_shared<MemorySource>("none"), packed.source), ReaderOptions{});
+  const auto here = std::make_shared<test::KeepingSource>(
+      test::verified_tiers(std::make_shared<MemorySource>("none"), packed.source));
+  const auto reader = std::make_shared<ChunkReader>(here, ReaderOptions{});
   const auto image = std::make_shared<Image>("memory", packed.image, reader, nullptr);
   FillPlan plan;
   plan.order = {{image, 7}, {image, 3}};
   plan.whole = image;
-  plan.is_here = [](const Cid&) { return false; };
+  plan.is_here = [&](const Cid& cid) { return here->has(cid); };
   ChunkFill fill(*reader, std::move(plan));
   fill.start();
   for (int i = 0; i < 6000 && fill.progress().whole_here < kChunks - 1; ++i) {

@@ -101,7 +101,7 @@ def test_a_full_disk_beside_a_cache_does_not_fail_writes(world):
         free = os.statvfs(volume).f_bavail * os.statvfs(volume).f_frsize
         (volume / "others").write_bytes(bytes(free - (4 << 20)))
         with open(disk, "r+b") as file:
-            for at in range(0, 32 << 20, 1 << 20):
+            for at in range(0, 16 << 20, 1 << 20):
                 piece = chance.randbytes(1 << 20)
                 file.seek(at)
                 file.write(piece)
