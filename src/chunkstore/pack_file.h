@@ -51,8 +51,9 @@ class PackFile {
   bool holds(const Cid& cid, const PackPlace& place) const;
   /// Writes a record at `offset`, the end. When it fails the file is cut back.
   PackPlace append(const Cid& cid, ByteView object, std::uint64_t offset);
-  /// Copies the pack to a new file that takes its place, locked; durable on return. For what may be pages that an earlier
-  /// sync failed to write: they count as clean since, and no later sync of this file mends them, written again or not.
+  /// Copies the pack to a new file that takes its place, locked; durable on return. For what may be pages that an
+  /// earlier sync failed to write: they count as clean since, and no later sync of this file mends them, written again
+  /// or not.
   std::shared_ptr<PackFile> copy_durably() const;
   /// Frees the space of the records in [begin, end). Readers find them gone.
   void punch(std::uint64_t begin, std::uint64_t end);
