@@ -33,7 +33,13 @@ void recover_pack(PackIndex& index, std::shared_ptr<PackFile> found, const PackI
   if (!ours && (row != nullptr || !index.is_new())) return;
   const std::uint64_t known = row == nullptr ? 0 : row->end;
   const std::uint64_t size = found->size();
-  if (size > known && use == PackUse::kSettled) found = found->copy_durably();
+  if (size > known && use == PackUse::kSettled) {
+    if (ours) {
+      found = found->copy_durably();
+    } else {
+      found->sync();  // its writer is in this process and knows which syncs failed: the file must stay its own
+    }
+  }
   PackFile& pack = *found;
   if (size > known) {
     const std::uint64_t good_end = index_tail(index, pack, known, use);

@@ -560,7 +560,9 @@ TEST_CASE("a damaged settled object is an error until it is put again", "[pack_s
   const TempDirectory temp;
   const auto all = samples(10);
   { put_all(*open_pack_store(temp.path(), kSettledOptions), all); }
-  const auto store = open_pack_store(temp.path(), kSettledOptions);
+  auto store = open_pack_store(temp.path(), kSettledOptions);
+  const auto later = samples(10, 5000, 300);
+  put_all(*store, later);  // the pack that is appended to
   const std::uint64_t record = 3 * (5000 + kRecordHeader);
   SECTION("its header") { damage(packs_of(temp.path()).at(0), record, 8); }
   SECTION("its bytes, as a reader finds") {
@@ -571,7 +573,17 @@ TEST_CASE("a damaged settled object is an error until it is put again", "[pack_s
   CHECK((kind_thrown([&] { ask(*store, all[3].cid); }) == ErrorKind::kIo));
   CHECK_FALSE(store->contains(all[3].cid));
   store->put(all[3].cid, all[3].object);
-  CHECK(count_good(*store, all) == all.size());
+  store->sync();
+  const auto newest = samples(10, 5000, 400);
+  put_all(*store, newest);
+  store->sync();
+  for (int opened = 0; opened < 2; ++opened) {
+    CHECK(count_good(*store, all) == all.size());
+    CHECK(count_good(*store, later) == later.size());
+    CHECK(count_good(*store, newest) == newest.size());
+    store.reset();
+    store = open_pack_store(temp.path(), kSettledOptions);
+  }
 }
 
 TEST_CASE("what a failed sync may have lost is not found again in the packs", "[pack_store]") {
