@@ -70,6 +70,7 @@ Session::Session(Account& account, const ParcelEntry& parcel)
   cache_ = open_cache(account.paths, config);
   if (is_one_disk(cache_directory(account.paths), directory_)) {
     make_room_ = [this](std::uint64_t bytes) { return make_room(bytes); };
+    cache_->make_room(0);  // what is opened next may write copies of what was not synced
   }
   settled_ = open_pack_store(directory_ / "settled", settled_options(make_room_));
   StackParts parts;
