@@ -158,6 +158,7 @@ void Session::change_state(const std::function<void(SessionState&)>& change) {
 void Session::void_image(SessionState& state, const Part& part, const TreeRoot& base) const {
   SessionImage& image = *state.find(part.name);
   image.void_below = journal_->next_sequence();
+  journal_->raise_sequence(image.void_below);  // what is frozen next is of a moment that is not void
   image.image.tree = base;
   if (state.pending) state.pending->void_below.erase(image.number);
 }

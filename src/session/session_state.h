@@ -29,7 +29,7 @@ struct PendingPublish {
 struct SessionImage {
   std::uint16_t number = 0;  ///< in the journal
   VersionImage image;        ///< its base: name, role, size, root
-  /// Journal records of this image with a smaller sequence number are void.
+  /// Journal records of this image with a smaller moment are void.
   std::uint64_t void_below = 0;
 };
 

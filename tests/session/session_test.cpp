@@ -386,6 +386,42 @@ class SlowStore : public test::FaultStore {
 
 }  // namespace
 
+namespace {
+
+/// Takes nothing.
+class ClosedStore : public test::FaultStore {
+ public:
+  using FaultStore::FaultStore;
+  PutResult put_new(std::string_view, ByteView) override { throw Error(ErrorKind::kOffline, "closed"); }
+};
+
+}  // namespace
+
+TEST_CASE("memory that a failed sync had sealed is kept by a suspend when nothing else was written", "[session]") {
+  Place place;
+  const Bytes memory = test::random_bytes(2 * kChunkSize, 2);
+  const Bytes device = test::random_bytes(5000, 3);
+  {
+    Session session(place.account, place.parcel);
+    session.begin_memory(true)->write(0, memory);
+    session.begin_run(true);
+    const BlobStorePtr store = place.account.store;
+    place.account.store = std::make_shared<ClosedStore>(store);
+    Session::PublishOptions options;
+    options.checkpoint = [&](const std::function<void()>& freeze) {
+      freeze();
+      return MachineMoment{stamp(), device, {}};
+    };
+    CHECK_THROWS(session.publish(options, {}));
+    place.account.store = store;
+    session.keep_memory({stamp(), device, {}});
+    session.abandon_memory();
+    CHECK((memory_of(session, memory.size()) == memory));
+  }
+  const Session session(place.account, place.parcel);
+  CHECK((memory_of(session, memory.size()) == memory));
+}
+
 TEST_CASE("the journal of what is written during an upload is settled before that ends", "[session]") {
   constexpr std::uint64_t kCalm = 64U << 20U;  // what may stay of a journal, and a segment's size
   Place place;
