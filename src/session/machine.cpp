@@ -127,9 +127,15 @@ bool Machine::start(const BootOptions& options) {
     cont();
   } catch (...) {
     release_vm();
-    session_.undo_run(!resume);
-    // It did run for a moment, whatever QEMU answered, and has written.
-    if (resume && session_.journal_bytes() != journal_before) session_.drop_memory();
+    try {
+      if (resume && session_.journal_bytes() != journal_before) {
+        session_.drop_memory();  // it did run for a moment, whatever QEMU answered, and has written
+      } else {
+        session_.undo_run(!resume);
+      }
+    } catch (const std::exception& error) {
+      log::warn("{}: {}", name_, error.what());  // the file says running, as after a crash
+    }
     mount_disks();
     throw;
   }
@@ -235,7 +241,11 @@ std::optional<std::string> Machine::reap() {
   const auto ended = vm_->exit();
   if (!ended) return std::nullopt;
   release_vm();
-  session_.drop_memory();
+  try {
+    session_.drop_memory();
+  } catch (const std::exception& error) {
+    log::warn("{}: {}", name_, error.what());  // the file says running: a crash, which drops memory, too
+  }
   mount_disks();
   return ended->reason == VmExit::Reason::kGuestShutdown ? "the guest switched itself off"
                                                          : "QEMU has died: " + ended->detail;
