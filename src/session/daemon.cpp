@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "base/sleep.h"
 #include "base/stop.h"
 #include "session/background.h"
 #include "session/control.h"
@@ -386,7 +387,18 @@ class Daemon {
     const std::lock_guard lock(operation_, std::adopt_lock);
     busy_with("suspend");
     while (!ended_ && machine_.running()) {
-      guarded("suspending before the end", [&] { machine_.suspend(); });
+      guarded("suspending before the end", [&] {
+        // QEMU stops only once its disk reads are answered, and those may wait for the network.
+        std::jthread hurry;
+        guarded("hurrying what waits", [&] {
+          hurry = std::jthread([this](const std::stop_token& done) {
+            for (sleep_unless_stopped(kHoldUp, done); !done.stop_requested(); sleep_unless_stopped(kHoldUp, done)) {
+              guarded("what waits", [&] { session_.interrupt_reads(); });
+            }
+          });
+        });
+        machine_.suspend();
+      });
       if (machine_.running()) std::this_thread::sleep_for(kSaveAgain);
     }
     busy_with("");
