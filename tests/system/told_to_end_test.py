@@ -113,6 +113,13 @@ def test_a_daemon_that_is_told_to_end_while_it_resumes_leaves_a_suspended_machin
         expect(process.wait(timeout=support.COMMAND_TIMEOUT) in (0, 13, 20, 130), f"exit code {process.returncode}")
         given_up += process.returncode != 0
         gone(daemon)
+        status = a.stat("work")
+        if status["state"] == "running":
+            # The command came when its daemon was about to end, and began again with another one.
+            expect_equal(process.returncode, 0, f"exit code of a resume after which {status}")
+            expect(status["daemon_pid"] != daemon, f"a daemon that was told to end lives: {status}")
+            tell(status["daemon_pid"])
+            gone(status["daemon_pid"])
         expect_suspended_here(a)
     print(f"    {given_up} of {writing.rounds(3)} did not run", flush=True)
     a.run("resume", "work")
