@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "fusefs/mount_point.h"
 #include "image/tree.h"
 #include "session/disk_format.h"
@@ -101,7 +102,8 @@ class RawReader {
     }
   }
   std::uint64_t size() const { return size_; }
-  std::uint64_t missing_bytes() const { return size_ - length_; }
+  /// Zeros that make the last sector whole.
+  std::uint64_t padding() const { return size_ - length_; }
   void read(std::uint64_t offset, MutableBytes out) const {
     const std::size_t n = offset < length_ ? read_at(fd_, out, offset, name_) : 0;
     if (offset < length_ && n < std::min<std::uint64_t>(out.size(), length_ - offset)) throw_shorter();
@@ -127,17 +129,18 @@ class RawReader {
 
 class RawSource : public DiskSource {
  public:
-  RawSource(SourceFile file, bool salvage) : file_(std::move(file)), raw_(file_.path(), file_.fd()) {
-    if (raw_.missing_bytes() > 0 && !salvage) {
-      throw damage(
-          cut_off(file_, raw_.missing_bytes(), fmt::format("its length, {}, is not a multiple of 512", file_.size())));
+  /// A raw disk does not say where it ends: a length that is no whole number of sectors is only a sign.
+  explicit RawSource(SourceFile file) : file_(std::move(file)), raw_(file_.path(), file_.fd()) {
+    if (raw_.padding() > 0) {
+      log::warn("{} may be cut off: its length, {}, is not a multiple of 512; the disk ends with {} zeros",
+                file_.path().string(), file_.size(), raw_.padding());
     }
   }
   std::uint64_t size() const override { return raw_.size(); }
   void read(std::uint64_t offset, MutableBytes out) override { raw_.read(offset, out); }
   std::uint64_t next_data(std::uint64_t offset) override { return raw_.next_data(offset); }
   void check_unchanged() const override { file_.check_unchanged(); }
-  std::uint64_t missing_bytes() const override { return raw_.missing_bytes(); }
+  std::uint64_t missing_bytes() const override { return 0; }
   std::uint64_t unreadable_bytes() const override { return 0; }
 
  private:
@@ -364,7 +367,7 @@ std::unique_ptr<DiskSource> open_disk_source(const fs::path& path, const DiskSou
   if (std::find(known_formats().begin(), known_formats().end(), format) == known_formats().end()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("format {} is not known (raw, qcow2, vmdk, vdi, vhdx)", format));
   }
-  if (format == "raw") return std::make_unique<RawSource>(std::move(file), options.salvage);
+  if (format == "raw") return std::make_unique<RawSource>(std::move(file));
   const std::uint64_t length = whole_length(file, format, options.salvage);
   const bool is_cut = length > file.size();
   // QEMU opens no VHDX that is cut off, and none that names another file.

@@ -219,14 +219,12 @@ TEST_CASE("a cut image gives what it has, and says how much it lacks, when that 
   CHECK(lost_of_all > 0);  // a VHDX lacks only what is behind the end of its disk
 }
 
-TEST_CASE("a raw disk that does not end with a sector is refused unless salvage is asked for", "[session]") {
+TEST_CASE("a raw disk that does not end with a sector is filled up to the end of one", "[session]") {
   Place place;
   Bytes disk = test::random_bytes(3 * 512 - 100, 4);
   replace_file(place.raw, disk);
-  CHECK(test::kind_thrown([&] { open_disk_source(place.raw); }) == ErrorKind::kUnsupported);
-  CHECK(test::kind_thrown([&] { open_disk_source(place.raw, {.format = "raw"}); }) == ErrorKind::kUnsupported);
-  const auto source = open_disk_source(place.raw, {.format = "raw", .salvage = true});
-  CHECK(source->missing_bytes() == 100);
+  const auto source = open_disk_source(place.raw);
+  CHECK(source->missing_bytes() == 0);
   disk.resize(3 * 512);
   CHECK((read_all(*source) == disk));
 }
