@@ -316,7 +316,7 @@ void register_image(App& app) {
       .note(
           "Backing files, encrypted images, images of several files, compressed files and archives are refused. So is "
           "a "
-          "file that is shorter than its own tables say, or a raw disk that does not end with a sector.")
+          "file that is shorter than its own tables say.")
       .exit_codes({0, 2, 3, 13, 18, 19, 130})
       .run([import](CommandContext& context) { return run_import(context, *import); });
 
