@@ -75,4 +75,7 @@ class Shim:
 
 def library(isr):
     """Built by CMake beside the tests."""
-    return os.path.join(os.path.dirname(os.path.abspath(isr)), "tests", "torture_shim.so")
+    path = os.path.join(os.path.dirname(os.path.abspath(isr)), "tests", "torture_shim.so")
+    if not os.path.exists(path):
+        raise SystemExit(f"{path} is missing; it is built beside isr, with the tests")
+    return path
