@@ -242,11 +242,7 @@ void Session::drop_published(const Publication& publication) {
 void Session::empty_settled(const std::map<Cid, std::uint32_t>& published) {
   for (const auto& [cid, length] : published) {
     if (const auto object = settled_->fetch(cid, Priority::kUpload, {})) {
-      try {
-        cache_->put(cid, *object);
-      } catch (const Error&) {
-        break;  // a full cache costs a fetch later
-      }
+      cache_->put(cid, *object);  // a full cache leaves it out, which costs a fetch later
     }
   }
   std::set<Cid> needed;
