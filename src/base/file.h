@@ -39,8 +39,8 @@ Bytes read_file(const fs::path& path, std::size_t limit);
 /// and whoever owns the directory may remove old ones.
 inline constexpr std::string_view kTempFilePrefix = ".tmp-";
 
-/// A directory that stays open. Whoever makes files in one and must sync their names holds it from
-/// before the first file on: a sync of what is already written never fails for want of a descriptor.
+/// A directory that stays open. Open it before making files in it whose names must be synced:
+/// then a sync of what is already written never fails for want of a descriptor.
 class Directory {
  public:
   /// It must exist; a symlink is followed.

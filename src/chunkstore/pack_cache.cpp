@@ -253,7 +253,7 @@ void CachePacks::keep_house() {
   const std::lock_guard turn(keeping_);
   try {
     const bool is_in_place = this->is_in_place(*writer_.lock());
-    // Whoever deleted it may have put a symlink in the place of the folder above, which must not be followed.
+    // The folder above may be a symlink by now, which must not be followed.
     if (!identify_directory(directory_)) make_private_directory(directory_.parent_path());
     if (!is_in_place || !catalog_.is_open() || catalog_.is_replaced()) open({});
     commit();

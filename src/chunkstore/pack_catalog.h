@@ -14,7 +14,7 @@ namespace isr {
 /// before that leaves new objects in their pack, where the next opening finds them, and rows
 /// that lead nowhere, which readers find wrong.
 ///
-/// Reading has a connection of its own: it writes nothing, and waits for nobody who does.
+/// Reads have a connection of their own, which never writes and never waits for a writer.
 ///
 /// Errors:  Error{kIo}; kCorrupt is mended by making a new index from the packs: at once when
 ///          durable, else by the next commit().
@@ -50,7 +50,7 @@ class PackCatalog {
   /// The object is not at that place: its row goes. False when nothing led there any more.
   bool forget(const Cid& cid, const PackPlace& place);
   void note_use(const Cid& cid);
-  /// What was added of that pack from that offset on is gone.
+  /// Forgets every object of that pack from that offset on.
   void take_back(std::int64_t pack, std::uint64_t from);
   void forget_uncommitted();
   /// A batch is full or old enough, or the index must be opened or mended.
