@@ -560,13 +560,14 @@ TEST_CASE("a damaged settled object is an error until it is put again", "[pack_s
   const TempDirectory temp;
   const auto all = samples(10);
   { put_all(*open_pack_store(temp.path(), kSettledOptions), all); }
+  const auto pack = packs_of(temp.path()).at(0);
   auto store = open_pack_store(temp.path(), kSettledOptions);
   const auto later = samples(10, 5000, 300);
-  put_all(*store, later);  // the pack that is appended to
+  put_all(*store, later);  // into a second pack
   const std::uint64_t record = 3 * (5000 + kRecordHeader);
-  SECTION("its header") { damage(packs_of(temp.path()).at(0), record, 8); }
+  SECTION("its header") { damage(pack, record, 8); }
   SECTION("its bytes, as a reader finds") {
-    damage(packs_of(temp.path()).at(0), record + 1000);
+    damage(pack, record + 1000);
     store->drop(all[3].cid);
   }
   CHECK((kind_thrown([&] { ask(*store, all[3].cid); }) == ErrorKind::kIo));
