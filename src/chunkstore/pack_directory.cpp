@@ -1,5 +1,5 @@
-// The format file is the first that appears in a new store and is created
-// atomically, so a directory without one is either empty or not ours.
+// The format file is the first that appears in a new store and is created atomically, so a directory without one is
+// either empty or not ours; or it is what is left of a cache that was deleted while a process wrote in it.
 #include "chunkstore/pack_directory.h"
 
 #include <fcntl.h>
@@ -42,11 +42,16 @@ void check_format(const fs::path& directory, ByteView text, PackUse use) {
   if (found != name_of(use)) refuse(directory, fmt::format("it is for {}, not for {}", found.dump(), name_of(use)));
 }
 
-bool has_entries(const fs::path& directory) {
+bool is_of_a_cache(std::string_view name) {
+  return name == "packs" || name == "pins" || name == "lock" || name == "CACHEDIR.TAG" || name.starts_with("index.db");
+}
+
+bool has_entries_of_others(const fs::path& directory, PackUse use) {
   std::error_code error;
   for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
     const std::string name = it->path().filename().string();
-    if (!name.starts_with(kTempFilePrefix) && name != "lost+found") return true;
+    const bool is_ours = use == PackUse::kCache && is_of_a_cache(name);
+    if (!is_ours && !name.starts_with(kTempFilePrefix) && name != "lost+found") return true;
   }
   if (error) throw_errno(fmt::format("cannot list {}", directory.string()), error.value());
   return false;
@@ -68,7 +73,7 @@ void prepare_pack_directory(const fs::path& directory, PackUse use) {
   auto format = read_format(directory);
   if (!format) {
     // Entries seen, then no format file read: nobody was just creating the store.
-    if (has_entries(directory) && !read_format(directory)) {
+    if (has_entries_of_others(directory, use) && !read_format(directory)) {
       refuse(directory, "there are files in it, but it is no store of isr");
     }
     const std::string text =

@@ -1007,6 +1007,24 @@ TEST_CASE("settled objects belong to one process", "[pack_store]") {
   CHECK((kind_thrown([&] { open_pack_store(temp.path(), kSettledOptions); }) == ErrorKind::kVm));
 }
 
+TEST_CASE("what a deletion left of a cache becomes a cache again, and settled objects never do", "[pack_store]") {
+  const TempDirectory temp;
+  const auto all = samples(10);
+  const auto options = GENERATE(PackStoreOptions{}, kSettledOptions);
+  put_all(*open_pack_store(temp.path(), options), all);
+  // As rm -r beside a process that goes on with its packs and its index.
+  fs::remove(temp.path() / "format");
+  if (options.durable) {
+    CHECK((kind_thrown([&] { open_pack_store(temp.path(), options); }) == ErrorKind::kUnsupported));
+    return;
+  }
+  const auto store = open_pack_store(temp.path(), options);
+  CHECK(fs::exists(temp.path() / "format"));
+  put_all(*store, all);
+  store->sync();
+  CHECK(count_good(*store, all) == all.size());
+}
+
 TEST_CASE("a directory that is not ours, or of another version, is refused and not changed", "[pack_store]") {
   const TempDirectory temp;
   const fs::path directory = temp.path() / "store";
