@@ -165,6 +165,7 @@ class Session {
   std::shared_ptr<Image> make_image(const std::string& name, const TreeRoot& base,
                                     std::shared_ptr<Overlay> overlay) const;
   void open_parts();
+  static void rebase_on_pending(SessionState& state, const ParcelVersion& version);
   void resolve_pending();
   bool is_pending(const StoredHead& head) const;
   bool pending_has_happened();

@@ -67,28 +67,32 @@ class Session::Settling {
   std::jthread thread_;
 };
 
+/// It is in the repository, and its version is the base now: what it covers is void.
+void Session::rebase_on_pending(SessionState& state, const ParcelVersion& version) {
+  for (SessionImage& image : state.images) {
+    const auto it = state.pending->void_below.find(image.number);
+    if (it == state.pending->void_below.end()) continue;  // not published, or begun anew since
+    image.image.tree = version.find(image.image.name)->tree;
+    image.void_below = std::max(image.void_below, it->second);
+  }
+  state.base = state.pending->n;
+  state.base_hash = state.pending->hash;
+  state.base_version = version;
+  state.pending.reset();
+}
+
 /// Before the replay: when a publish that a crash interrupted did happen, what it covers is void.
 void Session::resolve_pending() {
   if (!state_.pending || account_.offline()) return;
-  const PendingPublish pending = *state_.pending;
-  const auto head = account_.chain(parcel_.chain()).read(pending.n);
+  const auto head = account_.chain(parcel_.chain()).read(state_.pending->n);
   if (!head || !is_pending(*head)) return;
   const ParcelVersion version = open_version(parcel_, head->head);
   account_.chain(parcel_.chain()).newest();
   change_state([&](SessionState& next) {
-    for (SessionImage& image : next.images) {
-      const auto it = pending.void_below.find(image.number);
-      if (it == pending.void_below.end()) continue;  // not published, or begun anew since
-      image.image.tree = version.find(image.image.name)->tree;
-      image.void_below = std::max(image.void_below, it->second);
-    }
-    next.base = pending.n;
-    next.base_hash = pending.hash;
-    next.base_version = version;
-    next.pending.reset();
+    rebase_on_pending(next, version);
     next.upload_begun = false;
   });
-  log::info("{}: version {} had been published before the interruption", parcel_.name, pending.n);
+  log::info("{}: version {} had been published before the interruption", parcel_.name, state_.base);
 }
 
 void Session::freeze(const PublishOptions& options, Publication& publication) {
@@ -271,13 +275,11 @@ bool Session::pending_has_happened() {
 std::optional<StoredHead> Session::commit(const Publication& publication, PublishResult& result) {
   Chain chain = account_.chain(parcel_.chain());
   const auto newest = chain.newest();
-  std::uint64_t base = state_.base;
-  Sha256 base_hash = state_.base_hash;
-  if (newest && is_pending(*newest)) {
-    base = state_.pending->n;  // resolved late: we were offline when the session was opened
-    base_hash = state_.pending->hash;
+  if (newest && is_pending(*newest)) {  // its answer was lost since the session was opened, or we were offline then
+    const ParcelVersion version = open_version(parcel_, newest->head);
+    change_state([&](SessionState& next) { rebase_on_pending(next, version); });
   }
-  bool fork = newest && newest->head.n != base;
+  bool fork = newest && newest->head.n != state_.base;
   if (!fork) {
     try {
       account_.lock(parcel_).check(lock_record());
@@ -286,13 +288,19 @@ std::optional<StoredHead> Session::commit(const Publication& publication, Publis
       fork = true;
     }
   }
-  const std::uint64_t n = base + 1;
-  const Bytes blob = make_head(account_, parcel_, n, base_hash, publication.version);
+  const std::uint64_t n = state_.base + 1;
+  const Bytes blob = make_head(account_, parcel_, n, state_.base_hash, publication.version);
   if (!fork) {
+    const auto earlier = state_.pending;
     change_state([&](SessionState& next) {
       next.pending = PendingPublish{n, head_hash(blob), publication.void_below};
     });
     fork = chain.publish(n, blob) == PutResult::kExists;
+    if (fork && earlier) {
+      change_state([&](SessionState& next) { next.pending = earlier; });
+      const auto there = chain.read(n);
+      if (there && is_pending(*there)) return commit(publication, result);  // ours was late, behind newest()
+    }
   }
   if (fork) {
     result.fork = chain.keep_fork(account_.host.host, n, blob);

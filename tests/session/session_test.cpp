@@ -459,17 +459,104 @@ TEST_CASE("the journal of what is written during an upload is settled before tha
 
 namespace {
 
-/// The version is there, but the answer is lost.
-void lose_publish(Place& place, Session& session) {
-  const BlobStorePtr store = place.account.store;
-  place.account.store = std::make_shared<HookedPublish>(store, [] { throw Error(ErrorKind::kTransient, "no answer"); });
+void fail_publish(Place& place, Session& session, const BlobStorePtr& line, bool memory) {
+  const BlobStorePtr store = std::exchange(place.account.store, line);
   Session::PublishOptions options;
-  options.memory = true;
+  options.memory = memory;
   CHECK((test::kind_thrown([&] { session.publish(options, {}); }) == ErrorKind::kTransient));
   place.account.store = store;
 }
 
+/// The version is there, but the answer is lost.
+void lose_publish(Place& place, Session& session, bool memory = true) {
+  const auto lose = [] { throw Error(ErrorKind::kTransient, "no answer"); };
+  fail_publish(place, session, std::make_shared<HookedPublish>(place.account.store, lose), memory);
+}
+
+/// A head does not arrive before the next one is sent.
+class LateStore : public test::FaultStore {
+ public:
+  using FaultStore::FaultStore;
+  PutResult put_new(std::string_view name, ByteView bytes) override {
+    if (name.find("/heads/") == std::string_view::npos) return FaultStore::put_new(name, bytes);
+    if (!late_) {
+      late_.emplace(std::string(name), to_bytes(bytes));
+      throw Error(ErrorKind::kTransient, "no answer");
+    }
+    FaultStore::put_new(late_->first, late_->second);
+    return FaultStore::put_new(name, bytes);
+  }
+
+ private:
+  std::optional<std::pair<std::string, Bytes>> late_;
+};
+
 }  // namespace
+
+TEST_CASE("two publishes in a row without an answer make no fork", "[session]") {
+  Place place;
+  const bool second_arrives = GENERATE(true, false);
+  CAPTURE(second_arrives);
+  auto session = std::make_unique<Session>(place.account, place.parcel);
+  const auto disk = [&] { return session->image("disk"); };
+  Bytes expected = disk_of(*session);
+  const auto write = [&](std::size_t at, std::uint64_t seed) {
+    const Bytes bytes = test::random_bytes(700, seed);
+    disk()->write(at, bytes);
+    std::ranges::copy(bytes, expected.begin() + static_cast<std::ptrdiff_t>(at));
+  };
+  write(0, 7);
+  lose_publish(place, *session, false);
+  write(500, 8);
+  if (second_arrives) {
+    lose_publish(place, *session, false);
+  } else {
+    fail_publish(place, *session, std::make_shared<LateStore>(place.account.store), false);
+  }
+  CHECK((disk_of(*session) == expected));
+  const std::uint64_t happened = second_arrives ? 3 : 2;
+  std::uint64_t version = happened + 1;
+  SECTION("with a third change") { write(9000, 9); }
+  SECTION("with nothing new, as another daemon finds it") {
+    session.reset();
+    session = std::make_unique<Session>(place.account, place.parcel);
+    CHECK(session->state().base == happened);
+    CHECK(session->dirty() != second_arrives);
+    if (second_arrives) version = happened;
+  }
+  SECTION("with a third change that another daemon finds") {
+    write(9000, 9);
+    session.reset();
+    session = std::make_unique<Session>(place.account, place.parcel);
+    CHECK(session->state().base == happened);
+  }
+  CHECK((disk_of(*session) == expected));
+  const PublishResult result = session->publish({}, {});
+  CHECK(result.fork.empty());
+  CHECK(result.version == version);
+  CHECK((disk_of(*session) == expected));
+  session.reset();
+  session = std::make_unique<Session>(place.account, place.parcel);
+  CHECK((disk_of(*session) == expected));
+  session->discard();
+  CHECK((disk_of(*session) == expected));
+}
+
+TEST_CASE("a head that arrives only when the next is published is no other host's", "[session]") {
+  Place place;
+  Session session(place.account, place.parcel);
+  const auto late = std::make_shared<LateStore>(place.account.store);
+  session.image("disk")->write(0, test::random_bytes(700, 7));
+  fail_publish(place, session, late, false);
+  session.image("disk")->write(500, test::random_bytes(700, 8));
+  const Bytes expected = disk_of(session);
+  place.account.store = late;
+  const PublishResult result = session.publish({}, {});
+  CHECK(result.fork.empty());
+  CHECK(result.version == 3);
+  session.discard();
+  CHECK((disk_of(session) == expected));
+}
 
 TEST_CASE("a publish that is found to have happened leaves what was begun anew since", "[session]") {
   Place place;
