@@ -15,6 +15,7 @@
 #include "base/stop.h"
 #include "session/background.h"
 #include "session/control.h"
+#include "session/current_command.h"
 #include "session/end_wait.h"
 #include "session/follow_console.h"
 #include "session/machine.h"
@@ -27,7 +28,6 @@ namespace {
 using nlohmann::json;
 using namespace std::chrono_literals;
 
-constexpr auto kProgressPeriod = 100ms;
 constexpr auto kRetryDisk = 10s;
 constexpr int kKeeperNice = 10;
 // systemd kills 90 s after it has told a session's processes to end.
@@ -72,23 +72,29 @@ class Daemon {
     if (command == "console") return follow_console(*console(), request, reply, stop);
     if (command == "type") return type_text(request);
     // What waits for memory to be written would hold the operation for as long as there is no room.
-    while (!operation_.try_lock_for(500ms)) {
+    while (!operation_.try_lock_for(kProgressPeriod)) {
       if (command == "poweroff" && !machine_.memory_hindrance().empty()) machine_.give_up_memory();
+      reply(current_.lock()->progress_for(command));
     }
     const std::lock_guard lock(operation_, std::adopt_lock);
-    if (ended_) throw Error(ErrorKind::kDaemon, "the session has just ended");
+    if (ended_) return ending_.result_for(command);
     if (told_.stop_requested()) {
       throw Error(ErrorKind::kDaemon, "the session daemon is about to end", {"run the command again; nothing is lost"});
     }
-    busy_with(command);
+    begin(command);
     struct Done {
       Daemon& daemon;
-      ~Done() { daemon.busy_with(""); }
+      ~Done() { daemon.begin(""); }
     } done{*this};
     account_.upload_limit = request.value("upload_limit", std::uint64_t{0});
     rehearses_ = request.value("rehearsal", true);
     reap();  // the keeper may not have come to it
-    json result = run_command(command, request, reply, stop);
+    const ControlReply noted_reply = [&](const json& line) {
+      current_.lock()->progress = line;
+      return reply(line);
+    };
+    json result = run_command(command, request, noted_reply, stop);
+    if (ended_) ending_ = {command, result};
     *last_status_lock() = full_status();
     return result;
   }
@@ -220,16 +226,6 @@ class Daemon {
     return answer;
   }
 
-  static ProgressFn progress_to(const ControlReply& reply) {
-    return [&reply, last = std::chrono::steady_clock::time_point{}](std::string_view step, std::uint64_t done,
-                                                                    std::uint64_t total) mutable {
-      const auto now = std::chrono::steady_clock::now();
-      if (done != total && now - last < kProgressPeriod) return;
-      last = now;
-      reply({{"type", "progress"}, {"step", step}, {"done", done}, {"total", total}});
-    };
-  }
-
   /// Who is told only of an address that does not answer fears for his work.
   PublishResult publish_or_explain(const Session::PublishOptions& options, const ProgressFn& progress) {
     try {
@@ -268,7 +264,7 @@ class Daemon {
       if (!ended_) *last_status_lock() = full_status();
     }
     json answer = *last_status_lock();
-    answer["busy"] = *busy_.lock();
+    answer["busy"] = current_.lock()->command;
     answer["memory_waits_for"] = machine_.memory_hindrance();
     return answer;
   }
@@ -385,7 +381,7 @@ class Daemon {
   void save() {
     while (!operation_.try_lock_for(kHoldUp)) guarded("what waits", [&] { session_.interrupt_reads(); });
     const std::lock_guard lock(operation_, std::adopt_lock);
-    busy_with("suspend");
+    begin("suspend");
     while (!ended_ && machine_.running()) {
       guarded("suspending before the end", [&] {
         // QEMU stops only once its disk reads are answered, and those may wait for the network.
@@ -401,11 +397,11 @@ class Daemon {
       });
       if (machine_.running()) std::this_thread::sleep_for(kSaveAgain);
     }
-    busy_with("");
+    begin("");
     if (!ended_) end_soon();
   }
 
-  void busy_with(const std::string& command) { *busy_.lock() = command; }
+  void begin(const std::string& command) { *current_.lock() = {command, {}}; }
   Sync<json>::Guard last_status_lock() { return last_status_sync_.lock(); }
 
   Paths paths_;
@@ -421,7 +417,8 @@ class Daemon {
   Machine machine_;
   bool ended_ = false;     // guarded by operation_
   bool rehearses_ = true;  // the same
-  Sync<std::string> busy_;
+  EndingCommand ending_;   // the same
+  Sync<CurrentCommand> current_;
   Sync<json> last_status_sync_;
   std::unique_ptr<ControlServer> server_;
   std::jthread keeper_;
@@ -443,15 +440,6 @@ int session_daemon_main() {
     background_failed(error);
     return 1;
   }
-}
-
-fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel) {
-  runtime_directory(account.paths);
-  const fs::path socket = control_socket(account.paths, parcel.id);
-  if (control_alive(socket)) return socket;
-  const Bytes secret = serialise_handover(account, parcel, "");
-  start_background({kSessionDaemonArgument}, secret, account.parcel_directory(parcel) / "daemon.log");
-  return socket;
 }
 
 }  // namespace isr

@@ -23,7 +23,8 @@ namespace isr {
 ///   console      offset, follow                    progress lines {"console":…,"offset":…}
 ///   type         text                              types into the serial console
 ///
-/// One of them at a time; status, console and type any time. All others also take upload_limit
+/// One of them at a time; status, console and type any time. One that waits is told for what, and gets the result of
+/// the command that ends the session meanwhile if it is the same one. All others also take upload_limit
 /// (bytes a second; 0: none) and rehearsal (false: a suspend makes no boot pack).
 
 /// Starts the daemon of a parcel that Session::create() checked out, or that a

@@ -1,6 +1,9 @@
 #include <nlohmann/json.hpp>
 
+#include "session/background.h"
+#include "session/control.h"
 #include "session/daemon.h"
+#include "session/session_state.h"
 
 namespace isr {
 
@@ -37,6 +40,15 @@ Handover parse_handover(ByteView bytes) {
   handover.offline = message.at("offline").get<bool>();
   handover.extra = message.at("extra").get<std::string>();
   return handover;
+}
+
+fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel) {
+  runtime_directory(account.paths);
+  const fs::path socket = control_socket(account.paths, parcel.id);
+  if (control_alive(socket)) return socket;
+  const Bytes secret = serialise_handover(account, parcel, "");
+  start_background({kSessionDaemonArgument}, secret, account.parcel_directory(parcel) / "daemon.log");
+  return socket;
 }
 
 }  // namespace isr

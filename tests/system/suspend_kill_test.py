@@ -110,8 +110,11 @@ def test_a_checkin_that_is_repeated_while_the_interrupted_one_goes_on_says_that_
     server, a, content = set_up_disk(world, chance)
     for command in ("checkin", "suspend", "stop"):
         change_much(a, content, chance)
-        interrupt_while_it_uploads(server, a, "checkin", "1M")
-        a.run(command, "work")
+        interrupt_while_it_uploads(server, a, "checkin", "600K")
+        again = a.run(command, "work", "--progress", "plain")
+        waited = "upload" in again.err if command == "checkin" else "wait for checkin" in again.err
+        expect(waited or "nothing to do" in again.err, f"a command that waits for another one says: {again}")
+        expect("nothing to do" in again.err or command != "checkin" or "as version" in again.out, f"it says: {again}")
         expect_equal(a.stat("work")["state"], "not checked out here", f"the state after {command}")
         expect_published(world, a, content)
     change_much(a, content, chance)
