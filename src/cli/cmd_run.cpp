@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/session_commands.h"
+#include "session/control.h"
 #include "session/session_state.h"
 
 namespace isr {
@@ -41,15 +42,40 @@ int run_suspend(CommandContext& context, const SuspendOptions& options) {
   return with_session(parcel, [&] { return suspend(context, parcel, options); });
 }
 
+/// What became of a guest that was asked to shut down when nobody waits for it any more.
+[[noreturn]] void throw_interrupted_stop(const std::string& name, const fs::path& socket, const Error& interrupted) {
+  nlohmann::json status;
+  try {
+    status = control_request(socket, {{"command", "status"}});
+  } catch (const Error&) {
+    throw interrupted;  // the session has ended meanwhile
+  }
+  const std::string busy = status.value("busy", "");
+  if (busy.empty() && status.value("phase", "") == to_name(SessionPhase::kRunning)) {
+    throw Error(interrupted.kind(),
+                fmt::format("interrupted; {} was asked to shut down and may still do so, until then it runs", name),
+                {fmt::format("isr stop {}       asks again and saves its disks", name),
+                 fmt::format("isr suspend {}    keeps it as it is", name)});
+  }
+  if (busy != "stop") throw interrupted;
+  throw Error(interrupted.kind(), fmt::format("interrupted; {} is off, and its disks are being saved", name),
+              {fmt::format("isr stop {}    waits for that", name)});
+}
+
 int stop(CommandContext& context, const OpenParcel& parcel, const StopOptions& options) {
   const auto socket = open_session(parcel);
   if (!socket) return report_nothing_here(context, parcel.entry.name);
-  const auto result = ask_daemon(context, *socket,
-                                 {{"command", "stop"},
-                                  {"timeout_s", options.timeout.value_or(std::chrono::seconds(60)).count()},
-                                  {"kill", options.kill}},
-                                 "Stopping " + parcel.entry.name);
-  return report_publish(context, parcel.entry.name, "saved", result);
+  try {
+    const auto result = ask_daemon(context, *socket,
+                                   {{"command", "stop"},
+                                    {"timeout_s", options.timeout.value_or(std::chrono::seconds(60)).count()},
+                                    {"kill", options.kill}},
+                                   "Stopping " + parcel.entry.name);
+    return report_publish(context, parcel.entry.name, "saved", result);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw_interrupted_stop(parcel.entry.name, *socket, error);
+    throw;
+  }
 }
 
 int run_stop(CommandContext& context, const StopOptions& options) {
@@ -123,6 +149,7 @@ void register_run(App& app) {
       .flag("--kill", stopping->kill, "switch it off when it takes longer")
       .example("isr stop work", "shut down and upload")
       .example("isr stop work --timeout 5m --kill", "wait five minutes at most")
+      .note("Ctrl-C gives up waiting for the guest: it goes on, unless it is shutting down already.")
       .exit_codes({0, 13, 16, 17, 18})
       .run([stopping](CommandContext& context) { return run_stop(context, *stopping); });
 

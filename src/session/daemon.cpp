@@ -106,7 +106,7 @@ class Daemon {
     if (command == "start") return start(request, reply, stop_token, true);
     if (command == "resume") return start(request, reply, stop_token, false);
     if (command == "suspend") return suspend(request, reply);
-    if (command == "stop") return stop(request, reply);
+    if (command == "stop") return stop(request, reply, stop_token);
     if (command == "poweroff") return power_off();
     if (command == "checkin") return check_in(request, reply);
     if (command == "discard") return discard();
@@ -150,11 +150,14 @@ class Daemon {
     return result;
   }
 
-  json stop(const json& request, const ControlReply& reply) {
+  /// Given up when the client goes before the guest has: what follows loses nothing and goes on.
+  json stop(const json& request, const ControlReply& reply, const std::stop_token& stop_token) {
     if (machine_.running()) {
+      const EitherStop either(stop_token, told_.get_token());
+      if (either.token().stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest was asked");
       const auto timeout = std::chrono::seconds(request.value("timeout_s", 60));
       reply({{"type", "progress"}, {"step", "guest shuts down"}, {"done", 0}, {"total", 0}});
-      if (!machine_.power_down({timeout, told_.get_token()}) && !request.value("kill", false)) {
+      if (!machine_.power_down({timeout, either.token()}) && !request.value("kill", false)) {
         throw Error(ErrorKind::kVm,
                     fmt::format("{} did not shut down within {} s; it is still running", parcel_.name, timeout.count()),
                     {fmt::format("isr stop {} --kill      switches it off when it does not", parcel_.name),

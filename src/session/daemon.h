@@ -15,7 +15,8 @@ namespace isr {
 ///   start        network, accelerator, cdrom       boots from the disks, or the CD
 ///   resume       network, accelerator, prefetch    continues the suspended memory; without one, boots
 ///   suspend      upload, message, drop_caches      memory and disks kept, uploaded, published; the session ends
-///   stop         timeout_s, kill, message          the guest shuts down; published; the session ends
+///   stop         timeout_s, kill, message          the guest shuts down; published; the session ends. Given up when
+///                                                  the client goes before the guest is off
 ///   poweroff     –                                 memory dropped, stays checked out
 ///   sync         message                           a new version, the session goes on; of a running VM with its memory
 ///   checkin      message                           published; the session ends

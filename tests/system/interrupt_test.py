@@ -157,8 +157,27 @@ def test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on(world):
     a.run("checkin", "work")
 
 
+def test_a_stop_is_given_up_by_an_interruption_and_the_guest_goes_on(world):
+    a = world.host("a")
+    a.init_repository(world.new_folder("repository"))
+    a.run("create", "work", "--size", "1M", "--memory", "64M")  # without a system: nobody hears the power button
+    a.run("start", "work")
+    process = a.start("stop", "work", "--progress", "plain", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    expect("guest shuts down" in process.stderr.readline(), "it does not say what it waits for")
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=support.COMMAND_TIMEOUT)[1]
+    expect_equal(process.returncode, 130, f"exit code of an interrupted stop, which said {said}")
+    expect("was asked to shut down" in said and "isr suspend work" in said, f"an interrupted stop says: {said}")
+    status = a.stat("work")
+    expect_equal((status["phase"], status["busy"]), ("running", ""), "what is going on after an interrupted stop")
+    a.run("suspend", "work", "--no-upload")
+    a.run("poweroff", "work", "--yes")
+    a.run("checkin", "work")
+
+
 if __name__ == "__main__":
     support.main(test_a_reader_that_leaves_ends_every_command_quietly, test_every_command_ends_on_a_signal_and_runs_again,
                  test_a_qcow2_export_that_ends_early_leaves_nothing,
                  test_an_interrupted_init_never_loses_the_recovery_key,
+                 test_a_stop_is_given_up_by_an_interruption_and_the_guest_goes_on,
                  test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on)
