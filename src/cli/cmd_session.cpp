@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/sleep.h"
 #include "cli/commands.h"
 #include "cli/session_commands.h"
 #include "session/control.h"
@@ -15,6 +16,9 @@ namespace isr {
 namespace {
 
 using nlohmann::json;
+
+constexpr std::chrono::seconds kBeginningOrEnding{3};
+constexpr std::chrono::milliseconds kPoll{50};
 
 struct CheckoutOptions {
   std::string name;
@@ -184,18 +188,40 @@ void print_status(CommandContext& context, const std::string& name, const json& 
   if (const std::string event = status.value("last_event", ""); !event.empty()) out.line("LAST     " + event);
 }
 
-json status_of(CommandContext& context, const Account& account, const ParcelEntry& parcel) {
-  const auto local = local_state(account, parcel);
-  if (!local || !local->daemon_alive) {
-    const std::string state = local ? local->state : "not checked out here";
-    return {{"schema", 1},
-            {"parcel", parcel.name},
-            {"state", state},
-            {"phase", state},
-            {"upload_due", local && local->upload_due},
-            {"version", local ? local->base : 0}};
+/// A daemon that begins does not listen yet, and one that ends does no more: soon it is the one or the other.
+std::optional<LocalState> settled_local_state(CommandContext& context, const Account& account,
+                                              const ParcelEntry& parcel) {
+  const auto deadline = std::chrono::steady_clock::now() + kBeginningOrEnding;
+  for (;;) {
+    auto local = local_state(account, parcel);
+    if (!local || !local->daemon_alive || control_alive(control_socket(account.paths, parcel.id))) return local;
+    if (std::chrono::steady_clock::now() > deadline || context.stop().stop_requested()) return local;
+    sleep_unless_stopped(kPoll, context.stop());
   }
-  json status = control_request(control_socket(account.paths, parcel.id), {{"command", "status"}}, {}, context.stop());
+}
+
+json status_without_daemon(const ParcelEntry& parcel, const std::optional<LocalState>& local) {
+  const std::string state = local ? local->state : "not checked out here";
+  return {{"schema", 1},
+          {"parcel", parcel.name},
+          {"state", state},
+          {"phase", state},
+          {"upload_due", local && local->upload_due},
+          {"version", local ? local->base : 0}};
+}
+
+json status_of(CommandContext& context, const Account& account, const ParcelEntry& parcel) {
+  auto local = settled_local_state(context, account, parcel);
+  if (!local || !local->daemon_alive) return status_without_daemon(parcel, local);
+  json status;
+  try {
+    status = control_request(control_socket(account.paths, parcel.id), {{"command", "status"}}, {}, context.stop());
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kDaemon) throw;
+    local = settled_local_state(context, account, parcel);
+    if (local && local->daemon_alive) throw;
+    return status_without_daemon(parcel, local);  // it has ended just now
+  }
   status.erase("type");
   status["state"] = local->state;
   status["upload_due"] = local->upload_due;

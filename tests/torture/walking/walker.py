@@ -321,7 +321,7 @@ class Walker:
         deadline = time.monotonic() + place.COMMAND_TIMEOUT
         while True:
             status = self._stat(parcel)
-            if not status.get("busy") and (not wanted or STATES[status["state"]] in wanted):
+            if not status.get("busy") and (not wanted or STATES[status["state"]] in wanted) and not self._ends(parcel, status):
                 return status
             expect(time.monotonic() < deadline, f"the daemon is busy for ever: {status}")
             if parcel.name in self.cut and not mended and time.monotonic() > deadline - place.COMMAND_TIMEOUT + PATIENCE:
@@ -329,6 +329,24 @@ class Walker:
                 self._note("the link was mended, for it waited")
                 mended = True
             time.sleep(0.1)
+
+    def _ends(self, parcel, status):
+        """A daemon is on its way out, or in: what stat says of its parcel is about to change."""
+        return "daemon_pid" not in status and bool(self.place.pids(parcel.name, b"isr __session"))
+
+    def _settled_after(self, parcel, step, wanted):
+        """The same, and of a command that was interrupted: the daemon may not have begun, or ended, what it was asked for."""
+        status = self._settled(parcel, wanted)
+        if step.event not in ("interrupt", "pause command"):
+            return status
+        # The guest was asked to shut down.
+        patience = 10 if step.command == "stop" and STATES[status["state"]] == "running" else 0.5
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and (now := self._settled(parcel, wanted)):
+            if now["state"] != status["state"]:
+                return self._settled(parcel, wanted)
+            time.sleep(0.1)
+        return status
 
     def _starts(self, parcel, step, before, target):
         """From where a VM that this command starts may go on: moments (None: not known), and whether it may boot."""
@@ -355,7 +373,7 @@ class Walker:
 
     def _observe(self, parcel, step, code, starts, target, before):
         wanted = parcel.states
-        status = self._settled(parcel, wanted if step.event == "kill qemu" else None)
+        status = self._settled_after(parcel, step, wanted if step.event == "kill qemu" else None)
         state = STATES[status["state"]]
         expect(state in wanted, f"after {step} (exit {code}) the state is {status['state']}, expected one of {sorted(wanted)}")
         pid = status.get("vm", {}).get("pid", 0)
