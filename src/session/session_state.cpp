@@ -160,10 +160,14 @@ void write_session_state(const fs::path& parcel_directory, const Key& device_key
 
 std::optional<LocalState> local_state(const Account& account, const ParcelEntry& parcel) {
   const fs::path directory = account.parcel_directory(parcel);
-  const auto state = read_session_state(directory, account.device_key, parcel.id);
+  const auto read = [&] { return read_session_state(directory, account.device_key, parcel.id); };
+  auto state = read();
   if (!state) return std::nullopt;
   LocalState local;
   local.daemon_alive = daemon_holds(directory / "lock");
+  // It may have ended the session between the two looks.
+  if (!local.daemon_alive) state = read();
+  if (!state) return std::nullopt;
   local.base = state->base;
   local.since = state->since;
   local.upload_due = state->is_upload_due();
