@@ -28,17 +28,12 @@ std::vector<Entry> read_versions(CommandContext& context, const OpenParcel& parc
   LoadedVersion at = load_selected(parcel.account, parcel.entry, parcel.version);
   if (parcel.account.offline()) return {{std::to_string(at.head.head.n), std::move(at)}};
   Chain chain = parcel.account.chain(parcel.entry.chain());
-  while (entries.size() < count) {
+  for (;;) {
     context.check_stop();
-    const std::uint64_t n = at.head.head.n;
-    const Sha256 prev = at.head.head.prev;
-    entries.push_back({std::to_string(n), std::move(at)});
-    if (n == 1) break;
-    auto older = chain.read(n - 1);
-    if (!older || older->hash != prev) {
-      throw Error(ErrorKind::kHistory, fmt::format("{}: version {} is absent, or not the one that version {} followed",
-                                                   parcel.entry.name, n - 1, n));
-    }
+    entries.push_back({std::to_string(at.head.head.n), std::move(at)});
+    if (entries.size() == count) break;
+    auto older = chain.before(entries.back().loaded.head);
+    if (!older) break;
     at.version = open_version(parcel.entry, older->head);
     at.head = std::move(*older);
   }

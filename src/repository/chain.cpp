@@ -151,29 +151,34 @@ std::optional<StoredHead> Chain::newest() {
   }
 }
 
-void Chain::verify_ancestry(const StoredHead& newest, std::uint64_t n) {
-  Sha256 expected = newest.head.prev;
-  for (std::uint64_t at = newest.head.n; at > n && at > 1;) {
-    --at;
-    const auto stored = read(at);
-    if (!stored) throw Error(ErrorKind::kHistory, fmt::format("{}: version {} is gone", id_, at));
-    if (stored->hash != expected) {
-      throw Error(ErrorKind::kHistory, fmt::format("{}: version {} does not follow version {}", id_, at + 1, at));
-    }
-    expected = stored->head.prev;
+std::optional<StoredHead> Chain::before(const StoredHead& later) {
+  const std::uint64_t n = later.head.n - 1;
+  if (n == 0) return std::nullopt;
+  auto stored = read(n);
+  if (!stored) throw Error(ErrorKind::kHistory, fmt::format("{}: version {} is gone", id_, n));
+  if (stored->hash != later.head.prev) {
+    throw Error(ErrorKind::kHistory, fmt::format("{}: version {} does not follow version {}", id_, later.head.n, n));
   }
+  return stored;
+}
+
+std::optional<StoredHead> Chain::ancestor(StoredHead newest, std::uint64_t n) {
+  if (n == 0 || n > newest.head.n) return std::nullopt;
+  std::optional<StoredHead> at = std::move(newest);
+  while (at && at->head.n > n) at = before(*at);
+  return at;
 }
 
 /// The store has a head n: ours, or that of another host?
-PutResult Chain::settle_published(std::uint64_t n, ByteView blob) {
+bool Chain::is_published(std::uint64_t n, ByteView blob) {
   const auto there = store_->get(head_name(id_, n));
   if (!there) {
     throw Error(ErrorKind::kCorrupt,
                 fmt::format("{}: {} says that it has version {}, but does not give it", id_, store_->describe(), n));
   }
-  if (same(there->bytes, blob)) return PutResult::kCreated;
+  if (same(there->bytes, blob)) return true;
   decode(there->bytes, n);  // junk in the place of a head is damage, not another host
-  return PutResult::kExists;
+  return false;
 }
 
 /// A store that was rolled back or forked must not get a new head above the gap.
@@ -194,17 +199,17 @@ void Chain::check_follows(const StoredHead& ours, const std::optional<Seen>& see
   }
 }
 
-PutResult Chain::publish(std::uint64_t n, ByteView blob) {
-  const StoredHead ours = decode(to_bytes(blob), n);
+std::optional<StoredHead> Chain::publish(std::uint64_t n, ByteView blob) {
+  StoredHead ours = decode(to_bytes(blob), n);
   const auto seen = trust_->seen(id_);
   trust_->check(id_, seen_of(ours));
   check_follows(ours, seen);
   const PutResult put = store_->put_new(head_name(id_, n), blob);
-  if (settle_published(n, blob) == PutResult::kExists) {
+  if (!is_published(n, blob)) {
     if (put == PutResult::kCreated) {
       log::warn("{}: {} let two hosts write version {}; check it with: isr repo check", id_, store_->describe(), n);
     }
-    return PutResult::kExists;
+    return std::nullopt;
   }
   trust_->accept(id_, seen_of(ours));
   try {
@@ -212,7 +217,7 @@ PutResult Chain::publish(std::uint64_t n, ByteView blob) {
   } catch (const Error& error) {
     log::debug("{}: the hint was not set: {}", id_, error.what());  // it only saves time
   }
-  return PutResult::kCreated;
+  return ours;
 }
 
 std::string Chain::keep_fork(const std::string& host, std::uint64_t n, ByteView blob) {

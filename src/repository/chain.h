@@ -25,18 +25,21 @@ class Chain {
   /// result remembered. nullopt: no head at all, and none seen before.
   /// Error{kHistory} when older than, or forked from, what was seen.
   std::optional<StoredHead> newest();
-  /// Head n, checked by signature; that it belongs to the seen history is what
-  /// verify_ancestry() tells. nullopt when absent.
+  /// Head n, checked by signature only: it may be a fork that the store shows.
+  /// nullopt when absent. ancestor() reads one that belongs to the history.
   std::optional<StoredHead> read(std::uint64_t n);
-  /// Walks `prev` from `newest` down to head n. Error{kHistory} when a head on
-  /// the way is absent or not the one that its successor names.
-  void verify_ancestry(const StoredHead& newest, std::uint64_t n);
-  /// Publishes head.n = n of a new version. kExists: another host published n
-  /// first. On kCreated the head was read back, is remembered, and the hint set;
+  /// The head that `later` follows; nullopt when `later` is the first. Error{kHistory}
+  /// when it is absent or not the one that `later` names.
+  std::optional<StoredHead> before(const StoredHead& later);
+  /// Head n of the history that ends with `newest`, by walking before() down to it;
+  /// nullopt when n is 0 or above `newest`. Errors as before().
+  std::optional<StoredHead> ancestor(StoredHead newest, std::uint64_t n);
+  /// Publishes head.n = n of a new version, and returns it. nullopt: another host
+  /// published n first. The head was read back, is remembered, and the hint set;
   /// so it is when the store has these very bytes already (a lost answer, a rerun).
   /// Error{kHistory} when it is not the next after what was seen, or when head
   /// n-1 in the store is gone or not the one that this one names.
-  PutResult publish(std::uint64_t n, ByteView blob);
+  std::optional<StoredHead> publish(std::uint64_t n, ByteView blob);
   /// Keeps a head that lost the race, under forks/NAME/n; NAME is the host's name plus random digits.
   /// Returns the fork's name as forks() gives it; it was read back then.
   std::string keep_fork(const std::string& host, std::uint64_t n, ByteView blob);
@@ -56,7 +59,7 @@ class Chain {
   StoredHead walk_forward(StoredHead at);
   std::optional<StoredHead> find_newest(const std::optional<Seen>& seen);
   void check_follows(const StoredHead& ours, const std::optional<Seen>& seen);
-  PutResult settle_published(std::uint64_t n, ByteView blob);
+  bool is_published(std::uint64_t n, ByteView blob);
   Seen seen_of(const StoredHead& stored) const;
 
   BlobStorePtr store_;

@@ -197,7 +197,7 @@ ParcelEntry create_parcel(Account& account, const std::string& name, const Parce
   parcel.name = name;
   parcel.epoch_keys[1] = random_key();
   const Bytes blob = make_head(account, parcel, 1, {}, version);
-  if (account.chain(parcel.chain()).publish(1, blob) != PutResult::kCreated) {
+  if (!account.chain(parcel.chain()).publish(1, blob)) {
     throw Error(ErrorKind::kBug, "a new parcel's id is taken");
   }
   change_profile(account, [&](Profile& profile) {
@@ -218,7 +218,7 @@ std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, std::uint64
   old.version.message = fmt::format("rollback to {}", n);
   old.version.added_bytes = 0;
   const std::uint64_t next = newest.head.head.n + 1;
-  PutResult put = PutResult::kExists;
+  bool published = false;
   const auto release = [&] {
     try {
       lock.release(record);
@@ -228,13 +228,13 @@ std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, std::uint64
   };
   try {
     const Bytes blob = make_head(account, parcel, next, newest.head.hash, old.version);
-    put = account.chain(parcel.chain()).publish(next, blob);
+    published = account.chain(parcel.chain()).publish(next, blob).has_value();
   } catch (...) {
     release();
     throw;
   }
   release();
-  if (put != PutResult::kCreated) {
+  if (!published) {
     throw Error(ErrorKind::kForked, fmt::format("another host published version {} of {} first", next, parcel.name));
   }
   return next;

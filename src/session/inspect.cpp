@@ -87,25 +87,24 @@ class Checker {
     for (;;) {
       ++report_.versions;
       check_version(version);
-      const std::uint64_t n = version.head.head.n;
-      if (n == 1 || options_.newest_only) break;
-      const auto before = load_before(version);
+      if (options_.newest_only) break;
+      auto before = load_before(version);
       if (!before) break;
-      version = *before;
+      version = std::move(*before);
     }
     return std::move(report_);
   }
 
  private:
   std::optional<LoadedVersion> load_before(const LoadedVersion& version) {
-    const std::uint64_t n = version.head.head.n - 1;
     try {
-      LoadedVersion before = load_version(account_, parcel_, n);
-      if (before.head.hash == version.head.head.prev) return before;
-      found(fmt::format("version {}", n), "is not the one that the next version continues");
+      auto head = account_.chain(parcel_.chain()).before(version.head);
+      if (!head) return std::nullopt;
+      ParcelVersion before = open_version(parcel_, head->head);
+      return LoadedVersion{std::move(*head), std::move(before)};
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::kCancelled) throw;
-      found(fmt::format("version {}", n), error.what());
+      found(fmt::format("before version {}", version.head.head.n), error.what());
     }
     return std::nullopt;
   }

@@ -142,12 +142,11 @@ StoredHead load_head(const Account& account, const ParcelEntry& parcel, std::opt
   auto newest = chain.newest();
   if (!newest) throw Error(ErrorKind::kNotFound, fmt::format("{} has no version yet", parcel.name));
   keep_newest_blob(kept_head(account, parcel), newest->head.n, newest->blob);
-  if (!n || *n == newest->head.n) return std::move(*newest);
-  if (*n == 0 || *n > newest->head.n) refuse_absent(parcel, *n, newest->head.n);
-  auto older = chain.read(*n);
-  if (!older) refuse_absent(parcel, *n, newest->head.n);
-  chain.verify_ancestry(*newest, *n);
-  return std::move(*older);
+  if (!n) return std::move(*newest);
+  const std::uint64_t last = newest->head.n;
+  auto wanted = chain.ancestor(std::move(*newest), *n);
+  if (!wanted) refuse_absent(parcel, *n, last);
+  return std::move(*wanted);
 }
 
 }  // namespace

@@ -169,7 +169,7 @@ void change_profile(Account& account, const std::function<void(Profile&)>& chang
     change(profile);
     const std::uint64_t n = newest ? newest->head.n + 1 : 1;
     const Bytes blob = profile_head(account, n, newest ? newest->hash : Sha256{}, profile);
-    if (chain.publish(n, blob) == PutResult::kCreated) {
+    if (chain.publish(n, blob)) {
       keep_newest_blob(kept_profile(account), n, blob);
       return;
     }

@@ -290,25 +290,24 @@ std::optional<StoredHead> Session::commit(const Publication& publication, Publis
   }
   const std::uint64_t n = state_.base + 1;
   const Bytes blob = make_head(account_, parcel_, n, state_.base_hash, publication.version);
+  std::optional<StoredHead> head;
   if (!fork) {
     const auto earlier = state_.pending;
     change_state([&](SessionState& next) {
       next.pending = PendingPublish{n, head_hash(blob), publication.void_below};
     });
-    fork = chain.publish(n, blob) == PutResult::kExists;
-    if (fork && earlier) {
+    head = chain.publish(n, blob);
+    if (!head && earlier) {
       change_state([&](SessionState& next) { next.pending = earlier; });
       const auto there = chain.read(n);
       if (there && is_pending(*there)) return commit(publication, result);  // ours was late, behind newest()
     }
   }
-  if (fork) {
+  if (!head) {
     result.fork = chain.keep_fork(account_.host.host, n, blob);
     result.version = state_.base;
     return std::nullopt;
   }
-  const auto head = chain.read(n);
-  if (!head) throw Error(ErrorKind::kTransient, fmt::format("version {} cannot be read back", n));
   result.version = n;
   return head;
 }

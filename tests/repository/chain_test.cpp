@@ -44,8 +44,8 @@ struct Host {
     auto newest = chain.newest();
     for (std::uint64_t at = newest ? newest->head.n + 1 : 1; at <= n; ++at) {
       const Bytes blob = make_head(at, at == 1 ? Sha256{} : newest->hash);
-      REQUIRE(chain.publish(at, blob) == PutResult::kCreated);
-      newest = chain.read(at);
+      newest = chain.publish(at, blob);
+      REQUIRE(newest.has_value());
     }
   }
   ErrorKind newest_kind() {
@@ -85,7 +85,13 @@ TEST_CASE("every host finds the newest head, whatever the store can do", "[repos
     CHECK(fresh.chain.newest()->head.n == 8);
     fresh.publish_up_to(9);
     CHECK(writer.chain.newest()->head.n == 9);
-    CHECK_NOTHROW(writer.chain.verify_ancestry(*writer.chain.newest(), 1));
+    const auto first = writer.chain.ancestor(*writer.chain.newest(), 1);
+    REQUIRE(first.has_value());
+    CHECK(first->head.n == 1);
+    CHECK((first->blob == store->get(head_name(kId, 1))->bytes));
+    CHECK(writer.chain.ancestor(*writer.chain.newest(), 9)->head.n == 9);
+    CHECK_FALSE(writer.chain.ancestor(*writer.chain.newest(), 10).has_value());
+    CHECK_FALSE(writer.chain.ancestor(*writer.chain.newest(), 0).has_value());
   }
 }
 
@@ -173,7 +179,7 @@ TEST_CASE("a forked history is refused", "[repository]") {
     CHECK(fresh.newest_kind() == ErrorKind::kHistory);
   }
   SECTION("a next head under an older key") {
-    REQUIRE(host.chain.publish(4, make_head(4, third, "desk-42", 3)) == PutResult::kCreated);
+    REQUIRE(host.chain.publish(4, make_head(4, third, "desk-42", 3)));
     store->put_new(head_name(kId, 5), make_head(5, host.trust->seen(kId)->hash, "desk-42", 2));
     CHECK(host.newest_kind() == ErrorKind::kHistory);
   }
@@ -195,10 +201,11 @@ TEST_CASE("a forked history is refused", "[repository]") {
   SECTION("a hole or a stranger among the ancestors") {
     const StoredHead newest = *host.chain.newest();
     store->overwrite(head_name(kId, 2), make_head(2, sha256(text_bytes("x"))));
-    CHECK(kind_thrown_by([&] { host.chain.verify_ancestry(newest, 1); }) == ErrorKind::kHistory);
-    CHECK_NOTHROW(host.chain.verify_ancestry(newest, 3));
+    CHECK(kind_thrown_by([&] { host.chain.ancestor(newest, 1); }) == ErrorKind::kHistory);
+    CHECK(kind_thrown_by([&] { host.chain.ancestor(newest, 2); }) == ErrorKind::kHistory);
+    CHECK(host.chain.ancestor(newest, 3)->head.n == 3);
     store->remove(head_name(kId, 2));
-    CHECK(kind_thrown_by([&] { host.chain.verify_ancestry(newest, 1); }) == ErrorKind::kHistory);
+    CHECK(kind_thrown_by([&] { host.chain.ancestor(newest, 1); }) == ErrorKind::kHistory);
   }
 }
 
@@ -244,15 +251,15 @@ TEST_CASE("of two hosts that publish the same number one wins, the other keeps a
     b.chain.newest();
     const Bytes from_a = make_head(n, prev, "a");
     const Bytes from_b = make_head(n, prev, "b");
-    PutResult result_a{};
-    PutResult result_b{};
+    std::optional<StoredHead> result_a;
+    std::optional<StoredHead> result_b;
     {
       const std::jthread one([&] { result_a = a.chain.publish(n, from_a); });
       const std::jthread two([&] { result_b = b.chain.publish(n, from_b); });
     }
-    CHECK((result_a == PutResult::kCreated) != (result_b == PutResult::kCreated));
+    CHECK(result_a.has_value() != result_b.has_value());
     const auto newest = a.chain.newest();
-    CHECK((newest->blob == (result_a == PutResult::kCreated ? from_a : from_b)));
+    CHECK((newest->blob == (result_a ? from_a : from_b)));
     CHECK((b.chain.newest()->hash == newest->hash));
   }
   SECTION("the fork can be found and read") {
@@ -301,7 +308,7 @@ TEST_CASE("publishing survives lost answers and reruns", "[repository]") {
         std::vector<test::Fault> faults(k, test::Fault::kNone);
         faults.push_back(fault);
         line->script(faults);
-        CHECK(again.chain.publish(1, first) == PutResult::kCreated);
+        CHECK(again.chain.publish(1, first));
         CHECK(again.trust->seen(kId)->n == 1);
         line->script({});
       }
@@ -309,12 +316,12 @@ TEST_CASE("publishing survives lost answers and reruns", "[repository]") {
   }
   SECTION("a rerun after a crash before the head was remembered") {
     memory->put_new(head_name(kId, 1), first);
-    CHECK(host.chain.publish(1, first) == PutResult::kCreated);
-    CHECK(host.chain.publish(1, first) == PutResult::kCreated);
+    CHECK(host.chain.publish(1, first));
+    CHECK(host.chain.publish(1, first));
   }
   SECTION("another host's head is not remembered as ours") {
     memory->put_new(head_name(kId, 1), make_head(1, {}, "laptop"));
-    CHECK(host.chain.publish(1, first) == PutResult::kExists);
+    CHECK_FALSE(host.chain.publish(1, first));
     CHECK_FALSE(host.trust->seen(kId).has_value());
   }
   SECTION("junk in its place is damage") {

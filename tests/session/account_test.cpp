@@ -11,7 +11,7 @@
 #include "session/parcel_version.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"
-#include "support/fault_store.h"
+#include "support/lying_store.h"
 
 using namespace isr;
 using test::kind_thrown;
@@ -250,10 +250,9 @@ TEST_CASE("a version is published, read again, and known offline", "[session]") 
   version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
   version.message = "first";
   const Bytes first = make_head(account, parcel, 1, {}, version);
-  REQUIRE((account.chain(parcel.chain()).publish(1, first) == PutResult::kCreated));
+  REQUIRE(account.chain(parcel.chain()).publish(1, first));
   version.message = "second";
-  REQUIRE((account.chain(parcel.chain()).publish(2, make_head(account, parcel, 2, head_hash(first), version)) ==
-           PutResult::kCreated));
+  REQUIRE(account.chain(parcel.chain()).publish(2, make_head(account, parcel, 2, head_hash(first), version)));
   CHECK(load_version(account, parcel).version.message == "second");
   CHECK(load_version(account, parcel, 1).version.message == "first");
   CHECK(kind_thrown([&] { load_version(account, parcel, 3); }) == ErrorKind::kNotFound);
@@ -266,6 +265,38 @@ TEST_CASE("a version is published, read again, and known offline", "[session]") 
   ParcelEntry without_key = parcel;
   without_key.epoch_keys = {{2, Key{}}};
   CHECK(kind_thrown([&] { load_version(account, without_key); }) == ErrorKind::kDenied);
+}
+
+TEST_CASE("a head that is not in the history is never taken for an older version", "[session]") {
+  const Place place;
+  Account account = place.open("here");
+  ParcelVersion version;
+  version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
+  version.message = "first";
+  const ParcelEntry parcel = create_parcel(account, "work", version);
+  const Bytes first = account.store->get(head_name(parcel.chain(), 1))->bytes;
+  version.message = "second";
+  REQUIRE(account.chain(parcel.chain()).publish(2, make_head(account, parcel, 2, head_hash(first), version)));
+  version.message = "a fork of the first, signed by us";
+  const Bytes fork = make_head(account, parcel, 1, {}, version);
+  const auto store = std::make_shared<test::LyingStore>(account.store);
+  account.store = store;
+
+  // Whichever of its answers is the fork: it is refused, or nobody asked a second time.
+  const bool fork_first = GENERATE(true, false);
+  store->lie(head_name(parcel.chain(), 1), fork_first ? std::deque{fork} : std::deque{first, fork});
+  SECTION("read") {
+    std::string message = "refused";
+    kind_thrown([&] { message = load_version(account, parcel, 1).version.message; });
+    CHECK(message == (fork_first ? "refused" : "first"));
+  }
+  SECTION("signed again by a rollback") {
+    kind_thrown([&] { roll_back(account, parcel, 1); });
+    store->lie(head_name(parcel.chain(), 1), {});
+    const LoadedVersion newest = load_version(account, parcel);
+    CHECK(newest.head.head.n == (fork_first ? 2 : 3));
+    CHECK(newest.version.message != version.message);
+  }
 }
 
 TEST_CASE("a lock that cannot be given back does not hide what happened", "[session]") {

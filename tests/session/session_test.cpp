@@ -9,7 +9,7 @@
 #include "support/account_place.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"
-#include "support/fault_store.h"
+#include "support/lying_store.h"
 
 using namespace isr;
 
@@ -331,6 +331,21 @@ class HookedPublish : public test::FaultStore {
 };
 
 }  // namespace
+
+TEST_CASE("what a publish compared is adopted, not what the store says next", "[session]") {
+  Place place;
+  Session session(place.account, place.parcel);
+  const Sha256 first = load_version(place.account, place.parcel).head.hash;
+  const Bytes other = make_head(place.account, place.parcel, 2, first, session.state().base_version);
+  const auto store = std::make_shared<test::LyingStore>(place.account.store);
+  place.account.store = std::make_shared<HookedPublish>(store, [&] {
+    const std::string name = head_name(place.parcel.chain(), 2);
+    store->lie(name, {store->get(name)->bytes, other});
+  });
+  session.image("disk")->write(0, test::random_bytes(kChunkSize, 7));
+  CHECK(session.publish({}, {}).version == 2);
+  CHECK((session.state().base_hash == place.account.trust->seen(place.parcel.chain())->hash));
+}
 
 TEST_CASE("a publish that could not be written down has dropped nothing, and counts", "[session]") {
   Place place;
