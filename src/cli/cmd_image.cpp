@@ -92,6 +92,20 @@ int report_losses(CommandContext& context, const std::string& file, const Import
   return to_exit_code(ErrorKind::kWarnings);
 }
 
+void report_padding(CommandContext& context, const VersionImage& disk) {
+  constexpr std::uint64_t kSector = 512;
+  if (disk.original_size == 0) return;
+  const std::string padding = fmt::format(
+      "{} has {} bytes; {} zeros make it {}, a multiple of {}, as QEMU needs; isr export gives {} bytes back",
+      disk.name, disk.original_size, disk.tree.size - disk.original_size, disk.tree.size, kDiskSizeUnit,
+      disk.original_size);
+  if (disk.original_size % kSector == 0) {
+    context.out.note(padding);
+  } else {
+    context.out.warn(padding + "; its length is not a multiple of 512: the file may be cut off");
+  }
+}
+
 int run_import(CommandContext& context, const ImportOptions& options) {
   const auto began = std::chrono::steady_clock::now();
   const std::string name = plain_name(options.name);
@@ -116,15 +130,18 @@ int run_import(CommandContext& context, const ImportOptions& options) {
     version.message += fmt::format(", {} bytes missing, {} unreadable", result.missing_bytes, result.unreadable_bytes);
   }
   create_parcel(account, name, version);
+  const VersionImage& disk = version.images.front();
+  report_padding(context, disk);
   const int code = report_losses(context, options.file, result);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   const std::string known =
       result.known_bytes > 0 ? fmt::format(" ({} of it known already)", format_size(result.known_bytes)) : "";
-  context.out.done(fmt::format("{}@1: {} disk, {} of data{}, {} stored, in {:.1f} s", name, format_size(result.size),
+  context.out.done(fmt::format("{}@1: {} disk, {} of data{}, {} stored, in {:.1f} s", name, format_size(disk.tree.size),
                                format_size(result.data_bytes), known, format_size(result.uploaded_bytes), seconds),
                    {{"parcel", name},
                     {"version", 1},
-                    {"size", result.size},
+                    {"size", disk.tree.size},
+                    {"original_size", disk.original_size != 0 ? disk.original_size : disk.tree.size},
                     {"data_bytes", result.data_bytes},
                     {"known_bytes", result.known_bytes},
                     {"uploaded_bytes", result.uploaded_bytes},
@@ -141,18 +158,22 @@ int run_create(CommandContext& context, const ImportOptions& options) {
   if (size == 0 || size % 512 != 0) {
     throw Error(ErrorKind::kUsage, fmt::format("a disk of {} bytes: it must be a multiple of 512", size));
   }
-  if (size > kMaxImageSize) throw Error(ErrorKind::kUnsupported, "disks larger than 16 TiB are not supported");
+  if (size > kMaxImageSize) {
+    throw Error(ErrorKind::kUsage, fmt::format("a disk of {} bytes: at most 16 TiB are possible", size));
+  }
   ParcelVersion version;
   version.vm = settings_from(options);
-  version.images.push_back({"disk", ImageRole::kUser, {size, {}}});
+  version.images.push_back(make_disk("disk", size));
   version.message = "created empty";
   if (options.cdrom) check_cdrom(*options.cdrom);
   Account account = context.open_account(parse_parcel_name(options.name).repository);
   refuse_taken_name(account, name);
   const ParcelEntry parcel = create_parcel(account, name, version);
   if (options.cdrom) insert_cdrom(account, parcel, *options.cdrom);
-  context.out.done(fmt::format("{}@1: an empty disk of {}", name, format_size(size)),
-                   {{"parcel", name}, {"version", 1}, {"size", size}});
+  const VersionImage& disk = version.images.front();
+  report_padding(context, disk);
+  context.out.done(fmt::format("{}@1: an empty disk of {}", name, format_size(disk.tree.size)),
+                   {{"parcel", name}, {"version", 1}, {"size", disk.tree.size}, {"original_size", size}});
   if (options.cdrom) context.out.note(fmt::format("isr start {}    boots from the CD on this host", name));
   return 0;
 }
@@ -212,11 +233,17 @@ int run_export(CommandContext& context, const ExportOptions& options) {
   OpenParcel parcel = context.open_parcel(options.name);
   const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, parcel.version);
   VersionReader reader(parcel.account, Unreachable::kFail);
-  const auto image = reader.open(choose_disk(loaded.version, options.disk));
+  const VersionImage& disk = choose_disk(loaded.version, options.disk);
+  const auto image = reader.open(disk);
+  const std::uint64_t size = export_size(*image, disk);
+  if (disk.original_size != 0 && size != disk.original_size) {
+    context.out.note(fmt::format("bytes were written behind the original end of {}, {}: all its {} bytes are exported",
+                                 disk.name, disk.original_size, size));
+  }
   const fs::path raw = options.raw.empty() ? fs::path(target.string() + ".partial") : target;
   {
     Progress progress(context.out, "Exporting " + parcel.entry.name);
-    export_raw(image, raw, context.stop(), [&](std::string_view step, std::uint64_t done, std::uint64_t total) {
+    export_raw(*image, size, raw, context.stop(), [&](std::string_view step, std::uint64_t done, std::uint64_t total) {
       progress.update(step, done, total);
     });
   }
@@ -229,6 +256,7 @@ int run_export(CommandContext& context, const ExportOptions& options) {
       {{"parcel", parcel.entry.name},
        {"version", loaded.head.head.n},
        {"disk", image->name()},
+       {"size", size},
        {"file", target.string()}});
   return 0;
 }

@@ -92,50 +92,40 @@ Error damage(const std::string& what, std::vector<std::string> hints = {}) {
   return {ErrorKind::kUnsupported, what, std::move(hints)};
 }
 
-/// Reads a descriptor's bytes as a disk, in whole sectors.
+/// Reads a descriptor's bytes as a disk.
 class RawReader {
  public:
-  RawReader(const fs::path& name, int fd)
-      : name_(name), fd_(fd), length_(file_size(fd, name)), size_((length_ + kSector - 1) / kSector * kSector) {
+  RawReader(const fs::path& name, int fd) : name_(name), fd_(fd), size_(file_size(fd, name)) {
     if (size_ > kMaxImageSize) {
       throw Error(ErrorKind::kUnsupported, fmt::format("{} is larger than 16 TiB", name.string()));
     }
   }
   std::uint64_t size() const { return size_; }
-  /// Zeros that make the last sector whole.
-  std::uint64_t padding() const { return size_ - length_; }
   void read(std::uint64_t offset, MutableBytes out) const {
-    const std::size_t n = offset < length_ ? read_at(fd_, out, offset, name_) : 0;
-    if (offset < length_ && n < std::min<std::uint64_t>(out.size(), length_ - offset)) throw_shorter();
+    const std::size_t n = offset < size_ ? read_at(fd_, out, offset, name_) : 0;
+    if (offset < size_ && n < std::min<std::uint64_t>(out.size(), size_ - offset)) throw_shorter();
     std::fill(out.begin() + static_cast<std::ptrdiff_t>(n), out.end(), std::uint8_t{0});
   }
   std::uint64_t next_data(std::uint64_t offset) const {
     const off_t found = ::lseek(fd_, static_cast<off_t>(offset), SEEK_DATA);
     if (found >= 0) return static_cast<std::uint64_t>(found);
     if (errno != ENXIO) return offset;  // a file system without holes: everything may be data
-    if (file_size(fd_, name_) < length_) throw_shorter();
+    if (file_size(fd_, name_) < size_) throw_shorter();
     return size_;
   }
 
  private:
-  static constexpr std::uint64_t kSector = 512;
   [[noreturn]] void throw_shorter() const {
     throw Error(ErrorKind::kIo, fmt::format("{} became shorter while it was read", name_.string()));
   }
   fs::path name_;
   int fd_;  // borrowed
-  std::uint64_t length_, size_;
+  std::uint64_t size_;
 };
 
 class RawSource : public DiskSource {
  public:
-  /// A raw disk does not say where it ends: a length that is no whole number of sectors is only a sign.
-  explicit RawSource(SourceFile file) : file_(std::move(file)), raw_(file_.path(), file_.fd()) {
-    if (raw_.padding() > 0) {
-      log::warn("{} may be cut off: its length, {}, is not a multiple of 512; the disk ends with {} zeros",
-                file_.path().string(), file_.size(), raw_.padding());
-    }
-  }
+  explicit RawSource(SourceFile file) : file_(std::move(file)), raw_(file_.path(), file_.fd()) {}
   std::uint64_t size() const override { return raw_.size(); }
   void read(std::uint64_t offset, MutableBytes out) override { raw_.read(offset, out); }
   std::uint64_t next_data(std::uint64_t offset) override { return raw_.next_data(offset); }

@@ -35,13 +35,13 @@ void check_stop(const std::stop_token& stop) {
 
 class Importer {
  public:
-  Importer(Account& account, DiskSource& source, ImportResult& result)
+  Importer(Account& account, const VersionImage& disk, DiskSource& source, ImportResult& result)
       : account_(account),
         source_(source),
         result_(result),
         cache_(open_cache(account.paths, Config::load(account.paths))),
         uploader_(account.store, {.bytes_per_second = account.upload_limit}, counters_),
-        builder_(source.size(), account.keys.domain_secret, [this](const SealedObject& page) { put(page); }),
+        builder_(disk.tree.size, account.keys.domain_secret, [this](const SealedObject& page) { put(page); }),
         known_(pages_) {
     learn_known_chunks();
   }
@@ -66,7 +66,6 @@ class Importer {
     const TreeRoot root = builder_.finish();
     uploader_.finish();
     cache_->sync();
-    result_.size = source_.size();
     result_.objects = counters_.objects + known_chunks_;
     result_.known_bytes = known_chunks_ * kChunkSize;
     result_.uploaded_bytes = counters_.bytes;
@@ -185,8 +184,10 @@ class NewFile {
 
 VersionImage import_disk(Account& account, const std::string& name, DiskSource& source, std::stop_token stop,
                          const ProgressFn& progress, ImportResult& result) {
-  Importer importer(account, source, result);
-  return {name, ImageRole::kUser, importer.run(stop, progress)};
+  VersionImage disk = make_disk(name, source.size());
+  Importer importer(account, disk, source, result);
+  disk.tree = importer.run(stop, progress);
+  return disk;
 }
 
 ParcelEntry create_parcel(Account& account, const std::string& name, const ParcelVersion& version) {
@@ -240,21 +241,28 @@ std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, std::uint64
   return next;
 }
 
-void export_raw(const std::shared_ptr<Image>& image, const fs::path& file, std::stop_token stop,
+std::uint64_t export_size(Image& image, const VersionImage& described) {
+  if (described.original_size == 0) return image.size();
+  Bytes padding(image.size() - described.original_size);
+  image.read(described.original_size, padding);
+  return is_zero(padding) ? described.original_size : image.size();
+}
+
+void export_raw(Image& image, std::uint64_t size, const fs::path& file, std::stop_token stop,
                 const ProgressFn& progress) {
   NewFile out(file);
-  if (::ftruncate(out.fd(), static_cast<off_t>(image->size())) != 0) {
+  if (::ftruncate(out.fd(), static_cast<off_t>(size)) != 0) {
     throw_errno(fmt::format("cannot write {}", file.string()), errno);
   }
   Bytes buffer(kExportStep);
-  for (std::uint64_t offset = 0; offset < image->size(); offset += buffer.size()) {
+  for (std::uint64_t offset = 0; offset < size; offset += buffer.size()) {
     check_stop(stop);
-    const std::size_t n = image->read(offset, buffer);
+    const std::size_t n = std::min<std::uint64_t>(image.read(offset, buffer), size - offset);
     for (std::size_t at = 0; at < n; at += kChunkSize) {
       const ByteView part = ByteView(buffer).subspan(at, std::min(kChunkSize, n - at));
       if (!is_zero(part)) write_all_at(out.fd(), part, offset + at, file);
     }
-    if (progress) progress("export", offset + n, image->size());
+    if (progress) progress("export", offset + n, size);
   }
   wipe(buffer);
   out.complete();

@@ -6,7 +6,6 @@
 namespace isr {
 
 struct ImportResult {
-  std::uint64_t size = 0;         ///< of the disk
   std::uint64_t data_bytes = 0;   ///< of it, read: not holes
   std::uint64_t known_bytes = 0;  ///< of these: hashed only, since a version of the user's has them already
   std::uint64_t objects = 0;
@@ -19,7 +18,7 @@ struct ImportResult {
 /// so that what was imported here starts here at once. Holes cost nothing, and what
 /// the newest version of any parcel has costs reading, hashing and asking for its object.
 /// Interrupted and run again it sends only what is missing.
-/// Error{kIo} when the source cannot be read, or changes meanwhile.
+/// The disk is padded as make_disk() says. Error{kIo} when the source cannot be read, or changes meanwhile.
 VersionImage import_disk(Account& account, const std::string& name, DiskSource& source, std::stop_token stop,
                          const ProgressFn& progress, ImportResult& result);
 
@@ -30,9 +29,11 @@ ParcelEntry create_parcel(Account& account, const std::string& name, const Parce
 /// Appends a copy of version n as the newest version. Error{kLocked} when another host holds the parcel.
 std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, std::uint64_t n);
 
-/// Writes an image to a new raw file, holes kept; removed again after a failure.
+/// The original size of a padded disk while its padding is all zeros, and that of the image else.
+std::uint64_t export_size(Image& image, const VersionImage& described);
+/// Writes the first `size` bytes of an image to a new raw file, holes kept; removed again after a failure.
 /// Error{kUsage} when the file exists.
-void export_raw(const std::shared_ptr<Image>& image, const fs::path& file, std::stop_token stop,
+void export_raw(Image& image, std::uint64_t size, const fs::path& file, std::stop_token stop,
                 const ProgressFn& progress);
 
 }  // namespace isr

@@ -81,14 +81,25 @@ bool name_fits_role(const VersionImage& image) {
 json image_to_json(const VersionImage& image) {
   ByteWriter root;
   write_ref(image.tree.root, root);
-  return {{"name", image.name},
-          {"role", to_name(image.role)},
-          {"size", image.tree.size},
-          {"root", to_base64(root.bytes())}};
+  json out{{"name", image.name},
+           {"role", to_name(image.role)},
+           {"size", image.tree.size},
+           {"root", to_base64(root.bytes())}};
+  if (image.original_size != 0) out["original_size"] = image.original_size;
+  return out;
+}
+
+std::uint64_t padded(std::uint64_t size) { return (size + kDiskSizeUnit - 1) / kDiskSizeUnit * kDiskSizeUnit; }
+
+/// Nothing but padding lies between it and the size, and only a disk has it.
+std::uint64_t original_size_of(const json& in, const VersionImage& image) {
+  const std::uint64_t original = number_of(in, "original_size", 1, image.tree.size - 1);
+  if (!is_disk(image.role) || padded(original) != image.tree.size) fail("an image has an impossible original size");
+  return original;
 }
 
 VersionImage image_from_json(const json& in) {
-  expect_fields(in, {"name", "role", "size", "root"}, {});
+  expect_fields(in, {"name", "role", "size", "root"}, {"original_size"});
   VersionImage image;
   image.name = text_of(in, "name", 32);
   if (!is_image_name(image.name)) fail("an image has a name that it must not have");
@@ -98,6 +109,7 @@ VersionImage image_from_json(const json& in) {
   image.role = known->first;
   if (!name_fits_role(image)) fail(fmt::format("image \"{}\" has the role of another", image.name));
   image.tree.size = number_of(in, "size", 1, kMaxImageSize);
+  if (in.contains("original_size")) image.original_size = original_size_of(in, image);
   const auto root = from_base64(text_of(in, "root", 2 * kRefSize));
   if (!root) fail("a root is no base64");
   ByteReader reader(*root, "the root of an image");
@@ -156,6 +168,12 @@ std::string_view to_name(ImageRole role) noexcept {
     if (known == role) return name;
   }
   return "user";
+}
+
+VersionImage make_disk(std::string name, std::uint64_t size) {
+  VersionImage disk{std::move(name), ImageRole::kUser, {padded(size), {}}};
+  if (disk.tree.size != size) disk.original_size = size;
+  return disk;
 }
 
 const VersionImage* ParcelVersion::find(std::string_view name) const {

@@ -13,11 +13,17 @@ constexpr bool is_disk(ImageRole role) {
   return role == ImageRole::kSystem || role == ImageRole::kUser || role == ImageRole::kEphemeral;
 }
 
+/// QEMU opens a disk for writing only if its size is a multiple of this.
+inline constexpr std::uint64_t kDiskSizeUnit = 4096;
+
 struct VersionImage {
   std::string name;  ///< "disk", "memory", "device", "bootpack": the file is NAME.raw
   ImageRole role = ImageRole::kUser;
   TreeRoot tree;
+  std::uint64_t original_size = 0;  ///< of a padded disk, without the padding; 0: it is not padded
 };
+/// An empty disk. One whose size is not a multiple of kDiskSizeUnit is padded with zeros up to the next.
+VersionImage make_disk(std::string name, std::uint64_t size);
 
 /// What one version of a parcel is: the payload of its head, JSON; docs/formats/version.md.
 struct ParcelVersion {

@@ -48,7 +48,7 @@ bool is_versioned_machine(std::string_view name) {
 /// What is wrong with the settings, if anything.
 std::optional<std::string> find_fault(const VmSettings& s) {
   if (s.memory_bytes < kMinMemory || s.memory_bytes > kMaxMemory || s.memory_bytes % kMiB != 0)
-    return fmt::format("memory of {} bytes: from 16 MiB to 1 TiB in whole MiB is possible", s.memory_bytes);
+    return fmt::format("memory of {} bytes: from 16 MiB to 512 GiB in whole MiB are possible", s.memory_bytes);
   if (s.cpus < 1 || s.cpus > kMaxCpus) return fmt::format("{} CPUs: 1 to {} are possible", s.cpus, kMaxCpus);
   if (!is_versioned_machine(s.machine)) return "the machine must be pc-q35-X.Y or pc-i440fx-X.Y with a version";
   if (!is_known_cpu_model(s.cpu_model))

@@ -21,7 +21,7 @@ std::string_view to_name(NetworkMode mode) noexcept;
 
 inline constexpr std::uint64_t kMiB = 1U << 20U;
 inline constexpr std::uint64_t kMinMemory = 16 * kMiB;
-inline constexpr std::uint64_t kMaxMemory = 1024 * 1024 * kMiB;
+inline constexpr std::uint64_t kMaxMemory = 512 * 1024 * kMiB;  ///< fits every CPU model's address space
 inline constexpr unsigned kMaxCpus = 64;
 inline constexpr std::size_t kMaxDisks = 8;
 

@@ -219,14 +219,17 @@ TEST_CASE("a cut image gives what it has, and says how much it lacks, when that 
   CHECK(lost_of_all > 0);  // a VHDX lacks only what is behind the end of its disk
 }
 
-TEST_CASE("a raw disk that does not end with a sector is filled up to the end of one", "[session]") {
+TEST_CASE("a raw disk of any length is read whole, with zeros behind its end", "[session]") {
   Place place;
-  Bytes disk = test::random_bytes(3 * 512 - 100, 4);
+  const Bytes disk = test::random_bytes(3 * 512 - 100, 4);
   replace_file(place.raw, disk);
   const auto source = open_disk_source(place.raw);
   CHECK(source->missing_bytes() == 0);
-  disk.resize(3 * 512);
   CHECK((read_all(*source) == disk));
+  Bytes beyond(200, 0xff);
+  source->read(disk.size() - 100, beyond);
+  CHECK(std::equal(disk.end() - 100, disk.end(), beyond.begin()));
+  CHECK(is_zero(ByteView(beyond).subspan(100)));
 }
 
 TEST_CASE("a source that becomes shorter or changes while it is read is an error, never zeros", "[session]") {
@@ -275,7 +278,7 @@ TEST_CASE("a container that isr does not read is refused with the command that h
                            Kind{"parallels", {}}, Kind{"qcow", {}}}) {
     place.make(kind, disk);
     expect_refused(place.image, "-f " + kind.format);
-    CHECK(open_disk_source(place.image, {.format = "raw"})->size() == (fs::file_size(place.image) + 511) / 512 * 512);
+    CHECK(open_disk_source(place.image, {.format = "raw"})->size() == fs::file_size(place.image));
   }
   place.make({"qcow2", {}}, disk);
   run("tar", {"cf", place.other.string(), "-C", place.directory.path().string(), "disk.image"});

@@ -15,12 +15,16 @@ namespace {
 struct Place : test::AccountPlace {
   /// Imports a disk whose chunks are made of these seeds, 0 being zeros.
   ImportResult import(const std::string& name, const std::vector<std::uint64_t>& seeds) {
-    const fs::path file = directory.path() / (name + ".raw");
     Bytes bytes;
     for (const std::uint64_t seed : seeds) {
       const Bytes chunk = seed == 0 ? Bytes(kChunkSize) : test::random_bytes(kChunkSize, seed);
       bytes.insert(bytes.end(), chunk.begin(), chunk.end());
     }
+    return import_bytes(name, bytes);
+  }
+
+  ImportResult import_bytes(const std::string& name, const Bytes& bytes) {
+    const fs::path file = directory.path() / (name + ".raw");
     replace_file(file, bytes);
     const auto source = open_disk_source(file, {.format = "raw"});
     ImportResult result;
@@ -62,4 +66,38 @@ TEST_CASE("what the repository has lost meanwhile is stored again by an import t
   const ImportResult second = place.import("second", {2, 3, 5});
   CHECK(second.known_bytes == kChunkSize);
   CHECK(place.is_whole());
+}
+
+TEST_CASE("a disk of an odd size is padded with zeros, and exported with the size that it had", "[session]") {
+  Place place;
+  const std::uint64_t size = GENERATE(1, 512, 4095, kChunkSize - 512, 3 * kChunkSize + 100);
+  const Bytes content = test::random_bytes(size, 1);
+  place.import_bytes("odd", content);
+  const VersionImage disk = load_version(place.account, place.parcel).version.images.at(0);
+  CHECK(disk.tree.size % kDiskSizeUnit == 0);
+  CHECK(disk.tree.size - size < kDiskSizeUnit);
+  CHECK(disk.original_size == size);
+  VersionReader reader(place.account, Unreachable::kFail);
+  const auto image = reader.open(disk);
+  const fs::path out = place.directory.path() / "out";
+  REQUIRE(export_size(*image, disk) == size);
+  export_raw(*image, size, out, {}, {});
+  CHECK((read_file(out, 1U << 20U) == content));
+  Bytes behind(disk.tree.size - size, 0xff);
+  CHECK(image->read(size, behind) == behind.size());
+  CHECK(is_zero(behind));
+}
+
+TEST_CASE("a padded disk is exported whole once something was written behind its original end", "[session]") {
+  Place place;
+  // As a guest would have left it: the last byte is the padding's.
+  Bytes content(8192);
+  content.back() = 1;
+  place.import_bytes("written", content);
+  VersionImage disk = load_version(place.account, place.parcel).version.images.at(0);
+  CHECK(disk.original_size == 0);
+  VersionReader reader(place.account, Unreachable::kFail);
+  CHECK(export_size(*reader.open(disk), disk) == 8192);
+  disk.original_size = 8000;
+  CHECK(export_size(*reader.open(disk), disk) == 8192);
 }

@@ -91,6 +91,32 @@ TEST_CASE("a version with a boot pack has exactly the bytes of its golden file",
   CHECK((parse_version(golden).find("bootpack")->role == ImageRole::kBootPack));
 }
 
+TEST_CASE("a version with a padded disk has exactly the bytes of its golden file", "[session]") {
+  const Bytes golden = read_file(std::string(ISR_GOLDEN_DIR) + "/version/v1-padded-disk", 65536);
+  ParcelVersion version;
+  version.images.push_back(make_disk("disk", (8ULL << 30U) + 512));
+  CHECK(version.images[0].tree.size == (8ULL << 30U) + 4096);
+  version.images[0].tree.root = reference(0x10);
+  version.message = "import";
+  CHECK((encode_version(version) == golden));
+  CHECK(parse_version(golden).images.at(0).original_size == (8ULL << 30U) + 512);
+  CHECK(make_disk("disk", 8192).original_size == 0);
+}
+
+TEST_CASE("an original size that padding cannot explain is refused", "[session]") {
+  const auto parsing_with = [](ImageRole role, std::uint64_t size, std::uint64_t original) {
+    ParcelVersion version;
+    version.images.push_back({role == ImageRole::kUser ? "disk" : "bootpack", role, {size, {}}, original});
+    return kind_thrown([&] { parse_version(encode_version(version)); });
+  };
+  CHECK_FALSE(parsing_with(ImageRole::kUser, 8192, 4097));
+  for (const std::uint64_t original : {4096U, 8192U, 8193U, 1U}) {
+    CHECK(parsing_with(ImageRole::kUser, 8192, original) == ErrorKind::kCorrupt);
+  }
+  CHECK(parsing_with(ImageRole::kUser, 8191, 8190) == ErrorKind::kCorrupt);
+  CHECK(parsing_with(ImageRole::kBootPack, 8192, 8000) == ErrorKind::kCorrupt);
+}
+
 TEST_CASE("a boot pack has its own name, and no disk has that", "[session]") {
   for (const auto& [name, role] : {std::pair("bootpack", ImageRole::kUser), std::pair("pack", ImageRole::kBootPack),
                                    std::pair("device", ImageRole::kBootPack)}) {

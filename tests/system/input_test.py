@@ -37,16 +37,14 @@ def parcels(host):
 
 
 def test_sizes_and_versions(world):
-    _, a, _, _ = set_up(world)
+    _, a, image, _ = set_up(world)
     for size in ("0", "-1", "1", "511", "131073", " 8G", "9223372036854775808", "18446744073709551616", "1e3", "", "G", "8 parsecs"):
         refuse(a, 2, [], "create", "new", f"--size={size}")
-    for memory in ("0", "-1", "1", "x", "100T"):
+    refuse(a, 2, ["16 TiB"], "create", "new", "--size=17T")
+    for memory in ("0", "-1", "1", "x", "1T", "100T"):
         refuse(a, 2, [], "create", "new", f"--memory={memory}")
+        refuse(a, 2, [], "import", "new", image, f"--memory={memory}")
     expect_equal(parcels(a), ["work"], "parcels after refused commands")
-    # Any whole number of sectors will do; the guest sees what was asked for.
-    a.run("create", "odd", "--size", "131584", "--memory", "64M")
-    expect_equal(os.path.getsize(writing.check_out(a, "odd")), 131584, "size of the disk")
-    a.run("checkin", "odd")
     a.run("create", "huge", "--size", "16T")
     disk = writing.check_out(a, "huge")
     with open(disk, "r+b") as file:
@@ -59,6 +57,40 @@ def test_sizes_and_versions(world):
         refuse(a, (2, 10), [], "checkout", "work", f"--version={version}")
     refuse(a, 10, ["version"], "checkout", "work@2")
     refuse(a, 10, [], "checkout", "works")
+
+
+def test_a_disk_of_any_size_starts_and_is_exported_with_its_size(world):
+    _, a, image, content = set_up(world)
+    created = a.run("create", "created", "--size", "131584", "--memory", "64M")
+    expect("131584" in created.err and "135168" in created.err, f"the padding is not said: {created}")
+    folder = world.new_folder("images")
+    for length in (len(content) - 3584, len(content) - 100):
+        odd = folder / "odd.raw"
+        odd.write_bytes(content[:length])
+        imported = a.run("import", f"odd-{length}", odd, "--memory", "64M")
+        expect(str(length) in imported.err, f"the padding is not said: {imported}")
+        expect_equal("cut off" in imported.err, length % 512 != 0, "a warning of a file that may be cut off")
+    for parcel, size in ("created", 131584), (f"odd-{len(content) - 3584}", len(content) - 3584), \
+            (f"odd-{len(content) - 100}", len(content) - 100):
+        a.run("start", parcel)
+        a.run("poweroff", parcel, "--yes")
+        a.run("checkin", parcel)
+        out = folder / f"{parcel}.out"
+        expect_equal(a.run("export", parcel, "--raw", out, json=True)["size"], size, "size that was exported")
+        expect(out.read_bytes() == (bytes(size) if parcel == "created" else content[:size]), f"{parcel} became another disk")
+    # A guest may use all that it sees.
+    disk = writing.check_out(a, "created")
+    expect_equal(os.path.getsize(disk), 135168, "size of the disk that the guest sees")
+    with open(disk, "r+b") as file:
+        file.seek(135168 - 5)
+        file.write(b"beyond"[:5])
+    a.run("checkin", "created")
+    exported = a.run("export", "created", "--raw", folder / "whole")
+    expect("131584" in exported.err, f"nothing about what was written behind the end: {exported}")
+    expect((folder / "whole").read_bytes() == bytes(135168 - 5) + b"beyon", "what was written behind the end is lost")
+    a.run("export", "created@1", "--qcow2", folder / "first.qcow2")
+    subprocess.run(["qemu-img", "convert", "-O", "raw", folder / "first.qcow2", folder / "first"], check=True)
+    expect_equal((folder / "first").stat().st_size, 131584, "size of version 1")
 
 
 def test_what_is_imported(world):
@@ -134,10 +166,6 @@ def test_an_image_that_was_cut_off_is_refused_and_forced_with_a_warning(world):
         a.run("export", f"forced-{format}", "--raw", folder / "out")
         expect_equal((folder / "out").stat().st_size, len(content), f"size of the disk of a cut {format}")
         (folder / "out").unlink()
-    odd = folder / "odd.raw"
-    odd.write_bytes(content[:-100])
-    said = a.run("import", "odd", odd).err
-    expect("not a multiple of 512" in said and "100 zeros" in said, f"what was filled up is not said: {said}")
     subprocess.run(["gzip", "--keep", image], check=True)
     refuse(a, 19, ["gzip --decompress", "--format raw"], "import", "new", f"{image}.gz")
 
@@ -403,7 +431,8 @@ def test_a_full_server_names_the_cause_and_shows_no_half(world):
 
 
 if __name__ == "__main__":
-    support.main(test_sizes_and_versions, test_what_is_imported,
+    support.main(test_sizes_and_versions, test_a_disk_of_any_size_starts_and_is_exported_with_its_size,
+                 test_what_is_imported,
                  test_an_image_that_was_cut_off_is_refused_and_forced_with_a_warning,
                  test_an_export_is_whole_or_leaves_no_file, test_places_of_a_repository, test_mount_points,
                  test_what_keeps_fuse_from_working,
