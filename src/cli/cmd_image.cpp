@@ -342,9 +342,12 @@ void register_image(App& app) {
       .example("isr import work disk.raw --format raw", "whatever the file begins with")
       .example("isr import work disk.vdi --force", "of a file that lost its end; says how much is missing")
       .note(
-          "Backing files, encrypted images, images of several files, compressed files and archives are refused. So is "
-          "a "
-          "file that is shorter than its own tables say.")
+          "Backing files, encrypted images, images of several files, compressed files and archives are refused. So are "
+          "a file that is shorter than its own tables say, and an image that was not closed properly.")
+      .note(
+          "A file is raw when it begins with a partition table, a boot sector, a known file system or zeros, when its "
+          "name ends in .raw, or with --format raw.")
+      .note("A disk is padded with zeros to a multiple of 4096 bytes; isr export leaves them out while they are zeros.")
       .exit_codes({0, 2, 3, 13, 18, 19, 130})
       .run([import](CommandContext& context) { return run_import(context, *import); });
 

@@ -179,11 +179,8 @@ Finished run_program(const std::vector<std::string>& command) {
   return finished;
 }
 
-/// The output of a command; Error{kUnsupported} with its last words when it fails.
-std::string capture(const std::vector<std::string>& command) {
-  Finished finished = run_program(command);
-  if (finished.code == 0) return finished.output;
-  throw Error(ErrorKind::kUnsupported, finished.errors.empty() ? command[0] + " failed" : finished.errors);
+[[noreturn]] void refuse_failure(const std::string& program, const Finished& failed) {
+  throw Error(ErrorKind::kUnsupported, failed.errors.empty() ? program + " failed" : failed.errors);
 }
 
 /// What is damaged beyond being cut off. QEMU's tools do not check every format.
@@ -213,13 +210,39 @@ std::uint64_t whole_length(const SourceFile& file, const std::string& format, bo
   return std::max(needed, file.size());
 }
 
-void refuse_references(const fs::path& file, const std::string& format) {
-  json info;
+std::string repair_command(const fs::path& file, const std::string& format) {
+  return fmt::format("qemu-img check -r all -f {} {}    when nothing uses it any more", format, file.string());
+}
+
+json image_info(const fs::path& file, const std::string& format) {
+  const Finished info = run_program({"qemu-img", "info", "--output=json", "-f", format, "--", file.string()});
+  // QEMU replays the log of a VHDX only where it may write.
+  if (info.code != 0 && info.errors.find("log that needs to be replayed") != std::string::npos) {
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{} was not closed properly: its log has writes that its disk lacks", file.string()),
+                {repair_command(file, format)});
+  }
+  if (info.code != 0) refuse_failure("qemu-img", info);
   try {
-    info = json::parse(capture({"qemu-img", "info", "--output=json", "-f", format, "--", file.string()}));
+    return json::parse(info.output);
   } catch (const json::exception&) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{} is not a {} image", file.string(), format));
   }
+}
+
+/// Where it was in use when its host went down, its tables may lead to the wrong bytes.
+void refuse_unclean(const json& info, const fs::path& file, const std::string& format) {
+  const json data = info.value("format-specific", json::object()).value("data", json::object());
+  if (data.value("corrupt", false)) {
+    throw damage(fmt::format("{} is marked as corrupt", file.string()), {repair_command(file, format)});
+  }
+  if (info.value("dirty-flag", false)) {
+    throw damage(fmt::format("{} was not closed properly: it is marked as dirty", file.string()),
+                 {repair_command(file, format)});
+  }
+}
+
+void refuse_references(const json& info, const fs::path& file, const std::string& format) {
   if (info.contains("backing-filename") || info.contains("full-backing-filename")) {
     throw Error(ErrorKind::kUnsupported,
                 fmt::format("{} has a backing file, {}; it is not followed", file.string(),
@@ -294,8 +317,9 @@ class ConvertedSource : public DiskSource {
   static fs::path stand_in(const fs::path& directory, std::uint64_t length) {
     constexpr std::uint64_t kSector = 512;
     fs::path file = directory / "length.qcow2";
-    capture({"qemu-img", "create", "-q", "-f", "qcow2", "--", file.string(),
-             std::to_string((length + kSector - 1) / kSector * kSector)});
+    const Finished made = run_program({"qemu-img", "create", "-q", "-f", "qcow2", "--", file.string(),
+                                       std::to_string((length + kSector - 1) / kSector * kSector)});
+    if (made.code != 0) refuse_failure("qemu-img", made);
     return file;
   }
 
@@ -361,7 +385,11 @@ std::unique_ptr<DiskSource> open_disk_source(const fs::path& path, const DiskSou
   const std::uint64_t length = whole_length(file, format, options.salvage);
   const bool is_cut = length > file.size();
   // QEMU opens no VHDX that is cut off, and none that names another file.
-  if (!is_cut || format != "vhdx") refuse_references(path, format);
+  if (!is_cut || format != "vhdx") {
+    const json info = image_info(path, format);
+    refuse_references(info, path, format);
+    if (!options.salvage) refuse_unclean(info, path, format);
+  }
   if (!options.salvage) refuse_damage(path, format);
   return std::make_unique<ConvertedSource>(std::move(file), format, length, options.salvage);
 }

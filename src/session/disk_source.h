@@ -34,8 +34,9 @@ struct DiskSourceOptions {
 
 /// A file that is not raw is read through qemu-storage-daemon, which never probes and follows no backing file.
 /// Error{kUsage}: not a regular file, empty; {kUnsupported}: a backing file, several extents, encryption, an
-/// unknown format, larger than 16 TiB, no QEMU; unless salvage is asked for: cut off (with the number of bytes) or
-/// damaged.
+/// unknown format, larger than 16 TiB, no QEMU; a VHDX with a log that
+/// was not replayed; unless salvage is asked for: cut off (with the number of bytes), damaged, or marked as dirty or
+/// corrupt.
 std::unique_ptr<DiskSource> open_disk_source(const fs::path& file, const DiskSourceOptions& options = {});
 
 }  // namespace isr

@@ -12,6 +12,7 @@ import subprocess
 import time
 
 import support
+import vhdx_with_log
 import writing
 from support import expect, expect_equal
 
@@ -140,6 +141,54 @@ def test_what_is_imported(world):
     refuse(a, 18, ["too long"], "export", "work", "--raw", folder / ("x" * 300))
     expect_equal(present.read_bytes(), b"mine", "a file that was there")
     expect_equal(parcels(a), ["disguised", "good", "sparse", "work"], "parcels")
+
+
+def test_what_is_no_disk_is_refused_unless_it_is_said_to_be_raw(world):
+    _, a, image, content = set_up(world)
+    folder = world.new_folder("images")
+    unknown = folder / "unknown.img"
+    unknown.write_bytes(b"Unknown Format 1" + content[16:])
+    refuse(a, 19, ["Unknown Format 1", "--format raw"], "import", "new", unknown)
+    expect_equal(parcels(a), ["work"], "parcels after a refused import")
+    a.run("import", "said", unknown, "--format", "raw")
+    named = unknown.rename(folder / "named.raw")
+    a.run("import", "named", named)
+    for file, command in (("disk.vhd", "-f vpc"), ("disk.iso", "--cdrom"), ("disk.ova", "tar xf")):
+        named = folder / file
+        if file == "disk.vhd":
+            subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vpc", image, named], check=True)
+        elif file == "disk.ova":
+            subprocess.run(["tar", "cf", named, "-C", folder, "named.raw"], check=True)
+        else:
+            named.write_bytes(bytes(32769) + b"CD001" + content)
+        refuse(a, 19, [command, "--format raw"], "import", "new", named)
+
+
+def test_an_image_that_was_not_closed_is_refused_with_what_repairs_it(world):
+    _, a, image, content = set_up(world)
+    folder = world.new_folder("images")
+    whole = folder / "whole.qcow2"
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", "lazy_refcounts=on", image, whole], check=True)
+    for bit, word in ((1, "dirty"), (2, "corrupt")):
+        unclean = folder / f"{word}.qcow2"
+        data = bytearray(whole.read_bytes())
+        data[79] |= bit  # incompatible features
+        unclean.write_bytes(data)
+        refused = refuse(a, 19, [word, "qemu-img check -r all", "--force"], "import", "new", unclean)
+        repair = re.search(r"qemu-img check .*?\.qcow2", refused.err).group().split()
+        a.run("import", f"forced-{word}", unclean, "--force")
+        subprocess.run(repair, check=True, stdout=subprocess.DEVNULL)
+        a.run("import", word, unclean)
+        for parcel in (word, f"forced-{word}"):
+            a.run("export", parcel, "--raw", folder / parcel)
+            expect((folder / parcel).read_bytes() == content, f"{parcel} became another disk")
+    logged = folder / "logged.vhdx"
+    vhdx_with_log.make(logged)
+    refused = refuse(a, 19, ["log", "qemu-img check -r all"], "import", "new", logged)
+    subprocess.run(re.search(r"qemu-img check .*?\.vhdx", refused.err).group().split(), check=True, stdout=subprocess.DEVNULL)
+    a.run("import", "logged", logged)
+    a.run("export", "logged", "--raw", folder / "logged")
+    expect((folder / "logged").read_bytes().startswith(b"LOGGED"), "the log's write is lost")
 
 
 def test_an_image_that_was_cut_off_is_refused_and_forced_with_a_warning(world):
@@ -432,7 +481,8 @@ def test_a_full_server_names_the_cause_and_shows_no_half(world):
 
 if __name__ == "__main__":
     support.main(test_sizes_and_versions, test_a_disk_of_any_size_starts_and_is_exported_with_its_size,
-                 test_what_is_imported,
+                 test_what_is_imported, test_what_is_no_disk_is_refused_unless_it_is_said_to_be_raw,
+                 test_an_image_that_was_not_closed_is_refused_with_what_repairs_it,
                  test_an_image_that_was_cut_off_is_refused_and_forced_with_a_warning,
                  test_an_export_is_whole_or_leaves_no_file, test_places_of_a_repository, test_mount_points,
                  test_what_keeps_fuse_from_working,

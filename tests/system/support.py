@@ -367,7 +367,7 @@ class World:
 
     def new_file(self, name):
         self.files += 1
-        path = self.folder / f"{name}.{self.files}"
+        path = self.folder / f"{self.files}.{name}"  # so that it keeps its suffix
         path.touch()
         return path
 

@@ -66,7 +66,7 @@ def read(path):
 
 
 def new_disk(world, chance, host, size):
-    image, content = world.new_file("image"), bytearray(chance.randbytes(1 << 20) * (size >> 20))
+    image, content = world.new_file("image.raw"), bytearray(chance.randbytes(1 << 20) * (size >> 20))
     image.write_bytes(content)
     host.run("import", "work", image)
     return content
