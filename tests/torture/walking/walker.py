@@ -445,6 +445,8 @@ class Walker:
                        f"version {content.number} is of {content.moment}, what was suspended of {kept}")
         if step.event in ("cut", "kill server") or parcel.name in self.cut:
             self.locks_left.add(parcel.name)
+        if code == 0:
+            parcel.window = None  # a version that comes from now on is another host's
         parcel.content = parcel.memory = None
         parcel.flushed, parcel.lock_lost, parcel.daemon_pid = 0, False, 0
 
