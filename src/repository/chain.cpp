@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "repository/keybox.h"
 #include "repository/sequence.h"
@@ -22,8 +23,8 @@ bool same(ByteView a, ByteView b) { return std::equal(a.begin(), a.end(), b.begi
 
 std::string head_name(const std::string& chain, std::uint64_t n) { return sequence_name(chain + "/heads", n); }
 
-Chain::Chain(BlobStorePtr store, std::string id, PublicKey signer, std::shared_ptr<TrustStore> trust)
-    : store_(std::move(store)), id_(std::move(id)), signer_(signer), trust_(std::move(trust)) {}
+Chain::Chain(BlobStorePtr store, std::string id, PublicKey signer, std::shared_ptr<TrustStore> trust, fs::path kept)
+    : store_(std::move(store)), id_(std::move(id)), signer_(signer), trust_(std::move(trust)), kept_(std::move(kept)) {}
 
 StoredHead Chain::decode(Bytes blob, std::uint64_t n) const {
   StoredHead stored;
@@ -35,6 +36,35 @@ StoredHead Chain::decode(Bytes blob, std::uint64_t n) const {
 
 Seen Chain::seen_of(const StoredHead& stored) const {
   return {stored.head.n, stored.hash, stored.head.epoch, stored.head.time};
+}
+
+void Chain::accept(const StoredHead& stored) {
+  trust_->accept(id_, seen_of(stored));
+  keep(stored);
+}
+
+void Chain::keep(const StoredHead& stored) const {
+  if (kept_.empty()) return;
+  try {
+    const auto before = read_file_if_exists(kept_, kMaxHeadSize);
+    if (before && same(*before, stored.blob)) return;
+    make_private_directory(kept_.parent_path());
+    replace_file(kept_, stored.blob);
+  } catch (const Error& error) {
+    log::warn("{}: version {} is not kept for being offline: {}", id_, stored.head.n, error.what());
+  }
+}
+
+std::optional<StoredHead> Chain::kept() const {
+  const auto seen = trust_->seen(id_);
+  if (!seen || kept_.empty()) return std::nullopt;
+  auto blob = read_file_if_exists(kept_, kMaxHeadSize);
+  if (!blob) return std::nullopt;
+  if (head_hash(*blob) != seen->hash) {
+    throw Error(ErrorKind::kOffline,
+                fmt::format("{}: version {}, the newest that this host has seen, is not kept here", id_, seen->n));
+  }
+  return decode(std::move(*blob), seen->n);
 }
 
 std::optional<StoredHead> Chain::read(std::uint64_t n) {
@@ -140,7 +170,7 @@ std::optional<StoredHead> Chain::newest() {
     auto found = find_newest(seen);
     if (!found) return std::nullopt;
     try {
-      trust_->accept(id_, seen_of(*found));
+      accept(*found);
       return found;
     } catch (const Error& error) {
       // Another process of this host may have accepted a newer head meanwhile.
@@ -211,7 +241,7 @@ std::optional<StoredHead> Chain::publish(std::uint64_t n, ByteView blob) {
     }
     return std::nullopt;
   }
-  trust_->accept(id_, seen_of(ours));
+  accept(ours);
   try {
     store_->put_hint(id_ + "/latest", as_bytes(fmt::format("{:016}\n", n)));
   } catch (const Error& error) {
@@ -268,6 +298,7 @@ StoredHead Chain::accept_older(std::uint64_t n, const std::string& reason) {
   auto stored = read(n);
   if (!stored) throw Error(ErrorKind::kNotFound, fmt::format("{} has no version {}", id_, n));
   trust_->accept_older(id_, seen_of(*stored), reason);
+  keep(*stored);
   return std::move(*stored);
 }
 

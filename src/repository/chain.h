@@ -1,5 +1,7 @@
 #pragma once
 
+#include <filesystem>
+
 #include "repository/blob_store.h"
 #include "repository/head.h"
 #include "repository/trust_store.h"
@@ -17,7 +19,9 @@ struct StoredHead {
 /// write and one to check, for all that changes.
 class Chain {
  public:
-  Chain(BlobStorePtr store, std::string id, PublicKey signer, std::shared_ptr<TrustStore> trust);
+  /// `kept` is the file in which this host keeps the newest head that it has accepted; empty: none is kept.
+  Chain(BlobStorePtr store, std::string id, PublicKey signer, std::shared_ptr<TrustStore> trust,
+        std::filesystem::path kept = {});
 
   const std::string& id() const noexcept { return id_; }
   /// The newest head: from what was seen, or from the hint, forward while there
@@ -25,6 +29,9 @@ class Chain {
   /// result remembered. nullopt: no head at all, and none seen before.
   /// Error{kHistory} when older than, or forked from, what was seen.
   std::optional<StoredHead> newest();
+  /// Without the store: the newest head that this host has seen or published. nullopt: none is kept
+  /// here. Error{kOffline} when what is kept is another one than the trust store says.
+  std::optional<StoredHead> kept() const;
   /// Head n, checked by signature only: it may be a fork that the store shows.
   /// nullopt when absent. ancestor() reads one that belongs to the history.
   std::optional<StoredHead> read(std::uint64_t n);
@@ -61,11 +68,14 @@ class Chain {
   void check_follows(const StoredHead& ours, const std::optional<Seen>& seen);
   bool is_published(std::uint64_t n, ByteView blob);
   Seen seen_of(const StoredHead& stored) const;
+  void accept(const StoredHead& stored);
+  void keep(const StoredHead& stored) const;
 
   BlobStorePtr store_;
   std::string id_;
   PublicKey signer_;
   std::shared_ptr<TrustStore> trust_;
+  std::filesystem::path kept_;
 };
 
 std::string head_name(const std::string& chain, std::uint64_t n);

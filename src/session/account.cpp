@@ -209,6 +209,12 @@ Account finish(const Paths& paths, const RepositoryEntry& entry, Reached reached
   return account;
 }
 
+/// '+' is in no chain's name.
+fs::path kept_head(const Account& account, std::string chain) {
+  std::replace(chain.begin(), chain.end(), '/', '+');
+  return account.state_directory / "heads" / chain;
+}
+
 std::optional<UserKeys> keys_from_keyring(const RepositoryInfo& info, const std::string& user) {
   auto secret = keyring_find(keyring_label(info, user));
   if (!secret) return std::nullopt;
@@ -233,7 +239,12 @@ BlobStore& Account::online(const std::string& what) const {
 
 Chain Account::chain(const std::string& id) const {
   online("reading versions");
-  return {store, id, keys.signing.public_key, trust};
+  return {store, id, keys.signing.public_key, trust, kept_head(*this, id)};
+}
+
+std::optional<StoredHead> Account::newest_head(const std::string& chain) const {
+  if (!offline()) return this->chain(chain).newest();
+  return Chain(nullptr, chain, keys.signing.public_key, trust, kept_head(*this, chain)).kept();
 }
 
 ParcelLock Account::lock(const ParcelEntry& parcel) const {

@@ -32,8 +32,8 @@ struct Profile {
 /// On this host state/pins/ says which repository each URL stands for, so that
 /// another id cannot make us forget what was seen. state/REPOSITORY-ID/USER/ has
 /// keybox (the newest one seen, for logging in offline), device-key (sealed under
-/// a key that the keybox holds), host-id, trust.db, profile and heads/ID (the
-/// newest blobs seen, for looking at them offline), parcels/ID/ (sessions).
+/// a key that the keybox holds), host-id, trust.db, heads/ (the newest head seen of
+/// each chain, for looking at it offline), parcels/ID/ (sessions).
 struct Account {
   Paths paths;
   RepositoryEntry entry;
@@ -51,6 +51,8 @@ struct Account {
   /// Throws Error{kOffline} unless online; names what for.
   BlobStore& online(const std::string& what) const;
   Chain chain(const std::string& id) const;  ///< Error{kOffline} unless online
+  /// Chain::newest(), or offline Chain::kept().
+  std::optional<StoredHead> newest_head(const std::string& chain) const;
   ParcelLock lock(const ParcelEntry& parcel) const;
   fs::path parcel_directory(const ParcelEntry& parcel) const { return state_directory / "parcels" / parcel.id; }
 };
@@ -102,10 +104,6 @@ ParcelEntry find_parcel(const Profile& profile, const std::string& name);
 /// 1..64 of letters, digits, '.', '_', '-', beginning with a letter or digit; no
 /// trailing dot, no Windows device name. Error{kUsage}, the name escaped.
 void check_parcel_name(const std::string& name);
-
-/// The newest head of a chain that this host has kept for being offline.
-void keep_newest_blob(const fs::path& file, std::uint64_t n, ByteView blob);
-std::optional<StoredHead> read_kept_blob(const fs::path& file, const PublicKey& signer, const std::string& chain);
 
 /// Kernel keyring: `isr login`, `isr logout`. Errors are kFailed (no keyring here).
 void keyring_store(const std::string& label, ByteView secret, std::chrono::seconds ttl);

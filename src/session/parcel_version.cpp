@@ -10,7 +10,6 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "base/file.h"
 #include "image/boot_pack.h"
 #include "session/control.h"
 
@@ -129,34 +128,22 @@ std::vector<VersionImage> images_from_json(const json& in) {
   return images;
 }
 
-fs::path kept_head(const Account& account, const ParcelEntry& parcel) {
-  return account.state_directory / "heads" / parcel.id;
-}
-
 [[noreturn]] void refuse_absent(const ParcelEntry& parcel, std::uint64_t n, std::uint64_t newest) {
   throw Error(ErrorKind::kNotFound, fmt::format("{} has no version {}; the newest is {}", parcel.name, n, newest),
               {fmt::format("isr log {}", parcel.name)});
 }
 
-StoredHead load_head_offline(const Account& account, const ParcelEntry& parcel, std::optional<std::uint64_t> n) {
-  auto kept = read_kept_blob(kept_head(account, parcel), account.keys.signing.public_key, parcel.chain());
-  if (!kept || (n && *n != kept->head.n)) {
+StoredHead load_head(const Account& account, const ParcelEntry& parcel, std::optional<std::uint64_t> n) {
+  auto newest = account.newest_head(parcel.chain());
+  if (account.offline() && (!newest || (n && *n != newest->head.n))) {
     const std::string which = n ? fmt::format("version {}", *n) : std::string("a version");
     throw Error(ErrorKind::kOffline, fmt::format("{} of {} is not described on this host, and {} cannot be reached",
                                                  which, parcel.name, account.entry.name));
   }
-  return std::move(*kept);
-}
-
-StoredHead load_head(const Account& account, const ParcelEntry& parcel, std::optional<std::uint64_t> n) {
-  if (account.offline()) return load_head_offline(account, parcel, n);
-  Chain chain = account.chain(parcel.chain());
-  auto newest = chain.newest();
   if (!newest) throw Error(ErrorKind::kNotFound, fmt::format("{} has no version yet", parcel.name));
-  keep_newest_blob(kept_head(account, parcel), newest->head.n, newest->blob);
-  if (!n) return std::move(*newest);
+  if (!n || *n == newest->head.n) return std::move(*newest);
   const std::uint64_t last = newest->head.n;
-  auto wanted = chain.ancestor(std::move(*newest), *n);
+  auto wanted = account.chain(parcel.chain()).ancestor(std::move(*newest), *n);
   if (!wanted) refuse_absent(parcel, *n, last);
   return std::move(*wanted);
 }

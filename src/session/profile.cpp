@@ -6,7 +6,6 @@
 #include <array>
 #include <set>
 
-#include "base/file.h"
 #include "repository/strict_json.h"
 #include "session/account.h"
 #include "session/text.h"
@@ -22,7 +21,6 @@ constexpr int kMaxRaces = 20;
 constexpr std::uint32_t kEpoch = 1;
 
 std::string profile_chain(const Account& account) { return fmt::format("users/{}/profile", account.keys.user); }
-fs::path kept_profile(const Account& account) { return account.state_directory / "profile"; }
 
 bool is_parcel_id(std::string_view id) {
   return id.size() == 32 &&
@@ -123,41 +121,12 @@ Profile parse_profile(ByteView payload) {
   return profile;
 }
 
-void keep_newest_blob(const fs::path& file, std::uint64_t n, ByteView blob) {
-  ByteWriter out;
-  out.u64(n).put(blob);
-  const auto kept = read_file_if_exists(file, kMaxHeadSize + 8);
-  if (kept && *kept == out.bytes()) return;
-  make_private_directory(file.parent_path());
-  replace_file(file, out.bytes());
-}
-
-std::optional<StoredHead> read_kept_blob(const fs::path& file, const PublicKey& signer, const std::string& chain) {
-  const auto kept = read_file_if_exists(file, kMaxHeadSize + 8);
-  if (!kept) return std::nullopt;
-  ByteReader in(*kept, file.string());
-  const std::uint64_t n = in.u64();
-  StoredHead stored;
-  stored.blob = to_bytes(in.rest());
-  stored.head = decode_head(stored.blob, signer, chain, n);
-  stored.hash = head_hash(stored.blob);
-  return stored;
-}
-
 Profile read_profile(Account& account) {
-  std::optional<StoredHead> newest;
-  if (account.offline()) {
-    newest = read_kept_blob(kept_profile(account), account.keys.signing.public_key, profile_chain(account));
-    if (!newest) {
-      throw Error(ErrorKind::kOffline, fmt::format("the list of parcels of {} is not here", account.entry.name),
-                  {"run isr ls once while the repository can be reached"});
-    }
-  } else {
-    newest = account.chain(profile_chain(account)).newest();
-    if (!newest) return {};  // repo init was interrupted before the first profile
-    keep_newest_blob(kept_profile(account), newest->head.n, newest->blob);
-  }
-  return open_profile(account, newest->head);
+  const auto newest = account.newest_head(profile_chain(account));
+  if (newest) return open_profile(account, newest->head);
+  if (!account.offline()) return {};  // repo init was interrupted before the first profile
+  throw Error(ErrorKind::kOffline, fmt::format("the list of parcels of {} is not here", account.entry.name),
+              {"run isr ls once while the repository can be reached"});
 }
 
 void change_profile(Account& account, const std::function<void(Profile&)>& change) {
@@ -169,10 +138,7 @@ void change_profile(Account& account, const std::function<void(Profile&)>& chang
     change(profile);
     const std::uint64_t n = newest ? newest->head.n + 1 : 1;
     const Bytes blob = profile_head(account, n, newest ? newest->hash : Sha256{}, profile);
-    if (chain.publish(n, blob)) {
-      keep_newest_blob(kept_profile(account), n, blob);
-      return;
-    }
+    if (chain.publish(n, blob)) return;
   }
   throw Error(ErrorKind::kTransient, "the list of parcels changes all the time; another host is writing it",
               {"run the command again"});
