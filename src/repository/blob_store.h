@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -126,9 +127,9 @@ std::chrono::milliseconds retry_delay(int attempt, std::optional<std::chrono::mi
 /// With make_resolving() around. Error{kUsage} for anything else, for user
 /// information in a URL (never echoing it) and for a bad port.
 BlobStorePtr open_store(const std::string& url, const StoreOptions& options = {});
-/// A store that is out of reach now and may be there later: opened at the first
-/// call that finds it; until then every call throws what open_store() throws.
-BlobStorePtr make_lazy_store(const std::string& url, const StoreOptions& options = {});
+/// A store that is out of reach now and may be there later: `open` runs at the first
+/// call and again after a failure; until then every call throws what `open` throws.
+BlobStorePtr make_lazy_store(const std::string& url, std::function<BlobStorePtr()> open);
 /// The canonical form that the configuration keeps: an absolute path or a URL
 /// without trailing slashes. Same errors as open_store(); touches nothing.
 std::string canonical_store_url(const std::string& url);

@@ -138,8 +138,8 @@ std::string canonical_http_url(std::string_view rest, bool https) {
 /// Opens the store when it is first asked for something, and again after a failure.
 class LazyStore : public BlobStore {
  public:
-  LazyStore(std::string url, const StoreOptions& options)
-      : BlobStore(url, true), url_(std::move(url)), options_(options) {}
+  LazyStore(std::string url, std::function<BlobStorePtr()> open)
+      : BlobStore(std::move(url), true), open_(std::move(open)) {}
 
   std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
     return opened()->get(name, range, stop);
@@ -154,20 +154,19 @@ class LazyStore : public BlobStore {
   BlobStorePtr opened() {
     if (BlobStorePtr store = *store_.lock()) return store;
     // Without the mutex: it may take a time-out. Two that race open it twice, which harms nobody.
-    BlobStorePtr store = open_store(url_, options_);
+    BlobStorePtr store = open_();
     *store_.lock() = store;
     return store;
   }
 
-  std::string url_;
-  StoreOptions options_;
+  std::function<BlobStorePtr()> open_;
   Sync<BlobStorePtr> store_;
 };
 
 }  // namespace
 
-BlobStorePtr make_lazy_store(const std::string& url, const StoreOptions& options) {
-  return std::make_shared<LazyStore>(canonical_store_url(url), options);
+BlobStorePtr make_lazy_store(const std::string& url, std::function<BlobStorePtr()> open) {
+  return std::make_shared<LazyStore>(canonical_store_url(url), std::move(open));
 }
 
 std::string canonical_store_url(const std::string& url) {

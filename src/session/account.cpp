@@ -46,11 +46,11 @@ fs::path pin_file(const Paths& paths, const RepositoryEntry& entry) {
 
 Reached reach_online(const Paths& paths, const RepositoryEntry& entry, const std::optional<RepositoryInfo>& pinned,
                      const OpenOptions& options) {
+  if (pinned) return {open_pinned_store(entry, *pinned, options.store), *pinned};
   Reached reached;
   reached.store = open_store(entry.url, options.store);
   reached.info = read_repository_info(*reached.store);
-  if (pinned && pinned->id != reached.info.id) refuse_other_repository(entry, *pinned, reached.info);
-  if (!pinned) pin_repository(paths, entry, reached.info);
+  pin_repository(paths, entry, reached.info);
   return reached;
 }
 
@@ -250,6 +250,14 @@ std::optional<StoredHead> Account::newest_head(const std::string& chain) const {
 ParcelLock Account::lock(const ParcelEntry& parcel) const {
   online(fmt::format("the lock of {}", parcel.name));
   return {store, parcel.chain(), keys.signing, host};
+}
+
+BlobStorePtr open_pinned_store(const RepositoryEntry& entry, const RepositoryInfo& pinned,
+                               const StoreOptions& options) {
+  BlobStorePtr store = open_store(entry.url, options);
+  const RepositoryInfo found = read_repository_info(*store);
+  if (pinned.id != found.id) refuse_other_repository(entry, pinned, found);
+  return store;
 }
 
 void pin_repository(const Paths& paths, const RepositoryEntry& entry, const RepositoryInfo& info) {

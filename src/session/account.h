@@ -78,6 +78,8 @@ Account open_account(const Paths& paths, const RepositoryEntry& entry, const Pas
 /// From keys that another process of ours handed over (the session daemon).
 Account open_account_with_keys(const Paths& paths, const RepositoryEntry& entry, const UserKeys& keys,
                                const OpenOptions& options);
+/// The store that `entry` names. Error{kHistory} when it is another repository than `pinned`.
+BlobStorePtr open_pinned_store(const RepositoryEntry& entry, const RepositoryInfo& pinned, const StoreOptions& options);
 /// repo init and add: from now on this repository is what entry.url stands for on this host.
 void pin_repository(const Paths& paths, const RepositoryEntry& entry, const RepositoryInfo& info);
 /// What was pinned, or seen first, there. nullopt: never used on this host.

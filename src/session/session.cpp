@@ -77,7 +77,13 @@ Session::Session(Account& account, const ParcelEntry& parcel)
   parts.settled = settled_;
   parts.cache = cache_;
   // Offline, reads go on asking: they find the repository when it comes back.
-  parts.repository = account.offline() ? make_lazy_store(account.entry.url, account.store_options) : account.store;
+  parts.repository = account.store;
+  if (account.offline()) {
+    parts.repository = make_lazy_store(account.entry.url,
+                                       [entry = account.entry, info = account.info, options = account.store_options] {
+                                         return open_pinned_store(entry, info, options);
+                                       });
+  }
   waits_ = config.get("read.unreachable") == "wait";
   parts.unreachable = waits_ ? Unreachable::kWait : Unreachable::kFail;
   reader_ = make_reader(parts, source_stats_, account.paths, config);
@@ -344,8 +350,9 @@ void Session::sweep_settled() {
 void Session::go_online() {
   if (!account_.offline()) return;
   try {
-    account_.store = open_store(account_.entry.url, account_.store_options);
+    account_.store = open_pinned_store(account_.entry, account_.info, account_.store_options);
   } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kHistory) throw;
     throw Error(ErrorKind::kOffline, error.what());
   }
 }

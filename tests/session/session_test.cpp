@@ -332,6 +332,23 @@ class HookedPublish : public test::FaultStore {
 
 }  // namespace
 
+TEST_CASE("another repository that has come to the address is neither published to nor read", "[session]") {
+  Place place;
+  const BlobStorePtr store = place.account.store;
+  place.account.store = nullptr;  // the session is opened offline
+  Session session(place.account, place.parcel);
+  session.image("disk")->write(0, test::random_bytes(kChunkSize, 7));
+  const fs::path root = place.entry.url;
+  fs::rename(root, place.directory.path() / "true");
+  prepare_store_location(place.entry.url);
+  init_repository(*open_store(place.entry.url));
+  CHECK((test::kind_thrown([&] { session.publish({}, {}); }) == ErrorKind::kHistory));
+  CHECK(place.account.offline());
+  fs::remove_all(root);
+  fs::rename(place.directory.path() / "true", root);
+  CHECK(session.publish({}, {}).version == 2);
+}
+
 TEST_CASE("what a publish compared is adopted, not what the store says next", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
