@@ -43,6 +43,8 @@ constexpr KnownKey kKnownKeys[] = {
     {"password.command", Form::kText, "", "ISR_PASSWORD_COMMAND"},
 };
 
+constexpr std::string_view kBuiltIn = "built in";  // as an origin
+
 const KnownKey* find_key(std::string_view key) {
   const auto* found = std::find_if(std::begin(kKnownKeys), std::end(kKnownKeys),
                                    [&](const KnownKey& known) { return known.key == key; });
@@ -181,7 +183,8 @@ Config Config::load(const Paths& paths) {
   Config config;
   config.paths_ = paths;
   for (const KnownKey& known : kKnownKeys) {
-    config.settings_[std::string(known.key)] = {std::string(known.key), std::string(known.built_in), "built in"};
+    config.settings_[std::string(known.key)] = {std::string(known.key), std::string(known.built_in),
+                                                std::string(kBuiltIn)};
   }
   config.read_file(paths.system_config_file);
   if (!paths.config_file.empty() && !fs::exists(paths.config_file)) {
@@ -204,7 +207,11 @@ std::optional<RepositoryEntry> Config::repository(const std::string& name) const
   return found->second;
 }
 
-std::string Config::default_repository() const { return get("default_repo"); }
+std::string Config::default_repository() const {
+  const Setting& setting = settings_.at("default_repo");
+  const bool is_the_only_one = repositories_.size() == 1 && setting.origin == kBuiltIn;
+  return is_the_only_one ? repositories_.begin()->first : setting.value;
+}
 
 std::vector<Setting> Config::settings() const {
   std::vector<Setting> all;

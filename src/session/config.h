@@ -55,7 +55,7 @@ class Config {
 
   std::vector<RepositoryEntry> repositories() const;
   std::optional<RepositoryEntry> repository(const std::string& name) const;
-  std::string default_repository() const;         ///< "home" unless set
+  std::string default_repository() const;         ///< as set; else the only one there is, or "home"
   std::vector<Setting> settings() const;          ///< every known key with its winner
   std::string get(const std::string& key) const;  ///< Error{kUsage} for an unknown key
   std::uint64_t get_bytes(const std::string& key) const;

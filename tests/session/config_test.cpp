@@ -64,6 +64,16 @@ TEST_CASE("without a file every setting is built in", "[session]") {
   CHECK(kind_thrown([&] { config.get("cache.limits"); }) == ErrorKind::kUsage);
 }
 
+TEST_CASE("the only repository is the default one unless another is said", "[session]") {
+  const Home home;
+  home.write("[repo.office]\nurl = \"/srv/isr\"\nuser = \"alice\"\n");
+  CHECK(Config::load(home.paths).default_repository() == "office");
+  home.write("[repo.office]\nurl = \"/srv/isr\"\nuser = \"alice\"\n[repo.disk]\nurl = \"/d\"\nuser = \"alice\"\n");
+  CHECK(Config::load(home.paths).default_repository() == "home");
+  home.write("default_repo = \"disk\"\n[repo.office]\nurl = \"/srv/isr\"\nuser = \"alice\"\n");
+  CHECK(Config::load(home.paths).default_repository() == "disk");
+}
+
 TEST_CASE("flags go before the environment, the user's file, and /etc", "[session]") {
   const Home home;
   replace_file(home.paths.system_config_file, as_bytes("[cache]\nlimit = \"1G\"\nmin_free = \"2G\"\n"));
