@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "cli/app.h"
 #include "cli/commands.h"
+#include "cli/session_commands.h"
 #include "session/cdrom.h"
 #include "session/import.h"
 #include "session/inspect.h"
@@ -28,6 +29,7 @@ struct ImportOptions {
   std::optional<std::uint64_t> cpus;
   std::string cpu_model;
   std::string machine;
+  std::string network;  // "": restricted
   std::string message;
   std::optional<std::string> cdrom;  // of create
 };
@@ -52,7 +54,7 @@ struct CheckCommandOptions {
 
 VmSettings settings_from(const ImportOptions& options) {
   VmSettings settings;
-  settings.network = NetworkMode::kUser;
+  if (const auto mode = find_network_mode(options.network)) settings.network = *mode;
   if (options.memory) settings.memory_bytes = *options.memory;
   if (options.cpus) settings.cpus = static_cast<unsigned>(std::min<std::uint64_t>(*options.cpus, 1U << 20U));
   if (!options.cpu_model.empty()) settings.cpu_model = options.cpu_model;
@@ -324,7 +326,9 @@ void add_vm_flags(Command& command, ImportOptions& options) {
   command.size("--memory", options.memory, "of the VM (512M)")
       .number("--cpus", options.cpus, "N", "virtual processors (1)")
       .option("--cpu-model", options.cpu_model, "MODEL", "a versioned QEMU model")
-      .option("--machine", options.machine, "TYPE", "a versioned QEMU machine type");
+      .option("--machine", options.machine, "TYPE", "a versioned QEMU machine type")
+      .choice("--network", options.network, network_modes(),
+              "its cable is out, it reaches nothing outside (restricted, if not said), or it connects as you do");
 }
 
 }  // namespace

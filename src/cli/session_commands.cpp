@@ -64,6 +64,18 @@ std::optional<fs::path> choose_cdrom(CommandContext& context, const OpenParcel& 
   }
 }
 
+/// What the guest can reach.
+std::string describe_network(const std::string& mode, const std::string& name) {
+  if (mode == "none") return "network none: the guest's cable is out";
+  if (mode == "user") {
+    return "network user: the guest connects as you do, also to services on this host's 127.0.0.1 (its 10.0.2.2)";
+  }
+  return fmt::format(
+      "network restricted: the guest reaches nothing outside itself    --network user at the next "
+      "start or resume of {} changes that",
+      name);
+}
+
 std::string clock_time(WallTime time) {
   const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
   std::tm local{};
@@ -103,11 +115,18 @@ fs::path take_out(OpenParcel& parcel, LockMode mode, std::optional<std::uint64_t
   }
 }
 
+const std::vector<std::string>& network_modes() {
+  static const std::vector<std::string> modes{"none", "restricted", "user"};
+  return modes;
+}
+
 void add_run_flags(Command& command, RunOptions& options) {
   command.argument("NAME[@V]", options.name, "the parcel, and the version if not the newest")
       .number("-r,--version", options.version, "V", "another version than the newest")
       .choice("--accelerator", options.accelerator, {"auto", "kvm", "tcg"}, "what runs the guest's code")
-      .flag("--no-network", options.no_network, "the guest reaches nothing outside")
+      .choice("--network", options.network, network_modes(),
+              "from now on: its cable is out, it reaches nothing outside, or it connects as you do")
+      .flag("--no-network", options.no_network, "this time the guest reaches nothing outside")
       .flag("--take-lock", options.take_lock,
             "also when another host holds the parcel; its unsynced work becomes a fork");
 }
@@ -209,7 +228,8 @@ int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& op
       local ? start_session_daemon(parcel.account, parcel.entry) : check_out(parcel, options, fresh);
   json request{
       {"command", fresh ? "start" : "resume"},
-      {"network", !options.no_network},
+      {"network", options.network},
+      {"isolate_network", options.no_network},
       {"accelerator", options.accelerator.empty() ? context.config().get("vm.accelerator") : options.accelerator}};
   if (!fresh) request["prefetch"] = options.prefetch;
   if (cdrom) request["cdrom"] = cdrom->string();
@@ -238,6 +258,7 @@ int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& op
   }
   context.out.note(
       fmt::format("accelerator {}: {}", result.value("accelerator", ""), result.value("accelerator_reason", "")));
+  context.out.note(describe_network(result.value("network", ""), name));
   if (result.value("fetches_memory", false)) {
     context.out.note(fmt::format("its memory is being fetched; isr stat {} says when it is safe offline", name));
   }

@@ -11,11 +11,13 @@ struct RunOptions {
   std::string name;
   std::optional<std::uint64_t> version;
   std::string accelerator;  ///< "" as configured
+  std::string network;      ///< "" as it was
   bool no_network = false;
   bool take_lock = false;
   std::string prefetch = "all";      ///< of resume
   std::optional<std::string> cdrom;  ///< of start: an image to insert, or "none"
 };
+const std::vector<std::string>& network_modes();
 void add_run_flags(Command& command, RunOptions& options);
 
 /// Checks out if needed, starts the daemon if needed, then boots (fresh) or resumes.

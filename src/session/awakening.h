@@ -9,7 +9,7 @@ namespace isr {
 
 /// What can be done to a guest that wakes up. Each may throw Error{kVm}.
 struct WakingGuest {
-  std::function<void(bool up)> set_link;  ///< none: it has no network card
+  std::function<void(bool up)> set_link;  ///< none: its network cable stays out
   std::function<bool()> agent_listens;
   std::function<bool(const Patience&)> set_clock;  ///< false: the agent does not answer in time, or refuses
 };

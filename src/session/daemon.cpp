@@ -115,7 +115,8 @@ class Daemon {
 
   json start(const json& request, const ControlReply& reply, const std::stop_token& stop, bool fresh) {
     BootOptions options;
-    options.network = request.value("network", true);
+    options.network = find_network_mode(request.value("network", ""));
+    options.isolate_network = request.value("isolate_network", false);
     options.accelerator = request.value("accelerator", "auto");
     options.fresh = fresh;
     options.prefetch = parse_prefetch(request.value("prefetch", "all"));
@@ -125,6 +126,7 @@ class Daemon {
     if (request.contains("cdrom")) options.cdrom = request.at("cdrom").get<std::string>();
     const bool resumed = machine_.start(options);
     return {{"resumed", resumed},
+            {"network", to_name(machine_.network())},
             {"accelerator", machine_.accelerator().name},
             {"accelerator_reason", machine_.accelerator().reason},
             {"fetches_memory", resumed && options.prefetch == Prefetch::kAll},

@@ -93,6 +93,8 @@ bool Machine::start(const BootOptions& options) {
   if (vm_) release_vm();  // it has ended by itself
   const SessionState& state = session_.state();
   const bool resume = state.phase == SessionPhase::kSuspended && !options.fresh;
+  VmSettings settings = state.vm;
+  settings.network = options.network.value_or(state.vm.network);
   const std::string wanted = resume ? state.stamp.value().accelerator : options.accelerator;
   accelerator_ = choose_accelerator(parse_accelerator_choice(wanted), runtime_directory(paths_));
   if (resume) {
@@ -112,17 +114,19 @@ bool Machine::start(const BootOptions& options) {
     if (resume) session_.begin_fill(options.prefetch);
     mount(memory_);
     VmFiles files = vm_files(name_, session_.disks(), mount_directory_);
-    files.isolate_network = !options.network;
+    files.isolate_network = options.isolate_network;
     // A CD is never part of what was suspended: another image under a guest that has read from one would be damage.
     if (!resume) files.cdrom = options.cdrom;
-    vm_ = resume ? Qemu::resume_paused(state.vm, files, accelerator_, qemu_options(), session_.device_state())
-                 : Qemu::start_paused(state.vm, files, accelerator_, qemu_options());
+    vm_ = resume ? Qemu::resume_paused(settings, files, accelerator_, qemu_options(), session_.device_state())
+                 : Qemu::start_paused(settings, files, accelerator_, qemu_options());
+    set_network(settings.network, options.isolate_network);
     *console_.lock() = vm_->console();
     // What the guest writes the kernel brings to our scratch file at any time.
     if (vm_->memory().mapping() == MemoryMapping::kShared) session_.require_room(state.vm.memory_bytes);
     if (resume) session_.wait_for_boot_pack(options.progress, options.stop);
     if (options.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest ran");
     // From the first instruction on, the suspended memory no longer fits the disks.
+    session_.keep_network(settings.network);
     session_.begin_run(!resume);
     cont();
   } catch (...) {
@@ -144,10 +148,16 @@ bool Machine::start(const BootOptions& options) {
   return resume;
 }
 
+/// Saved memory says whether the cable was in, so it must be taken out after a resume, too. begin_awakening() puts it
+/// in.
+void Machine::set_network(NetworkMode mode, bool isolated) {
+  if (mode == NetworkMode::kNone) vm_->set_link(false);
+  network_ = isolated ? std::min(mode, NetworkMode::kRestricted) : mode;
+}
+
 void Machine::begin_awakening() {
   WakingGuest guest;
-  if (session_.state().vm.network != NetworkMode::kNone)
-    guest.set_link = [vm = vm_.get()](bool up) { vm->set_link(up); };
+  if (network_ != NetworkMode::kNone) guest.set_link = [vm = vm_.get()](bool up) { vm->set_link(up); };
   guest.agent_listens = [vm = vm_.get()] { return vm->agent_listens(); };
   guest.set_clock = [vm = vm_.get()](const Patience& patience) {
     return vm->agent().greet(patience) &&

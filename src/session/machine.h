@@ -7,7 +7,8 @@
 namespace isr {
 
 struct BootOptions {
-  bool network = true;
+  std::optional<NetworkMode> network;  ///< from now on; nullopt: as it was
+  bool isolate_network = false;        ///< this time nothing outside can be reached
   std::string accelerator = "auto";
   bool fresh = false;                  ///< boot from the disks even where suspended memory is there
   std::optional<fs::path> cdrom;       ///< in the drive of a machine that boots; one that continues finds it empty
@@ -82,6 +83,8 @@ class Machine {
   /// before the first. From any thread, also while another call of this runs.
   std::shared_ptr<SerialConsole> console() const { return *console_.lock(); }
   const Accelerator& accelerator() const { return accelerator_; }
+  /// What the guest that was started last has.
+  NetworkMode network() const { return network_; }
   const fs::path& directory() const { return mount_directory_; }
   bool mounted() const { return mount_ != nullptr; }
 
@@ -91,6 +94,7 @@ class Machine {
   void release_vm();
   void cont();
   void go_on() noexcept;
+  void set_network(NetworkMode mode, bool isolated);
   void begin_awakening();
   void write_back_memory();
   void copy_memory_ahead();
@@ -115,6 +119,7 @@ class Machine {
   std::optional<std::chrono::steady_clock::time_point> read_around_at_;
   std::unique_ptr<Qemu> vm_;
   Sync<std::shared_ptr<SerialConsole>> console_;
+  NetworkMode network_ = NetworkMode::kNone;
   Accelerator accelerator_;
   bool stands_still_ = false;            ///< though it is to run
   Prefetch prefetch_ = Prefetch::kNone;  ///< of the start

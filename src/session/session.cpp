@@ -223,6 +223,10 @@ void Session::begin_run(bool fresh) {
   scratch_->lie_over(part("memory").overlay);
 }
 
+void Session::keep_network(NetworkMode mode) {
+  if (state_.vm.network != mode) change_state([&](SessionState& next) { next.vm.network = mode; });
+}
+
 void Session::undo_run(bool fresh) noexcept {
   if (state_.phase != SessionPhase::kRunning) return;
   state_.phase = fresh ? SessionPhase::kCheckedOut : SessionPhase::kSuspended;

@@ -102,6 +102,8 @@ class Session {
   /// The guest is about to run on it: what was suspended is void now unless it is what
   /// goes on, and the phase becomes running; durable. After a failure nothing has changed.
   void begin_run(bool fresh);
+  /// Of the machine from now on; the next version has it.
+  void keep_network(NetworkMode mode);
   /// It did not come to run: the phase is again what it was, or checkedout after `fresh`. Where that cannot be
   /// written down, whoever opens the session next finds a crash.
   void undo_run(bool fresh) noexcept;

@@ -39,7 +39,7 @@ bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
       return image.role == ImageRole::kBootPack || same_tree(&image, in.find(image.name));
     };
   };
-  return std::all_of(a.images.begin(), a.images.end(), is_in(b)) &&
+  return a.vm == b.vm && std::all_of(a.images.begin(), a.images.end(), is_in(b)) &&
          std::all_of(b.images.begin(), b.images.end(), is_in(a));
 }
 

@@ -89,12 +89,11 @@ void add_devices(Arguments& out, const VmSettings& settings, const VmFiles& file
   out.add("-display", "none");
   out.add("-vnc", fmt::format("unix:{}", kVncSocketName));
   out.add("-device", "VGA,id=video,addr=0x2,vgamem_mb=16");
-  if (settings.network != NetworkMode::kNone) {
-    const bool restricted = settings.network == NetworkMode::kRestricted || files.isolate_network;
-    out.add("-netdev", fmt::format("user,id=net0,restrict={}", restricted ? "on" : "off"));
-    // No boot ROM: it would be one more thing that has to be the same on every host.
-    out.add("-device", fmt::format("virtio-net-pci,id={},netdev=net0,addr=0x3,romfile=", kNetworkCardName));
-  }
+  // Always a user network: its state is in saved memory, which QEMU loads only where there is one.
+  const bool restricted = settings.network != NetworkMode::kUser || files.isolate_network;
+  out.add("-netdev", fmt::format("user,id=net0,restrict={}", restricted ? "on" : "off"));
+  // No boot ROM: it would be one more thing that has to be the same on every host.
+  out.add("-device", fmt::format("virtio-net-pci,id={},netdev=net0,addr=0x3,romfile=", kNetworkCardName));
   out.add("-device", "virtio-balloon-pci,id=balloon,addr=0x4,free-page-reporting=on");
   out.add("-device", "qemu-xhci,id=usb,addr=0x5");
   out.add("-device", "usb-tablet,id=tablet,bus=usb.0,port=1");

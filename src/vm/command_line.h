@@ -21,7 +21,7 @@ struct VmFiles {
   std::filesystem::path memory;  ///< exactly settings.memory_bytes long; absolute; nobody else has it mapped
   std::vector<VmDisk> disks;     ///< the guest's vda, vdb, …; booted in this order; at most kMaxDisks
   std::optional<std::filesystem::path> cdrom;  ///< an ISO image, read-only; booted when no disk boots
-  bool isolate_network = false;                ///< as NetworkMode::kRestricted, whatever the settings say
+  bool isolate_network = false;                ///< NetworkMode::kUser becomes kRestricted
 };
 
 enum class VmBegin {
@@ -41,7 +41,7 @@ inline constexpr const char* kNetworkCardName = "nic0";
 /// QEMU's arguments without the program's name. The same settings and number
 /// of disks give the same devices at the same addresses, so that device state
 /// fits (VmStamp::kDeviceLayout). Error{kUsage} when settings or files are out
-/// of bounds. Nothing is opened.
+/// of bounds. Nothing is opened. With NetworkMode::kNone the caller takes the card's cable out before the guest runs.
 std::vector<std::string> qemu_arguments(const VmSettings& settings, const VmFiles& files,
                                         const std::string& accelerator, VmBegin begin);
 

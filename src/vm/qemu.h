@@ -99,7 +99,7 @@ class Qemu {
   /// True while a program in the guest has opened the agent's port.
   bool agent_listens();
   GuestAgent& agent() noexcept;
-  /// Plugs the guest's network cable in or out. The machine must have a card.
+  /// Plugs the guest's network cable in or out.
   void set_link(bool up);
   /// Ends QEMU without asking the guest; returns when it is gone.
   void quit();

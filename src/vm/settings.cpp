@@ -140,6 +140,12 @@ std::string_view to_name(NetworkMode mode) noexcept {
   return "none";
 }
 
+std::optional<NetworkMode> find_network_mode(std::string_view name) noexcept {
+  for (const auto& [value, known] : kNetworkModes)
+    if (known == name) return value;
+  return std::nullopt;
+}
+
 bool is_known_cpu_model(std::string_view name) noexcept {
   return std::find(kCpuModels.begin(), kCpuModels.end(), name) != kCpuModels.end();
 }
@@ -165,10 +171,9 @@ VmSettings vm_settings_from_json(const Json& json) {
   out.cpu_model = fields.text("cpu_model");
   const auto network = fields.text("network");
   fields.expect_end();
-  const auto* const mode = std::find_if(kNetworkModes.begin(), kNetworkModes.end(),
-                                        [&](const auto& entry) { return entry.second == network; });
-  if (mode == kNetworkModes.end()) fail(kSettingsName, "network is none of none, restricted, user");
-  out.network = mode->first;
+  const auto mode = find_network_mode(network);
+  if (!mode) fail(kSettingsName, "network is none of none, restricted, user");
+  out.network = *mode;
   if (const auto fault = find_fault(out)) fail(kSettingsName, *fault);
   return out;
 }

@@ -12,12 +12,15 @@
 /// passed-through device or more QEMU arguments. docs/formats/vm-settings.md.
 namespace isr {
 
+/// The card is the same in all of them, so that saved memory loads whatever is chosen.
 enum class NetworkMode {
-  kNone,        ///< no network card
-  kRestricted,  ///< a card and DHCP, but nothing outside can be reached
+  kNone,        ///< its cable is out
+  kRestricted,  ///< DHCP, but nothing outside can be reached
   kUser,        ///< outgoing connections as this user, also to this host's own loopback services
 };
 std::string_view to_name(NetworkMode mode) noexcept;
+/// nullopt for what is none of none, restricted, user.
+std::optional<NetworkMode> find_network_mode(std::string_view name) noexcept;
 
 inline constexpr std::uint64_t kMiB = 1U << 20U;
 inline constexpr std::uint64_t kMinMemory = 16 * kMiB;

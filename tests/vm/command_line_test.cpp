@@ -56,7 +56,8 @@ TEST_CASE("a VM starts paused, and waits for its state only when it resumes", "[
   CHECK(has(qemu_arguments({}, some_files(), "tcg", VmBegin::kIncoming), "-incoming"));
 }
 
-TEST_CASE("no network card, a restricted one, or one that this host isolates", "[vm]") {
+TEST_CASE("only a user network that this host does not isolate reaches something, and its devices are always there",
+          "[vm]") {
   VmSettings s;
   VmFiles files = some_files();
   CHECK(has(qemu_arguments(s, files, "tcg", VmBegin::kPaused), "restrict=on"));
@@ -65,7 +66,12 @@ TEST_CASE("no network card, a restricted one, or one that this host isolates", "
   files.isolate_network = true;
   CHECK(has(qemu_arguments(s, files, "tcg", VmBegin::kPaused), "restrict=on"));
   s.network = NetworkMode::kNone;
-  CHECK_FALSE(has(qemu_arguments(s, files, "tcg", VmBegin::kPaused), "net"));
+  CHECK(has(qemu_arguments(s, files, "tcg", VmBegin::kPaused), "restrict=on"));
+  s.network = NetworkMode::kRestricted;
+  files.isolate_network = false;
+  const auto restricted = qemu_arguments(s, files, "tcg", VmBegin::kPaused);
+  s.network = NetworkMode::kNone;
+  CHECK(qemu_arguments(s, files, "tcg", VmBegin::kPaused) == restricted);
 }
 
 TEST_CASE("a comma in a path cannot add an option", "[vm]") {
