@@ -72,7 +72,8 @@ class BlobStore {
   /// Replaces a hint (a name that ends in "/latest"). Never trusted by readers.
   virtual void put_hint(std::string_view name, ByteView bytes) = 0;
   /// Names that begin with prefix (a name and '/'), sorted; nullopt when the
-  /// store cannot list (a static web server).
+  /// store cannot list (a static web server). Error{kUnsupported} when they are
+  /// more than a list may have (list_limit.h).
   virtual std::optional<std::vector<std::string>> list(std::string_view prefix) = 0;
   /// Administrators only. False when there was nothing.
   virtual bool remove(std::string_view name) = 0;

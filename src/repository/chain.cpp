@@ -91,8 +91,7 @@ std::uint64_t Chain::hinted() {
 StoredHead Chain::read_seen(const Seen& seen) {
   auto blob = store_->get(head_name(id_, seen.n));
   if (!blob) {
-    std::uint64_t there = seen.n - 1;
-    while (there > 0 && seen.n - there < 64 && !store_->stat(head_name(id_, there))) --there;
+    const std::uint64_t there = std::min(newest_in_sequence(*store_, heads()), seen.n - 1);
     refuse_history(
         fmt::format("{}: the repository was rolled back: version {} of {}, which this host has seen, is gone", id_,
                     seen.n, to_rfc3339(seen.time)),

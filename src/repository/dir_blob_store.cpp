@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/sync.h"
 #include "repository/blob_store.h"
+#include "repository/list_limit.h"
 
 namespace isr {
 namespace {
@@ -62,7 +63,8 @@ class DirectoryStore : public BlobStore {
   void prepare_directory(const fs::path& directory, mode_t mode);
   template <class Write>
   auto write(const fs::path& path, Write body);
-  void collect(const fs::path& directory, const std::string& prefix, int depth, std::vector<std::string>& out) const;
+  void collect(const fs::path& directory, const std::string& prefix, int depth, ListLimit& limit,
+               std::vector<std::string>& out) const;
 
   fs::path root_;
   Sync<std::set<fs::path>> prepared_;  ///< directories whose entries were synced
@@ -193,7 +195,7 @@ void DirectoryStore::put_hint(std::string_view name, ByteView bytes) {
   write(path, [&](mode_t mode) { replace_file(path, bytes, mode); });
 }
 
-void DirectoryStore::collect(const fs::path& directory, const std::string& prefix, int depth,
+void DirectoryStore::collect(const fs::path& directory, const std::string& prefix, int depth, ListLimit& limit,
                              std::vector<std::string>& out) const {
   std::error_code error;
   fs::directory_iterator entries(directory, error);
@@ -206,10 +208,11 @@ void DirectoryStore::collect(const fs::path& directory, const std::string& prefi
     if (!entries->is_symlink(error)) {
       if (entries->is_regular_file(error)) {
         out.push_back(prefix + name);
+        limit.add(out.back());
         continue;
       }
       if (entries->is_directory(error)) {
-        if (depth < kMaxDepth) collect(entries->path(), prefix + name + "/", depth + 1, out);
+        if (depth < kMaxDepth) collect(entries->path(), prefix + name + "/", depth + 1, limit, out);
         continue;
       }
     }
@@ -225,7 +228,8 @@ std::optional<std::vector<std::string>> DirectoryStore::list(std::string_view pr
   check_blob_name(std::string(prefix) + "x");
   check_root();
   std::vector<std::string> names;
-  collect(root_ / prefix.substr(0, prefix.size() - 1), std::string(prefix), 0, names);
+  ListLimit limit(fmt::format("{}/{}", describe(), prefix));
+  collect(root_ / prefix.substr(0, prefix.size() - 1), std::string(prefix), 0, limit, names);
   std::sort(names.begin(), names.end());
   return names;
 }

@@ -12,14 +12,14 @@
 #include "repository/blob_store.h"
 #include "repository/http_client.h"
 #include "repository/http_message.h"
+#include "repository/list_limit.h"
 
 namespace isr {
 namespace {
 
 constexpr std::string_view kProbedName = "isr-repository";
 constexpr std::string_view kServerHeader = "isr-repository";
-constexpr std::size_t kMaxListBytes = 16U << 20U;  // of one page
-constexpr std::size_t kMaxListed = 50'000'000;     // names of one list
+constexpr std::size_t kMaxListBytes = 8U << 20U;  // of one page
 
 std::string without_slashes(std::string url) {
   while (url.ends_with('/')) url.pop_back();
@@ -170,6 +170,7 @@ std::optional<std::vector<std::string>> HttpStore::list(std::string_view prefix)
   check_blob_name(std::string(prefix) + "x");
   if (!is_isr_) return std::nullopt;
   std::vector<std::string> names;
+  ListLimit limit(what(prefix));
   for (;;) {
     HttpRequest request;
     request.target = fmt::format("/?list={}", prefix);
@@ -179,9 +180,9 @@ std::optional<std::vector<std::string>> HttpStore::list(std::string_view prefix)
     if (response.status != 200) throw_for_status(response, what(prefix));
     check_encoding(response, what(prefix));
     ListPage page = parse_list_page(response.body, prefix, names.empty() ? std::string_view() : names.back());
+    for (const std::string& name : page.names) limit.add(name);
     std::move(page.names.begin(), page.names.end(), std::back_inserter(names));
     if (!page.more) return names;
-    if (names.size() > kMaxListed) throw Error(ErrorKind::kCorrupt, what(prefix) + ": the list does not end");
   }
 }
 

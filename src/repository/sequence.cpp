@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace isr {
 namespace {
 
 constexpr std::size_t kDigits = 16;
+constexpr int kMaxProbes = 16;  // behind the greatest number that is listed
 
 bool present(BlobStore& store, std::string_view prefix, std::uint64_t n) {
   return store.stat(sequence_name(prefix, n)).has_value();
@@ -24,6 +27,16 @@ std::uint64_t probe(BlobStore& store, std::string_view prefix) {
     (present(store, prefix, middle) ? there : absent) = middle;
   }
   return there;
+}
+
+/// nullopt when the store cannot list, or not so many names.
+std::optional<std::vector<std::string>> list_of(BlobStore& store, std::string_view prefix) {
+  try {
+    return store.list(std::string(prefix) + "/");
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kUnsupported) throw;
+    return std::nullopt;
+  }
 }
 
 }  // namespace
@@ -47,14 +60,19 @@ std::optional<std::uint64_t> sequence_number(std::string_view prefix, std::strin
 }
 
 std::uint64_t newest_in_sequence(BlobStore& store, std::string_view prefix) {
-  const auto names = store.list(std::string(prefix) + "/");
+  const auto names = list_of(store, prefix);
   if (!names) return probe(store, prefix);
   std::uint64_t newest = 0;
   for (const auto& name : *names) {
     newest = std::max(newest, sequence_number(prefix, name).value_or(0));
   }
   // A list may lag behind what the store already gives.
-  while (newest < kMaxSequence && present(store, prefix, newest + 1)) ++newest;
+  for (int probes = 0; newest < kMaxSequence && present(store, prefix, newest + 1); ++newest) {
+    if (++probes > kMaxProbes) {
+      throw Error(ErrorKind::kCorrupt,
+                  fmt::format("{}: {} says that it has what it does not list", prefix, store.describe()));
+    }
+  }
   return newest;
 }
 

@@ -20,6 +20,7 @@ std::string sequence_name(std::string_view prefix, std::uint64_t n);
 std::optional<std::uint64_t> sequence_number(std::string_view prefix, std::string_view name);
 /// The greatest number that is there; 0 when there is none. Uses a list where
 /// the store has one; else it relies on a sequence that starts at 1 without holes.
+/// Error{kCorrupt} when the store gives numbers without end that it does not list.
 std::uint64_t newest_in_sequence(BlobStore& store, std::string_view prefix);
 
 }  // namespace isr

@@ -2,6 +2,8 @@
 
 #include "base/file.h"
 #include "repository/blob_store_suite.h"
+#include "repository/list_limit.h"
+#include "repository/sequence.h"
 #include "repository/signed_text.h"
 #include "support/fault_store.h"
 #include "support/memory_store.h"
@@ -237,6 +239,48 @@ TEST_CASE("a damaged or forged head is named, and nothing is remembered", "[repo
   drop_heads_above(*store, 3);
   store->overwrite(head_name(kId, 3), test::flip_bit(good, 99));
   CHECK(host.newest_kind() == ErrorKind::kCorrupt);
+}
+
+TEST_CASE("a store that lists more than a list may have, or claims to have everything, is asked a few times only",
+          "[repository]") {
+  class LyingStore : public MemoryStore {
+   public:
+    using MemoryStore::MemoryStore;
+    std::optional<std::vector<std::string>> list(std::string_view prefix) override {
+      if (!lists_too_much) return MemoryStore::list(prefix);
+      ListLimit limit("heads");
+      for (;;) limit.add("parcels/4f/heads/0000000000000001");
+    }
+    std::optional<std::uint64_t> stat(std::string_view name) override {
+      ++stats;
+      return has_everything ? 9 : MemoryStore::stat(name);
+    }
+    bool lists_too_much = false;
+    bool has_everything = false;
+    int stats = 0;
+  };
+  const auto store = std::make_shared<LyingStore>();
+  Host host(store);
+  host.publish_up_to(5);
+  SECTION("a long list is not read to its end") {
+    store->lists_too_much = true;
+    CHECK(kind_thrown_by([&] { store->list(kId + "/heads/"); }) == ErrorKind::kUnsupported);
+    CHECK(newest_in_sequence(*store, kId + "/heads") == 5);
+  }
+  SECTION("a list that does not name what is there") {
+    store->has_everything = true;
+    CHECK(kind_thrown_by([&] { newest_in_sequence(*store, kId + "/heads"); }) == ErrorKind::kCorrupt);
+  }
+  SECTION("neither list nor truth") {
+    store->has_everything = store->lists_too_much = true;
+    newest_in_sequence(*store, kId + "/heads");
+  }
+  SECTION("a version that was seen and is gone") {
+    store->remove(head_name(kId, 5));
+    store->has_everything = true;
+    CHECK(kind_thrown_by([&] { host.chain.newest(); }) == ErrorKind::kCorrupt);
+  }
+  CHECK(store->stats < 200);
 }
 
 TEST_CASE("of two hosts that publish the same number one wins, the other keeps a fork", "[repository]") {
