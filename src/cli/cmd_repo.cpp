@@ -202,10 +202,17 @@ int run_ls(CommandContext& context) {
   return 0;
 }
 
+/// An address that this host has used before is taken for what it was then.
+BlobStorePtr open_configured(CommandContext& context, const RepositoryEntry& entry) {
+  StoreOptions options;
+  options.is_known = pinned_repository(context.paths(), entry).has_value();
+  return open_store(entry.url, options);
+}
+
 int run_info(CommandContext& context, const std::string& name) {
   const RepositoryEntry entry = context.repository(name);
   const auto began = std::chrono::steady_clock::now();
-  const BlobStorePtr store = open_store(entry.url);
+  const BlobStorePtr store = open_configured(context, entry);
   const RepositoryInfo info = read_repository_info(*store);
   const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - began);
   if (context.out.json()) {
@@ -234,7 +241,7 @@ int run_check(CommandContext& context, const std::string& name_or_url) {
   const auto entry = name_or_url.empty()
                          ? context.repository()
                          : context.config().repository(name_or_url).value_or(RepositoryEntry{"", name_or_url, ""});
-  const BlobStorePtr store = open_store(entry.url);
+  const BlobStorePtr store = open_configured(context, entry);
   race_store(*store);
   if (context.out.json()) {
     context.out.document({{"schema", 1}, {"url", entry.url}, {"ok", true}});

@@ -21,6 +21,7 @@ StoreOptions impatient() {
   StoreOptions options;
   options.connect_timeout = std::chrono::seconds(2);
   options.stall_timeout = std::chrono::seconds(2);
+  options.open_patience = std::chrono::milliseconds(500);
   return options;
 }
 
@@ -88,6 +89,25 @@ OpenParcel CommandContext::open_parcel(const std::string& name) {
   Account account = open_account(parsed.repository);
   ParcelEntry entry = find_parcel(read_profile(account), parsed.parcel);
   return {std::move(account), std::move(entry), parsed.version};
+}
+
+OpenParcel CommandContext::open_local_parcel(const std::string& name) {
+  const ParcelName parsed = parse_parcel_name(name);
+  if (parsed.version.given) {
+    throw Error(ErrorKind::kUsage, fmt::format("\"{}\": a version has no place here", escaped(name)));
+  }
+  const auto open = [&](bool local) {
+    Account account = open_account(parsed.repository, impatient(), local);
+    ParcelEntry entry = find_parcel(read_profile(account), parsed.parcel);
+    return OpenParcel{std::move(account), std::move(entry), parsed.version};
+  };
+  try {
+    return open(true);
+  } catch (const Error& error) {
+    const bool unknown_here = error.kind() == ErrorKind::kOffline || error.kind() == ErrorKind::kNotFound;
+    if (!unknown_here || offline()) throw;
+  }
+  return open(false);
 }
 
 OpenParcel CommandContext::open_parcel_without_version(const std::string& name) {

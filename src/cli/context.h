@@ -70,6 +70,9 @@ class CommandContext {
   OpenParcel open_parcel(const std::string& name);
   /// The same where a version makes no sense: Error{kUsage} when there is one.
   OpenParcel open_parcel_without_version(const std::string& name);
+  /// The same for what is answered by this host alone. The repository is asked only about a parcel or an account that
+  /// this host does not know.
+  OpenParcel open_local_parcel(const std::string& name);
 
  private:
   std::function<std::stop_token()> stop_;

@@ -100,6 +100,11 @@ std::optional<Cid> cid_from_object_name(std::string_view name);
 struct StoreOptions {
   std::chrono::milliseconds connect_timeout{10'000};
   std::chrono::milliseconds stall_timeout{30'000};  ///< no byte for so long: kTransient
+  /// The first contact is tried again (kTransient) until so much time has passed: a server that restarts.
+  std::chrono::milliseconds open_patience{3'000};
+  /// This host knows the repository there. A redirect, a refusal (401, 403, 407) or a web page is not its answer then
+  /// but that of a network that wants a login first: kTransient.
+  bool is_known = false;
 };
 
 /// A directory. Does not create it; every call on an absent directory is
@@ -125,7 +130,7 @@ std::chrono::milliseconds retry_delay(int attempt, std::optional<std::chrono::mi
                                       const RetryOptions& options, double random);
 
 /// Opens by URL or path: "/dir", "dir", "file:///dir", "http://…", "https://…".
-/// With make_resolving() around. Error{kUsage} for anything else, for user
+/// With make_resolving() around, patient as options say. Error{kUsage} for anything else, for user
 /// information in a URL (never echoing it) and for a bad port.
 BlobStorePtr open_store(const std::string& url, const StoreOptions& options = {});
 /// A store that is out of reach now and may be there later: `open` runs at the first

@@ -52,8 +52,8 @@ HttpOptions http_options(const StoreOptions& options) {
 
 class HttpStore : public BlobStore {
  public:
-  HttpStore(const std::string& url, bool is_isr, bool writable, std::unique_ptr<HttpClient> client)
-      : BlobStore(url, writable), is_isr_(is_isr), client_(std::move(client)) {}
+  HttpStore(const std::string& url, bool is_isr, bool writable, bool is_known, std::unique_ptr<HttpClient> client)
+      : BlobStore(url, writable), is_isr_(is_isr), is_known_(is_known), client_(std::move(client)) {}
 
   std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override;
   std::optional<std::uint64_t> stat(std::string_view name) override;
@@ -63,11 +63,13 @@ class HttpStore : public BlobStore {
   bool remove(std::string_view name) override;
 
  private:
+  HttpResponse perform(const HttpRequest& request, std::stop_token stop = {}) const;
   std::string what(std::string_view name) const { return fmt::format("{}/{}", describe(), name); }
   HttpResponse put(std::string_view name, ByteView bytes, std::vector<std::string> headers);
   void check_writable(std::string_view action) const;
 
   const bool is_isr_;
+  const bool is_known_;
   const std::unique_ptr<HttpClient> client_;
 };
 
@@ -80,13 +82,40 @@ HttpRequest request_for(HttpMethod method, std::string_view name) {
   return request;
 }
 
+/// Something between us and the store has answered: no repository that serves its blobs says so.
+bool is_from_elsewhere(const HttpResponse& response) {
+  if (!response.header(kServerHeader).empty()) return false;
+  const int status = response.status;
+  const bool refusal = status == 401 || status == 403 || status == 407;
+  const bool page = status == 200 && response.header("content-type").starts_with("text/html");
+  return refusal || page || (status >= 300 && status < 400);
+}
+
+[[noreturn]] void throw_from_elsewhere(const HttpResponse& response, const std::string& what) {
+  const std::string said =
+      response.status == 200 ? "a web page came instead" : fmt::format("the server answered {}", response.status);
+  throw Error(ErrorKind::kTransient, fmt::format("{}: {}; perhaps this network wants a login first", what, said),
+              {"log in to the network with a web browser; until then isr --offline uses what is on this host"});
+}
+
+HttpResponse HttpStore::perform(const HttpRequest& request, std::stop_token stop) const {
+  HttpResponse response = client_->perform(request, std::move(stop));
+  if (is_known_ && is_from_elsewhere(response)) throw_from_elsewhere(response, describe() + request.target);
+  return response;
+}
+
 /// The bytes of `range` out of an answer to a request for just that range.
 Blob part_of(HttpResponse response, const ByteRange& range, const std::string& what) {
-  if (response.status == 200 && !response.body.empty()) {
-    throw Error(ErrorKind::kTransient, what + ": the whole came where a part was asked for");
-  }
   Blob blob{.bytes = {}, .age = age_of(response)};
-  if (response.status != 206) return blob;  // 416 and an empty blob: nothing lies in the range
+  if (response.status == 200) {  // a server that knows no ranges
+    const Bytes& whole = response.body;
+    const auto first = std::min<std::size_t>(range.offset, whole.size());
+    const auto count = std::min<std::size_t>(range.length, whole.size() - first);
+    const auto begin = whole.begin() + static_cast<std::ptrdiff_t>(first);
+    blob.bytes.assign(begin, begin + static_cast<std::ptrdiff_t>(count));
+    return blob;
+  }
+  if (response.status != 206) return blob;  // 416: nothing lies in the range
   const auto said = parse_content_range(response.header("content-range"));
   const bool fits = said && said->first == range.offset &&
                     said->last == std::min(range.offset + range.length, said->total) - 1 &&
@@ -104,7 +133,7 @@ std::optional<Blob> HttpStore::get(std::string_view name, std::optional<ByteRang
     range->length = std::min<std::uint64_t>(range->length, kMaxBlobSize);
     request.headers.push_back(fmt::format("Range: bytes={}-{}", range->offset, range->offset + range->length - 1));
   }
-  HttpResponse response = client_->perform(request, std::move(stop));
+  HttpResponse response = perform(request, std::move(stop));
   if (response.status == 404 || response.status == 410) return std::nullopt;
   const bool expected = response.status == 200 || (range && (response.status == 206 || response.status == 416));
   if (!expected) throw_for_status(response, what(name));
@@ -117,7 +146,7 @@ std::optional<Blob> HttpStore::get(std::string_view name, std::optional<ByteRang
 }
 
 std::optional<std::uint64_t> HttpStore::stat(std::string_view name) {
-  const HttpResponse response = client_->perform(request_for(HttpMethod::kHead, name));
+  const HttpResponse response = perform(request_for(HttpMethod::kHead, name));
   if (response.status == 404 || response.status == 410) return std::nullopt;
   if (response.status != 200) throw_for_status(response, what(name));
   check_encoding(response, what(name));
@@ -144,7 +173,7 @@ HttpResponse HttpStore::put(std::string_view name, ByteView bytes, std::vector<s
   }
   request.headers = std::move(headers);
   request.body = bytes;
-  return client_->perform(request);
+  return perform(request);
 }
 
 PutResult HttpStore::put_new(std::string_view name, ByteView bytes) {
@@ -176,7 +205,7 @@ std::optional<std::vector<std::string>> HttpStore::list(std::string_view prefix)
     request.target = fmt::format("/?list={}", prefix);
     if (!names.empty()) request.target += fmt::format("&after={}", names.back());
     request.max_response_bytes = kMaxListBytes;
-    const HttpResponse response = client_->perform(request);
+    const HttpResponse response = perform(request);
     if (response.status != 200) throw_for_status(response, what(prefix));
     check_encoding(response, what(prefix));
     ListPage page = parse_list_page(response.body, prefix, names.empty() ? std::string_view() : names.back());
@@ -189,7 +218,7 @@ std::optional<std::vector<std::string>> HttpStore::list(std::string_view prefix)
 bool HttpStore::remove(std::string_view name) {
   HttpRequest request = request_for(HttpMethod::kDelete, name);
   check_writable("removing");
-  const HttpResponse response = client_->perform(request);
+  const HttpResponse response = perform(request);
   if (response.status == 404) return false;
   if (response.status != 204) throw_for_status(response, what(name));
   return true;
@@ -202,12 +231,10 @@ BlobStorePtr open_http_store(const std::string& given_url, const StoreOptions& o
   auto client = make_http_client(url, http_options(options));
   const HttpResponse response = client->perform(request_for(HttpMethod::kGet, kProbedName));
   const std::string what = fmt::format("{}/{}", url, kProbedName);
+  if (is_from_elsewhere(response) && (options.is_known || response.status == 200)) throw_from_elsewhere(response, what);
   if (response.status != 200 && response.status != 404) throw_for_status(response, what);
   const auto kind = response.header(kServerHeader);
-  if (kind.empty() && response.status == 200 && response.header("content-type").starts_with("text/html")) {
-    throw Error(ErrorKind::kTransient, what + ": a web page came instead; perhaps this network wants a login first");
-  }
-  return std::make_shared<HttpStore>(url, !kind.empty(), kind == "writable", std::move(client));
+  return std::make_shared<HttpStore>(url, !kind.empty(), kind == "writable", options.is_known, std::move(client));
 }
 
 }  // namespace isr

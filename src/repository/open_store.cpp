@@ -5,6 +5,7 @@
 
 #include <charconv>
 #include <filesystem>
+#include <thread>
 
 #include "base/sync.h"
 #include "repository/blob_store.h"
@@ -15,6 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxUrlSize = 4096;
+constexpr std::chrono::milliseconds kLongestOpenDelay{500};
 
 [[noreturn]] void refuse(const std::string& why) { throw Error(ErrorKind::kUsage, "repository address: " + why); }
 
@@ -163,6 +165,23 @@ class LazyStore : public BlobStore {
   Sync<BlobStorePtr> store_;
 };
 
+/// A server that is started again refuses connections for a moment.
+BlobStorePtr open_patiently(const std::string& url, const StoreOptions& options) {
+  const auto until = std::chrono::steady_clock::now() + options.open_patience;
+  for (int failed = 1;; ++failed) {
+    std::optional<std::chrono::milliseconds> retry_after;
+    try {
+      return open_http_store(url, options);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kTransient) throw;
+      if (const auto* later = dynamic_cast<const RetryLater*>(&error)) retry_after = later->pause();
+      const auto delay = retry_delay(failed, retry_after, {.max_delay = kLongestOpenDelay}, 1.0);
+      if (std::chrono::steady_clock::now() + delay > until) throw;
+      std::this_thread::sleep_for(delay);
+    }
+  }
+}
+
 }  // namespace
 
 BlobStorePtr make_lazy_store(const std::string& url, std::function<BlobStorePtr()> open) {
@@ -191,7 +210,7 @@ std::string canonical_store_url(const std::string& url) {
 BlobStorePtr open_store(const std::string& url, const StoreOptions& options) {
   const std::string canonical = canonical_store_url(url);
   const bool directory = canonical.starts_with('/');
-  return make_resolving(directory ? make_directory_store(canonical) : open_http_store(canonical, options));
+  return make_resolving(directory ? make_directory_store(canonical) : open_patiently(canonical, options));
 }
 
 }  // namespace isr

@@ -68,7 +68,7 @@ Reached reach(const Paths& paths, const RepositoryEntry& entry, const OpenOption
     // A directory that is absent is most often a disk that is not plugged in.
     const bool gone = is_unreachable(error) || error.kind() == ErrorKind::kNotFound;
     if (!gone || !pinned) throw;
-    log::warn("{}: {}; working offline", entry.name, error.what());
+    log::warn("{}: {}; working offline, as isr --offline does without asking", entry.name, error.what());
     return {nullptr, *pinned};
   }
 }
@@ -254,7 +254,9 @@ ParcelLock Account::lock(const ParcelEntry& parcel) const {
 
 BlobStorePtr open_pinned_store(const RepositoryEntry& entry, const RepositoryInfo& pinned,
                                const StoreOptions& options) {
-  BlobStorePtr store = open_store(entry.url, options);
+  StoreOptions known = options;
+  known.is_known = true;
+  BlobStorePtr store = open_store(entry.url, known);
   const RepositoryInfo found = read_repository_info(*store);
   if (pinned.id != found.id) refuse_other_repository(entry, pinned, found);
   return store;

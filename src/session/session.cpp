@@ -79,10 +79,11 @@ Session::Session(Account& account, const ParcelEntry& parcel)
   // Offline, reads go on asking: they find the repository when it comes back.
   parts.repository = account.store;
   if (account.offline()) {
-    parts.repository = make_lazy_store(account.entry.url,
-                                       [entry = account.entry, info = account.info, options = account.store_options] {
-                                         return open_pinned_store(entry, info, options);
-                                       });
+    StoreOptions once = account.store_options;
+    once.open_patience = {};  // who reads waits and asks again
+    parts.repository = make_lazy_store(account.entry.url, [entry = account.entry, info = account.info, once] {
+      return open_pinned_store(entry, info, once);
+    });
   }
   waits_ = config.get("read.unreachable") == "wait";
   parts.unreachable = waits_ ? Unreachable::kWait : Unreachable::kFail;

@@ -227,7 +227,18 @@ TEST_CASE("a range is believed only when it is the one asked for", "[http]") {
   CHECK(kind(kPart + "3\r\nContent-Range: bytes 10-13/100\r\n\r\nabc") == ErrorKind::kTransient);
   CHECK(kind(kPart + "4\r\n\r\nabcd") == ErrorKind::kTransient);
   CHECK(kind(kPart + "4\r\nContent-Range: bytes 10-13/*\r\n\r\nabcd") == ErrorKind::kTransient);
-  CHECK(kind(http_answer(200, "", std::string(100, 'x'))) == ErrorKind::kTransient);
+}
+
+TEST_CASE("a part is cut out of the whole that a server without ranges sends", "[http]") {
+  Faulty faulty({.bytes = http_answer(200, "", "0123456789")});
+  const auto part = [&](std::uint64_t offset, std::uint64_t length) {
+    return std::string(as_text(faulty.store->get("a/b", ByteRange{offset, length})->bytes));
+  };
+  CHECK(part(0, 3) == "012");
+  CHECK(part(3, 4) == "3456");
+  CHECK(part(8, 100) == "89");
+  CHECK(part(10, 1).empty());
+  CHECK(part(500'000, 1).empty());
 }
 
 TEST_CASE("a redirect is not followed, wherever it leads", "[http]") {
@@ -252,6 +263,24 @@ TEST_CASE("a login page of the network is not taken for a repository", "[http]")
     return FaultAnswer{.bytes = http_answer(200, "Content-Type: text/html\r\n", "<html>Welcome to our cafe</html>")};
   });
   CHECK(test::kind_thrown([&] { open_http_store(server.url(), impatient()); }) == ErrorKind::kTransient);
+}
+
+TEST_CASE("what a network that wants a login says of a known repository means that it is out of reach", "[http]") {
+  StoreOptions known = impatient();
+  known.is_known = true;
+  const std::string answers[] = {http_answer(302, "Location: http://login.example/\r\n", ""),
+                                 http_answer(403, "", "no"), http_answer(401, "", ""), http_answer(407, "", ""),
+                                 http_answer(200, "Content-Type: text/html\r\n", "<html>Welcome to our cafe</html>")};
+  for (const std::string& answer : answers) {
+    INFO(answer);
+    const FaultHttp server([&](const FaultRequest&) { return FaultAnswer{.bytes = answer}; });
+    CHECK(test::kind_thrown([&] { open_http_store(server.url(), known); }) == ErrorKind::kTransient);
+    Faulty later({.bytes = answer}, known);
+    CHECK(later.kind_of_get() == ErrorKind::kTransient);
+    CHECK(later.kind_of_put() == ErrorKind::kTransient);
+  }
+  Faulty refused({.bytes = http_answer(403, kServer, "")}, known);
+  CHECK(refused.kind_of_get() == ErrorKind::kDenied);
 }
 
 TEST_CASE("a server that is not isr serve is read-only and cannot list", "[http]") {

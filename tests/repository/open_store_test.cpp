@@ -1,5 +1,7 @@
 #include "base/file.h"
 #include "repository/blob_store_suite.h"
+#include "support/error_kind.h"
+#include "support/fault_http.h"
 
 namespace isr {
 namespace {
@@ -90,6 +92,23 @@ TEST_CASE("an address that makes no sense is refused, and no password is ever re
   }
   CHECK_THROWS_AS(canonical_store_url(std::string("/a\0b", 4)), Error);
   CHECK_THROWS_AS(canonical_store_url("/" + std::string(5000, 'x')), Error);
+}
+
+TEST_CASE("a store opens though the first connections break", "[repository]") {
+  const test::FaultHttp server([](const test::FaultRequest& request) {
+    if (request.number < 3) return test::FaultAnswer{.bytes = "", .end = test::FaultAnswer::End::kReset};
+    return test::FaultAnswer{.bytes = test::http_answer(200, "Isr-Repository: writable\r\n", "{}")};
+  });
+  CHECK(open_store(server.url())->writable());
+}
+
+TEST_CASE("a store is asked once when there is no patience for more", "[repository]") {
+  const test::FaultHttp server(
+      [](const test::FaultRequest&) { return test::FaultAnswer{.bytes = "", .end = test::FaultAnswer::End::kReset}; });
+  StoreOptions options;
+  options.open_patience = {};
+  CHECK(test::kind_thrown([&] { open_store(server.url(), options); }) == ErrorKind::kTransient);
+  CHECK(server.connections() == 1);
 }
 
 TEST_CASE("a path opens as a directory store", "[repository]") {

@@ -1,5 +1,9 @@
 """The main job: a machine suspended on one host continues on another through HTTP."""
+import functools
+import http.server
+import os
 import subprocess
+import threading
 
 import support
 from support import expect, expect_equal
@@ -125,6 +129,30 @@ def test_a_static_web_server_serves_an_imported_image(world):
     expect("read-only" in refused.err, f"resume on a read-only store says: {refused.err}")
 
 
+def test_a_static_web_server_without_byte_ranges_serves_an_image(world):
+    repository = world.new_folder("repository")
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(repository)
+    image = world.new_file("disk.raw")
+    image.write_bytes(os.urandom(1 << 20))
+    a.run("import", "work", image)
+    handler = functools.partial(QuietFiles, directory=repository)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        b.add_repository(f"http://127.0.0.1:{web.server_port}")
+        exported = world.folder / "exported.raw"
+        b.run("export", "work", "--raw", exported)
+        b.run("check", "work", "--deep")
+        web.shutdown()
+    expect(support.same_bytes(exported, image), "the exported disk differs from the image")
+
+
+class QuietFiles(http.server.SimpleHTTPRequestHandler):
+    """Python's file server knows no ranges."""
+    def log_message(self, *_):
+        pass
+
+
 def test_nothing_readable_leaves_the_host(world):
     parcel, canary = "payroll-of-alice", "canary-3b9d-plain"
     server, a, _ = set_up(world, parcel)
@@ -158,4 +186,5 @@ def test_suspended_and_resumed_at_once_on_the_same_host(world):
 
 support.main(test_suspend_here_resume_there, test_suspended_and_resumed_at_once_on_the_same_host,
              test_stop_then_start_boots_from_the_disk_that_was_left, test_a_console_is_heard_to_its_last_word,
-             test_a_static_web_server_serves_an_imported_image, test_nothing_readable_leaves_the_host)
+             test_a_static_web_server_serves_an_imported_image,
+             test_a_static_web_server_without_byte_ranges_serves_an_image, test_nothing_readable_leaves_the_host)
