@@ -33,7 +33,7 @@ fs::path running_session(const OpenParcel& parcel) {
     throw Error(ErrorKind::kVm, fmt::format("{} is not running here", parcel.entry.name),
                 {fmt::format("isr resume {}", parcel.entry.name)});
   }
-  return control_socket(parcel.account.paths, parcel.entry.id);
+  return control_socket(parcel.account, parcel.entry);
 }
 
 /// Lines that are typed here go to the guest.
@@ -53,7 +53,7 @@ void type_lines(const fs::path& socket, const std::stop_token& stop) {
 }
 
 int run_console(CommandContext& context, const ConsoleOptions& options) {
-  const OpenParcel parcel = context.open_parcel_without_version(options.name);
+  const OpenParcel parcel = context.open_local_parcel(options.name);
   const fs::path socket = running_session(parcel);
   const json request{{"command", "console"}, {"offset", 0}, {"follow", !options.log}};
   std::jthread typing;
@@ -84,7 +84,7 @@ bool installed(const std::string& program) {
 }
 
 int run_view(CommandContext& context, const ViewOptions& options) {
-  const OpenParcel parcel = context.open_parcel_without_version(options.name);
+  const OpenParcel parcel = context.open_local_parcel(options.name);
   const json status = control_request(running_session(parcel), {{"command", "status"}}, {}, context.stop());
   if (!status.contains("vm")) throw Error(ErrorKind::kVm, fmt::format("{} is not running", parcel.entry.name));
   const std::string socket = status.at("vm").value("vnc", "");

@@ -273,8 +273,8 @@ int run_mount(CommandContext& context, const MountCommandOptions& options) {
                           {"version", loaded.head.head.n},
                           {"mount", fs::absolute(options.directory).string()}});
   } else {
-    context.out.line(
-        fmt::format("{}@{} is mounted read-only at {}", parcel.entry.name, loaded.head.head.n, options.directory));
+    context.out.line(printable(
+        fmt::format("{}@{} is mounted read-only at {}", parcel.entry.name, loaded.head.head.n, options.directory)));
   }
   return 0;
 }

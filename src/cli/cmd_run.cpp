@@ -38,7 +38,8 @@ int suspend(CommandContext& context, const OpenParcel& parcel, const SuspendOpti
 }
 
 int run_suspend(CommandContext& context, const SuspendOptions& options) {
-  const OpenParcel parcel = context.open_parcel_without_version(options.name);
+  const OpenParcel parcel =
+      options.no_upload ? context.open_local_parcel(options.name) : context.open_parcel_without_version(options.name);
   return with_session(parcel, [&] { return suspend(context, parcel, options); });
 }
 
@@ -92,7 +93,7 @@ int power_off(CommandContext& context, const OpenParcel& parcel, const std::stri
 }
 
 int run_poweroff(CommandContext& context, const std::string& name) {
-  const OpenParcel parcel = context.open_parcel_without_version(name);
+  const OpenParcel parcel = context.open_local_parcel(name);
   return with_session(parcel, [&] { return power_off(context, parcel, name); });
 }
 

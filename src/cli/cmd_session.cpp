@@ -47,14 +47,15 @@ int run_checkout(CommandContext& context, const CheckoutOptions& options) {
     socket = start_session_daemon(parcel.account, parcel.entry);
   }
   const json status = control_request(socket, {{"command", "status"}}, {}, context.stop());
+  const auto content = status.value("content", std::uint64_t{0});
   if (context.out.json()) {
-    context.out.document({{"schema", 1},
-                          {"parcel", parcel.entry.name},
-                          {"mount", status.at("mount")},
-                          {"version", status.at("version")}});
+    context.out.document(
+        {{"schema", 1}, {"parcel", parcel.entry.name}, {"mount", status.at("mount")}, {"version", content}});
   } else {
-    context.out.line(fmt::format("{}@{} is checked out at {}", parcel.entry.name,
-                                 status.value("version", std::uint64_t{0}), status.value("mount", "")));
+    context.out.line(fmt::format("{}@{} is checked out at {}", parcel.entry.name, content, status.value("mount", "")));
+    if (const auto newest = status.value("version", std::uint64_t{0}); newest != content) {
+      context.out.note(fmt::format("a newer version is there: what is saved from here becomes {}", newest + 1));
+    }
     if (status.value("phase", "") == "suspended") {
       context.out.note("it is suspended, so its disks are read-only until it is resumed or powered off");
     }
@@ -84,7 +85,7 @@ int discard(CommandContext& context, const OpenParcel& parcel, const std::string
   const json status = control_request(socket, {{"command", "status"}}, {}, context.stop());
   confirm(context.flags, fmt::format("{}: {} changed since version {} are dropped for good. Go on?", name,
                                      format_size(status.value("changed_bytes", std::uint64_t{0})),
-                                     status.value("version", std::uint64_t{0})));
+                                     status.value("content", std::uint64_t{0})));
   const json result = ask_daemon(context, socket, {{"command", "discard"}}, "Discarding " + name);
   const auto version = result.value("version", std::uint64_t{0});
   context.out.done(fmt::format("{} is back at version {}, still checked out here", name, version),
@@ -150,12 +151,12 @@ void print_status(CommandContext& context, const std::string& name, const json& 
   const auto since = from_rfc3339(status.value("since", ""));
   std::string state = status.value("state", "");
   if (!state.ends_with("here")) state += " here";
-  out.line(fmt::format("{}@{}  {} since {}", name, number("version"), state,
+  out.line(fmt::format("{}@{}  {} since {}", name, number("content"), state,
                        since ? describe_when(*since, wall_now()) : "?"));
   if (const std::string busy = status.value("busy", ""); !busy.empty()) out.line("BUSY     " + busy);
   out.line(fmt::format("MOUNT    {}", status.value("mount", "")));
   out.line(fmt::format("CHANGED  {} since version {}, journal {}", format_size(number("changed_bytes")),
-                       number("version"), format_size(number("journal_bytes"))));
+                       number("content"), format_size(number("journal_bytes"))));
   for (const json& image : status.value("images", json::array())) {
     out.line(fmt::format("  {:<10} {:>10}   read {}, wrote {}", image.value("name", ""),
                          format_size(image.value("size", std::uint64_t{0})),
@@ -194,7 +195,7 @@ std::optional<LocalState> settled_local_state(CommandContext& context, const Acc
   const auto deadline = std::chrono::steady_clock::now() + kBeginningOrEnding;
   for (;;) {
     auto local = local_state(account, parcel);
-    if (!local || !local->daemon_alive || control_alive(control_socket(account.paths, parcel.id))) return local;
+    if (!local || !local->daemon_alive || control_alive(control_socket(account, parcel))) return local;
     if (std::chrono::steady_clock::now() > deadline || context.stop().stop_requested()) return local;
     sleep_unless_stopped(kPoll, context.stop());
   }
@@ -215,7 +216,7 @@ json status_of(CommandContext& context, const Account& account, const ParcelEntr
   if (!local || !local->daemon_alive) return status_without_daemon(parcel, local);
   json status;
   try {
-    status = control_request(control_socket(account.paths, parcel.id), {{"command", "status"}}, {}, context.stop());
+    status = control_request(control_socket(account, parcel), {{"command", "status"}}, {}, context.stop());
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kDaemon) throw;
     local = settled_local_state(context, account, parcel);
@@ -240,9 +241,18 @@ void print_stat(CommandContext& context, const json& status) {
   }
 }
 
+Account open_local_account(CommandContext& context) {
+  try {
+    return context.open_account({}, impatient(), true);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kOffline || context.offline()) throw;
+    return context.open_account({}, impatient(), false);  // never used on this host
+  }
+}
+
 /// All parcels that are checked out here.
 int run_stat_all(CommandContext& context) {
-  Account account = context.open_account({}, impatient(), false);
+  Account account = open_local_account(context);
   const Profile profile = read_profile(account);
   json all = json::array();
   for (const ParcelEntry& parcel : profile.parcels) {
@@ -259,10 +269,8 @@ int run_stat_all(CommandContext& context) {
 
 int run_stat(CommandContext& context, const std::string& name) {
   if (name.empty()) return run_stat_all(context);
-  const ParcelName parsed = parse_parcel_name(name);
-  if (parsed.version.given) throw Error(ErrorKind::kUsage, "what runs here has no other version than its own");
-  Account account = context.open_account(parsed.repository, impatient(), false);
-  const json status = status_of(context, account, find_parcel(read_profile(account), parsed.parcel));
+  const OpenParcel parcel = context.open_local_parcel(name);
+  const json status = status_of(context, parcel.account, parcel.entry);
   if (context.out.json()) {
     context.out.document(status);
   } else {

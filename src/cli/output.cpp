@@ -155,7 +155,7 @@ void Output::document(const nlohmann::json& document) const {
 }
 
 void Output::done(std::string_view text, const nlohmann::json& fields) const {
-  if (!json_) return line(text);
+  if (!json_) return line(printable(text));
   nlohmann::json summary = fields;
   summary["schema"] = 1;
   summary["type"] = "summary";

@@ -195,8 +195,8 @@ int report_publish(CommandContext& context, const std::string& name, const std::
   const bool memory = result.value("memory", true);
   if (!memory) context.out.note(fmt::format("nothing of {} was running: there was no memory to save", name));
   if (!result.value("uploaded", false)) {
-    context.out.line(
-        fmt::format("{} is suspended on this host only; nothing was uploaded. isr suspend {} uploads it", name, name));
+    context.out.line(fmt::format("{} is {} on this host only; nothing was uploaded. isr suspend {} uploads it", name,
+                                 memory ? "suspended" : "kept", name));
   } else if (result.value("unchanged", false)) {
     context.out.line(fmt::format("{}: nothing changed, version {} stays the newest", name, version));
   } else {
@@ -232,7 +232,7 @@ int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& op
       {"isolate_network", options.no_network},
       {"accelerator", options.accelerator.empty() ? context.config().get("vm.accelerator") : options.accelerator}};
   if (!fresh) request["prefetch"] = options.prefetch;
-  if (cdrom) request["cdrom"] = cdrom->string();
+  if (cdrom) request["cdrom"] = encode_path(*cdrom);
   json result;
   try {
     result = ask_daemon(context, socket, request, (fresh ? "Starting " : "Resuming ") + name);

@@ -14,8 +14,8 @@
 #include "base/sleep.h"
 #include "base/stop.h"
 #include "session/background.h"
+#include "session/command_progress.h"
 #include "session/control.h"
-#include "session/current_command.h"
 #include "session/end_wait.h"
 #include "session/follow_console.h"
 #include "session/machine.h"
@@ -38,7 +38,7 @@ constexpr auto kSaveAgain = 1s;
 class Daemon {
  public:
   explicit Daemon(const Handover& handover)
-      : paths_(paths_from_environment()),
+      : paths_(handover.paths),
         account_(open_account_with_keys(paths_, handover.entry, handover.keys, {handover.offline})),
         parcel_(handover.parcel),
         session_(account_, parcel_),
@@ -54,6 +54,7 @@ class Daemon {
                                      [this](const json& request, const ControlReply& reply,
                                             const std::stop_token& stop) { return handle(request, reply, stop); });
     }
+    note_control_socket(account_, parcel_);
     session_.keep_lease([this](const Error& how) { lose_lock(how); });
     keeper_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
     background_ready();
@@ -81,10 +82,10 @@ class Daemon {
     if (told_.stop_requested()) {
       throw Error(ErrorKind::kDaemon, "the session daemon is about to end", {"run the command again; nothing is lost"});
     }
-    begin(command);
-    struct Done {
+    *current_.lock() = {command, {}};
+    const struct Done {
       Daemon& daemon;
-      ~Done() { daemon.begin(""); }
+      ~Done() { *daemon.current_.lock() = {}; }
     } done{*this};
     account_.upload_limit = request.value("upload_limit", std::uint64_t{0});
     rehearses_ = request.value("rehearsal", true);
@@ -123,7 +124,7 @@ class Daemon {
     options.progress = progress_to(reply);
     const EitherStop either(stop, told_.get_token());
     options.stop = either.token();
-    if (request.contains("cdrom")) options.cdrom = request.at("cdrom").get<std::string>();
+    if (request.contains("cdrom")) options.cdrom = decode_path(request.at("cdrom").get<std::string>());
     const bool resumed = machine_.start(options);
     return {{"resumed", resumed},
             {"network", to_name(machine_.network())},
@@ -145,8 +146,10 @@ class Daemon {
       machine_.suspend();
       machine_.mount_disks();
     }
-    if (!request.value("upload", true)) return {{"uploaded", false}, {"version", session_.state().base}};
     const bool memory = session_.state().phase == SessionPhase::kSuspended;
+    if (!request.value("upload", true)) {
+      return {{"uploaded", false}, {"version", session_.state().base}, {"memory", memory}};
+    }
     json result = publish_and_end(memory, request.value("message", "suspend"), reply);
     result["memory"] = memory;
     return result;
@@ -192,7 +195,7 @@ class Daemon {
     if (machine_.running()) throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name));
     machine_.unmount();
     then_mount([&] { session_.discard(); });
-    return {{"version", session_.state().base}};
+    return {{"version", session_.state().content}};
   }
 
   /// A session without a VM has its disks mounted, also after a failure.
@@ -386,7 +389,7 @@ class Daemon {
   void save() {
     while (!operation_.try_lock_for(kHoldUp)) guarded("what waits", [&] { session_.interrupt_reads(); });
     const std::lock_guard lock(operation_, std::adopt_lock);
-    begin("suspend");
+    *current_.lock() = {"suspend", {}};
     while (!ended_ && machine_.running()) {
       guarded("suspending before the end", [&] {
         // QEMU stops only once its disk reads are answered, and those may wait for the network.
@@ -402,11 +405,10 @@ class Daemon {
       });
       if (machine_.running()) std::this_thread::sleep_for(kSaveAgain);
     }
-    begin("");
+    *current_.lock() = {};
     if (!ended_) end_soon();
   }
 
-  void begin(const std::string& command) { *current_.lock() = {command, {}}; }
   Sync<json>::Guard last_status_lock() { return last_status_sync_.lock(); }
 
   Paths paths_;

@@ -12,7 +12,7 @@ namespace isr {
 ///
 ///   command      fields                            what happens
 ///   status       –                                 the answer of `isr stat --json`
-///   start        network, accelerator, cdrom       boots from the disks, or the CD
+///   start        network, accelerator, cdrom       boots from the disks, or the CD (the image's path in base64)
 ///   resume       network, accelerator, prefetch    continues the suspended memory; without one, boots
 ///   suspend      upload, message, drop_caches      memory and disks kept, uploaded, published; the session ends
 ///   stop         timeout_s, kill, message          the guest shuts down; published; the session ends. Given up when
@@ -35,9 +35,14 @@ fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel)
 int session_daemon_main();
 inline constexpr const char* kSessionDaemonArgument = "__session";
 
-/// How the keys of an account pass to a process of ours.
+/// Paths are bytes, which JSON cannot hold: they pass in base64.
+std::string encode_path(const fs::path& path);
+fs::path decode_path(const std::string& text);
+
+/// How the keys of an account, and where its command keeps things, pass to a process of ours.
 Bytes serialise_handover(const Account& account, const ParcelEntry& parcel, const std::string& extra);
 struct Handover {
+  Paths paths;  ///< as the command resolved them from its flags, environment and configuration
   RepositoryEntry entry;
   UserKeys keys;
   ParcelEntry parcel;

@@ -19,6 +19,7 @@
 #include "image/tree.h"
 #include "session/disk_format.h"
 #include "session/image_end.h"
+#include "session/text.h"
 #include "vm/child_process.h"
 
 extern char** environ;
@@ -373,15 +374,27 @@ class ConvertedSource : public DiskSource {
   std::optional<RawReader> raw_;
 };
 
+/// QEMU takes and gives the names of files as JSON.
+void require_text(const fs::path& path) {
+  try {
+    static_cast<void>(json(path.native()).dump());
+  } catch (const json::exception&) {
+    throw Error(ErrorKind::kUsage, fmt::format("the path {} is not UTF-8, as QEMU wants it", escaped(path.native())),
+                {"rename it, or give a symbolic link to it"});
+  }
+}
+
 }  // namespace
 
-std::unique_ptr<DiskSource> open_disk_source(const fs::path& path, const DiskSourceOptions& options) {
+std::unique_ptr<DiskSource> open_disk_source(const fs::path& name, const DiskSourceOptions& options) {
+  const fs::path path = fs::absolute(name);  // QEMU's tools take a relative name with a colon for an address
   SourceFile file(path);
   const std::string format = options.format.empty() ? detect_disk_format(file.fd(), path) : options.format;
   if (std::find(known_formats().begin(), known_formats().end(), format) == known_formats().end()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("format {} is not known (raw, qcow2, vmdk, vdi, vhdx)", format));
   }
   if (format == "raw") return std::make_unique<RawSource>(std::move(file));
+  require_text(path);
   const std::uint64_t length = whole_length(file, format, options.salvage);
   const bool is_cut = length > file.size();
   // QEMU opens no VHDX that is cut off, and none that names another file.

@@ -9,10 +9,38 @@ namespace isr {
 
 using nlohmann::json;
 
+namespace {
+
+json encode_paths(const Paths& paths) {
+  return {{"config", encode_path(paths.config)},
+          {"state", encode_path(paths.state)},
+          {"cache", encode_path(paths.cache)},
+          {"runtime", encode_path(paths.runtime)},
+          {"config_file", encode_path(paths.config_file)},
+          {"system_config_file", encode_path(paths.system_config_file)}};
+}
+
+Paths decode_paths(const json& in) {
+  Paths paths;
+  paths.config = decode_path(in.at("config").get<std::string>());
+  paths.state = decode_path(in.at("state").get<std::string>());
+  paths.cache = decode_path(in.at("cache").get<std::string>());
+  paths.runtime = decode_path(in.at("runtime").get<std::string>());
+  paths.config_file = decode_path(in.at("config_file").get<std::string>());
+  paths.system_config_file = decode_path(in.at("system_config_file").get<std::string>());
+  return paths;
+}
+
+}  // namespace
+
+std::string encode_path(const fs::path& path) { return to_base64(as_bytes(path.native())); }
+fs::path decode_path(const std::string& text) { return std::string(as_text(from_base64(text).value())); }
+
 Bytes serialise_handover(const Account& account, const ParcelEntry& parcel, const std::string& extra) {
   json epochs = json::object();
   for (const auto& [epoch, key] : parcel.epoch_keys) epochs[std::to_string(epoch)] = to_hex(key.view());
-  const json message{{"repo", account.entry.name},
+  const json message{{"paths", encode_paths(account.paths)},
+                     {"repo", account.entry.name},
                      {"url", account.entry.url},
                      {"user", account.entry.user},
                      {"keys", to_base64(serialise_user_keys(account.keys))},
@@ -28,6 +56,7 @@ Handover parse_handover(ByteView bytes) {
   const json message = json::parse(as_text(bytes), nullptr, false);
   if (!message.is_object()) throw Error(ErrorKind::kUsage, "this command is for isr itself");
   Handover handover;
+  handover.paths = decode_paths(message.at("paths"));
   handover.entry = {message.at("repo").get<std::string>(), message.at("url").get<std::string>(),
                     message.at("user").get<std::string>()};
   handover.keys = parse_user_keys(from_base64(message.at("keys").get<std::string>()).value());
@@ -43,12 +72,11 @@ Handover parse_handover(ByteView bytes) {
 }
 
 fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel) {
+  if (const fs::path socket = control_socket(account, parcel); control_alive(socket)) return socket;
   runtime_directory(account.paths);
-  const fs::path socket = control_socket(account.paths, parcel.id);
-  if (control_alive(socket)) return socket;
   const Bytes secret = serialise_handover(account, parcel, "");
   start_background({kSessionDaemonArgument}, secret, account.parcel_directory(parcel) / "daemon.log");
-  return socket;
+  return control_socket(account, parcel);
 }
 
 }  // namespace isr

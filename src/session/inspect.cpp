@@ -38,7 +38,8 @@ std::string reader_stats(const SourceStats& stats, const std::vector<std::shared
 
 void serve_mount(const Handover& handover) {
   const json extra = json::parse(handover.extra);
-  Account account = open_account_with_keys(paths_from_environment(), handover.entry, handover.keys, {handover.offline});
+  const fs::path directory = decode_path(extra.at("directory").get<std::string>());
+  Account account = open_account_with_keys(handover.paths, handover.entry, handover.keys, {handover.offline});
   const LoadedVersion loaded = load_version(account, handover.parcel, extra.at("version").get<std::uint64_t>());
   VersionReader reader(account, Unreachable::kFail);
   std::vector<MountedFile> files;
@@ -51,8 +52,7 @@ void serve_mount(const Handover& handover) {
   options.immutable = true;
   options.source_name = fmt::format("isr:{}@{}", handover.parcel.name, loaded.head.head.n);
   auto mount = make_mount(
-      extra.at("directory").get<std::string>(), std::move(files), [&] { return reader_stats(reader.stats, images); },
-      options);
+      directory, std::move(files), [&] { return reader_stats(reader.stats, images); }, options);
   mount->start();
   // Ends with the mount, or with a signal.
   std::jthread signals([&](const std::stop_token& stop) {
@@ -65,7 +65,7 @@ void serve_mount(const Handover& handover) {
       if (sigtimedwait(&wanted, nullptr, &tick) > 0) break;
     }
     reader.reader->cancel();
-    unmount(extra.at("directory").get<std::string>());
+    unmount(directory);
   });
   background_ready();
   mount->wait({});
@@ -183,7 +183,7 @@ class Checker {
 }  // namespace
 
 void mount_version(const Account& account, const ParcelEntry& parcel, std::uint64_t n, const fs::path& directory) {
-  const json extra{{"version", n}, {"directory", fs::absolute(directory).lexically_normal().string()}};
+  const json extra{{"version", n}, {"directory", encode_path(fs::absolute(directory).lexically_normal())}};
   make_private_directory(account.state_directory);
   start_background({kMountDaemonArgument}, serialise_handover(account, parcel, extra.dump()),
                    account.state_directory / "mount.log");

@@ -402,6 +402,7 @@ nlohmann::json Session::stats() const {
   json out{{"schema", 1},
            {"parcel", state_.parcel_name},
            {"version", state_.base},
+           {"content", state_.content},
            {"phase", to_name(state_.phase)},
            {"since", to_rfc3339(state_.since)},
            {"changed_bytes", changed * kChunkSize},

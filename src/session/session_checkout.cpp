@@ -30,6 +30,7 @@ void write_first_state(const Account& account, const ParcelEntry& parcel, const 
   state.parcel_name = parcel.name;
   state.base = newest;  // an older version is continued as a new one behind the newest
   state.base_hash = newest_hash;
+  state.content = loaded.head.head.n;
   state.base_version = loaded.version;
   state.phase = loaded.version.suspended() ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
   state.since = lock.since;  // by which the lock is known to be ours

@@ -77,6 +77,7 @@ void Session::rebase_on_pending(SessionState& state, const ParcelVersion& versio
   }
   state.base = state.pending->n;
   state.base_hash = state.pending->hash;
+  state.content = state.base;
   state.base_version = version;
   state.pending.reset();
 }
@@ -207,6 +208,7 @@ void Session::adopt(const Publication& publication, const StoredHead& head) {
   change_state([&](SessionState& next) {
     next.base = head.head.n;
     next.base_hash = head.hash;
+    next.content = next.base;
     next.base_version = publication.version;
     set_bases(publication, next);
     next.pending.reset();

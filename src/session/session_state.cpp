@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/limits.h>
 #include <sys/file.h>
 
 #include <nlohmann/json.hpp>
@@ -14,6 +15,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kMaxStateSize = 4U << 20U;
+constexpr const char* kControlNote = "control";
 constexpr std::string_view kFormat = "isr1-session";
 
 std::string context(const std::string& parcel_id) { return "isr1/session|" + parcel_id; }
@@ -58,6 +60,7 @@ json to_json(const SessionState& state) {
            {"phase", to_name(state.phase)},
            {"base", state.base},
            {"base_hash", to_hex(state.base_hash.view())},
+           {"content", state.content},
            {"base_version", json::parse(as_text(encode_version(state.base_version)))},
            {"since", to_rfc3339(state.since)},
            {"lock", state.lock_s},
@@ -83,6 +86,7 @@ SessionState from_json(const json& in) {
                                        : SessionPhase::kCheckedOut;
   state.base = in.at("base").get<std::uint64_t>();
   state.base_hash = fixed_from_hex<Sha256>(in.at("base_hash").get<std::string>()).value();
+  state.content = in.at("content").get<std::uint64_t>();
   state.base_version = parse_version(as_bytes(in.at("base_version").dump()));
   state.since = from_rfc3339(in.at("since").get<std::string>()).value();
   state.lock_s = in.at("lock").get<std::uint64_t>();
@@ -190,6 +194,14 @@ fs::path mount_directory(const Paths& paths, const std::string& parcel_id) {
 }
 fs::path control_socket(const Paths& paths, const std::string& parcel_id) {
   return paths.runtime / "ctl" / short_id(parcel_id);
+}
+fs::path control_socket(const Account& account, const ParcelEntry& parcel) {
+  const auto noted = read_file_if_exists(account.parcel_directory(parcel) / kControlNote, PATH_MAX);
+  return noted && !noted->empty() ? fs::path(std::string(as_text(*noted))) : control_socket(account.paths, parcel.id);
+}
+void note_control_socket(const Account& account, const ParcelEntry& parcel) {
+  replace_file(account.parcel_directory(parcel) / kControlNote,
+               as_bytes(control_socket(account.paths, parcel.id).native()));
 }
 fs::path vm_directory(const Paths& paths, const std::string& parcel_id) {
   return paths.runtime / "vm" / short_id(parcel_id);

@@ -41,7 +41,8 @@ struct SessionState {
   SessionPhase phase = SessionPhase::kCheckedOut;
   std::uint64_t base = 0;      ///< version that this session began from, or last published
   Sha256 base_hash;            ///< of that version's head
-  ParcelVersion base_version;  ///< what it says; discard() goes back to it
+  std::uint64_t content = 0;   ///< the version whose content this continues: base, or the older one that was wanted
+  ParcelVersion base_version;  ///< what that says; discard() goes back to it
   WallTime since;
   std::uint64_t lock_s = 0;  ///< number of our lock record when it was checked out
   LockMode lock_mode = LockMode::kAttended;
@@ -73,6 +74,11 @@ std::optional<LocalState> local_state(const Account& account, const ParcelEntry&
 /// Short names of a parcel's places below the runtime directory.
 fs::path mount_directory(const Paths& paths, const std::string& parcel_id);
 fs::path control_socket(const Paths& paths, const std::string& parcel_id);
+/// Where the parcel's daemon listens, also one that was started under another runtime directory; where the next one
+/// will when there is none.
+fs::path control_socket(const Account& account, const ParcelEntry& parcel);
+/// The daemon says where it listens: in the file PARCEL/control.
+void note_control_socket(const Account& account, const ParcelEntry& parcel);
 fs::path vm_directory(const Paths& paths, const std::string& parcel_id);
 
 }  // namespace isr

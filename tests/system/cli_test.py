@@ -224,7 +224,29 @@ def test_every_command_that_is_done_says_so_in_json(world):
     expect_equal(host.run("repo", "rm", "home", json=True)["repository"], "home", "repo rm")
 
 
-support.main(test_usage_errors_are_one_line_and_a_suggestion, test_help_and_version_work_where_all_is_broken,
+def test_a_file_may_be_called_anything(world):
+    a = world.host("a")
+    a.init_repository(world.new_folder("repository"))
+    content = os.urandom(1 << 20)
+    bytes_that_are_no_text = os.fsdecode(b"a\xff")
+    for number, name in enumerate((bytes_that_are_no_text, "nbd:localhost:1", "json:{}", "-f")):
+        folder, parcel = world.new_folder("files"), f"p{number}"
+        (folder / name).write_bytes(content)
+        for words in (["import", parcel, folder / name], ["export", parcel, "--raw", folder / f"{name}.raw"],
+                      ["export", parcel, "--qcow2", folder / f"{name}.qcow2"], ["mount", parcel, folder / f"{name}.mount"],
+                      ["umount", folder / f"{name}.mount"], ["start", parcel, "--cdrom", folder / name],
+                      ["poweroff", parcel, "--yes"], ["checkin", parcel]):
+            if words[0] == "mount":
+                words[2].mkdir()
+            a.run(*words)
+        expect((folder / f"{name}.raw").read_bytes() == content, f"the export of {name!r} is another disk")
+        # Relative: only then may QEMU's tools take it for an address.
+        again = a.start("import", f"q{number}", "--", f"{name}.qcow2", cwd=folder, stderr=subprocess.PIPE)
+        said = again.communicate(timeout=support.COMMAND_TIMEOUT)[1]
+        expect_equal(again.returncode, 2 if name == bytes_that_are_no_text else 0, f"import of {name!r}, which said {said}")
+
+
+support.main(test_a_file_may_be_called_anything, test_usage_errors_are_one_line_and_a_suggestion, test_help_and_version_work_where_all_is_broken,
              test_bad_names_and_versions_are_refused_and_escaped, test_a_second_init_changes_nothing,
              test_passwords_come_from_where_they_are_said_to_be, test_prompts_ask_twice_and_leave_the_terminal_as_it_was,
              test_a_password_is_changed_and_a_lost_one_replaced,

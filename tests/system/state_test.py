@@ -1,5 +1,6 @@
 """What a host keeps is lost, damaged, replaced or of another program: said with its name, and unsynced work stays."""
 import os
+import pathlib
 import shutil
 import sqlite3
 import subprocess
@@ -113,6 +114,35 @@ def test_a_session_belongs_to_one_daemon(world):
     a.run("checkin", "work")
 
 
+def test_a_session_daemon_has_the_configuration_of_its_command(world):
+    repository = world.new_folder("repository")
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(repository)
+    image, content = writing.small_disk(world, writing.chance(), size=1 << 20)
+    a.run("import", "work", image)
+    b.add_repository(repository)
+    elsewhere, other = world.folder / "elsewhere", b.home / "other.toml"
+    other.write_text((b.config / "config.toml").read_text() + f'\n[cache]\ndir = "{elsewhere}"\n')
+    mount = b.run("--config", other, "checkout", "work", json=True)["mount"]
+    expect(pathlib.Path(mount, "disk.raw").read_bytes() == content, "the disk has other bytes")
+    b.run("--config", other, "checkin", "work")
+    expect(files(elsewhere), "nothing is in the cache that the command was told of")
+    expect_equal(files(b.cache) if b.cache.exists() else [], [], "files in the other cache")
+
+
+def test_a_session_is_controlled_from_another_runtime_directory(world):
+    a, _, content = set_up(world)
+    writing.check_out(a, "work")
+    a.runtime = a.home / "another"
+    a.runtime.mkdir(mode=0o700)
+    expect("mount" in a.stat("work"), "the daemon does not answer")
+    expect_equal(a.stat("work")["state"], "checked out", "the state seen from another runtime directory")
+    a.run("sync", "work")
+    a.run("checkin", "work")
+    expect_content(writing.check_out(a, "work"), content, "the disk checked out again")
+    a.run("checkin", "work")
+
+
 def test_a_cache_that_goes_away_or_is_replaced_is_only_a_cache(world):
     chance = writing.chance()
     a, b, content = set_up(world)
@@ -173,5 +203,6 @@ def test_a_cache_that_becomes_read_only_is_only_a_cache(world):
 
 if __name__ == "__main__":
     support.main(test_lost_and_damaged_state_keeps_unsynced_work, test_a_checkout_that_cannot_start_gives_the_lock_back,
-                 test_a_session_belongs_to_one_daemon, test_a_cache_that_goes_away_or_is_replaced_is_only_a_cache,
+                 test_a_session_daemon_has_the_configuration_of_its_command,
+                 test_a_session_is_controlled_from_another_runtime_directory, test_a_session_belongs_to_one_daemon, test_a_cache_that_goes_away_or_is_replaced_is_only_a_cache,
                  test_a_cache_that_becomes_read_only_is_only_a_cache)

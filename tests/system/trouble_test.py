@@ -1,6 +1,10 @@
 """What goes wrong around a running machine: what isr says then, what it keeps, and that the same command goes on."""
+import contextlib
+import http.server
 import os
 import signal
+import threading
+import time
 
 import support
 from support import expect, expect_equal
@@ -119,7 +123,80 @@ def test_a_guest_that_panics_in_a_loop_is_one_line_in_the_log(world):
     a.run("checkin", "work")
 
 
-support.main(test_a_suspend_without_its_repository_is_completed_later,
+@contextlib.contextmanager
+def captive_portal(port):
+    """Whatever is asked there, a network that wants a login answers."""
+    class Portal(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            self.send_response(302)
+            self.send_header("Location", "http://login.example/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        do_GET = do_HEAD = do_PUT = do_DELETE = answer  # the names that http.server wants
+
+        def log_message(self, *_):
+            pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Portal)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_network_that_wants_a_login_is_a_repository_out_of_reach(world):
+    server = world.serve()
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(server.url)
+    a.run("create", "work", "--size", "1M", "--memory", "64M")
+    b.add_repository(server.url)
+    a.run("start", "work")
+    server.stop()
+    with captive_portal(server.port):
+        for words in (["stat"], ["stat", "work"], ["console", "work", "--log"], ["view", "work", "--print-url"],
+                      ["suspend", "work", "--no-upload"], ["--offline", "ls"]):
+            said = a.run(*words).err
+            expect("login" not in said, f"{words} asked the repository: {said}")
+        for host, words in ((a, ["suspend", "work"]), (b, ["checkout", "work"]), (b, ["repo", "info"])):
+            said = host.run(*words, expect=13).err
+            expect("perhaps this network wants a login" in said and "--offline" in said, f"{words} says: {said}")
+    server.start()
+    a.run("suspend", "work")
+
+
+def test_a_server_that_starts_a_moment_later_is_waited_for(world):
+    server = world.serve()
+    a = world.host("a")
+    a.init_repository(server.url)
+    a.run("create", "work", "--size", "1M", "--memory", "64M")
+    server.stop()
+    # Refused while nobody listens there.
+    a.run("checkout", "work", meanwhile=lambda process: (time.sleep(0.5), server.start()))
+    a.run("checkin", "work")
+
+
+def test_what_was_checked_out_and_what_is_kept_is_said_as_it_is(world):
+    a = world.host("a")
+    a.init_repository(world.new_folder("repository"))
+    disk = world.new_file("disk.raw")
+    disk.write_bytes(bytes(1 << 20))
+    a.run("import", "work", disk, "--memory", "64M")
+    for number in (2, 3):
+        with open(f"{a.run('checkout', 'work', json=True)['mount']}/disk.raw", "r+b") as file:
+            file.write(bytes([number]) * 4096)
+        a.run("checkin", "work")
+    older = a.run("checkout", "work", "-r", "1")
+    expect(older.out.startswith("work@1 is checked out at ") and "becomes 4" in older.err, f"an older version: {older}")
+    expect_equal(a.run("checkout", "work", json=True)["version"], 1, "the version in JSON")
+    kept = a.run("suspend", "work", "--no-upload")
+    expect("is kept on this host only" in kept.out and "nothing of work was running" in kept.err, f"it says: {kept}")
+    a.run("checkin", "work")
+
+
+support.main(test_a_network_that_wants_a_login_is_a_repository_out_of_reach,
+             test_a_server_that_starts_a_moment_later_is_waited_for,
+             test_what_was_checked_out_and_what_is_kept_is_said_as_it_is, test_a_suspend_without_its_repository_is_completed_later,
              test_a_stop_without_its_repository_leaves_the_disks_mounted, test_a_session_daemon_that_is_stopped_is_named,
              test_what_is_said_of_a_qemu_that_is_stopped_and_of_one_that_died,
              test_a_guest_whose_disk_failed_goes_on_when_the_disk_does,

@@ -1,0 +1,40 @@
+#include "session/command_progress.h"
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+
+namespace isr {
+namespace {
+
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+json progress_line(std::string_view step, std::uint64_t done = 0, std::uint64_t total = 0) {
+  return {{"type", "progress"}, {"step", step}, {"done", done}, {"total", total}};
+}
+
+}  // namespace
+
+ProgressFn progress_to(const ControlReply& reply) {
+  return [&reply, last = Clock::time_point{}, last_step = std::string()](std::string_view step, std::uint64_t done,
+                                                                         std::uint64_t total) mutable {
+    const auto now = Clock::now();
+    if (step == last_step && done != total && now - last < kProgressPeriod) return;
+    last = now;
+    last_step = step;
+    reply(progress_line(step, done, total));
+  };
+}
+
+json CurrentCommand::progress_for(const std::string& waiting) const {
+  if (waiting == command && !progress.is_null()) return progress;
+  return progress_line(command.empty() ? "wait" : fmt::format("wait for {}", command));
+}
+
+json EndingCommand::result_for(const std::string& waited) const {
+  if (waited == command) return result;
+  throw Error(ErrorKind::kDaemon, "the session has just ended");
+}
+
+}  // namespace isr
