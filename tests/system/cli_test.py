@@ -227,7 +227,7 @@ def test_every_command_that_is_done_says_so_in_json(world):
 def test_a_file_may_be_called_anything(world):
     a = world.host("a")
     a.init_repository(world.new_folder("repository"))
-    content = os.urandom(1 << 20)
+    content = os.urandom(510) + b"\x55\xaa" + os.urandom((1 << 20) - 512)  # as a disk with a boot sector
     bytes_that_are_no_text = os.fsdecode(b"a\xff")
     for number, name in enumerate((bytes_that_are_no_text, "nbd:localhost:1", "json:{}", "-f")):
         folder, parcel = world.new_folder("files"), f"p{number}"
