@@ -129,8 +129,12 @@ def test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on(world):
     asked, stopped = threading.Event(), threading.Event()
 
     def answer(listener):
-        with listener, listener.accept()[0] as peer:
-            peer.recv(4096)
+        while True:  # a connection without a request only asks whether somebody listens
+            peer = listener.accept()[0]
+            if peer.recv(4096):
+                break
+            peer.close()
+        with listener, peer:
             peer.sendall(b'{"type":"accepted"}\n')
             asked.set()
             stopped.wait(60)
