@@ -47,11 +47,14 @@ class Chain {
   /// Error{kHistory} when it is not the next after what was seen, or when head
   /// n-1 in the store is gone or not the one that this one names.
   std::optional<StoredHead> publish(std::uint64_t n, ByteView blob);
-  /// Keeps a head that lost the race, under forks/NAME/n; NAME is the host's name plus random digits.
-  /// Returns the fork's name as forks() gives it; it was read back then.
-  std::string keep_fork(const std::string& host, std::uint64_t n, ByteView blob);
-  /// A kept fork, checked by signature. nullopt when absent.
+  /// Keeps a head that lost the race, under forks/NAME/n; NAME is its host's name plus the first digits of its hash,
+  /// so that a store cannot give one fork for another. Returns the fork's name as forks() gives it; it was read back
+  /// then.
+  std::string keep_fork(std::uint64_t n, ByteView blob);
+  /// A kept fork: signed, and the one that the name means. nullopt when absent. Error{kUsage}: no fork's name.
   std::optional<StoredHead> read_fork(const std::string& fork);
+  /// Error{kHistory} unless `prev` is head n-1 of the history that ends with `newest`: what a fork n must follow.
+  void verify_follows(StoredHead newest, std::uint64_t n, const Sha256& prev);
   /// Names of forks, e.g. "desk-42-3f2a/41"; nullopt when the store cannot list.
   std::optional<std::vector<std::string>> forks();
   /// accept-older: makes version n (as the store has it) the newest trusted one.
@@ -79,5 +82,7 @@ class Chain {
 };
 
 std::string head_name(const std::string& chain, std::uint64_t n);
+/// Error{kUsage} unless it looks like a name that keep_fork() gives.
+void check_fork_name(const std::string& fork);
 
 }  // namespace isr

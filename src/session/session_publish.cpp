@@ -306,7 +306,7 @@ std::optional<StoredHead> Session::commit(const Publication& publication, Publis
     }
   }
   if (!head) {
-    result.fork = chain.keep_fork(account_.host.host, n, blob);
+    result.fork = chain.keep_fork(n, blob);
     result.version = state_.base;
     return std::nullopt;
   }

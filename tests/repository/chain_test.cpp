@@ -308,16 +308,70 @@ TEST_CASE("of two hosts that publish the same number one wins, the other keeps a
   }
   SECTION("the fork can be found and read") {
     const Bytes lost = make_head(6, first, "b");
-    const std::string name = b.chain.keep_fork("b", 6, lost);
+    const std::string name = b.chain.keep_fork(6, lost);
     CHECK_THAT(name, Catch::StartsWith("b-") && Catch::EndsWith("/6"));
+    CHECK(b.chain.keep_fork(6, lost) == name);
     CHECK((a.chain.forks() == std::vector<std::string>{name}));
     CHECK((a.chain.read_fork(name)->blob == lost));
     CHECK_FALSE(a.chain.read_fork("c-0000/6").has_value());
-    for (const char* bad : {"", "x", "x/", "/6", "../6", "x/-1", "x/0", "x/99999999999999999999", "x/y/6"}) {
+    for (const char* bad : {"",
+                            "x",
+                            "x/",
+                            "/6",
+                            "../6",
+                            "x/-1",
+                            "x/0",
+                            "x/99999999999999999999",
+                            "x/y/6",
+                            "x/6",
+                            "x-/6",
+                            "x-3f2/6",
+                            "x-3F2A/6",
+                            "-3f2a/6",
+                            "x-3f2a/",
+                            "x-3f2a/0",
+                            "x-3f2a/0000",
+                            "x/y-3f2a/6",
+                            "x-3f2a/6/7",
+                            "X-3f2a/6"}) {
       INFO(bad);
       CHECK(kind_thrown_by([&] { a.chain.read_fork(bad); }) == ErrorKind::kUsage);
     }
   }
+}
+
+TEST_CASE("read_fork refuses another head in the place of a fork", "[repository]") {
+  const auto store = std::make_shared<MemoryStore>();
+  Host host(store);
+  host.publish_up_to(1);
+  const Bytes lost = make_head(2, host.chain.newest()->hash, "b");
+  const std::string name = host.chain.keep_fork(2, lost);
+  const std::string place = kId + "/forks/" + name.substr(0, name.find('/')) + "/0000000000000002";
+  const auto refused = [&](const Bytes& other) {
+    store->overwrite(place, other);
+    return kind_thrown_by([&] { host.chain.read_fork(name); });
+  };
+  CHECK(refused(make_head(2, host.chain.newest()->hash, "c")) == ErrorKind::kCorrupt);
+  CHECK(refused(make_head(2, sha256({}), "b")) == ErrorKind::kCorrupt);
+  CHECK(refused(make_head(3, sha256({}), "b")) == ErrorKind::kCorrupt);
+  CHECK(refused(test::flip_bit(lost, 99)) == ErrorKind::kCorrupt);
+  store->overwrite(place, lost);
+  CHECK((host.chain.read_fork(name)->blob == lost));
+}
+
+TEST_CASE("verify_follows accepts what follows a version of the history, and nothing else", "[repository]") {
+  Host host(std::make_shared<MemoryStore>());
+  host.publish_up_to(3);
+  const StoredHead newest = *host.chain.newest();
+  const auto verify = [&](std::uint64_t n, const Sha256& prev) {
+    return kind_thrown_by([&] { host.chain.verify_follows(newest, n, prev); });
+  };
+  for (std::uint64_t n = 2; n <= 4; ++n) {
+    host.chain.verify_follows(newest, n, host.chain.read(n - 1)->hash);
+    CHECK(verify(n, sha256({})) == ErrorKind::kHistory);
+  }
+  host.chain.verify_follows(newest, 1, {});
+  CHECK(verify(5, newest.hash) == ErrorKind::kHistory);
 }
 
 TEST_CASE("a store in which every name of a fork is taken is given up", "[repository]") {
@@ -326,7 +380,7 @@ TEST_CASE("a store in which every name of a fork is taken is given up", "[reposi
     PutResult put_new(std::string_view, ByteView) override { return PutResult::kExists; }
   };
   Host host(std::make_shared<TakenStore>());
-  CHECK(kind_thrown_by([&] { host.chain.keep_fork("b", 6, make_head(6, sha256({}))); }) == ErrorKind::kCorrupt);
+  CHECK(kind_thrown_by([&] { host.chain.keep_fork(6, make_head(6, sha256({}))); }) == ErrorKind::kCorrupt);
 }
 
 TEST_CASE("a fork that the store does not keep is no fork", "[repository]") {
@@ -335,7 +389,7 @@ TEST_CASE("a fork that the store does not keep is no fork", "[repository]") {
     PutResult put_new(std::string_view, ByteView) override { return PutResult::kCreated; }
   };
   Host host(std::make_shared<ForgetfulStore>());
-  CHECK(kind_thrown_by([&] { host.chain.keep_fork("b", 6, make_head(6, sha256({}))); }) == ErrorKind::kCorrupt);
+  CHECK(kind_thrown_by([&] { host.chain.keep_fork(6, make_head(6, sha256({}))); }) == ErrorKind::kCorrupt);
 }
 
 TEST_CASE("publishing survives lost answers and reruns", "[repository]") {
