@@ -253,20 +253,19 @@ int run_export(CommandContext& context, const ExportOptions& options) {
     const PassingFile whole(raw);
     convert_to_qcow2(raw, target, context.stop());
   }
-  context.out.done(
-      fmt::format("{}@{} {} is in {}", parcel.entry.name, loaded.head.head.n, image->name(), target.string()),
-      {{"parcel", parcel.entry.name},
-       {"version", loaded.head.head.n},
-       {"disk", image->name()},
-       {"size", size},
-       {"file", target.string()}});
+  context.out.done(fmt::format("{}@{} {} is in {}", parcel.entry.name, loaded.label(), image->name(), target.string()),
+                   {{"parcel", parcel.entry.name},
+                    {"version", loaded.head.head.n},
+                    {"disk", image->name()},
+                    {"size", size},
+                    {"file", target.string()}});
   return 0;
 }
 
 int run_mount(CommandContext& context, const MountCommandOptions& options) {
   OpenParcel parcel = context.open_parcel(options.name);
   const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, parcel.version);
-  mount_version(parcel.account, parcel.entry, loaded.head.head.n, options.directory);
+  mount_version(parcel.account, parcel.entry, loaded.choice(), options.directory);
   if (context.out.json()) {
     context.out.document({{"schema", 1},
                           {"parcel", parcel.entry.name},
@@ -274,7 +273,7 @@ int run_mount(CommandContext& context, const MountCommandOptions& options) {
                           {"mount", fs::absolute(options.directory).string()}});
   } else {
     context.out.line(printable(
-        fmt::format("{}@{} is mounted read-only at {}", parcel.entry.name, loaded.head.head.n, options.directory)));
+        fmt::format("{}@{} is mounted read-only at {}", parcel.entry.name, loaded.label(), options.directory)));
   }
   return 0;
 }

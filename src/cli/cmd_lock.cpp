@@ -118,9 +118,10 @@ int run_accept(CommandContext& context, const AcceptOptions& options) {
     return 0;
   }
   const ParcelName name = parse_parcel_name(options.name);
-  if (!name.version.number) throw Error(ErrorKind::kUsage, "say which version: NAME@VERSION, a number");
+  if (!name.version.choice.number) throw Error(ErrorKind::kUsage, "say which version: NAME@VERSION, a number");
   const OpenParcel parcel = context.open_parcel(options.name);
-  const auto head = parcel.account.chain(parcel.entry.chain()).accept_older(*name.version.number, options.reason);
+  const auto head =
+      parcel.account.chain(parcel.entry.chain()).accept_older(*name.version.choice.number, options.reason);
   context.out.done(fmt::format("{}: version {} of {} is the newest that this host trusts", parcel.entry.name,
                                head.head.n, to_rfc3339(head.head.time)),
                    {{"parcel", parcel.entry.name}, {"version", head.head.n}, {"when", to_rfc3339(head.head.time)}});

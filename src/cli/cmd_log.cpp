@@ -1,5 +1,6 @@
 // log: the versions of a parcel, newest first, each checked to be the one that
-// its successor names; then the forks.
+// its successor names; then the forks. Those are only listed: whether one follows
+// the history is checked when it is opened.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -17,22 +18,17 @@ struct LogOptions {
   std::optional<std::uint64_t> count;
 };
 
-struct Entry {
-  std::string label;  ///< the number, or a fork's name
-  LoadedVersion loaded;
-};
-
-/// Up to `count` versions from the newest (or the one that was named) down.
-std::vector<Entry> read_versions(CommandContext& context, const OpenParcel& parcel, std::uint64_t count) {
-  std::vector<Entry> entries;
+/// Up to `count` versions from the newest (or the version or fork that was named) down.
+std::vector<LoadedVersion> read_versions(CommandContext& context, const OpenParcel& parcel, std::uint64_t count) {
+  std::vector<LoadedVersion> entries;
   LoadedVersion at = load_selected(parcel.account, parcel.entry, parcel.version);
-  if (parcel.account.offline()) return {{std::to_string(at.head.head.n), std::move(at)}};
+  if (parcel.account.offline()) return {std::move(at)};
   Chain chain = parcel.account.chain(parcel.entry.chain());
   for (;;) {
     context.check_stop();
-    entries.push_back({std::to_string(at.head.head.n), std::move(at)});
+    entries.push_back(std::exchange(at, {}));
     if (entries.size() == count) break;
-    auto older = chain.before(entries.back().loaded.head);
+    auto older = chain.before(entries.back().head);
     if (!older) break;
     at.version = open_version(parcel.entry, older->head);
     at.head = std::move(*older);
@@ -40,8 +36,8 @@ std::vector<Entry> read_versions(CommandContext& context, const OpenParcel& parc
   return entries;
 }
 
-std::vector<Entry> read_forks(const OpenParcel& parcel) {
-  std::vector<Entry> entries;
+std::vector<LoadedVersion> read_forks(const OpenParcel& parcel) {
+  std::vector<LoadedVersion> entries;
   if (parcel.account.offline()) return entries;
   Chain chain = parcel.account.chain(parcel.entry.chain());
   const auto forks = chain.forks();
@@ -50,14 +46,14 @@ std::vector<Entry> read_forks(const OpenParcel& parcel) {
     auto head = chain.read_fork(fork);
     if (!head) continue;  // removed since it was listed
     ParcelVersion version = open_version(parcel.entry, head->head);
-    entries.push_back({fork, {std::move(*head), std::move(version)}});
+    entries.push_back({std::move(*head), std::move(version), fork});
   }
   return entries;
 }
 
-nlohmann::json to_json(const Entry& entry, const char* label) {
-  const Head& head = entry.loaded.head.head;
-  const ParcelVersion& version = entry.loaded.version;
+nlohmann::json to_json(const LoadedVersion& entry) {
+  const Head& head = entry.head.head;
+  const ParcelVersion& version = entry.version;
   nlohmann::json out{{"version", head.n},
                      {"when", to_rfc3339(head.time)},
                      {"host", head.host},
@@ -65,17 +61,17 @@ nlohmann::json to_json(const Entry& entry, const char* label) {
                      {"suspended", version.suspended()},
                      {"message", version.message}};
   if (!version.copy_of.empty()) out["copy_of"] = version.copy_of;
-  if (std::string_view(label) == "fork") out["fork"] = entry.label;
+  if (!entry.fork.empty()) out["fork"] = entry.fork;
   return out;
 }
 
-void print(const Output& out, const std::vector<Entry>& entries, const char* label) {
+void print(const Output& out, const std::vector<LoadedVersion>& entries, const char* label) {
   std::vector<std::vector<std::string>> rows{{label, "WHEN", "WHERE", "ADDED", "STATE", "MESSAGE"}};
-  for (const Entry& entry : entries) {
-    const Head& head = entry.loaded.head.head;
-    const ParcelVersion& version = entry.loaded.version;
+  for (const LoadedVersion& entry : entries) {
+    const Head& head = entry.head.head;
+    const ParcelVersion& version = entry.version;
     const std::string copied = version.copy_of.empty() ? "" : fmt::format("({}) ", version.copy_of);
-    rows.push_back({entry.label, describe_when(head.time, wall_now()), head.host, format_size(version.added_bytes),
+    rows.push_back({entry.label(), describe_when(head.time, wall_now()), head.host, format_size(version.added_bytes),
                     version.suspended() ? "suspended" : "off", printable(copied + version.message)});
   }
   out.table(rows, "");
@@ -92,13 +88,13 @@ int run_log(CommandContext& context, const LogOptions& options) {
                           {"parcel", parcel.entry.name},
                           {"versions", nlohmann::json::array()},
                           {"forks", nlohmann::json::array()}};
-    for (const auto& entry : versions) answer["versions"].push_back(to_json(entry, "version"));
-    for (const auto& entry : forks) answer["forks"].push_back(to_json(entry, "fork"));
+    for (const auto& entry : versions) answer["versions"].push_back(to_json(entry));
+    for (const auto& entry : forks) answer["forks"].push_back(to_json(entry));
     context.out.document(answer);
     return 0;
   }
   print(context.out, versions, "VERSION");
-  const std::uint64_t oldest = versions.back().loaded.head.head.n;
+  const std::uint64_t oldest = versions.back().head.head.n;
   if (parcel.account.offline()) {
     context.out.note("offline: only the newest version that this host has seen");
   } else if (oldest > 1 && !options.count) {
@@ -107,6 +103,8 @@ int run_log(CommandContext& context, const LogOptions& options) {
   if (!forks.empty()) {
     context.out.line("\nForks: work that lost a race for a version, kept");
     print(context.out, forks, "FORK");
+    const std::string one = fmt::format("{}@{}", parcel.entry.name, forks.front().fork);
+    context.out.note(fmt::format("a fork stands wherever a version may, for example isr mount {} DIR", one));
   }
   return 0;
 }
@@ -116,7 +114,7 @@ int run_log(CommandContext& context, const LogOptions& options) {
 void register_log(App& app) {
   auto options = std::make_shared<LogOptions>();
   app.command(Group::kGoingBack, "log", "versions: when, where, size added, message")
-      .argument("NAME[@V]", options->name, "the parcel; with a version: that one and older")
+      .argument("NAME[@V]", options->name, "the parcel; with a version or fork: that one and older")
       .number("-n", options->count, "N", "at most so many (20)")
       .example("isr log work", "the newest versions of work")
       .example("isr log work@30 -n 5 --json", "versions 30 to 26, for scripts")

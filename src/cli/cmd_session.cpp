@@ -22,7 +22,7 @@ constexpr std::chrono::milliseconds kPoll{50};
 
 struct CheckoutOptions {
   std::string name;
-  std::optional<std::uint64_t> version;
+  std::optional<std::string> version;
   bool take_lock = false;
 };
 
@@ -35,12 +35,11 @@ int run_checkout(CommandContext& context, const CheckoutOptions& options) {
   OpenParcel parcel = context.open_parcel(options.name);
   fs::path socket;
   if (!local_state(parcel.account, parcel.entry)) {
-    VersionSelector selector = parcel.version;
-    if (options.version) selector.number = options.version;
+    const VersionSelector selector = wanted_version(parcel, options.version);
     parcel.account.online("checking out " + parcel.entry.name);
-    std::optional<std::uint64_t> n;
-    if (selector.number || selector.back != 0) n = resolve_version(parcel.account, parcel.entry, selector);
-    socket = take_out(parcel, LockMode::kCheckout, n, options.take_lock);
+    VersionChoice choice;
+    if (!selector.is_newest()) choice = load_selected(parcel.account, parcel.entry, selector).choice();
+    socket = take_out(parcel, LockMode::kCheckout, choice, options.take_lock);
   } else if (options.version || parcel.version.given) {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here already", parcel.entry.name));
   } else {
@@ -109,13 +108,15 @@ int run_rollback(CommandContext& context, const std::string& name) {
                 {fmt::format("isr checkin {}    first", parcel.entry.name)});
   }
   parcel.account.online("rolling back");
-  const std::uint64_t n = resolve_version(parcel.account, parcel.entry, parcel.version);
+  const LoadedVersion old = load_selected(parcel.account, parcel.entry, parcel.version);
+  const std::string what = fmt::format("{} {}", old.fork.empty() ? "version" : "fork", old.label());
   confirm(context.flags,
-          fmt::format("{} becomes what it was at version {}, as a new version. Go on?", parcel.entry.name, n));
+          fmt::format("{} becomes what it was at {}, as a new version. Go on?", parcel.entry.name, what));
   std::uint64_t made = 0;
-  phrase_locked(parcel.entry.name, [&] { made = roll_back(parcel.account, parcel.entry, n); });
-  context.out.done(fmt::format("{}: version {} is a copy of version {}", parcel.entry.name, made, n),
-                   {{"parcel", parcel.entry.name}, {"version", made}, {"copy_of", n}});
+  phrase_locked(parcel.entry.name, [&] { made = roll_back(parcel.account, parcel.entry, old.choice()); });
+  json done{{"parcel", parcel.entry.name}, {"version", made}, {"copy_of", old.head.head.n}};
+  if (!old.fork.empty()) done["fork"] = old.fork;
+  context.out.done(fmt::format("{}: version {} is a copy of {}", parcel.entry.name, made, what), done);
   return 0;
 }
 
@@ -285,7 +286,7 @@ void register_session(App& app) {
   auto checkout = std::make_shared<CheckoutOptions>();
   app.command(Group::kOffline, "checkout", "lock it and mount its disks here, without a VM")
       .argument("NAME[@V]", checkout->name, "the parcel")
-      .number("-r,--version", checkout->version, "V", "another version than the newest")
+      .option("-r,--version", checkout->version, "V", "another version than the newest, or a fork")
       .flag("--take-lock", checkout->take_lock, "also when another host holds the parcel")
       .alias("co")
       .example("isr checkout work", "prints where its disks are")
@@ -328,10 +329,11 @@ void register_session(App& app) {
 
   auto rollback = std::make_shared<std::string>();
   app.command(Group::kGoingBack, "rollback", "the whole parcel as it was at a version")
-      .argument("NAME@V", *rollback, "the parcel and the version")
+      .argument("NAME@V", *rollback, "the parcel, and the version or fork")
       .example("isr rollback work@3", "version 3 again, as a new version")
       .example("isr rollback work@latest~1", "one version back")
-      .exit_codes({0, 2, 10, 11, 16})
+      .example("isr rollback work@desk-42-3f2a/41", "a fork becomes the newest version")
+      .exit_codes({0, 2, 10, 11, 13, 15, 16})
       .run([rollback](CommandContext& context) { return run_rollback(context, *rollback); });
 
   auto stat = std::make_shared<std::string>();

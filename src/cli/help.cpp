@@ -171,7 +171,7 @@ std::string help_of_program(const std::vector<const Command::Impl*>& commands, b
   for (const auto& [flag, help] : kGlobalFlags) out += row(flag, help);
   out +=
       "\nisr COMMAND --help says more of one command; isr help undo says which command throws away what.\n"
-      "NAME is [REPO:]PARCEL[@VERSION]; VERSION is a number, latest or latest~N.\n";
+      "NAME is [REPO:]PARCEL[@VERSION]; VERSION is a number, latest, latest~N or a fork.\n";
   return out;
 }
 

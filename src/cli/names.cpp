@@ -14,7 +14,7 @@ namespace {
 
 [[noreturn]] void refuse_version(std::string_view text) {
   throw Error(ErrorKind::kUsage, fmt::format("\"{}\" is not a version", escaped(text)),
-              {"write a number from 1, latest, or latest~1 for the one before"});
+              {"write a number from 1, latest, latest~1 for the one before, or a fork such as desk-42-3f2a/41"});
 }
 
 std::uint64_t whole_number(std::string_view digits, std::string_view text) {
@@ -28,15 +28,32 @@ std::uint64_t whole_number(std::string_view digits, std::string_view text) {
   return value;
 }
 
+/// As the log shows it, without the zeros that its number may begin with.
+std::string fork_name(std::string_view text) {
+  const auto slash = text.rfind('/');
+  const std::uint64_t n = whole_number(text.substr(slash + 1), text);
+  std::string fork = fmt::format("{}/{}", text.substr(0, slash), n);
+  try {
+    check_fork_name(fork);
+  } catch (const Error&) {
+    refuse_version(text);
+  }
+  return fork;
+}
+
 }  // namespace
 
 VersionSelector parse_version_selector(std::string_view text) {
   VersionSelector selector;
   selector.given = true;
   constexpr std::string_view kLatest = "latest";
+  if (text.find('/') != std::string_view::npos) {
+    selector.choice.fork = fork_name(text);
+    return selector;
+  }
   if (!text.starts_with(kLatest)) {
-    selector.number = whole_number(text, text);
-    if (*selector.number == 0) refuse_version(text);
+    selector.choice.number = whole_number(text, text);
+    if (selector.choice.number == 0) refuse_version(text);
     return selector;
   }
   const auto rest = text.substr(kLatest.size());
@@ -64,7 +81,7 @@ ParcelName parse_parcel_name(const std::string& text) {
 }
 
 LoadedVersion load_selected(const Account& account, const ParcelEntry& parcel, const VersionSelector& version) {
-  if (version.number) return load_version(account, parcel, version.number);
+  if (!version.choice.is_newest()) return load_version(account, parcel, version.choice);
   LoadedVersion newest = load_version(account, parcel);
   if (version.back == 0) return newest;
   if (version.back >= newest.head.head.n) {
@@ -73,11 +90,7 @@ LoadedVersion load_selected(const Account& account, const ParcelEntry& parcel, c
                             newest.head.head.n),
                 {fmt::format("isr log {}", parcel.name)});
   }
-  return load_version(account, parcel, newest.head.head.n - version.back);
-}
-
-std::uint64_t resolve_version(const Account& account, const ParcelEntry& parcel, const VersionSelector& version) {
-  return load_selected(account, parcel, version).head.head.n;
+  return load_version(account, parcel, {newest.head.head.n - version.back});
 }
 
 std::chrono::seconds parse_duration(const std::string& text) {

@@ -12,11 +12,13 @@
 
 namespace isr {
 
-/// What stands after '@': a number, "latest" or "latest~N"; nothing is latest.
+/// What stands after '@': a number, "latest", "latest~N" or a fork ("desk-42-3f2a/41"); nothing is latest.
 struct VersionSelector {
-  std::optional<std::uint64_t> number;
+  VersionChoice choice;
   std::uint64_t back = 0;  ///< latest~back
   bool given = false;      ///< there was an '@'
+
+  bool is_newest() const { return choice.is_newest() && back == 0; }
 };
 
 /// "[REPO:]PARCEL[@VERSION]". "OWNER/" is refused until appliances exist.
@@ -28,8 +30,6 @@ struct ParcelName {
 /// Error{kUsage}; the name is escaped in the message.
 ParcelName parse_parcel_name(const std::string& text);
 VersionSelector parse_version_selector(std::string_view text);
-/// The version's number. Error{kNotFound} when the parcel has no such version.
-std::uint64_t resolve_version(const Account& account, const ParcelEntry& parcel, const VersionSelector& version);
 /// The version itself; the newest unless the selector says another.
 LoadedVersion load_selected(const Account& account, const ParcelEntry& parcel, const VersionSelector& version);
 

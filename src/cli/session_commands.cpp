@@ -36,15 +36,13 @@ void give_back(const fs::path& socket) {
 }
 
 fs::path check_out(OpenParcel& parcel, const RunOptions& options, bool fresh) {
-  VersionSelector selector = parcel.version;
-  if (options.version) selector.number = options.version;
+  const VersionSelector selector = wanted_version(parcel, options.version);
   parcel.account.online("resuming " + parcel.entry.name);
   const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, selector);
   if (!fresh) check_memory_loads_here(parcel, loaded);
   // The newest is what it is once the lock is ours.
-  std::optional<std::uint64_t> n;
-  if (selector.number || selector.back != 0) n = loaded.head.head.n;
-  return take_out(parcel, LockMode::kAttended, n, options.take_lock);
+  const VersionChoice choice = selector.is_newest() ? VersionChoice{} : loaded.choice();
+  return take_out(parcel, LockMode::kAttended, choice, options.take_lock);
 }
 
 /// What is in the drive when it boots, after what the command line says of it.
@@ -104,9 +102,13 @@ void phrase_locked(const std::string& name, const std::function<void()>& body) {
   }
 }
 
-fs::path take_out(OpenParcel& parcel, LockMode mode, std::optional<std::uint64_t> n, bool take_lock) {
+VersionSelector wanted_version(const OpenParcel& parcel, const std::optional<std::string>& option) {
+  return option ? parse_version_selector(*option) : parcel.version;
+}
+
+fs::path take_out(OpenParcel& parcel, LockMode mode, const VersionChoice& choice, bool take_lock) {
   const std::optional<std::string> steal = take_lock ? std::optional<std::string>("--take-lock") : std::nullopt;
-  phrase_locked(parcel.entry.name, [&] { Session::create(parcel.account, parcel.entry, mode, n, steal); });
+  phrase_locked(parcel.entry.name, [&] { Session::create(parcel.account, parcel.entry, mode, choice, steal); });
   try {
     return start_session_daemon(parcel.account, parcel.entry);
   } catch (const Error&) {
@@ -122,7 +124,7 @@ const std::vector<std::string>& network_modes() {
 
 void add_run_flags(Command& command, RunOptions& options) {
   command.argument("NAME[@V]", options.name, "the parcel, and the version if not the newest")
-      .number("-r,--version", options.version, "V", "another version than the newest")
+      .option("-r,--version", options.version, "V", "another version than the newest, or a fork")
       .choice("--accelerator", options.accelerator, {"auto", "kvm", "tcg"}, "what runs the guest's code")
       .choice("--network", options.network, network_modes(),
               "from now on: its cable is out, it reaches nothing outside, or it connects as you do")

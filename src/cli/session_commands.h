@@ -9,7 +9,7 @@ namespace isr {
 /// Flags that start and resume share.
 struct RunOptions {
   std::string name;
-  std::optional<std::uint64_t> version;
+  std::optional<std::string> version;
   std::string accelerator;  ///< "" as configured
   std::string network;      ///< "" as it was
   bool no_network = false;
@@ -29,9 +29,11 @@ std::optional<fs::path> open_session(const OpenParcel& parcel);
 /// As open_session(); Error{kNotFound} "not checked out here".
 fs::path require_session(const OpenParcel& parcel);
 
-/// Session::create() of version n, or the newest, and its daemon; when that cannot start, the lock is given back.
+/// The version that a command is to go on from: what -r says, else what follows '@'.
+VersionSelector wanted_version(const OpenParcel& parcel, const std::optional<std::string>& option);
+/// Session::create() of that version and its daemon; when that cannot start, the lock is given back.
 /// Error{kLocked} in the parcel's own name, with what to do.
-fs::path take_out(OpenParcel& parcel, LockMode mode, std::optional<std::uint64_t> n, bool take_lock);
+fs::path take_out(OpenParcel& parcel, LockMode mode, const VersionChoice& choice, bool take_lock);
 /// Runs body; a lock that another host holds is reported with the parcel's name.
 void phrase_locked(const std::string& name, const std::function<void()>& body);
 

@@ -210,13 +210,13 @@ ParcelEntry create_parcel(Account& account, const std::string& name, const Parce
   return parcel;
 }
 
-std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, std::uint64_t n) {
+std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const VersionChoice& choice) {
   const LoadedVersion newest = load_version(account, parcel);
-  LoadedVersion old = load_version(account, parcel, n);
+  LoadedVersion old = load_version(account, parcel, choice);
   auto lock = account.lock(parcel);
   const LockRecord record = lock.acquire(LockMode::kAttended, newest.head.head.n);
-  old.version.copy_of = fmt::format("version {}", n);
-  old.version.message = fmt::format("rollback to {}", n);
+  old.version.copy_of = fmt::format("{} {}", old.fork.empty() ? "version" : "fork", old.label());
+  old.version.message = "rollback to " + old.label();
   old.version.added_bytes = 0;
   const std::uint64_t next = newest.head.head.n + 1;
   bool published = false;

@@ -26,8 +26,8 @@ VersionImage import_disk(Account& account, const std::string& name, DiskSource& 
 /// profile. Error{kUsage} when the name is taken.
 ParcelEntry create_parcel(Account& account, const std::string& name, const ParcelVersion& version);
 
-/// Appends a copy of version n as the newest version. Error{kLocked} when another host holds the parcel.
-std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, std::uint64_t n);
+/// Appends a copy of a version or fork as the newest version. Error{kLocked} when another host holds the parcel.
+std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const VersionChoice& choice);
 
 /// The original size of a padded disk while its padding is all zeros, and that of the image else.
 std::uint64_t export_size(Image& image, const VersionImage& described);

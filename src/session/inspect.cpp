@@ -40,7 +40,10 @@ void serve_mount(const Handover& handover) {
   const json extra = json::parse(handover.extra);
   const fs::path directory = decode_path(extra.at("directory").get<std::string>());
   Account account = open_account_with_keys(handover.paths, handover.entry, handover.keys, {handover.offline});
-  const LoadedVersion loaded = load_version(account, handover.parcel, extra.at("version").get<std::uint64_t>());
+  VersionChoice choice;
+  choice.fork = extra.at("fork").get<std::string>();
+  if (choice.fork.empty()) choice.number = extra.at("version").get<std::uint64_t>();
+  const LoadedVersion loaded = load_version(account, handover.parcel, choice);
   VersionReader reader(account, Unreachable::kFail);
   std::vector<MountedFile> files;
   std::vector<std::shared_ptr<Image>> images;
@@ -50,7 +53,7 @@ void serve_mount(const Handover& handover) {
   }
   MountOptions options;
   options.immutable = true;
-  options.source_name = fmt::format("isr:{}@{}", handover.parcel.name, loaded.head.head.n);
+  options.source_name = fmt::format("isr:{}@{}", handover.parcel.name, loaded.label());
   auto mount = make_mount(
       directory, std::move(files), [&] { return reader_stats(reader.stats, images); }, options);
   mount->start();
@@ -182,8 +185,11 @@ class Checker {
 
 }  // namespace
 
-void mount_version(const Account& account, const ParcelEntry& parcel, std::uint64_t n, const fs::path& directory) {
-  const json extra{{"version", n}, {"directory", encode_path(fs::absolute(directory).lexically_normal())}};
+void mount_version(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice,
+                   const fs::path& directory) {
+  const json extra{{"version", choice.number.value_or(0)},
+                   {"fork", choice.fork},
+                   {"directory", encode_path(fs::absolute(directory).lexically_normal())}};
   make_private_directory(account.state_directory);
   start_background({kMountDaemonArgument}, serialise_handover(account, parcel, extra.dump()),
                    account.state_directory / "mount.log");

@@ -133,15 +133,32 @@ std::vector<VersionImage> images_from_json(const json& in) {
               {fmt::format("isr log {}", parcel.name)});
 }
 
-StoredHead load_head(const Account& account, const ParcelEntry& parcel, std::optional<std::uint64_t> n) {
-  auto newest = account.newest_head(parcel.chain());
-  if (account.offline() && (!newest || (n && *n != newest->head.n))) {
-    const std::string which = n ? fmt::format("version {}", *n) : std::string("a version");
-    throw Error(ErrorKind::kOffline, fmt::format("{} of {} is not described on this host, and {} cannot be reached",
-                                                 which, parcel.name, account.entry.name));
+[[noreturn]] void refuse_offline(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice) {
+  const std::string which = choice.number         ? fmt::format("version {}", *choice.number)
+                            : choice.fork.empty() ? std::string("a version")
+                                                  : "fork " + choice.fork;
+  throw Error(ErrorKind::kOffline, fmt::format("{} of {} is not described on this host, and {} cannot be reached",
+                                               which, parcel.name, account.entry.name));
+}
+
+StoredHead load_fork(Chain chain, const ParcelEntry& parcel, StoredHead newest, const std::string& name) {
+  auto fork = chain.read_fork(name);
+  if (!fork) {
+    throw Error(ErrorKind::kNotFound, fmt::format("{} has no fork {}", parcel.name, name),
+                {fmt::format("isr log {}    lists versions and forks", parcel.name)});
   }
+  chain.verify_follows(std::move(newest), fork->head.n, fork->head.prev);
+  return std::move(*fork);
+}
+
+StoredHead load_head(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice) {
+  const auto& n = choice.number;
+  auto newest = account.newest_head(parcel.chain());
+  const bool is_newest = newest && choice.fork.empty() && (!n || *n == newest->head.n);
+  if (account.offline() && !is_newest) refuse_offline(account, parcel, choice);
   if (!newest) throw Error(ErrorKind::kNotFound, fmt::format("{} has no version yet", parcel.name));
-  if (!n || *n == newest->head.n) return std::move(*newest);
+  if (is_newest) return std::move(*newest);
+  if (!n) return load_fork(account.chain(parcel.chain()), parcel, std::move(*newest), choice.fork);
   const std::uint64_t last = newest->head.n;
   auto wanted = account.chain(parcel.chain()).ancestor(std::move(*newest), *n);
   if (!wanted) refuse_absent(parcel, *n, last);
@@ -207,9 +224,10 @@ ParcelVersion parse_version(ByteView payload) {
   return version;
 }
 
-LoadedVersion load_version(const Account& account, const ParcelEntry& parcel, std::optional<std::uint64_t> n) {
+LoadedVersion load_version(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice) {
   LoadedVersion loaded;
-  loaded.head = load_head(account, parcel, n);
+  loaded.head = load_head(account, parcel, choice);
+  loaded.fork = choice.fork;
   loaded.version = open_version(parcel, loaded.head.head);
   return loaded;
 }

@@ -32,7 +32,7 @@ struct ParcelVersion {
   std::optional<VmStamp> stamp;  ///< of the memory image
   std::string message;
   std::uint64_t added_bytes = 0;  ///< sealed bytes that this version added
-  std::string copy_of;            ///< "rollback to 3", else empty
+  std::string copy_of;            ///< "version 3" of a rollback, "work@3" of a branch, else empty
 
   const VersionImage* find(std::string_view name) const;
   bool suspended() const { return find("memory") != nullptr; }
@@ -41,12 +41,26 @@ Bytes encode_version(const ParcelVersion& version);
 /// Error{kCorrupt}: names, sizes, roles and counts are checked; unknown VM settings are refused.
 ParcelVersion parse_version(ByteView payload);
 
+/// Which version of a parcel is meant: the newest, one by its number, or a fork.
+struct VersionChoice {
+  std::optional<std::uint64_t> number{};
+  std::string fork{};  ///< its name as Chain::forks() gives it
+
+  bool is_newest() const { return !number && fork.empty(); }
+};
+
 struct LoadedVersion {
   StoredHead head;
   ParcelVersion version;
+  std::string fork{};  ///< its name, when it is one
+
+  /// What stands for it after '@'.
+  std::string label() const { return fork.empty() ? std::to_string(head.head.n) : fork; }
+  VersionChoice choice() const { return fork.empty() ? VersionChoice{head.head.n, {}} : VersionChoice{{}, fork}; }
 };
-/// nullopt n: the newest. Error{kNotFound} when there is no such version.
-LoadedVersion load_version(const Account& account, const ParcelEntry& parcel, std::optional<std::uint64_t> n = {});
+/// Checked: signed, and part of the history that this host trusts; a fork follows a version of it.
+/// Error{kNotFound} when there is no such version, {kHistory}.
+LoadedVersion load_version(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice = {});
 /// Opens the payload of a head that was checked already.
 ParcelVersion open_version(const ParcelEntry& parcel, const Head& head);
 /// The blob of a new head of this parcel.

@@ -60,8 +60,8 @@ struct MachineMoment {
 class Session {
  public:
   /// Checks out: takes the lock, reads the version, makes the directory.
-  /// Error{kLocked}, {kNotFound}, {kHistory}. `n` absent: the newest.
-  static void create(Account& account, const ParcelEntry& parcel, LockMode mode, std::optional<std::uint64_t> n,
+  /// Error{kLocked}, {kNotFound}, {kHistory}.
+  static void create(Account& account, const ParcelEntry& parcel, LockMode mode, const VersionChoice& choice,
                      const std::optional<std::string>& steal_reason);
   /// Takes back what create() just made, when nothing could be started on it. Does nothing while
   /// another process has the session, or once something was written in it.
@@ -199,6 +199,8 @@ class Session {
   TreeRoot seal_boot_pack(ByteView bytes, std::map<Cid, std::uint32_t>& objects);
   std::shared_ptr<ChunkReader> local_reader() const;
   void add_boot_stats(nlohmann::json& out) const;
+  std::string keep_fork(std::uint64_t n, ByteView blob);
+  void require_base(const StoredHead& newest, std::uint64_t n, const Sha256& prev);
   std::optional<StoredHead> commit(const Publication& publication, PublishResult& result);
   void adopt(const Publication& publication, const StoredHead& head);
   void adopt_unchanged(const Publication& publication);

@@ -19,16 +19,16 @@ fs::path ended_directory(const fs::path& directory) { return directory.string() 
 
 /// With the lock held, so that what is the newest version stays it.
 void write_first_state(const Account& account, const ParcelEntry& parcel, const LockRecord& lock,
-                       std::optional<std::uint64_t> n) {
+                       const VersionChoice& choice) {
   LoadedVersion loaded = load_version(account, parcel);
   const std::uint64_t newest = loaded.head.head.n;
   const Sha256 newest_hash = loaded.head.hash;
-  if (n && *n != newest) loaded = load_version(account, parcel, n);
+  if (!choice.is_newest() && choice.number != newest) loaded = load_version(account, parcel, choice);
 
   SessionState state;
   state.parcel_id = parcel.id;
   state.parcel_name = parcel.name;
-  state.base = newest;  // an older version is continued as a new one behind the newest
+  state.base = newest;  // an older version, or a fork, is continued as a new one behind the newest
   state.base_hash = newest_hash;
   state.content = loaded.head.head.n;
   state.base_version = loaded.version;
@@ -89,7 +89,7 @@ std::vector<SessionImage> number_images(const ParcelVersion& version) {
   return images;
 }
 
-void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode, std::optional<std::uint64_t> n,
+void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode, const VersionChoice& choice,
                      const std::optional<std::string>& steal_reason) {
   const fs::path directory = account.parcel_directory(parcel);
   fs::remove_all(ended_directory(directory));
@@ -117,7 +117,7 @@ void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode,
   const std::uint64_t before = load_version(account, parcel).head.head.n;
   const LockRecord record = steal_reason ? lock.steal(mode, before, *steal_reason) : lock.acquire(mode, before);
   try {
-    write_first_state(account, parcel, record, n);
+    write_first_state(account, parcel, record, choice);
   } catch (...) {
     release_lock(account, parcel, record);
     throw;

@@ -273,6 +273,32 @@ bool Session::pending_has_happened() {
   return newest && is_pending(*newest);
 }
 
+/// Keeps a head that lost the race, and opens what was kept: it is all that is left once the session ends.
+std::string Session::keep_fork(std::uint64_t n, ByteView blob) {
+  const std::string fork = account_.chain(parcel_.chain()).keep_fork(n, blob);
+  StackParts parts;
+  parts.repository = account_.store;
+  SourceStats stats;
+  ChunkReader repository(open_stack(parts, stats), ReaderOptions{0, 16, 1});
+  for (const VersionImage& image : load_version(account_, parcel_, {{}, fork}).version.images) {
+    if (!image.tree.root.is_zero()) repository.read_page(image.tree.root, Priority::kUpload);
+  }
+  return fork;
+}
+
+/// What a fork follows must be there, or nobody could open it.
+void Session::require_base(const StoredHead& newest, std::uint64_t n, const Sha256& prev) {
+  try {
+    account_.chain(parcel_.chain()).verify_follows(newest, n, prev);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kHistory) throw;
+    throw Error(ErrorKind::kHistory, error.what(),
+                {fmt::format("the work stays in this session; isr stat {} says where its disks are, to copy them",
+                             parcel_.name),
+                 fmt::format("to give it up    isr discard {0}, then isr checkin {0}", parcel_.name)});
+  }
+}
+
 /// nullopt: another host was first.
 std::optional<StoredHead> Session::commit(const Publication& publication, PublishResult& result) {
   Chain chain = account_.chain(parcel_.chain());
@@ -306,7 +332,8 @@ std::optional<StoredHead> Session::commit(const Publication& publication, Publis
     }
   }
   if (!head) {
-    result.fork = chain.keep_fork(n, blob);
+    if (newest) require_base(*newest, n, state_.base_hash);
+    result.fork = keep_fork(n, blob);
     result.version = state_.base;
     return std::nullopt;
   }

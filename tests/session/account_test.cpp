@@ -256,14 +256,14 @@ TEST_CASE("a version is published, read again, and known offline", "[session]") 
   const bool read = GENERATE(false, true);  // what was published only is known offline, too
   if (read) {
     CHECK(load_version(account, parcel).version.message == "second");
-    CHECK(load_version(account, parcel, 1).version.message == "first");
+    CHECK(load_version(account, parcel, {1}).version.message == "first");
   }
-  CHECK(kind_thrown([&] { load_version(account, parcel, 3); }) == ErrorKind::kNotFound);
-  CHECK(kind_thrown([&] { load_version(account, parcel, 0); }) == ErrorKind::kNotFound);
+  CHECK(kind_thrown([&] { load_version(account, parcel, {3}); }) == ErrorKind::kNotFound);
+  CHECK(kind_thrown([&] { load_version(account, parcel, {0}); }) == ErrorKind::kNotFound);
   account.store = nullptr;
   CHECK(load_version(account, parcel).head.head.n == 2);
-  CHECK(load_version(account, parcel, 2).version.message == "second");
-  CHECK(kind_thrown([&] { load_version(account, parcel, 1); }) == ErrorKind::kOffline);
+  CHECK(load_version(account, parcel, {2}).version.message == "second");
+  CHECK(kind_thrown([&] { load_version(account, parcel, {1}); }) == ErrorKind::kOffline);
 
   ParcelEntry without_key = parcel;
   without_key.epoch_keys = {{2, Key{}}};
@@ -279,7 +279,7 @@ TEST_CASE("offline no older version is shown than this host has seen", "[session
   const fs::path heads = account.state_directory / "heads";
   const fs::path yesterday = place.directory.path() / "yesterday";
   fs::copy(heads, yesterday);
-  CHECK(roll_back(account, parcel, 1) == 2);
+  CHECK(roll_back(account, parcel, VersionChoice{1, {}}) == 2);
   change_profile(account, [](Profile& profile) { profile.parcels.push_back(parcel_called("play")); });
   const BlobStorePtr store = account.store;
   account.store = nullptr;
@@ -316,11 +316,11 @@ TEST_CASE("a head that is not in the history is never taken for an older version
   store->lie(head_name(parcel.chain(), 1), fork_first ? std::deque{fork} : std::deque{first, fork});
   SECTION("read") {
     std::string message = "refused";
-    kind_thrown([&] { message = load_version(account, parcel, 1).version.message; });
+    kind_thrown([&] { message = load_version(account, parcel, VersionChoice{1, {}}).version.message; });
     CHECK(message == (fork_first ? "refused" : "first"));
   }
   SECTION("signed again by a rollback") {
-    kind_thrown([&] { roll_back(account, parcel, 1); });
+    kind_thrown([&] { roll_back(account, parcel, VersionChoice{1, {}}); });
     store->lie(head_name(parcel.chain(), 1), {});
     const LoadedVersion newest = load_version(account, parcel);
     CHECK(newest.head.head.n == (fork_first ? 2 : 3));
@@ -348,9 +348,9 @@ TEST_CASE("a lock that cannot be given back does not hide what happened", "[sess
   version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
   const ParcelEntry parcel = create_parcel(account, "work", version);
   account.store = std::make_shared<NoRelease>(account.store);
-  SECTION("a rollback that was published") { CHECK(roll_back(account, parcel, 1) == 2); }
+  SECTION("a rollback that was published") { CHECK(roll_back(account, parcel, {1}) == 2); }
   SECTION("a checkout of what is not there") {
-    CHECK(kind_thrown([&] { Session::create(account, parcel, LockMode::kAttended, 9, {}); }) == ErrorKind::kNotFound);
+    CHECK(kind_thrown([&] { Session::create(account, parcel, LockMode::kAttended, {9}, {}); }) == ErrorKind::kNotFound);
   }
   CHECK(account.lock(parcel).show()->record.held);
 }
@@ -371,10 +371,10 @@ TEST_CASE("a rollback that cannot be published gives the lock back", "[session]"
   version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
   const ParcelEntry parcel = create_parcel(account, "work", version);
   const BlobStorePtr store = std::exchange(account.store, std::make_shared<NoVersions>(account.store));
-  CHECK(kind_thrown([&] { roll_back(account, parcel, 1); }) == ErrorKind::kTransient);
+  CHECK(kind_thrown([&] { roll_back(account, parcel, {1}); }) == ErrorKind::kTransient);
   account.store = store;
   const auto ruling = account.lock(parcel).show();
   REQUIRE(ruling);
   CHECK_FALSE(ruling->record.held);
-  CHECK(roll_back(account, parcel, 1) == 2);
+  CHECK(roll_back(account, parcel, {1}) == 2);
 }

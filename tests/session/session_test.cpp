@@ -697,3 +697,46 @@ TEST_CASE("a session ends when all that is here was published, and only then", "
     CHECK(ends());
   }
 }
+
+TEST_CASE("a session stays until the fork that it became opens", "[session]") {
+  /// Takes every object and gives none back while it hides them.
+  class HidingStore : public test::FaultStore {
+   public:
+    using FaultStore::FaultStore;
+    std::atomic<bool> hides = false;
+    std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
+      if (hides && name.starts_with("objects/")) return std::nullopt;
+      return FaultStore::get(name, range, stop);
+    }
+  };
+  Place place;
+  const auto store = std::make_shared<HidingStore>(place.account.store);
+  place.account.store = store;
+  Session session(place.account, place.parcel);
+  const Bytes ours = test::random_bytes(kChunkSize, 2);
+  session.image("disk")->write(0, ours);
+  const LoadedVersion first = load_version(place.account, place.parcel);
+  ParcelVersion theirs = first.version;
+  theirs.message = "theirs";
+  REQUIRE(place.account.chain(place.parcel.chain())
+              .publish(2, make_head(place.account, place.parcel, 2, first.head.hash, theirs)));
+  store->hides = true;
+  CHECK(test::kind_thrown([&] { session.publish({}, {}); }) == ErrorKind::kCorrupt);
+  CHECK(test::kind_thrown([&] { session.end(); }) == ErrorKind::kVm);
+  store->hides = false;
+  const PublishResult result = session.publish({}, {});
+  REQUIRE_FALSE(result.fork.empty());
+  session.end();
+  CHECK(load_version(place.account, place.parcel).version.message == "theirs");
+
+  VersionReader reader(place.account, Unreachable::kFail);
+  const LoadedVersion fork = load_version(place.account, place.parcel, {{}, result.fork});
+  CHECK(fork.label() == result.fork);
+  Bytes found(kChunkSize);
+  SECTION("as a version") { reader.open(*fork.version.find("disk"))->read(0, found); }
+  SECTION("as the newest version") {
+    CHECK(roll_back(place.account, place.parcel, fork.choice()) == 3);
+    reader.open(*load_version(place.account, place.parcel).version.find("disk"))->read(0, found);
+  }
+  CHECK((found == ours));
+}
