@@ -63,23 +63,6 @@ VmSettings settings_from(const ImportOptions& options) {
   return settings;
 }
 
-void refuse_taken_name(Account& account, const std::string& name) {
-  check_parcel_name(name);
-  account.online("making a parcel");
-  for (const ParcelEntry& parcel : read_profile(account).parcels) {
-    if (parcel.name == name) {
-      throw Error(ErrorKind::kUsage, fmt::format("a parcel called {} exists", name), {"isr ls"});
-    }
-  }
-}
-
-std::string plain_name(const std::string& text) {
-  const ParcelName name = parse_parcel_name(text);
-  if (name.version.given) throw Error(ErrorKind::kUsage, "a new parcel has no version yet");
-  check_parcel_name(name.parcel);
-  return name.parcel;
-}
-
 /// Says what a forced import did not find; the exit code.
 int report_losses(CommandContext& context, const std::string& file, const ImportResult& result) {
   if (result.missing_bytes == 0 && result.unreadable_bytes == 0) return 0;
@@ -110,7 +93,7 @@ void report_padding(CommandContext& context, const VersionImage& disk) {
 
 int run_import(CommandContext& context, const ImportOptions& options) {
   const auto began = std::chrono::steady_clock::now();
-  const std::string name = plain_name(options.name);
+  const std::string name = new_parcel_name(options.name);
   const VmSettings settings = settings_from(options);
   const auto source = open_disk_source(options.file, {options.format, options.force});
   Account account = context.open_account(parse_parcel_name(options.name).repository);
@@ -155,7 +138,7 @@ int run_import(CommandContext& context, const ImportOptions& options) {
 }
 
 int run_create(CommandContext& context, const ImportOptions& options) {
-  const std::string name = plain_name(options.name);
+  const std::string name = new_parcel_name(options.name);
   const std::uint64_t size = options.size.value_or(20ULL << 30U);
   if (size == 0 || size % 512 != 0) {
     throw Error(ErrorKind::kUsage, fmt::format("a disk of {} bytes: it must be a multiple of 512", size));

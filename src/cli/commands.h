@@ -9,6 +9,7 @@ void register_logout(App& app);
 void register_passwd(App& app);
 void register_ls(App& app);
 void register_log(App& app);
+void register_branch(App& app);
 void register_repo(App& app);
 void register_lock(App& app);
 void register_accept_older(App& app);

@@ -202,13 +202,14 @@ std::string help_of_command(const Command::Impl& command) {
 std::string help_undo(const std::vector<std::string>& command_names) {
   using Row = std::array<std::string_view, 6>;
   constexpr Row kHeader = {"command", "guest memory", "unsynced changes", "disks", "new version", "lock"};
-  constexpr std::array<Row, 7> kRows = {{
+  constexpr std::array<Row, 8> kRows = {{
       {"suspend", "saved", "uploaded", "kept", "yes", "released"},
       {"sync", "saved, runs on", "uploaded", "kept", "yes", "kept"},
       {"stop", "guest shuts down", "uploaded", "kept", "yes", "released"},
       {"checkin", "saved if suspended", "uploaded", "kept", "yes", "released"},
       {"poweroff", "DROPPED", "kept", "kept", "no", "kept"},
       {"rollback", "as in V", "checkin first", "as in V", "yes (copy of V)", "released"},
+      {"branch", "as in V, in NEW", "untouched", "as in V", "first of NEW", "of NEW"},
       {"discard", "BACK TO LAST SYNC", "DROPPED", "last sync", "no", "kept"},
   }};
   const auto line = [](const Row& r) {

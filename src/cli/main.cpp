@@ -50,6 +50,7 @@ int main(int argc, char** argv) {
   isr::register_session(app);
   isr::register_console(app);
   isr::register_log(app);
+  isr::register_branch(app);
   isr::register_image(app);
   isr::register_repo(app);
   isr::register_passwd(app);

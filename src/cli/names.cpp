@@ -80,6 +80,23 @@ ParcelName parse_parcel_name(const std::string& text) {
   return name;
 }
 
+ParcelName parse_new_parcel_name(const std::string& text) {
+  ParcelName name = parse_parcel_name(text);
+  if (name.version.given) throw Error(ErrorKind::kUsage, "a new parcel has no version yet");
+  return name;
+}
+
+std::string new_parcel_name(const std::string& text) { return parse_new_parcel_name(text).parcel; }
+
+void refuse_taken_name(Account& account, const std::string& name) {
+  account.online("making a parcel");
+  for (const ParcelEntry& parcel : read_profile(account).parcels) {
+    if (parcel.name == name) {
+      throw Error(ErrorKind::kUsage, fmt::format("a parcel called {} exists", name), {"isr ls"});
+    }
+  }
+}
+
 LoadedVersion load_selected(const Account& account, const ParcelEntry& parcel, const VersionSelector& version) {
   if (!version.choice.is_newest()) return load_version(account, parcel, version.choice);
   LoadedVersion newest = load_version(account, parcel);

@@ -30,6 +30,11 @@ struct ParcelName {
 /// Error{kUsage}; the name is escaped in the message.
 ParcelName parse_parcel_name(const std::string& text);
 VersionSelector parse_version_selector(std::string_view text);
+/// "[REPO:]PARCEL" of a parcel that is to be made; the second without "REPO:". Error{kUsage}: with a version.
+ParcelName parse_new_parcel_name(const std::string& text);
+std::string new_parcel_name(const std::string& text);
+/// Error{kUsage} when the account has a parcel of that name, {kOffline}.
+void refuse_taken_name(Account& account, const std::string& name);
 /// The version itself; the newest unless the selector says another.
 LoadedVersion load_selected(const Account& account, const ParcelEntry& parcel, const VersionSelector& version);
 

@@ -178,14 +178,31 @@ int report_nothing_here(CommandContext& context, const std::string& name) {
   return 0;
 }
 
+namespace {
+
+/// Work that lost the race: put it on top, leave it, or let both live.
+[[noreturn]] void report_fork(const std::string& name, const std::string& fork, bool goes_on_here) {
+  const std::string one = fmt::format("{}@{}", name, fork);
+  const std::string what =
+      fmt::format("another host published {} first; the work of this host is kept as the fork {}", name, one);
+  const std::string both = fmt::format("to have both             isr branch {} NEW", one);
+  if (goes_on_here) {
+    throw Error(
+        ErrorKind::kForked, what,
+        {fmt::format("{0} goes on here; isr suspend {0} keeps it as a fork, too, and then there is a choice", name),
+         both});
+  }
+  throw Error(ErrorKind::kForked, what,
+              {fmt::format("to put this one on top   isr rollback {}", one),
+               fmt::format("to take the other        isr resume {}", name), both});
+}
+
+}  // namespace
+
 int report_publish(CommandContext& context, const std::string& name, const std::string& done, const json& result) {
   const auto version = result.value("version", std::uint64_t{0});
   const std::string fork = result.value("fork", "");
-  if (!fork.empty()) {
-    throw Error(ErrorKind::kForked,
-                fmt::format("another host published {} first; the work of this host is kept as fork {}", name, fork),
-                {fmt::format("isr log {}            lists versions and forks", name)});
-  }
+  if (!fork.empty()) report_fork(name, fork, !result.value("ended", false));
   if (context.out.json()) {
     json document = result;
     document["schema"] = 1;

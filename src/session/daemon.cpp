@@ -261,6 +261,7 @@ class Daemon {
       throw;
     }
     end_soon();
+    result["ended"] = true;
     return result;
   }
 

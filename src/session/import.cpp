@@ -190,36 +190,38 @@ VersionImage import_disk(Account& account, const std::string& name, DiskSource& 
   return disk;
 }
 
-ParcelEntry create_parcel(Account& account, const std::string& name, const ParcelVersion& version) {
+namespace {
+
+ParcelEntry new_entry(const std::string& name) {
   check_parcel_name(name);
   ParcelEntry parcel;
   const Key random = random_key();
   parcel.id = to_hex(random.view().first(16));
   parcel.name = name;
   parcel.epoch_keys[1] = random_key();
+  return parcel;
+}
+
+void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVersion& version) {
   const Bytes blob = make_head(account, parcel, 1, {}, version);
   if (!account.chain(parcel.chain()).publish(1, blob)) {
     throw Error(ErrorKind::kBug, "a new parcel's id is taken");
   }
   change_profile(account, [&](Profile& profile) {
     for (const ParcelEntry& other : profile.parcels) {
-      if (other.name == name) throw Error(ErrorKind::kUsage, fmt::format("a parcel called {} exists", name));
+      if (other.name == parcel.name) {
+        throw Error(ErrorKind::kUsage, fmt::format("a parcel called {} exists", parcel.name));
+      }
     }
     profile.parcels.push_back(parcel);
   });
-  return parcel;
 }
 
-std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const VersionChoice& choice) {
-  const LoadedVersion newest = load_version(account, parcel);
-  LoadedVersion old = load_version(account, parcel, choice);
-  auto lock = account.lock(parcel);
-  const LockRecord record = lock.acquire(LockMode::kAttended, newest.head.head.n);
-  old.version.copy_of = fmt::format("{} {}", old.fork.empty() ? "version" : "fork", old.label());
-  old.version.message = "rollback to " + old.label();
-  old.version.added_bytes = 0;
-  const std::uint64_t next = newest.head.head.n + 1;
-  bool published = false;
+/// Runs body under the parcel's lock.
+void with_lock(const Account& account, const ParcelEntry& parcel, std::uint64_t base,
+               const std::function<void()>& body) {
+  ParcelLock lock = account.lock(parcel);
+  const LockRecord record = lock.acquire(LockMode::kAttended, base);
   const auto release = [&] {
     try {
       lock.release(record);
@@ -228,13 +230,45 @@ std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const Versi
     }
   };
   try {
-    const Bytes blob = make_head(account, parcel, next, newest.head.hash, old.version);
-    published = account.chain(parcel.chain()).publish(next, blob).has_value();
+    body();
   } catch (...) {
     release();
     throw;
   }
   release();
+}
+
+}  // namespace
+
+ParcelEntry create_parcel(Account& account, const std::string& name, const ParcelVersion& version) {
+  ParcelEntry parcel = new_entry(name);
+  publish_first(account, parcel, version);
+  return parcel;
+}
+
+ParcelEntry branch_parcel(Account& account, const ParcelEntry& parcel, const LoadedVersion& from,
+                          const std::string& name) {
+  ParcelEntry made = new_entry(name);
+  ParcelVersion version = from.version;
+  version.copy_of = fmt::format("{}@{}", parcel.name, from.label());
+  version.message = "branch of " + version.copy_of;
+  version.added_bytes = 0;
+  with_lock(account, made, 0, [&] { publish_first(account, made, version); });
+  return made;
+}
+
+std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const VersionChoice& choice) {
+  const LoadedVersion newest = load_version(account, parcel);
+  LoadedVersion old = load_version(account, parcel, choice);
+  old.version.copy_of = fmt::format("{} {}", old.fork.empty() ? "version" : "fork", old.label());
+  old.version.message = "rollback to " + old.label();
+  old.version.added_bytes = 0;
+  const std::uint64_t next = newest.head.head.n + 1;
+  bool published = false;
+  with_lock(account, parcel, newest.head.head.n, [&] {
+    const Bytes blob = make_head(account, parcel, next, newest.head.hash, old.version);
+    published = account.chain(parcel.chain()).publish(next, blob).has_value();
+  });
   if (!published) {
     throw Error(ErrorKind::kForked, fmt::format("another host published version {} of {} first", next, parcel.name));
   }

@@ -25,6 +25,10 @@ VersionImage import_disk(Account& account, const std::string& name, DiskSource& 
 /// A new parcel with this first version: publishes it, then names it in the
 /// profile. Error{kUsage} when the name is taken.
 ParcelEntry create_parcel(Account& account, const std::string& name, const ParcelVersion& version);
+/// A new parcel whose first version is a copy of `from`, memory included. Only references are written: what they
+/// name lies in the repository already. Its lock is held until its name is known. Error as create_parcel().
+ParcelEntry branch_parcel(Account& account, const ParcelEntry& parcel, const LoadedVersion& from,
+                          const std::string& name);
 
 /// Appends a copy of a version or fork as the newest version. Error{kLocked} when another host holds the parcel.
 std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const VersionChoice& choice);

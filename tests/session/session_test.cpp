@@ -734,6 +734,13 @@ TEST_CASE("a session stays until the fork that it became opens", "[session]") {
   CHECK(fork.label() == result.fork);
   Bytes found(kChunkSize);
   SECTION("as a version") { reader.open(*fork.version.find("disk"))->read(0, found); }
+  SECTION("as a parcel of its own") {
+    const ParcelEntry lab = branch_parcel(place.account, place.parcel, fork, "lab");
+    const LoadedVersion branch = load_version(place.account, lab);
+    CHECK(branch.version.copy_of == "work@" + result.fork);
+    CHECK_FALSE(place.account.lock(lab).show()->record.held);
+    reader.open(*branch.version.find("disk"))->read(0, found);
+  }
   SECTION("as the newest version") {
     CHECK(roll_back(place.account, place.parcel, fork.choice()) == 3);
     reader.open(*load_version(place.account, place.parcel).version.find("disk"))->read(0, found);

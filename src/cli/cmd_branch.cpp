@@ -1,0 +1,60 @@
+// branch: a second life for any version or fork.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/app.h"
+#include "cli/commands.h"
+#include "session/import.h"
+
+namespace isr {
+namespace {
+
+struct BranchOptions {
+  std::string name;
+  std::string target;
+};
+
+int run_branch(CommandContext& context, const BranchOptions& options) {
+  const ParcelName target = parse_new_parcel_name(options.target);
+  OpenParcel parcel = context.open_parcel(options.name);
+  Account& account = parcel.account;
+  if (!target.repository.empty() && target.repository != account.entry.name) {
+    throw Error(ErrorKind::kUsage, fmt::format("{} lies in the repository {}, and so does what branches from it",
+                                               parcel.entry.name, account.entry.name));
+  }
+  refuse_taken_name(account, target.parcel);
+  if (!account.store->writable()) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only: a branch needs a place for its first version",
+                                                     account.store->describe()));
+  }
+  const LoadedVersion from = load_selected(account, parcel.entry, parcel.version);
+  branch_parcel(account, parcel.entry, from, target.parcel);
+  const std::string origin = fmt::format("{}@{}", parcel.entry.name, from.label());
+  if (!parcel.version.given && local_state(account, parcel.entry)) {
+    context.out.note(fmt::format("{0} is checked out here; what it has changed since version {1} is not in {2}",
+                                 parcel.entry.name, from.label(), target.parcel));
+  }
+  const bool suspended = from.version.suspended();
+  context.out.done(
+      fmt::format("{}@1 is a branch of {}{}", target.parcel, origin, suspended ? ", suspended as that is" : ""),
+      {{"parcel", target.parcel}, {"version", 1}, {"branch_of", origin}, {"suspended", suspended}});
+  return 0;
+}
+
+}  // namespace
+
+void register_branch(App& app) {
+  auto options = std::make_shared<BranchOptions>();
+  app.command(Group::kGoingBack, "branch", "a new parcel from any version or fork, memory included")
+      .argument("NAME[@V]", options->name, "the parcel, and the version or fork if not the newest version")
+      .argument("NEW", options->target, "name of the new parcel")
+      .example("isr branch work lab", "lab is what work was at its newest version, and goes on from there")
+      .example("isr branch work@desk-42-3f2a/41 lab", "a machine of its own from a fork")
+      .note("Nothing is copied: both refer to the same objects in the repository. Each has its own lock and history.")
+      .note("A branch of a suspended machine is suspended, too: resumed, both go on from the same moment.")
+      .exit_codes({0, 2, 10, 12, 13, 14, 15, 19})
+      .run([options](CommandContext& context) { return run_branch(context, *options); });
+}
+
+}  // namespace isr
