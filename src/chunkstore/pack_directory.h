@@ -13,7 +13,8 @@ enum class PackUse { kCache, kSettled };
 /// Makes the directory a pack store, or checks that it is one: its `format` file,
 /// `packs`, and CACHEDIR.TAG for a cache. Error{kUnsupported} for a newer version,
 /// the other use, or a directory with something else in it; then nothing in it is
-/// changed. What is left of a cache that was deleted in use is one again. Error{kDenied} for a symlink.
+/// changed. A cache that was deleted only in part, while a process wrote in it, is accepted and made whole.
+/// Error{kDenied} for a symlink.
 void prepare_pack_directory(const fs::path& directory, PackUse use);
 
 /// Which directory a path led to, to notice that it leads elsewhere now.

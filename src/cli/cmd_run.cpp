@@ -43,7 +43,7 @@ int run_suspend(CommandContext& context, const SuspendOptions& options) {
   return with_session(parcel, [&] { return suspend(context, parcel, options); });
 }
 
-/// What became of a guest that was asked to shut down when nobody waits for it any more.
+/// Says whether the guest of an interrupted stop still runs.
 [[noreturn]] void throw_interrupted_stop(const std::string& name, const fs::path& socket, const Error& interrupted) {
   nlohmann::json status;
   try {

@@ -62,7 +62,7 @@ std::optional<fs::path> choose_cdrom(CommandContext& context, const OpenParcel& 
   }
 }
 
-/// What the guest can reach.
+/// One line for people: how far the network of the guest goes.
 std::string describe_network(const std::string& mode, const std::string& name) {
   if (mode == "none") return "network none: the guest's cable is out";
   if (mode == "user") {

@@ -37,4 +37,14 @@ json EndingCommand::result_for(const std::string& waited) const {
   throw Error(ErrorKind::kDaemon, "the session has just ended");
 }
 
+Error explain_publish_failure(const Error& error, const std::string& parcel, const std::string& repository,
+                              bool suspended) {
+  std::vector<std::string> hints = error.hints();
+  hints.push_back(fmt::format("nothing is lost: the same command goes on when {} can be reached", repository));
+  return Error(error.kind(),
+               fmt::format("{} is {}, but not uploaded: {}", parcel,
+                           suspended ? "suspended on this host" : "kept on this host", error.what()),
+               hints);
+}
+
 }  // namespace isr

@@ -7,15 +7,19 @@
 #include "session/control.h"
 #include "session/session.h"
 
-/// What a command's client is told while the session daemon works for it, or for another one before.
+/// Answers of the session daemon to the client of a command: progress while it works or waits, and why it failed.
 namespace isr {
 
 inline constexpr std::chrono::milliseconds kProgressPeriod{100};
 
+/// A publish has failed: the same error, with where the work is kept meanwhile and how to go on.
+Error explain_publish_failure(const Error& error, const std::string& parcel, const std::string& repository,
+                              bool suspended);
+
 /// Progress as lines to the client: each new step and each end, between them one a period. reply must outlive it.
 ProgressFn progress_to(const ControlReply& reply);
 
-/// What the daemon is busy with.
+/// The command that the daemon carries out now.
 struct CurrentCommand {
   std::string command;      ///< empty: nothing
   nlohmann::json progress;  ///< its last progress line, null before the first

@@ -239,13 +239,7 @@ class Daemon {
     try {
       return session_.publish(options, progress);
     } catch (const Error& error) {
-      std::vector<std::string> hints = error.hints();
-      hints.push_back(
-          fmt::format("nothing is lost: the same command goes on when {} can be reached", account_.entry.name));
-      throw Error(error.kind(),
-                  fmt::format("{} is {}, but not uploaded: {}", parcel_.name,
-                              options.memory ? "suspended on this host" : "kept on this host", error.what()),
-                  hints);
+      throw explain_publish_failure(error, parcel_.name, account_.entry.name, options.memory);
     }
   }
 

@@ -60,7 +60,7 @@ constexpr Format kFormats[] = {
     {{-512, "koly"sv}, "a DMG image", {}, "dmg"},
 };
 
-/// What the disk of a machine begins with.
+/// Bytes by which a raw disk is known: partition tables and file systems.
 constexpr Sign kDiskSigns[] = {
     {510, "\x55\xaa"sv},                                           // a boot sector: MBR, FAT, NTFS
     {512, "EFI PART"sv},                                           // GPT, without its MBR

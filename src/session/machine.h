@@ -83,7 +83,7 @@ class Machine {
   /// before the first. From any thread, also while another call of this runs.
   std::shared_ptr<SerialConsole> console() const { return *console_.lock(); }
   const Accelerator& accelerator() const { return accelerator_; }
-  /// What the guest that was started last has.
+  /// Network of the last start or resume.
   NetworkMode network() const { return network_; }
   const fs::path& directory() const { return mount_directory_; }
   bool mounted() const { return mount_ != nullptr; }
