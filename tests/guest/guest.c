@@ -10,7 +10,7 @@
  *   DISK n               a flush that covers sector n and all before returned
  *   SECTORS ok           the sectors re-read in this tick were right
  *   MEM BAD .. / SECTORS BAD n ..   what was wrong
- *   LINK n               the network cable was put in or out; n times by now
+ *   CABLE c changes=n    answer to `cable`: c is 1 when the network cable is in; it was put in or out n times
  *   CLOCK s rtc=r        answer to `clock`: the clock and the hardware clock, both in seconds
  *   AGENT text           the host spoke to the agent, which isr.agent=1 makes of this program
  *   CACHED n             answer to `cache MiB`: so many bytes from the end of the disk are in the page cache
@@ -409,16 +409,14 @@ static void open_network(void) {
   if (fd >= 0) close(fd);
 }
 
-static void watch_network(void) {
-  static long seen = -1;
-  long changes = -1;
-  FILE* f = fopen("/sys/class/net/eth0/carrier_changes", "r");
-  if (!f) return;
-  if (fscanf(f, "%ld", &changes) == 1 && changes != seen) {
-    if (seen >= 0) say("LINK %ld", changes);
-    seen = changes;
-  }
+/* -1: no card, or one that is not open. */
+static long read_of_network(const char* path) {
+  long number = -1;
+  FILE* f = fopen(path, "r");
+  if (!f) return -1;
+  if (fscanf(f, "%ld", &number) != 1) number = -1;
   fclose(f);
+  return number;
 }
 
 static void say_clock(void) {
@@ -561,6 +559,9 @@ static void run_command(char* line) {
     say("DATE %lld", (long long)now.tv_sec);
   } else if (IS("clock")) {
     say_clock();
+  } else if (IS("cable")) {
+    long changes = read_of_network("/sys/class/net/eth0/carrier_changes");
+    say("CABLE %ld changes=%ld", read_of_network("/sys/class/net/eth0/carrier"), changes);
   } else if (IS("agent")) {
     set_manner(rest);
   } else if (IS("cache")) {
@@ -655,7 +656,6 @@ static void tick(void) {
   verify_fill((size_t)verify_kb * 1024 / kBlock);
   churn_memory();
   reread_sectors();
-  watch_network();
 }
 
 int main(void) {

@@ -207,6 +207,13 @@ class Console:
         """The highest sector that the guest was told is durable."""
         return max((int(n) for n in self.find(r"DISK (\d+)")), default=0)
 
+    def cable(self):
+        """Whether the guest's network cable is in, and how often it was put in or out."""
+        self.type("cable")
+        said = self.wait(r"CABLE ([01] changes=\d+)", count=len(self.find("CABLE .*")) + 1)[-1]
+        is_in, changes = said.split(" changes=")
+        return is_in == "1", int(changes)
+
     def type(self, line):
         self.process.stdin.write(f"{line}\n".encode())
         self.process.stdin.flush()
