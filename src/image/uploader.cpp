@@ -7,7 +7,7 @@
 namespace isr {
 
 Uploader::Uploader(BlobStorePtr store, const UploadOptions& options, UploadCounters& counters)
-    : store_(std::move(store)),
+    : store_(make_stoppable(std::move(store), options.stop)),
       counters_(counters),
       options_(options),
       most_under_way_(options.threads * 4UL),

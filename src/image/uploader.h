@@ -17,7 +17,7 @@ struct UploadCounters {
 struct UploadOptions {
   unsigned threads = 12;
   std::uint64_t bytes_per_second = 0;  ///< of all threads together; 0: no limit
-  std::stop_token stop{};              ///< Error{kCancelled}; what is under way is waited for
+  std::stop_token stop{};              ///< Error{kCancelled}; what is under way is given up
 };
 
 /// Whether a store has an object already: asking first then saves sending it.

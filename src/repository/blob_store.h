@@ -65,16 +65,16 @@ class BlobStore {
   virtual std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range = {},
                                   std::stop_token stop = {}) = 0;
   /// The size in bytes, or nullopt when absent.
-  virtual std::optional<std::uint64_t> stat(std::string_view name) = 0;
+  virtual std::optional<std::uint64_t> stat(std::string_view name, std::stop_token stop = {}) = 0;
   /// Stores bytes under a name that must not exist. Many racers: exactly one is
-  /// told kCreated. An answer that was lost is resolved by make_resolving().
-  virtual PutResult put_new(std::string_view name, ByteView bytes) = 0;
+  /// told kCreated. An answer that was lost is resolved by make_resolving(). After kCancelled it may be there or not.
+  virtual PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop = {}) = 0;
   /// Replaces a hint (a name that ends in "/latest"). Never trusted by readers.
-  virtual void put_hint(std::string_view name, ByteView bytes) = 0;
+  virtual void put_hint(std::string_view name, ByteView bytes, std::stop_token stop = {}) = 0;
   /// Names that begin with prefix (a name and '/'), sorted; nullopt when the
   /// store cannot list (a static web server). Error{kUnsupported} when they are
   /// more than a list may have (list_limit.h).
-  virtual std::optional<std::vector<std::string>> list(std::string_view prefix) = 0;
+  virtual std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop = {}) = 0;
   /// Administrators only. False when there was nothing.
   virtual bool remove(std::string_view name) = 0;
 
@@ -113,8 +113,8 @@ struct StoreOptions {
 BlobStorePtr make_directory_store(const std::string& path);
 /// http:// or https://. Writable exactly when the server says that it is isr
 /// serve ("Isr-Repository: writable" in its answers); asks it once, here.
-/// Throws Error{kTransient} when it cannot be reached.
-BlobStorePtr open_http_store(const std::string& url, const StoreOptions& options = {});
+/// Throws Error{kTransient} when it cannot be reached, {kCancelled} on stop.
+BlobStorePtr open_http_store(const std::string& url, const StoreOptions& options = {}, std::stop_token stop = {});
 /// Settles put_new() whose answer was lost (kTransient) by getting the name
 /// again: same bytes = kCreated, other bytes = kExists, absent = again; and
 /// retries kTransient of every call with jittered back-off.
@@ -124,6 +124,8 @@ struct RetryOptions {
   std::chrono::milliseconds max_delay{5'000};
 };
 BlobStorePtr make_resolving(BlobStorePtr inner, const RetryOptions& options = {});
+/// Every call ends with Error{kCancelled} once stop is requested, remove() excepted.
+BlobStorePtr make_stoppable(BlobStorePtr inner, std::stop_token stop);
 /// The pause before attempt `attempt` (1 = first retry): exponential, capped,
 /// with "full jitter" from `random` in [0,1); never below retry_after.
 std::chrono::milliseconds retry_delay(int attempt, std::optional<std::chrono::milliseconds> retry_after,
@@ -131,11 +133,11 @@ std::chrono::milliseconds retry_delay(int attempt, std::optional<std::chrono::mi
 
 /// Opens by URL or path: "/dir", "dir", "file:///dir", "http://…", "https://…".
 /// With make_resolving() around, patient as options say. Error{kUsage} for anything else, for user
-/// information in a URL (never echoing it) and for a bad port.
-BlobStorePtr open_store(const std::string& url, const StoreOptions& options = {});
+/// information in a URL (never echoing it) and for a bad port, {kCancelled} on stop.
+BlobStorePtr open_store(const std::string& url, const StoreOptions& options = {}, std::stop_token stop = {});
 /// A store that is out of reach now and may be there later: `open` runs at the first
-/// call and again after a failure; until then every call throws what `open` throws.
-BlobStorePtr make_lazy_store(const std::string& url, std::function<BlobStorePtr()> open);
+/// call, with that call's stop, and again after a failure; until then every call throws what `open` throws.
+BlobStorePtr make_lazy_store(const std::string& url, std::function<BlobStorePtr(const std::stop_token& stop)> open);
 /// The canonical form that the configuration keeps: an absolute path or a URL
 /// without trailing slashes. Same errors as open_store(); touches nothing.
 std::string canonical_store_url(const std::string& url);

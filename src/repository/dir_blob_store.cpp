@@ -39,15 +39,20 @@ bool may_write(const std::string& path) {
   return ::access(path.c_str(), W_OK) == 0 || (errno != EACCES && errno != EROFS && errno != EPERM);
 }
 
+/// No file operation is interrupted; none is begun.
+void check(const std::stop_token& stop, std::string_view name) {
+  if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, fmt::format("{} was cancelled", name));
+}
+
 class DirectoryStore : public BlobStore {
  public:
   explicit DirectoryStore(const std::string& path) : BlobStore(path, may_write(path)), root_(path) {}
 
   std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override;
-  std::optional<std::uint64_t> stat(std::string_view name) override;
-  PutResult put_new(std::string_view name, ByteView bytes) override;
-  void put_hint(std::string_view name, ByteView bytes) override;
-  std::optional<std::vector<std::string>> list(std::string_view prefix) override;
+  std::optional<std::uint64_t> stat(std::string_view name, std::stop_token stop) override;
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override;
+  void put_hint(std::string_view name, ByteView bytes, std::stop_token stop) override;
+  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop) override;
   bool remove(std::string_view name) override;
 
  private:
@@ -87,7 +92,7 @@ struct stat DirectoryStore::root_status() const {
 
 std::optional<Blob> DirectoryStore::get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) {
   const fs::path path = path_of(name);
-  if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, fmt::format("reading {} was cancelled", name));
+  check(stop, name);
   // A FIFO that someone left there must not make us wait.
   const auto open = [&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); };
   UniqueFd fd(open());
@@ -116,8 +121,9 @@ std::optional<Blob> DirectoryStore::get(std::string_view name, std::optional<Byt
   return blob;
 }
 
-std::optional<std::uint64_t> DirectoryStore::stat(std::string_view name) {
+std::optional<std::uint64_t> DirectoryStore::stat(std::string_view name, std::stop_token stop) {
   const fs::path path = path_of(name);
+  check(stop, name);
   struct stat status {};
   int result = ::lstat(path.c_str(), &status);
   if (result != 0 && is_absence(errno)) {
@@ -181,15 +187,17 @@ auto DirectoryStore::write(const fs::path& path, Write body) {
   return body(mode);
 }
 
-PutResult DirectoryStore::put_new(std::string_view name, ByteView bytes) {
+PutResult DirectoryStore::put_new(std::string_view name, ByteView bytes, std::stop_token stop) {
   check_put(name, bytes);
+  check(stop, name);
   const fs::path path = path_of(name);
   const auto result = write(path, [&](mode_t mode) { return create_file(path, bytes, mode); });
   return result == CreateResult::kCreated ? PutResult::kCreated : PutResult::kExists;
 }
 
-void DirectoryStore::put_hint(std::string_view name, ByteView bytes) {
+void DirectoryStore::put_hint(std::string_view name, ByteView bytes, std::stop_token stop) {
   check_put(name, bytes);
+  check(stop, name);
   if (!name.ends_with("/latest")) throw Error(ErrorKind::kUsage, fmt::format("{} is no hint", name));
   const fs::path path = path_of(name);
   write(path, [&](mode_t mode) { replace_file(path, bytes, mode); });
@@ -223,7 +231,8 @@ void DirectoryStore::collect(const fs::path& directory, const std::string& prefi
   if (error) fail("cannot list", directory, error.value());
 }
 
-std::optional<std::vector<std::string>> DirectoryStore::list(std::string_view prefix) {
+std::optional<std::vector<std::string>> DirectoryStore::list(std::string_view prefix, std::stop_token stop) {
+  check(stop, prefix);
   if (!prefix.ends_with('/')) throw Error(ErrorKind::kUsage, "the prefix of a list must end in '/'");
   check_blob_name(std::string(prefix) + "x");
   check_root();

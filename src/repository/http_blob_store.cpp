@@ -56,16 +56,16 @@ class HttpStore : public BlobStore {
       : BlobStore(url, writable), is_isr_(is_isr), is_known_(is_known), client_(std::move(client)) {}
 
   std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override;
-  std::optional<std::uint64_t> stat(std::string_view name) override;
-  PutResult put_new(std::string_view name, ByteView bytes) override;
-  void put_hint(std::string_view name, ByteView bytes) override;
-  std::optional<std::vector<std::string>> list(std::string_view prefix) override;
+  std::optional<std::uint64_t> stat(std::string_view name, std::stop_token stop) override;
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override;
+  void put_hint(std::string_view name, ByteView bytes, std::stop_token stop) override;
+  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop) override;
   bool remove(std::string_view name) override;
 
  private:
   HttpResponse perform(const HttpRequest& request, std::stop_token stop = {}) const;
   std::string what(std::string_view name) const { return fmt::format("{}/{}", describe(), name); }
-  HttpResponse put(std::string_view name, ByteView bytes, std::vector<std::string> headers);
+  HttpResponse put(std::string_view name, ByteView bytes, std::vector<std::string> headers, std::stop_token stop);
   void check_writable(std::string_view action) const;
 
   const bool is_isr_;
@@ -145,8 +145,8 @@ std::optional<Blob> HttpStore::get(std::string_view name, std::optional<ByteRang
   return blob;
 }
 
-std::optional<std::uint64_t> HttpStore::stat(std::string_view name) {
-  const HttpResponse response = perform(request_for(HttpMethod::kHead, name));
+std::optional<std::uint64_t> HttpStore::stat(std::string_view name, std::stop_token stop) {
+  const HttpResponse response = perform(request_for(HttpMethod::kHead, name), stop);
   if (response.status == 404 || response.status == 410) return std::nullopt;
   if (response.status != 200) throw_for_status(response, what(name));
   check_encoding(response, what(name));
@@ -154,7 +154,7 @@ std::optional<std::uint64_t> HttpStore::stat(std::string_view name) {
   std::uint64_t size = 0;
   const auto [end, error] = std::from_chars(length.data(), length.data() + length.size(), size);
   if (!length.empty() && error == std::errc() && end == length.data() + length.size()) return size;
-  const auto blob = get(name, {}, {});  // a server may leave the length out of HEAD
+  const auto blob = get(name, {}, std::move(stop));  // a server may leave the length out of HEAD
   return blob ? std::optional<std::uint64_t>(blob->bytes.size()) : std::nullopt;
 }
 
@@ -165,7 +165,8 @@ void HttpStore::check_writable(std::string_view action) const {
       {is_isr_ ? "isr serve was started with --read-only" : "only isr serve and directories can be written to"});
 }
 
-HttpResponse HttpStore::put(std::string_view name, ByteView bytes, std::vector<std::string> headers) {
+HttpResponse HttpStore::put(std::string_view name, ByteView bytes, std::vector<std::string> headers,
+                            std::stop_token stop) {
   HttpRequest request = request_for(HttpMethod::kPut, name);
   check_writable("storing");
   if (bytes.size() > kMaxBlobSize) {
@@ -173,11 +174,11 @@ HttpResponse HttpStore::put(std::string_view name, ByteView bytes, std::vector<s
   }
   request.headers = std::move(headers);
   request.body = bytes;
-  return perform(request);
+  return perform(request, std::move(stop));
 }
 
-PutResult HttpStore::put_new(std::string_view name, ByteView bytes) {
-  const HttpResponse response = put(name, bytes, {"If-None-Match: *"});
+PutResult HttpStore::put_new(std::string_view name, ByteView bytes, std::stop_token stop) {
+  const HttpResponse response = put(name, bytes, {"If-None-Match: *"}, std::move(stop));
   if (response.status == 201) return PutResult::kCreated;
   if (response.status == 412) return PutResult::kExists;
   if (response.status / 100 == 2) {
@@ -188,13 +189,13 @@ PutResult HttpStore::put_new(std::string_view name, ByteView bytes) {
   throw_for_status(response, what(name));
 }
 
-void HttpStore::put_hint(std::string_view name, ByteView bytes) {
+void HttpStore::put_hint(std::string_view name, ByteView bytes, std::stop_token stop) {
   if (!name.ends_with("/latest")) throw Error(ErrorKind::kUsage, fmt::format("{} is no hint", name));
-  const HttpResponse response = put(name, bytes, {});
+  const HttpResponse response = put(name, bytes, {}, std::move(stop));
   if (response.status != 201 && response.status != 204) throw_for_status(response, what(name));
 }
 
-std::optional<std::vector<std::string>> HttpStore::list(std::string_view prefix) {
+std::optional<std::vector<std::string>> HttpStore::list(std::string_view prefix, std::stop_token stop) {
   if (!prefix.ends_with('/')) throw Error(ErrorKind::kUsage, "the prefix of a list must end in '/'");
   check_blob_name(std::string(prefix) + "x");
   if (!is_isr_) return std::nullopt;
@@ -205,7 +206,7 @@ std::optional<std::vector<std::string>> HttpStore::list(std::string_view prefix)
     request.target = fmt::format("/?list={}", prefix);
     if (!names.empty()) request.target += fmt::format("&after={}", names.back());
     request.max_response_bytes = kMaxListBytes;
-    const HttpResponse response = perform(request);
+    const HttpResponse response = perform(request, stop);
     if (response.status != 200) throw_for_status(response, what(prefix));
     check_encoding(response, what(prefix));
     ListPage page = parse_list_page(response.body, prefix, names.empty() ? std::string_view() : names.back());
@@ -226,10 +227,10 @@ bool HttpStore::remove(std::string_view name) {
 
 }  // namespace
 
-BlobStorePtr open_http_store(const std::string& given_url, const StoreOptions& options) {
+BlobStorePtr open_http_store(const std::string& given_url, const StoreOptions& options, std::stop_token stop) {
   const std::string url = without_slashes(given_url);
   auto client = make_http_client(url, http_options(options));
-  const HttpResponse response = client->perform(request_for(HttpMethod::kGet, kProbedName));
+  const HttpResponse response = client->perform(request_for(HttpMethod::kGet, kProbedName), std::move(stop));
   const std::string what = fmt::format("{}/{}", url, kProbedName);
   if (is_from_elsewhere(response) && (options.is_known || response.status == 200)) throw_from_elsewhere(response, what);
   if (response.status != 200 && response.status != 404) throw_for_status(response, what);

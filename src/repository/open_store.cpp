@@ -5,8 +5,8 @@
 
 #include <charconv>
 #include <filesystem>
-#include <thread>
 
+#include "base/sleep.h"
 #include "base/sync.h"
 #include "repository/blob_store.h"
 
@@ -140,51 +140,60 @@ std::string canonical_http_url(std::string_view rest, bool https) {
 /// Opens the store when it is first asked for something, and again after a failure.
 class LazyStore : public BlobStore {
  public:
-  LazyStore(std::string url, std::function<BlobStorePtr()> open)
+  LazyStore(std::string url, std::function<BlobStorePtr(const std::stop_token&)> open)
       : BlobStore(std::move(url), true), open_(std::move(open)) {}
 
   std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
-    return opened()->get(name, range, stop);
+    return opened(stop)->get(name, range, stop);
   }
-  std::optional<std::uint64_t> stat(std::string_view name) override { return opened()->stat(name); }
-  PutResult put_new(std::string_view name, ByteView bytes) override { return opened()->put_new(name, bytes); }
-  void put_hint(std::string_view name, ByteView bytes) override { opened()->put_hint(name, bytes); }
-  std::optional<std::vector<std::string>> list(std::string_view prefix) override { return opened()->list(prefix); }
-  bool remove(std::string_view name) override { return opened()->remove(name); }
+  std::optional<std::uint64_t> stat(std::string_view name, std::stop_token stop) override {
+    return opened(stop)->stat(name, stop);
+  }
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
+    return opened(stop)->put_new(name, bytes, stop);
+  }
+  void put_hint(std::string_view name, ByteView bytes, std::stop_token stop) override {
+    opened(stop)->put_hint(name, bytes, stop);
+  }
+  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop) override {
+    return opened(stop)->list(prefix, stop);
+  }
+  bool remove(std::string_view name) override { return opened({})->remove(name); }
 
  private:
-  BlobStorePtr opened() {
+  BlobStorePtr opened(const std::stop_token& stop) {
     if (BlobStorePtr store = *store_.lock()) return store;
     // Without the mutex: it may take a time-out. Two that race open it twice, which harms nobody.
-    BlobStorePtr store = open_();
+    BlobStorePtr store = open_(stop);
     *store_.lock() = store;
     return store;
   }
 
-  std::function<BlobStorePtr()> open_;
+  std::function<BlobStorePtr(const std::stop_token&)> open_;
   Sync<BlobStorePtr> store_;
 };
 
 /// A server that is started again refuses connections for a moment.
-BlobStorePtr open_patiently(const std::string& url, const StoreOptions& options) {
+BlobStorePtr open_patiently(const std::string& url, const StoreOptions& options, const std::stop_token& stop) {
   const auto until = std::chrono::steady_clock::now() + options.open_patience;
   for (int failed = 1;; ++failed) {
     std::optional<std::chrono::milliseconds> retry_after;
     try {
-      return open_http_store(url, options);
+      return open_http_store(url, options, stop);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kTransient) throw;
       if (const auto* later = dynamic_cast<const RetryLater*>(&error)) retry_after = later->pause();
       const auto delay = retry_delay(failed, retry_after, {.max_delay = kLongestOpenDelay}, 1.0);
       if (std::chrono::steady_clock::now() + delay > until) throw;
-      std::this_thread::sleep_for(delay);
+      sleep_unless_stopped(delay, stop);
+      if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, fmt::format("{} was cancelled", url));
     }
   }
 }
 
 }  // namespace
 
-BlobStorePtr make_lazy_store(const std::string& url, std::function<BlobStorePtr()> open) {
+BlobStorePtr make_lazy_store(const std::string& url, std::function<BlobStorePtr(const std::stop_token&)> open) {
   return std::make_shared<LazyStore>(canonical_store_url(url), std::move(open));
 }
 
@@ -207,10 +216,10 @@ std::string canonical_store_url(const std::string& url) {
   refuse(fmt::format("{}:// is not supported; use a directory, http:// or https://", scheme));
 }
 
-BlobStorePtr open_store(const std::string& url, const StoreOptions& options) {
+BlobStorePtr open_store(const std::string& url, const StoreOptions& options, std::stop_token stop) {
   const std::string canonical = canonical_store_url(url);
   const bool directory = canonical.starts_with('/');
-  return make_resolving(directory ? make_directory_store(canonical) : open_patiently(canonical, options));
+  return make_resolving(directory ? make_directory_store(canonical) : open_patiently(canonical, options, stop));
 }
 
 }  // namespace isr

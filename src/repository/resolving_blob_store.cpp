@@ -58,27 +58,27 @@ class ResolvingStore : public BlobStore {
   std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
     return attempt(name, stop, [&](int) { return inner_->get(name, range, stop); });
   }
-  std::optional<std::uint64_t> stat(std::string_view name) override {
-    return attempt(name, {}, [&](int) { return inner_->stat(name); });
+  std::optional<std::uint64_t> stat(std::string_view name, std::stop_token stop) override {
+    return attempt(name, stop, [&](int) { return inner_->stat(name, stop); });
   }
-  PutResult put_new(std::string_view name, ByteView bytes) override {
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
     bool ambiguous = false;
-    return attempt(name, {}, [&](int) {
+    return attempt(name, stop, [&](int) {
       if (ambiguous) {
-        if (const auto settled = settle(name, bytes)) return *settled;
+        if (const auto settled = settle(name, bytes, stop)) return *settled;
       }
       const bool asked_before = std::exchange(ambiguous, true);
-      const PutResult result = inner_->put_new(name, bytes);
+      const PutResult result = inner_->put_new(name, bytes, stop);
       // It may exist because an earlier attempt of ours arrived late.
-      if (asked_before && result == PutResult::kExists) return settle(name, bytes).value_or(result);
+      if (asked_before && result == PutResult::kExists) return settle(name, bytes, stop).value_or(result);
       return result;
     });
   }
-  void put_hint(std::string_view name, ByteView bytes) override {
-    attempt(name, {}, [&](int) { inner_->put_hint(name, bytes); });
+  void put_hint(std::string_view name, ByteView bytes, std::stop_token stop) override {
+    attempt(name, stop, [&](int) { inner_->put_hint(name, bytes, stop); });
   }
-  std::optional<std::vector<std::string>> list(std::string_view prefix) override {
-    return attempt(prefix, {}, [&](int) { return inner_->list(prefix); });
+  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop) override {
+    return attempt(prefix, stop, [&](int) { return inner_->list(prefix, stop); });
   }
   bool remove(std::string_view name) override {
     // Gone at the second attempt: the first one did it.
@@ -86,8 +86,8 @@ class ResolvingStore : public BlobStore {
   }
 
  private:
-  std::optional<PutResult> settle(std::string_view name, ByteView bytes) {
-    const auto there = inner_->get(name);
+  std::optional<PutResult> settle(std::string_view name, ByteView bytes, const std::stop_token& stop) {
+    const auto there = inner_->get(name, {}, stop);
     if (!there) return std::nullopt;
     return std::equal(there->bytes.begin(), there->bytes.end(), bytes.begin(), bytes.end()) ? PutResult::kCreated
                                                                                             : PutResult::kExists;

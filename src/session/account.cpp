@@ -237,27 +237,27 @@ BlobStore& Account::online(const std::string& what) const {
   return *store;
 }
 
-Chain Account::chain(const std::string& id) const {
+Chain Account::chain(const std::string& id, std::stop_token stop) const {
   online("reading versions");
-  return {store, id, keys.signing.public_key, trust, kept_head(*this, id)};
+  return {make_stoppable(store, std::move(stop)), id, keys.signing.public_key, trust, kept_head(*this, id)};
 }
 
-std::optional<StoredHead> Account::newest_head(const std::string& chain) const {
-  if (!offline()) return this->chain(chain).newest();
+std::optional<StoredHead> Account::newest_head(const std::string& chain, std::stop_token stop) const {
+  if (!offline()) return this->chain(chain, std::move(stop)).newest();
   return Chain(nullptr, chain, keys.signing.public_key, trust, kept_head(*this, chain)).kept();
 }
 
-ParcelLock Account::lock(const ParcelEntry& parcel) const {
+ParcelLock Account::lock(const ParcelEntry& parcel, std::stop_token stop) const {
   online(fmt::format("the lock of {}", parcel.name));
-  return {store, parcel.chain(), keys.signing, host};
+  return {make_stoppable(store, std::move(stop)), parcel.chain(), keys.signing, host};
 }
 
-BlobStorePtr open_pinned_store(const RepositoryEntry& entry, const RepositoryInfo& pinned,
-                               const StoreOptions& options) {
+BlobStorePtr open_pinned_store(const RepositoryEntry& entry, const RepositoryInfo& pinned, const StoreOptions& options,
+                               const std::stop_token& stop) {
   StoreOptions known = options;
   known.is_known = true;
-  BlobStorePtr store = open_store(entry.url, known);
-  const RepositoryInfo found = read_repository_info(*store);
+  BlobStorePtr store = open_store(entry.url, known, stop);
+  const RepositoryInfo found = read_repository_info(*make_stoppable(store, stop));
   if (pinned.id != found.id) refuse_other_repository(entry, pinned, found);
   return store;
 }

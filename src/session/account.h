@@ -50,10 +50,11 @@ struct Account {
   bool offline() const { return store == nullptr; }
   /// Throws Error{kOffline} unless online; names what for.
   BlobStore& online(const std::string& what) const;
-  Chain chain(const std::string& id) const;  ///< Error{kOffline} unless online
+  /// Error{kOffline} unless online. Its calls end with Error{kCancelled} on stop; so do those of lock().
+  Chain chain(const std::string& id, std::stop_token stop = {}) const;
   /// Chain::newest(), or offline Chain::kept().
-  std::optional<StoredHead> newest_head(const std::string& chain) const;
-  ParcelLock lock(const ParcelEntry& parcel) const;
+  std::optional<StoredHead> newest_head(const std::string& chain, std::stop_token stop = {}) const;
+  ParcelLock lock(const ParcelEntry& parcel, std::stop_token stop = {}) const;
   fs::path parcel_directory(const ParcelEntry& parcel) const { return state_directory / "parcels" / parcel.id; }
 };
 
@@ -78,8 +79,9 @@ Account open_account(const Paths& paths, const RepositoryEntry& entry, const Pas
 /// From keys that another process of ours handed over (the session daemon).
 Account open_account_with_keys(const Paths& paths, const RepositoryEntry& entry, const UserKeys& keys,
                                const OpenOptions& options);
-/// The store that `entry` names. Error{kHistory} when it is another repository than `pinned`.
-BlobStorePtr open_pinned_store(const RepositoryEntry& entry, const RepositoryInfo& pinned, const StoreOptions& options);
+/// The store that `entry` names. Error{kHistory} when it is another repository than `pinned`, {kCancelled} on stop.
+BlobStorePtr open_pinned_store(const RepositoryEntry& entry, const RepositoryInfo& pinned, const StoreOptions& options,
+                               const std::stop_token& stop = {});
 /// repo init and add: from now on this repository is what entry.url stands for on this host.
 void pin_repository(const Paths& paths, const RepositoryEntry& entry, const RepositoryInfo& info);
 /// What was pinned, or seen first, there. nullopt: never used on this host.

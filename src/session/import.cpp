@@ -35,21 +35,33 @@ void check_stop(const std::stop_token& stop) {
 
 class Importer {
  public:
-  Importer(Account& account, const VersionImage& disk, DiskSource& source, ImportResult& result)
+  Importer(Account& account, const VersionImage& disk, DiskSource& source, const std::stop_token& stop,
+           ImportResult& result)
       : account_(account),
         source_(source),
+        stop_(stop),
         result_(result),
         cache_(open_cache(account.paths, Config::load(account.paths))),
-        uploader_(account.store, {.bytes_per_second = account.upload_limit}, counters_),
+        uploader_(account.store, {.bytes_per_second = account.upload_limit, .stop = stop}, counters_),
         builder_(disk.tree.size, account.keys.domain_secret, [this](const SealedObject& page) { put(page); }),
         known_(pages_) {
     learn_known_chunks();
   }
 
-  TreeRoot run(const std::stop_token& stop, const ProgressFn& progress) {
+  TreeRoot run(const ProgressFn& progress) {
+    try {
+      return seal_all(progress);
+    } catch (const Error&) {
+      check_stop(stop_);  // whatever it was that came to its end so
+      throw;
+    }
+  }
+
+ private:
+  TreeRoot seal_all(const ProgressFn& progress) {
     const std::uint64_t chunks = chunk_count(source_.size());
     for (std::uint64_t chunk = 0; chunk < chunks;) {
-      check_stop(stop);
+      check_stop(stop_);
       const std::uint64_t data = source_.next_data(chunk * kChunkSize) / kChunkSize;
       if (data > chunk) {
         builder_.add_zeros(std::min(data, chunks) - chunk);
@@ -74,7 +86,6 @@ class Importer {
     return root;
   }
 
- private:
   void seal_run(std::uint64_t first, std::uint64_t count) {
     std::vector<ChunkRef> refs(count);
     Sync<std::vector<std::size_t>> known;
@@ -93,7 +104,7 @@ class Importer {
     const std::vector<std::size_t>& taken_over = *known.lock();
     parallel_for(taken_over.size(), kAskingThreads, [&](std::size_t k) {
       ChunkRef& ref = refs[taken_over[k]];
-      if (account_.store->stat(object_name(ref.cid)) == ref.length) {
+      if (account_.store->stat(object_name(ref.cid), stop_) == ref.length) {
         ++known_chunks_;
       } else if (const auto chunk = read_chunk(first + taken_over[k])) {
         ref = seal(*chunk, sha256(*chunk));
@@ -144,6 +155,7 @@ class Importer {
 
   Account& account_;
   DiskSource& source_;
+  std::stop_token stop_;
   ImportResult& result_;
   std::shared_ptr<PackStore> cache_;
   UploadCounters counters_;
@@ -185,8 +197,8 @@ class NewFile {
 VersionImage import_disk(Account& account, const std::string& name, DiskSource& source, std::stop_token stop,
                          const ProgressFn& progress, ImportResult& result) {
   VersionImage disk = make_disk(name, source.size());
-  Importer importer(account, disk, source, result);
-  disk.tree = importer.run(stop, progress);
+  Importer importer(account, disk, source, stop, result);
+  disk.tree = importer.run(progress);
   return disk;
 }
 

@@ -155,7 +155,7 @@ class Checker {
           reader_->read_chunk(ref, Priority::kPrefetch);
           return;
         }
-        const auto size = account_.store->stat(object_name(ref.cid));
+        const auto size = account_.store->stat(object_name(ref.cid), stop_);
         if (!size) problems[i] = fmt::format("object {} is missing", to_hex(ref.cid.view()));
         if (size && *size != ref.length) {
           problems[i] = fmt::format("object {} has {} bytes instead of {}", to_hex(ref.cid.view()), *size, ref.length);

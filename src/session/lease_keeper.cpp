@@ -32,9 +32,10 @@ void LeaseKeeper::keep(const std::stop_token& stop) {
     sleep_unless_stopped(until_next, stop);
     if (stop.stop_requested()) return;
     try {
-      held_ = open_().renew(held_);
+      held_ = open_(stop).renew(held_);
       until_next = lease / kRenewals;
     } catch (const std::exception& failure) {
+      if (stop.stop_requested()) return;
       const Error error = as_error(failure);
       if (error.kind() == ErrorKind::kLocked) return on_lost_(error);
       log::warn("renewing the lock: {}", error.what());

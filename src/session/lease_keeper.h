@@ -13,15 +13,15 @@ namespace isr {
 /// Threads: one at a time.
 class LeaseKeeper {
  public:
-  /// Reaches the repository anew each time. Error{kOffline}: not now.
-  using OpenLock = std::function<ParcelLock()>;
+  /// Reaches the repository anew each time; its calls end on stop. Error{kOffline}: not now.
+  using OpenLock = std::function<ParcelLock(const std::stop_token& stop)>;
   /// Somebody has taken the lock over; nothing is renewed any more. On the keeper's thread.
   using OnLost = std::function<void(const Error& how)>;
 
   LeaseKeeper(LockRecord held, OpenLock open, OnLost on_lost);
 
   void start();
-  /// Returns when no renewal is on its way; the lock is as it was left.
+  /// Gives up a renewal that is on its way.
   void stop();
 
  private:

@@ -151,16 +151,17 @@ StoredHead load_fork(Chain chain, const ParcelEntry& parcel, StoredHead newest, 
   return std::move(*fork);
 }
 
-StoredHead load_head(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice) {
+StoredHead load_head(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice,
+                     const std::stop_token& stop) {
   const auto& n = choice.number;
-  auto newest = account.newest_head(parcel.chain());
+  auto newest = account.newest_head(parcel.chain(), stop);
   const bool is_newest = newest && choice.fork.empty() && (!n || *n == newest->head.n);
   if (account.offline() && !is_newest) refuse_offline(account, parcel, choice);
   if (!newest) throw Error(ErrorKind::kNotFound, fmt::format("{} has no version yet", parcel.name));
   if (is_newest) return std::move(*newest);
-  if (!n) return load_fork(account.chain(parcel.chain()), parcel, std::move(*newest), choice.fork);
+  if (!n) return load_fork(account.chain(parcel.chain(), stop), parcel, std::move(*newest), choice.fork);
   const std::uint64_t last = newest->head.n;
-  auto wanted = account.chain(parcel.chain()).ancestor(std::move(*newest), *n);
+  auto wanted = account.chain(parcel.chain(), stop).ancestor(std::move(*newest), *n);
   if (!wanted) refuse_absent(parcel, *n, last);
   return std::move(*wanted);
 }
@@ -224,9 +225,10 @@ ParcelVersion parse_version(ByteView payload) {
   return version;
 }
 
-LoadedVersion load_version(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice) {
+LoadedVersion load_version(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice,
+                           const std::stop_token& stop) {
   LoadedVersion loaded;
-  loaded.head = load_head(account, parcel, choice);
+  loaded.head = load_head(account, parcel, choice, stop);
   loaded.fork = choice.fork;
   loaded.version = open_version(parcel, loaded.head.head);
   return loaded;

@@ -59,8 +59,9 @@ struct LoadedVersion {
   VersionChoice choice() const { return fork.empty() ? VersionChoice{head.head.n, {}} : VersionChoice{{}, fork}; }
 };
 /// Checked: signed, and part of the history that this host trusts; a fork follows a version of it.
-/// Error{kNotFound} when there is no such version, {kHistory}.
-LoadedVersion load_version(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice = {});
+/// Error{kNotFound} when there is no such version, {kHistory}, {kCancelled} on stop.
+LoadedVersion load_version(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice = {},
+                           const std::stop_token& stop = {});
 /// Opens the payload of a head that was checked already.
 ParcelVersion open_version(const ParcelEntry& parcel, const Head& head);
 /// The blob of a new head of this parcel.

@@ -81,9 +81,10 @@ Session::Session(Account& account, const ParcelEntry& parcel)
   if (account.offline()) {
     StoreOptions once = account.store_options;
     once.open_patience = {};  // who reads waits and asks again
-    parts.repository = make_lazy_store(account.entry.url, [entry = account.entry, info = account.info, once] {
-      return open_pinned_store(entry, info, once);
-    });
+    parts.repository = make_lazy_store(account.entry.url,
+                                       [entry = account.entry, info = account.info, once](const std::stop_token& stop) {
+                                         return open_pinned_store(entry, info, once, stop);
+                                       });
   }
   waits_ = config.get("read.unreachable") == "wait";
   parts.unreachable = waits_ ? Unreachable::kWait : Unreachable::kFail;
@@ -352,12 +353,12 @@ void Session::sweep_settled() {
   sweep_.sweep(*settled_, needed);
 }
 
-void Session::go_online() {
+void Session::go_online(const std::stop_token& stop) {
   if (!account_.offline()) return;
   try {
-    account_.store = open_pinned_store(account_.entry, account_.info, account_.store_options);
+    account_.store = open_pinned_store(account_.entry, account_.info, account_.store_options, stop);
   } catch (const Error& error) {
-    if (error.kind() == ErrorKind::kHistory) throw;
+    if (error.kind() == ErrorKind::kHistory || error.kind() == ErrorKind::kCancelled) throw;
     throw Error(ErrorKind::kOffline, error.what());
   }
 }

@@ -123,7 +123,7 @@ class Session {
     bool memory = false;
     std::string message;
     std::string copy_of;  ///< of a rollback: published even when nothing differs
-    /// Until the head is put: nothing is published then. Error{kCancelled}.
+    /// Error{kCancelled}: nothing is published then, unless the head was on its way, which the next publish finds.
     std::stop_token stop{};
     /// What a resume will read first; asked once the rest is uploaded. Without pages: from what this session noted.
     std::function<BootOrder()> boot_order;
@@ -144,8 +144,8 @@ class Session {
   /// Takes one step of settling when it is time for one, and evicts what is too much on the cache's disk. To be called
   /// a few times a second; a publish does so itself.
   void settle_if_due(const std::stop_token& stop = {});
-  /// Makes an offline account online. Error{kOffline}.
-  void go_online();
+  /// Makes an offline account online. Error{kOffline}, {kCancelled} on stop.
+  void go_online(const std::stop_token& stop = {});
   /// Ends reads that wait for the network now: of a VM that is being killed.
   void interrupt_reads();
   /// The same for all time.
@@ -170,7 +170,7 @@ class Session {
   static void rebase_on_pending(SessionState& state, const ParcelVersion& version);
   void resolve_pending();
   bool is_pending(const StoredHead& head) const;
-  bool pending_has_happened();
+  bool pending_has_happened(const std::stop_token& stop);
   void save_state();
   void try_to_save_state() noexcept;
   void change_state(const std::function<void(SessionState&)>& change);
@@ -199,9 +199,9 @@ class Session {
   TreeRoot seal_boot_pack(ByteView bytes, std::map<Cid, std::uint32_t>& objects);
   std::shared_ptr<ChunkReader> local_reader() const;
   void add_boot_stats(nlohmann::json& out) const;
-  std::string keep_fork(std::uint64_t n, ByteView blob);
-  void require_base(const StoredHead& newest, std::uint64_t n, const Sha256& prev);
-  std::optional<StoredHead> commit(const Publication& publication, PublishResult& result);
+  std::string keep_fork(std::uint64_t n, ByteView blob, const std::stop_token& stop);
+  void require_base(const StoredHead& newest, std::uint64_t n, const Sha256& prev, const std::stop_token& stop);
+  std::optional<StoredHead> commit(const Publication& publication, const std::stop_token& stop, PublishResult& result);
   void adopt(const Publication& publication, const StoredHead& head);
   void adopt_unchanged(const Publication& publication);
   static void set_bases(const Publication& publication, SessionState& state);

@@ -337,6 +337,7 @@ void Session::add_boot_pack(const PublishOptions& options, Publication& publicat
     publication.objects.insert(objects.begin(), objects.end());
     publication.version.images.push_back({kBootPackName, ImageRole::kBootPack, root});
   } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw;
     log::warn("{} is published without a boot pack: {}", state_.parcel_name, error.what());
   }
 }

@@ -161,9 +161,10 @@ void Session::keep_lease(LeaseKeeper::OnLost on_lost) {
   if (state_.lock_mode != LockMode::kAttended) return;
   // A store of its own, where there was none: the account's comes when a command goes online.
   auto open = [store = account_.store, entry = account_.entry, info = account_.info, options = account_.store_options,
-               chain = parcel_.chain(), key = account_.keys.signing, host = account_.host]() mutable -> ParcelLock {
-    if (!store) store = open_pinned_store(entry, info, options);
-    return {store, chain, key, host};
+               chain = parcel_.chain(), key = account_.keys.signing,
+               host = account_.host](const std::stop_token& stop) mutable -> ParcelLock {
+    if (!store) store = open_pinned_store(entry, info, options, stop);
+    return {make_stoppable(store, stop), chain, key, host};
   };
   lease_.emplace(lock_record(), std::move(open), std::move(on_lost));
   lease_->start();

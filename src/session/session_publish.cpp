@@ -267,29 +267,29 @@ bool Session::is_pending(const StoredHead& head) const {
 }
 
 /// Then what is here may differ from the newest version though not from the base.
-bool Session::pending_has_happened() {
+bool Session::pending_has_happened(const std::stop_token& stop) {
   if (!state_.pending) return false;
-  const auto newest = account_.chain(parcel_.chain()).newest();
+  const auto newest = account_.chain(parcel_.chain(), stop).newest();
   return newest && is_pending(*newest);
 }
 
 /// Keeps a head that lost the race, and opens what was kept: it is all that is left once the session ends.
-std::string Session::keep_fork(std::uint64_t n, ByteView blob) {
-  const std::string fork = account_.chain(parcel_.chain()).keep_fork(n, blob);
+std::string Session::keep_fork(std::uint64_t n, ByteView blob, const std::stop_token& stop) {
+  const std::string fork = account_.chain(parcel_.chain(), stop).keep_fork(n, blob);
   StackParts parts;
-  parts.repository = account_.store;
+  parts.repository = make_stoppable(account_.store, stop);
   SourceStats stats;
   ChunkReader repository(open_stack(parts, stats), ReaderOptions{0, 16, 1});
-  for (const VersionImage& image : load_version(account_, parcel_, {{}, fork}).version.images) {
+  for (const VersionImage& image : load_version(account_, parcel_, {{}, fork}, stop).version.images) {
     if (!image.tree.root.is_zero()) repository.read_page(image.tree.root, Priority::kUpload);
   }
   return fork;
 }
 
 /// What a fork follows must be there, or nobody could open it.
-void Session::require_base(const StoredHead& newest, std::uint64_t n, const Sha256& prev) {
+void Session::require_base(const StoredHead& newest, std::uint64_t n, const Sha256& prev, const std::stop_token& stop) {
   try {
-    account_.chain(parcel_.chain()).verify_follows(newest, n, prev);
+    account_.chain(parcel_.chain(), stop).verify_follows(newest, n, prev);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kHistory) throw;
     throw Error(ErrorKind::kHistory, error.what(),
@@ -300,8 +300,9 @@ void Session::require_base(const StoredHead& newest, std::uint64_t n, const Sha2
 }
 
 /// nullopt: another host was first.
-std::optional<StoredHead> Session::commit(const Publication& publication, PublishResult& result) {
-  Chain chain = account_.chain(parcel_.chain());
+std::optional<StoredHead> Session::commit(const Publication& publication, const std::stop_token& stop,
+                                          PublishResult& result) {
+  Chain chain = account_.chain(parcel_.chain(), stop);
   const auto newest = chain.newest();
   if (newest && is_pending(*newest)) {  // its answer was lost since the session was opened, or we were offline then
     const ParcelVersion version = open_version(parcel_, newest->head);
@@ -310,7 +311,7 @@ std::optional<StoredHead> Session::commit(const Publication& publication, Publis
   bool fork = newest && newest->head.n != state_.base;
   if (!fork) {
     try {
-      account_.lock(parcel_).check(lock_record());
+      account_.lock(parcel_, stop).check(lock_record());
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kLocked) throw;
       fork = true;
@@ -328,12 +329,12 @@ std::optional<StoredHead> Session::commit(const Publication& publication, Publis
     if (!head && earlier) {
       change_state([&](SessionState& next) { next.pending = earlier; });
       const auto there = chain.read(n);
-      if (there && is_pending(*there)) return commit(publication, result);  // ours was late, behind newest()
+      if (there && is_pending(*there)) return commit(publication, stop, result);  // ours was late, behind newest()
     }
   }
   if (!head) {
-    if (newest) require_base(*newest, n, state_.base_hash);
-    result.fork = keep_fork(n, blob);
+    if (newest) require_base(*newest, n, state_.base_hash, stop);
+    result.fork = keep_fork(n, blob, stop);
     result.version = state_.base;
     return std::nullopt;
   }
@@ -342,7 +343,7 @@ std::optional<StoredHead> Session::commit(const Publication& publication, Publis
 }
 
 PublishResult Session::publish(const PublishOptions& options, const ProgressFn& progress) {
-  go_online();
+  go_online(options.stop);
   account_.online("publishing " + parcel_.name);
   if (!account_.store->writable()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only", account_.store->describe()));
@@ -360,7 +361,8 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
     freeze(options, publication);
     Settling settling(*this);
     seal(publication);
-    if (options.copy_of.empty() && same_content(publication.version, state_.base_version) && !pending_has_happened()) {
+    if (options.copy_of.empty() && same_content(publication.version, state_.base_version) &&
+        !pending_has_happened(options.stop)) {
       result.unchanged = true;
       result.version = state_.base;
       settling.end();
@@ -372,7 +374,7 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
       publication.upload_bytes = upload_counters_.bytes - bytes_before;
       add_boot_pack(options, publication, progress);
       publication.version.added_bytes = upload_counters_.bytes - bytes_before;
-      const auto head = commit(publication, result);
+      const auto head = commit(publication, options.stop, result);
       settling.end();
       if (head) adopt(publication, *head);
     }

@@ -24,10 +24,10 @@ struct Object {
 /// Holds every put until it is opened, then refuses the first.
 class GateStore : public test::MemoryStore {
  public:
-  PutResult put_new(std::string_view name, ByteView bytes) override {
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
     open.wait(false);
     if (!refused.exchange(true)) throw Error(ErrorKind::kDenied, "refused");
-    return MemoryStore::put_new(name, bytes);
+    return MemoryStore::put_new(name, bytes, stop);
   }
   std::atomic<bool> open{false}, refused{false};
 };

@@ -246,14 +246,14 @@ TEST_CASE("a store that lists more than a list may have, or claims to have every
   class LyingStore : public MemoryStore {
    public:
     using MemoryStore::MemoryStore;
-    std::optional<std::vector<std::string>> list(std::string_view prefix) override {
-      if (!lists_too_much) return MemoryStore::list(prefix);
+    std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop = {}) override {
+      if (!lists_too_much) return MemoryStore::list(prefix, stop);
       ListLimit limit("heads");
       for (;;) limit.add("parcels/4f/heads/0000000000000001");
     }
-    std::optional<std::uint64_t> stat(std::string_view name) override {
+    std::optional<std::uint64_t> stat(std::string_view name, std::stop_token stop) override {
       ++stats;
-      return has_everything ? 9 : MemoryStore::stat(name);
+      return has_everything ? 9 : MemoryStore::stat(name, stop);
     }
     bool lists_too_much = false;
     bool has_everything = false;
@@ -377,7 +377,7 @@ TEST_CASE("verify_follows accepts what follows a version of the history, and not
 TEST_CASE("a store in which every name of a fork is taken is given up", "[repository]") {
   class TakenStore : public MemoryStore {
    public:
-    PutResult put_new(std::string_view, ByteView) override { return PutResult::kExists; }
+    PutResult put_new(std::string_view, ByteView, std::stop_token) override { return PutResult::kExists; }
   };
   Host host(std::make_shared<TakenStore>());
   CHECK(kind_thrown_by([&] { host.chain.keep_fork(6, make_head(6, sha256({}))); }) == ErrorKind::kCorrupt);
@@ -386,7 +386,7 @@ TEST_CASE("a store in which every name of a fork is taken is given up", "[reposi
 TEST_CASE("a fork that the store does not keep is no fork", "[repository]") {
   class ForgetfulStore : public MemoryStore {
    public:
-    PutResult put_new(std::string_view, ByteView) override { return PutResult::kCreated; }
+    PutResult put_new(std::string_view, ByteView, std::stop_token) override { return PutResult::kCreated; }
   };
   Host host(std::make_shared<ForgetfulStore>());
   CHECK(kind_thrown_by([&] { host.chain.keep_fork(6, make_head(6, sha256({}))); }) == ErrorKind::kCorrupt);

@@ -334,13 +334,22 @@ TEST_CASE("a request can be cancelled while the server is silent", "[http]") {
     asked.set_value();
     return FaultAnswer{.bytes = "", .end = End::kStay};
   });
-  const auto store = open_http_store(server.url());
+  const auto store = open_store(server.url());
   std::stop_source source;
   std::jthread canceller([&] {
     asked.get_future().wait();
     source.request_stop();
   });
-  CHECK(test::kind_thrown([&] { store->get("a/b", {}, source.get_token()); }) == ErrorKind::kCancelled);
+  const std::stop_token stop = source.get_token();
+  const std::vector<std::function<void()>> calls{[&] { store->get("a/b", {}, stop); },
+                                                 [&] { store->stat("a/b", stop); },
+                                                 [&] { store->put_new("a/b", test::random_bytes(1000, 1), stop); },
+                                                 [&] { store->put_hint("a/latest", test::random_bytes(20, 1), stop); },
+                                                 [&] { store->list("a/", stop); },
+                                                 [&] { make_stoppable(store, stop)->stat("a/b"); }};
+  const auto call = GENERATE(range(0, 6));
+  CAPTURE(call);
+  CHECK(test::kind_thrown(calls.at(static_cast<std::size_t>(call))) == ErrorKind::kCancelled);
 }
 
 TEST_CASE("no server, no name and no sense in the proxy are transient, a bad URL is not", "[http]") {

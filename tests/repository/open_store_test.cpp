@@ -102,6 +102,18 @@ TEST_CASE("a store opens though the first connections break", "[repository]") {
   CHECK(open_store(server.url())->writable());
 }
 
+TEST_CASE("a store that is not there yet is waited for until a stop", "[repository]") {
+  std::stop_source source;
+  const test::FaultHttp server([&](const test::FaultRequest&) {
+    source.request_stop();
+    return test::FaultAnswer{.bytes = "", .end = test::FaultAnswer::End::kReset};
+  });
+  StoreOptions options;
+  options.open_patience = std::chrono::minutes(1);
+  CHECK(test::kind_thrown([&] { open_store(server.url(), options, source.get_token()); }) == ErrorKind::kCancelled);
+  CHECK(server.connections() == 1);
+}
+
 TEST_CASE("a store is asked once when there is no patience for more", "[repository]") {
   const test::FaultHttp server(
       [](const test::FaultRequest&) { return test::FaultAnswer{.bytes = "", .end = test::FaultAnswer::End::kReset}; });

@@ -22,9 +22,9 @@ class LyingStore : public MemoryStore {
  public:
   enum class Lie { kEveryoneWins, kOverwrites, kForgets, kIgnoresRange };
   explicit LyingStore(Lie lie) : lie_(lie) {}
-  PutResult put_new(std::string_view name, ByteView bytes) override {
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
     if (lie_ == Lie::kForgets) return MemoryStore::stat(name) || !mark(name) ? PutResult::kExists : PutResult::kCreated;
-    const PutResult result = MemoryStore::put_new(name, bytes);
+    const PutResult result = MemoryStore::put_new(name, bytes, stop);
     if (lie_ == Lie::kOverwrites) overwrite(std::string(name), to_bytes(bytes));
     return lie_ == Lie::kEveryoneWins ? PutResult::kCreated : result;
   }

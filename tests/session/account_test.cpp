@@ -333,10 +333,10 @@ TEST_CASE("a lock that cannot be given back does not hide what happened", "[sess
   class NoRelease : public test::FaultStore {
    public:
     using FaultStore::FaultStore;
-    PutResult put_new(std::string_view name, ByteView bytes) override {
+    PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
       const bool lock = name.find("/locks/") != std::string_view::npos;
       if (lock && locks_++ > 0) throw Error(ErrorKind::kTransient, "the line broke");
-      return FaultStore::put_new(name, bytes);
+      return FaultStore::put_new(name, bytes, stop);
     }
 
    private:
@@ -360,9 +360,9 @@ TEST_CASE("a rollback that cannot be published gives the lock back", "[session]"
   class NoVersions : public test::FaultStore {
    public:
     using FaultStore::FaultStore;
-    PutResult put_new(std::string_view name, ByteView bytes) override {
+    PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
       if (name.find("/heads/") != std::string_view::npos) throw Error(ErrorKind::kTransient, "the line broke");
-      return FaultStore::put_new(name, bytes);
+      return FaultStore::put_new(name, bytes, stop);
     }
   };
   const Place place;

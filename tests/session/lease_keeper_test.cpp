@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "support/memory_store.h"
+#include "support/silent_store.h"
 
 using namespace isr;
 using namespace std::chrono_literals;
@@ -37,7 +38,7 @@ bool comes_true(const Condition& condition) {
 TEST_CASE("a lease is renewed by itself until it is let go", "[session]") {
   const Setup s;
   LeaseKeeper keeper(
-      s.held(), [&] { return s.lock_of(kDesk); }, [](const Error&) { FAIL("lost"); });
+      s.held(), [&](const std::stop_token&) { return s.lock_of(kDesk); }, [](const Error&) { FAIL("lost"); });
   keeper.start();
   CHECK(comes_true([&] { return s.newest() >= 3; }));
   keeper.stop();
@@ -51,7 +52,7 @@ TEST_CASE("a repository that is away is asked for a renewal again before the lea
   std::atomic<int> asked = 0;
   LeaseKeeper keeper(
       s.held(),
-      [&]() -> ParcelLock {
+      [&](const std::stop_token&) -> ParcelLock {
         if (++asked < 10) throw Error(ErrorKind::kOffline, "no route");
         return s.lock_of(kDesk);
       },
@@ -63,11 +64,29 @@ TEST_CASE("a repository that is away is asked for a renewal again before the lea
   CHECK(std::chrono::steady_clock::now() - began < 5s);  // ten thirds of a lease would be no renewal
 }
 
+TEST_CASE("a keeper that is stopped gives up a renewal that gets no answer", "[session]") {
+  Setup s;
+  const LockRecord held = s.held();
+  const auto silent = std::make_shared<test::SilentStore>(s.store, "/locks/");
+  s.store = silent;
+  LeaseKeeper keeper(
+      held,
+      [&](const std::stop_token& stop) {
+        return ParcelLock(make_stoppable(s.store, stop), "parcels/4f", signing_key_from_seed({.value = {1, 2, 3}}),
+                          kDesk);
+      },
+      [](const Error&) { FAIL("lost"); });
+  keeper.start();
+  REQUIRE(comes_true([&] { return silent->is_asked(); }));
+  keeper.stop();
+  CHECK_FALSE(silent->has_timed_out());
+}
+
 TEST_CASE("the holder of a lease that was taken over is told, once", "[session]") {
   const Setup s;
   std::atomic<int> told = 0;
   LeaseKeeper keeper(
-      s.held(), [&] { return s.lock_of(kDesk); },
+      s.held(), [&](const std::stop_token&) { return s.lock_of(kDesk); },
       [&](const Error& how) {
         CHECK(how.kind() == ErrorKind::kLocked);
         ++told;

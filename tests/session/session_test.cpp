@@ -9,7 +9,9 @@
 #include "support/account_place.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"
+#include "support/fault_store.h"
 #include "support/lying_store.h"
+#include "support/silent_store.h"
 
 using namespace isr;
 
@@ -320,8 +322,8 @@ class HookedPublish : public test::FaultStore {
  public:
   HookedPublish(BlobStorePtr inner, std::function<void()> hook)
       : FaultStore(std::move(inner)), hook_(std::move(hook)) {}
-  PutResult put_new(std::string_view name, ByteView bytes) override {
-    const PutResult result = FaultStore::put_new(name, bytes);
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
+    const PutResult result = FaultStore::put_new(name, bytes, stop);
     if (name.find("/heads/") != std::string_view::npos) hook_();
     return result;
   }
@@ -401,10 +403,10 @@ namespace {
 class SlowStore : public test::FaultStore {
  public:
   using FaultStore::FaultStore;
-  PutResult put_new(std::string_view name, ByteView bytes) override {
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
     auto is_open = is_open_.lock();
     is_open.wait(opened_, [&] { return *is_open; });
-    return FaultStore::put_new(name, bytes);
+    return FaultStore::put_new(name, bytes, stop);
   }
   void open() {
     *is_open_.lock() = true;
@@ -424,10 +426,57 @@ namespace {
 class ClosedStore : public test::FaultStore {
  public:
   using FaultStore::FaultStore;
-  PutResult put_new(std::string_view, ByteView) override { throw Error(ErrorKind::kOffline, "closed"); }
+  PutResult put_new(std::string_view, ByteView, std::stop_token) override {
+    throw Error(ErrorKind::kOffline, "closed");
+  }
 };
 
 }  // namespace
+
+TEST_CASE("a publish that gets no answer ends when it is told to", "[session]") {
+  Place place;
+  Session session(place.account, place.parcel);
+  session.image("disk")->write(0, test::random_bytes(4 * kChunkSize, 7));
+  const Bytes expected = disk_of(session);
+  suspend(session, test::random_bytes(kChunkSize, 2), test::random_bytes(5000, 3), true);
+  const BlobStorePtr store = place.account.store;
+  std::string silent_about;
+  bool of_boot_pack = false;
+  SECTION("to an object") { silent_about = "objects/"; }
+  SECTION("to an object of a boot pack") {
+    silent_about = "objects/";
+    of_boot_pack = true;
+  }
+  SECTION("to a look at the lock") { silent_about = "/locks/"; }
+  SECTION("to the head") { silent_about = "/heads/0000000000000002"; }
+  CAPTURE(silent_about);
+  const auto silent = std::make_shared<test::SilentStore>(store, silent_about);
+  std::stop_source source;
+  std::jthread stopper([&](const std::stop_token& ending) {
+    while (!silent->is_asked() && !ending.stop_requested()) std::this_thread::yield();
+    source.request_stop();
+  });
+  Session::PublishOptions options;
+  options.memory = true;
+  options.stop = source.get_token();
+  if (of_boot_pack) {
+    options.boot_order = [&] {
+      place.account.store = silent;
+      return BootOrder{.pages = {{0, 0}}, .chunks = {}};
+    };
+  } else {
+    place.account.store = silent;
+  }
+  CHECK((test::kind_thrown([&] { session.publish(options, {}); }) == ErrorKind::kCancelled));
+  CHECK_FALSE(silent->has_timed_out());
+  place.account.store = store;
+  options.stop = {};
+  options.boot_order = {};
+  const PublishResult result = session.publish(options, {});
+  CHECK(result.version == 2);
+  CHECK(result.fork.empty());
+  CHECK((disk_of(session) == expected));
+}
 
 TEST_CASE("memory that a failed sync had sealed is kept by a suspend when nothing else was written", "[session]") {
   Place place;
@@ -509,14 +558,14 @@ void lose_publish(Place& place, Session& session, bool memory = true) {
 class LateStore : public test::FaultStore {
  public:
   using FaultStore::FaultStore;
-  PutResult put_new(std::string_view name, ByteView bytes) override {
-    if (name.find("/heads/") == std::string_view::npos) return FaultStore::put_new(name, bytes);
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
+    if (name.find("/heads/") == std::string_view::npos) return FaultStore::put_new(name, bytes, stop);
     if (!late_) {
       late_.emplace(std::string(name), to_bytes(bytes));
       throw Error(ErrorKind::kTransient, "no answer");
     }
-    FaultStore::put_new(late_->first, late_->second);
-    return FaultStore::put_new(name, bytes);
+    FaultStore::put_new(late_->first, late_->second, stop);
+    return FaultStore::put_new(name, bytes, stop);
   }
 
  private:
@@ -698,6 +747,40 @@ TEST_CASE("a session ends when all that is here was published, and only then", "
   }
 }
 
+namespace {
+
+/// Another host's version 2.
+void publish_theirs(const Place& place) {
+  const LoadedVersion first = load_version(place.account, place.parcel);
+  ParcelVersion theirs = first.version;
+  theirs.message = "theirs";
+  REQUIRE(place.account.chain(place.parcel.chain())
+              .publish(2, make_head(place.account, place.parcel, 2, first.head.hash, theirs)));
+}
+
+}  // namespace
+
+TEST_CASE("a publish that becomes a fork and gets no answer ends when it is told to", "[session]") {
+  Place place;
+  Session session(place.account, place.parcel);
+  session.image("disk")->write(0, test::random_bytes(kChunkSize, 2));
+  publish_theirs(place);
+  const BlobStorePtr store = place.account.store;
+  const auto silent = std::make_shared<test::SilentStore>(store, "/forks/");
+  place.account.store = silent;
+  std::stop_source source;
+  const std::jthread stopper([&](const std::stop_token& ending) {
+    while (!silent->is_asked() && !ending.stop_requested()) std::this_thread::yield();
+    source.request_stop();
+  });
+  Session::PublishOptions options;
+  options.stop = source.get_token();
+  CHECK((test::kind_thrown([&] { session.publish(options, {}); }) == ErrorKind::kCancelled));
+  CHECK_FALSE(silent->has_timed_out());
+  place.account.store = store;
+  CHECK_FALSE(session.publish({}, {}).fork.empty());
+}
+
 TEST_CASE("a session stays until the fork that it became opens", "[session]") {
   /// Takes every object and gives none back while it hides them.
   class HidingStore : public test::FaultStore {
@@ -715,11 +798,7 @@ TEST_CASE("a session stays until the fork that it became opens", "[session]") {
   Session session(place.account, place.parcel);
   const Bytes ours = test::random_bytes(kChunkSize, 2);
   session.image("disk")->write(0, ours);
-  const LoadedVersion first = load_version(place.account, place.parcel);
-  ParcelVersion theirs = first.version;
-  theirs.message = "theirs";
-  REQUIRE(place.account.chain(place.parcel.chain())
-              .publish(2, make_head(place.account, place.parcel, 2, first.head.hash, theirs)));
+  publish_theirs(place);
   store->hides = true;
   CHECK(test::kind_thrown([&] { session.publish({}, {}); }) == ErrorKind::kCorrupt);
   CHECK(test::kind_thrown([&] { session.end(); }) == ErrorKind::kVm);

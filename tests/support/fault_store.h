@@ -33,20 +33,20 @@ class FaultStore : public BlobStore {
                           std::stop_token stop = {}) override {
     return call([&] { return inner_->get(name, range, stop); });
   }
-  std::optional<std::uint64_t> stat(std::string_view name) override {
-    return call([&] { return inner_->stat(name); });
+  std::optional<std::uint64_t> stat(std::string_view name, std::stop_token stop = {}) override {
+    return call([&] { return inner_->stat(name, stop); });
   }
-  PutResult put_new(std::string_view name, ByteView bytes) override {
-    return call([&] { return inner_->put_new(name, bytes); });
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop = {}) override {
+    return call([&] { return inner_->put_new(name, bytes, stop); });
   }
-  void put_hint(std::string_view name, ByteView bytes) override {
+  void put_hint(std::string_view name, ByteView bytes, std::stop_token stop = {}) override {
     call([&] {
-      inner_->put_hint(name, bytes);
+      inner_->put_hint(name, bytes, stop);
       return 0;
     });
   }
-  std::optional<std::vector<std::string>> list(std::string_view prefix) override {
-    return call([&] { return inner_->list(prefix); });
+  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop = {}) override {
+    return call([&] { return inner_->list(prefix, stop); });
   }
   bool remove(std::string_view name) override {
     return call([&] { return inner_->remove(name); });

@@ -29,24 +29,24 @@ class MemoryStore : public BlobStore {
         ByteView(bytes).subspan(offset, std::min<std::uint64_t>(wanted.length, bytes.size() - offset));
     return Blob{to_bytes(part), state->age};
   }
-  std::optional<std::uint64_t> stat(std::string_view name) override {
+  std::optional<std::uint64_t> stat(std::string_view name, std::stop_token = {}) override {
     check_blob_name(name);
     auto state = state_.lock();
     const auto found = state->blobs.find(std::string(name));
     if (found == state->blobs.end()) return std::nullopt;
     return found->second.size();
   }
-  PutResult put_new(std::string_view name, ByteView bytes) override {
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token = {}) override {
     check_blob_name(name);
     const bool created = state_.lock()->blobs.emplace(std::string(name), to_bytes(bytes)).second;
     return created ? PutResult::kCreated : PutResult::kExists;
   }
-  void put_hint(std::string_view name, ByteView bytes) override {
+  void put_hint(std::string_view name, ByteView bytes, std::stop_token = {}) override {
     check_blob_name(name);
     if (!name.ends_with("/latest")) throw Error(ErrorKind::kUsage, "no hint");
     state_.lock()->blobs[std::string(name)] = to_bytes(bytes);
   }
-  std::optional<std::vector<std::string>> list(std::string_view prefix) override {
+  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token = {}) override {
     if (!prefix.ends_with('/')) throw Error(ErrorKind::kUsage, "prefix");
     check_blob_name(std::string(prefix) + "x");
     if (listing_ == Listing::kNo) return std::nullopt;

@@ -2,6 +2,7 @@
 import os
 import signal
 import subprocess
+import time
 
 import support
 import writing
@@ -93,6 +94,35 @@ def test_a_daemon_that_is_told_to_end_while_it_uploads_leaves_a_suspended_machin
         console = expect_goes_on(a, console)
     a.run("suspend", "work")
     expect_equal(len(list(server.root.glob("parcels/*/heads/*"))), 2, "versions")
+    expect_goes_on(a, console)
+    a.run("poweroff", "work", "--yes")
+    a.run("checkin", "work")
+
+
+def test_a_daemon_that_is_told_to_end_while_nothing_answers_leaves_a_suspended_machine(world):
+    server, a, console = started(world)
+    for command in ("sync", "suspend"):
+        daemon = a.stat("work")["daemon_pid"]
+        a.variables["ISR_UPLOAD_LIMIT"] = "100K"
+        process = a.start(command, "work", "--progress", "plain", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        said = ""
+        while "upload" not in said:
+            line = process.stderr.readline()
+            expect(line, f"no upload: {said}")
+            said += line
+        server.process.send_signal(signal.SIGSTOP)  # connections are taken, and nothing answers
+        try:
+            time.sleep(3)  # until an upload waits for its answer
+            tell(daemon)
+            said += process.communicate(timeout=support.COMMAND_TIMEOUT)[1]
+            gone(daemon)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        expect_equal(process.returncode, 130, f"exit code of {command}, which said {said}")
+        expect_suspended_here(a)
+        a.variables["ISR_UPLOAD_LIMIT"] = "0"
+        console = expect_goes_on(a, console)
+    a.run("suspend", "work")
     expect_goes_on(a, console)
     a.run("poweroff", "work", "--yes")
     a.run("checkin", "work")
@@ -193,6 +223,7 @@ exec sleep 600""", "systemd-inhibit")
 if __name__ == "__main__":
     support.main(test_a_machine_whose_daemon_is_told_to_end_is_suspended_here,
                  test_a_daemon_that_is_told_to_end_while_it_uploads_leaves_a_suspended_machine,
+                 test_a_daemon_that_is_told_to_end_while_nothing_answers_leaves_a_suspended_machine,
                  test_a_daemon_that_is_told_to_end_while_it_resumes_leaves_a_suspended_machine,
                  test_a_daemon_that_is_told_to_end_while_it_suspends_leaves_a_suspended_machine,
                  test_a_second_signal_ends_a_daemon_that_cannot_suspend_and_keeps_the_disks,
