@@ -46,24 +46,32 @@ bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
 }  // namespace
 
 /// The guest writes on, however long an upload takes. Nobody else settles meanwhile, or changes
-/// which images there are. Ends a step that is going on, also one that fetches.
+/// which images there are. Ends a step that is going on, also one that fetches. Without a thread to spare
+/// the journal grows until the publish has ended.
 class Session::Settling {
  public:
-  explicit Settling(Session& session)
-      : thread_([&session](const std::stop_token& stop) {
-          ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kSettleNice);
-          while (!stop.stop_requested()) {
-            try {
-              session.settle_if_due(stop);
-            } catch (const std::exception& error) {
-              if (!stop.stop_requested()) log::warn("settling {}: {}", session.parcel_.name, error.what());
-            }
-            sleep_unless_stopped(kSettlePeriod, stop);
-          }
-        }) {}
+  explicit Settling(Session& session) {
+    try {
+      thread_ = std::jthread([&session](const std::stop_token& stop) { settle(session, stop); });
+    } catch (const std::system_error& error) {
+      log::warn("{} is not settled while it is published: {}", session.parcel_.name, error.what());
+    }
+  }
   void end() { thread_ = {}; }
 
  private:
+  static void settle(Session& session, const std::stop_token& stop) {
+    ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kSettleNice);
+    while (!stop.stop_requested()) {
+      try {
+        session.settle_if_due(stop);
+      } catch (const std::exception& error) {
+        if (!stop.stop_requested()) log::warn("settling {}: {}", session.parcel_.name, error.what());
+      }
+      sleep_unless_stopped(kSettlePeriod, stop);
+    }
+  }
+
   std::jthread thread_;
 };
 

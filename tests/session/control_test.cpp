@@ -1,6 +1,5 @@
 #include "session/control.h"
 
-#include <pthread.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -11,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support/error_kind.h"
+#include "support/no_threads.h"
 #include "support/raw_socket.h"
 
 using namespace isr;
@@ -221,21 +221,13 @@ TEST_CASE("a daemon that cannot start a thread refuses the command, and takes th
   const Place place;
   const auto server = start_control_server(place.socket, echo);
   CHECK(control_request(place.socket, {{"command", "one"}}).contains("said"));
-  pthread_attr_t usual{};
-  REQUIRE(::pthread_getattr_default_np(&usual) == 0);
-  pthread_attr_t impossible{};
-  REQUIRE(::pthread_attr_init(&impossible) == 0);
-  REQUIRE(::pthread_attr_setstacksize(&impossible, std::size_t{1} << 47U) == 0);  // all of the address space
-  REQUIRE(::pthread_setattr_default_np(&impossible) == 0);
   std::optional<Error> failure;
   try {
+    const test::NoThreads none;
     control_request(place.socket, {{"command", "two"}});
   } catch (const Error& error) {
     failure = error;
   }
-  ::pthread_setattr_default_np(&usual);
-  ::pthread_attr_destroy(&impossible);
-  ::pthread_attr_destroy(&usual);
   REQUIRE(failure.has_value());
   CHECK(failure->kind() == ErrorKind::kDaemon);
   CHECK(std::string(failure->what()).find("thread") != std::string::npos);

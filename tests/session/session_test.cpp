@@ -11,6 +11,7 @@
 #include "support/error_kind.h"
 #include "support/fault_store.h"
 #include "support/lying_store.h"
+#include "support/no_threads.h"
 #include "support/silent_store.h"
 
 using namespace isr;
@@ -432,6 +433,13 @@ class ClosedStore : public test::FaultStore {
 };
 
 }  // namespace
+
+TEST_CASE("a publish goes on without settling beside it when no thread is to be had", "[session]") {
+  Place place;
+  Session session(place.account, place.parcel);
+  const test::NoThreads none;  // nothing to seal or to send needs one
+  CHECK(session.publish({}, {}).unchanged);
+}
 
 TEST_CASE("a publish that gets no answer ends when it is told to", "[session]") {
   Place place;
