@@ -19,6 +19,7 @@
 #include "session/end_wait.h"
 #include "session/follow_console.h"
 #include "session/machine.h"
+#include "session/operation.h"
 #include "session/rehearsal.h"
 #include "session/shutdown_delay.h"
 
@@ -262,7 +263,7 @@ class Daemon {
   // --- status and console, any time ----------------------------------------
 
   json status() {
-    if (operation_.try_lock_for(500ms)) {
+    if (operation_.try_lock_politely_for(500ms)) {
       const std::lock_guard lock(operation_, std::adopt_lock);
       if (!ended_) *last_status_lock() = full_status();
     }
@@ -274,7 +275,7 @@ class Daemon {
 
   /// On the mount's threads, whom the session is not for: during a command it is what it was before.
   std::string stats_json() {
-    if (operation_.try_lock_for(500ms)) {
+    if (operation_.try_lock_politely_for(500ms)) {
       const std::lock_guard lock(operation_, std::adopt_lock);
       *last_stats_.lock() = session_.stats();
     }
@@ -316,7 +317,7 @@ class Daemon {
     while (!stop.stop_requested()) {
       std::this_thread::sleep_for(200ms);
       if (delay && delay->begun() && !told_.stop_requested()) end_.shutdown_begins();
-      if (!operation_.try_lock_for(100ms)) continue;
+      if (!operation_.try_lock_politely_for(100ms)) continue;
       const std::lock_guard lock(operation_, std::adopt_lock);
       if (ended_) return;
       guarded("the guest's end", [&] { reap(); });
@@ -328,7 +329,7 @@ class Daemon {
         guarded("letting the guest go on", [&] { machine_.go_on_if_held(); });
       }
       guarded("page faults", [&] { machine_.read_around_if_due(); });
-      guarded("settling", [&] { session_.settle_if_due(); });
+      guarded("settling", [&] { operation_.work_idly(stop, [&](auto ended) { session_.settle_if_due(ended); }); });
     }
   }
 
@@ -411,7 +412,7 @@ class Daemon {
   ParcelEntry parcel_;
   std::atomic<bool> lock_lost_{false};
   Sync<std::string> last_event_;
-  std::timed_mutex operation_;
+  Operation operation_;
   std::stop_source told_;  ///< to end: commands that can be given up are
   EndWait end_;
   Sync<json> last_stats_;

@@ -332,7 +332,7 @@ void Session::settle_if_due(const std::stop_token& stop) {
   try {
     if (settle_some(context, *journal_, images) > 0) return;
   } catch (const Error&) {
-    settle_policy_.gained_nothing(std::chrono::steady_clock::now());
+    if (!stop.stop_requested()) settle_policy_.gained_nothing(std::chrono::steady_clock::now());
     throw;
   }
   settle_policy_.gained_nothing(std::chrono::steady_clock::now());

@@ -1,7 +1,9 @@
 """What waits for a repository out of reach holds up nothing that does not need it."""
 import mmap
 import os
+import signal
 import threading
+import time
 
 import support
 import writing
@@ -59,4 +61,30 @@ def test_direct_writes_and_flushes_are_answered_while_many_direct_reads_wait(wor
     b.run("checkin", "work")
 
 
-support.main(test_direct_writes_and_flushes_are_answered_while_many_direct_reads_wait)
+def test_a_command_does_not_wait_for_what_settling_fetches(world):
+    chance = writing.chance()
+    server = world.serve()
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(server.url)
+    image, content = writing.small_disk(world, chance, 1200 * CHUNK)
+    a.run("import", "work", image)
+    b.add_repository(server.url)
+    path = writing.check_out(b, "work")
+    server.process.send_signal(signal.SIGSTOP)  # no answer comes any more, and no refusal
+    try:
+        file = os.open(path, os.O_RDWR)
+        for at in range(0, len(content), CHUNK):  # the other half of each chunk must be fetched before it can be sealed
+            os.pwrite(file, chance.randbytes(CHUNK // 2), at)
+        os.fsync(file)
+        os.close(file)
+        time.sleep(6)  # the guest, so to speak, is calm, and the journal is settled
+        b.run("--offline", "--yes", "discard", "work", timeout=60)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    with open(path, "rb") as disk:
+        expect_equal(disk.read(CHUNK), bytes(content[:CHUNK]), "the disk's first chunk")
+    b.run("checkin", "work")
+
+
+support.main(test_direct_writes_and_flushes_are_answered_while_many_direct_reads_wait,
+             test_a_command_does_not_wait_for_what_settling_fetches)
