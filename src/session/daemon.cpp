@@ -327,6 +327,7 @@ class Daemon {
       if (std::chrono::steady_clock::now() - retried > kRetryDisk) {
         retried = std::chrono::steady_clock::now();
         guarded("letting the guest go on", [&] { machine_.go_on_if_held(); });
+        if (!machine_.running() && !machine_.mounted()) machine_.try_to_mount_disks();
       }
       guarded("page faults", [&] { machine_.read_around_if_due(); });
       guarded("settling", [&] { operation_.work_idly(stop, [&](auto ended) { session_.settle_if_due(ended); }); });

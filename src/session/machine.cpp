@@ -140,7 +140,7 @@ bool Machine::start(const BootOptions& options) {
     } catch (const std::exception& error) {
       log::warn("{}: {}", name_, error.what());  // the file says running, as after a crash
     }
-    mount_disks();
+    try_to_mount_disks();
     throw;
   }
   read_around_at_ = std::chrono::steady_clock::now() + kFirstTouches;
@@ -169,6 +169,7 @@ void Machine::begin_awakening() {
 
 void Machine::cont() {
   stands_still_ = true;
+  session_.make_state_certain();  // else a crash would bring back what the guest was before
   vm_->cont();
   stands_still_ = false;
 }
@@ -256,7 +257,7 @@ std::optional<std::string> Machine::reap() {
   } catch (const std::exception& error) {
     log::warn("{}: {}", name_, error.what());  // the file says running: a crash, which drops memory, too
   }
-  mount_disks();
+  try_to_mount_disks();
   return ended->reason == VmExit::Reason::kGuestShutdown ? "the guest switched itself off"
                                                          : "QEMU has died: " + ended->detail;
 }

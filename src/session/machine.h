@@ -29,6 +29,8 @@ class Machine {
 
   /// Mounts the disks; read-only while suspended memory relies on them.
   void mount_disks();
+  /// The same; says in the log what hinders it.
+  void try_to_mount_disks() noexcept;
   void unmount();
   /// Error{kVm}, naming who: somebody other than the VM has a file of the mount open, or a loop device stands on it.
   void require_unused() const;

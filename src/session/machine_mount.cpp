@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "fusefs/file_users.h"
 #include "session/machine.h"
 #include "session/text.h"
@@ -45,6 +46,7 @@ std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>
 }
 
 void Machine::mount(const std::shared_ptr<Image>& memory) {
+  session_.make_state_certain();  // else what is written now could turn out to lie over something else
   const auto endurance = std::make_shared<Endurance>();
   *endurance_.lock() = endurance;
   std::vector<MountedFile> files = mounted_files(session_.disks(), memory, endurance);
@@ -62,6 +64,14 @@ void Machine::mount(const std::shared_ptr<Image>& memory) {
 void Machine::mount_disks() {
   unmount();
   mount(nullptr);
+}
+
+void Machine::try_to_mount_disks() noexcept {
+  try {
+    mount_disks();
+  } catch (const std::exception& error) {
+    log::error("{}: its disks are not mounted: {}", name_, error.what());
+  }
 }
 
 void Machine::unmount() {

@@ -48,6 +48,12 @@ PackStoreOptions settled_options(const MakeRoom& make_room) {
   return options;
 }
 
+/// 0: there is none.
+ino_t inode_of(const fs::path& file) {
+  struct stat status {};
+  return ::stat(file.c_str(), &status) == 0 ? status.st_ino : 0;
+}
+
 MemoryCheck::Replacements replacements_in(JournalOverlay& overlay) {
   MemoryCheck::Replacements found;
   for (const std::uint64_t chunk : overlay.dirty_chunks()) found[chunk] = overlay.replaced(chunk);
@@ -146,20 +152,32 @@ std::shared_ptr<Image> Session::make_image(const std::string& name, const TreeRo
   return image;
 }
 
-void Session::save_state() { write_session_state(directory_, account_.device_key, state_); }
+void Session::save_state() {
+  write_session_state(directory_, account_.device_key, state_);
+  is_state_uncertain_ = false;
+}
 
 /// What is on disk counts until the change is there: only then is it ours, and only then may what it no longer
 /// names be forgotten. A failure may come after the file was replaced, so the old one is put back.
 void Session::change_state(const std::function<void(SessionState&)>& change) {
   SessionState next = state_;
   change(next);
+  const auto before = inode_of(directory_ / "session");
   try {
     write_session_state(directory_, account_.device_key, next);
   } catch (...) {
-    try_to_save_state();
+    if (inode_of(directory_ / "session") != before) {
+      is_state_uncertain_ = true;
+      try_to_save_state();
+    }
     throw;
   }
   state_ = std::move(next);
+  is_state_uncertain_ = false;
+}
+
+void Session::make_state_certain() {
+  if (is_state_uncertain_) save_state();
 }
 
 /// Says that what the image's records say so far is void; begin_anew() then forgets it here.

@@ -138,6 +138,9 @@ class Session {
   void end();
   /// Everything since the base is dropped; stays checked out. After a failure nothing has changed.
   void discard();
+  /// After a failure of the above the disk may say that it had succeeded: puts that right. To be called before a
+  /// guest or anybody else goes on to write. Error{kIo}: not now.
+  void make_state_certain();
   /// Renews the lease until the session ends; nothing of a lock without one.
   void keep_lease(LeaseKeeper::OnLost on_lost);
 
@@ -216,6 +219,7 @@ class Session {
   fs::path directory_;
   std::optional<FileLock> flock_;
   SessionState state_;
+  bool is_state_uncertain_ = false;  ///< the file may say something else
   SourceStats source_stats_;
   UploadCounters upload_counters_;
   mutable SourceStats local_stats_;  ///< of readers that ask no repository

@@ -1,5 +1,9 @@
 #include "session/session.h"
 
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <thread>
@@ -122,6 +126,64 @@ TEST_CASE("a suspend that could not be written down leaves a running machine", "
       read_session_state(place.account.parcel_directory(place.parcel), place.account.device_key, place.parcel.id);
   CHECK(written->phase == SessionPhase::kRunning);
   CHECK_FALSE(written->stamp.has_value());
+}
+
+namespace {
+
+/// A disk that fails as soon as the entries of one directory are to be synced, and from then on.
+struct FailingDisk {
+  explicit FailingDisk(const fs::path& directory) { *directory_of().lock() = {directory, false}; }
+  ~FailingDisk() { *directory_of().lock() = {}; }
+  FailingDisk(const FailingDisk&) = delete;
+  FailingDisk& operator=(const FailingDisk&) = delete;
+
+  struct State {
+    std::optional<fs::path> directory;
+    bool fails = false;
+  };
+  static Sync<State>& directory_of() {
+    static Sync<State> state;
+    return state;
+  }
+  static bool fails(int fd) {
+    auto state = directory_of().lock();
+    if (!state->directory) return false;
+    std::error_code ignored;
+    state->fails |= fs::read_symlink("/proc/self/fd/" + std::to_string(fd), ignored) == *state->directory;
+    return state->fails;
+  }
+};
+
+}  // namespace
+
+/// In the place of the C library's.
+extern "C" int fsync(int fd) {
+  if (FailingDisk::fails(fd)) {
+    errno = EIO;
+    return -1;
+  }
+  return static_cast<int>(::syscall(SYS_fsync, fd));
+}
+
+TEST_CASE("a suspend that the disk may take for made is put right before the guest goes on", "[session]") {
+  Place place;
+  Session session(place.account, place.parcel);
+  session.begin_memory(true);
+  session.begin_run(true);
+  const auto written = [&] {
+    return *read_session_state(place.state_file().parent_path(), place.account.device_key, place.parcel.id);
+  };
+  {
+    const FailingDisk failing(place.state_file().parent_path());
+    CHECK_THROWS(session.keep_memory({stamp(), test::random_bytes(5000, 3), {}}));
+    CHECK(session.state().phase == SessionPhase::kRunning);
+    CHECK(written().phase == SessionPhase::kSuspended);  // and neither could this be taken back
+    CHECK((test::kind_thrown([&] { session.make_state_certain(); }) == ErrorKind::kIo));
+  }
+  session.make_state_certain();
+  CHECK(written().phase == SessionPhase::kRunning);
+  CHECK_FALSE(written().stamp.has_value());
+  session.abandon_memory();
 }
 
 namespace {
