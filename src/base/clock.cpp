@@ -1,6 +1,7 @@
 #include "base/clock.h"
 
 #include <fmt/format.h>
+#include <time.h>
 
 #include "base/error.h"
 
@@ -22,6 +23,12 @@ std::optional<unsigned> number(std::string_view digits) {
 }
 
 }  // namespace
+
+std::chrono::milliseconds boot_time() {
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::milliseconds(now.tv_nsec / 1'000'000);
+}
 
 WallTime wall_now() { return std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now()); }
 

@@ -9,6 +9,8 @@ namespace isr {
 
 using WallTime = std::chrono::sys_seconds;
 WallTime wall_now();
+/// Since the machine booted, also while it slept.
+std::chrono::milliseconds boot_time();
 /// RFC 3339 in UTC, e.g. 2026-11-23T04:06:20Z.
 std::string to_rfc3339(WallTime time);
 /// The inverse: exactly that form, nothing else.

@@ -21,26 +21,26 @@ struct AcceptOptions {
   std::string reason;
 };
 
-std::string state_of(const ParcelLock::Ruling& ruling) {
+std::string state_of(const LockRuling& ruling) {
   if (!ruling.record.held) return "free";
   if (ruling.ours) return "ours";
   return ruling.expired ? "expired" : "held";
 }
 
-nlohmann::json lock_to_json(const std::string& parcel, const std::optional<ParcelLock::Ruling>& ruling) {
+nlohmann::json lock_to_json(const std::string& parcel, const std::optional<LockRuling>& ruling) {
   nlohmann::json out{{"parcel", parcel}, {"state", ruling ? state_of(*ruling) : "free"}};
   if (!ruling || !ruling->record.held) return out;
   const LockRecord& record = ruling->record;
   out["host"] = record.host;
   out["mode"] = record.mode == LockMode::kAttended ? "attended" : "checkout";
   out["since"] = to_rfc3339(record.since);
-  out["base"] = record.base;
+  out["base"] = record.base.n;
   if (ruling->age) out["seen_s"] = ruling->age->count();
   if (!record.note.empty()) out["note"] = record.note;
   return out;
 }
 
-std::vector<std::string> lock_row(const std::string& parcel, const std::optional<ParcelLock::Ruling>& ruling) {
+std::vector<std::string> lock_row(const std::string& parcel, const std::optional<LockRuling>& ruling) {
   if (!ruling || !ruling->record.held) return {parcel, "free", "-", "-", "-", "-"};
   const LockRecord& record = ruling->record;
   return {parcel,

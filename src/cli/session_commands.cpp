@@ -90,9 +90,9 @@ void phrase_locked(const std::string& name, const std::function<void()>& body) {
   try {
     body();
   } catch (const LockedError& locked) {
-    const LockRecord& record = locked.record();
+    const LockRecord& record = locked.ruling().record;
     std::string seen;
-    if (locked.age()) seen = ", last seen " + describe_age(*locked.age());
+    if (locked.ruling().age) seen = ", last seen " + describe_age(*locked.ruling().age);
     throw Error(
         ErrorKind::kLocked,
         fmt::format("{} is in use on {} (since {}{})", name, record.host, clock_time(record.since), seen),

@@ -1,7 +1,15 @@
+// locks/ holds what changes hands, so it stays short and is listed by every reader. Renewals lie apart, below the
+// number of the record that they renew: a take-over writes the next record, and a holder who renews looks whether
+// there is one.
 #include "repository/lock.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+#include <functional>
+
+#include "base/log.h"
 #include "repository/keybox.h"
 #include "repository/sequence.h"
 #include "repository/signed_text.h"
@@ -16,19 +24,25 @@ constexpr std::size_t kMaxRecordSize = 8192;
 constexpr std::size_t kMaxNote = 1024;
 constexpr std::uint64_t kMaxLease = 7 * 24 * 3600;
 constexpr int kAttempts = 20;  // of races lost in a row
+// Of junk in a row, which anyone who may write to the store can put there.
+constexpr std::size_t kMaxNumbers = 32;
+constexpr int kProbes = 8;  // behind a list that lags
 
 std::string_view mode_name(LockMode mode) { return mode == LockMode::kAttended ? "attended" : "checkout"; }
 
 std::string encode_line(const LockRecord& record, const std::string& chain) {
   JsonWriter json;
-  json.text("format", kFormat).text("chain", chain).number("s", record.s).boolean("held", record.held);
+  json.text("format", kFormat).text("chain", chain).number("s", record.s).number("r", record.r);
+  json.text("hold", record.hold).boolean("held", record.held);
   json.text("host", record.host).text("host_id", record.host_id).text("mode", mode_name(record.mode));
-  json.number("lease", static_cast<std::uint64_t>(record.lease.count())).number("base", record.base);
+  json.number("lease", static_cast<std::uint64_t>(record.lease.count()));
+  json.text("base_chain", record.base.chain).number("base", record.base.n);
+  json.hex("base_hash", record.base.hash.view());
   json.time("since", record.since).time("time", record.time).text("note", record.note);
   return json.take();
 }
 
-bool is_host_id(std::string_view text) {
+bool is_id(std::string_view text) {
   return text.size() == 32 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
@@ -39,6 +53,8 @@ LockRecord decode_line(std::string_view line, const std::string& chain, const st
   if (fields.text("format", 32) != kFormat) fields.fail("format", "is unknown");
   if (fields.text("chain", 256) != chain) fields.fail("chain", "is that of another parcel");
   record.s = fields.number("s", 1, kMaxSequence);
+  record.r = fields.number("r", 0, kMaxSequence);
+  record.hold = fields.text("hold", 32);
   record.held = fields.boolean("held");
   record.host = fields.text("host", 64);
   record.host_id = fields.text("host_id", 32);
@@ -46,7 +62,9 @@ LockRecord decode_line(std::string_view line, const std::string& chain, const st
   if (mode != "attended" && mode != "checkout") fields.fail("mode", "is unknown");
   record.mode = mode == "attended" ? LockMode::kAttended : LockMode::kCheckout;
   record.lease = std::chrono::seconds(fields.number("lease", 1, kMaxLease));
-  record.base = fields.number("base", 0, kMaxSequence);
+  record.base.chain = fields.text("base_chain", 256);
+  record.base.n = fields.number("base", 0, kMaxSequence);
+  record.base.hash = fields.hex<Sha256>("base_hash");
   record.since = fields.time("since");
   record.time = fields.time("time");
   record.note = fields.text("note", kMaxNote);
@@ -56,13 +74,15 @@ LockRecord decode_line(std::string_view line, const std::string& chain, const st
   } catch (const Error&) {
     fields.fail("host", "is no host name");
   }
-  if (!is_host_id(record.host_id)) fields.fail("host_id", "is not 32 hex digits");
+  if (!is_id(record.host_id)) fields.fail("host_id", "is not 32 hex digits");
+  if (!is_id(record.hold)) fields.fail("hold", "is not 32 hex digits");
   if (encode_line(record, chain) != line) throw Error(ErrorKind::kCorrupt, fmt::format("{}: not canonical", what));
   return record;
 }
 
-std::string locked_text(const std::string& chain, const LockRecord& record, std::optional<std::chrono::seconds> age) {
-  const std::string seen = age ? fmt::format(", last seen {}", describe_age(*age)) : std::string();
+std::string locked_text(const std::string& chain, const LockRuling& ruling) {
+  const LockRecord& record = ruling.record;
+  const std::string seen = ruling.age ? fmt::format(", last seen {}", describe_age(*ruling.age)) : std::string();
   if (!record.held) {
     return fmt::format("{}: the lock is no longer ours: {} released it{}{}", chain, record.host,
                        record.note.empty() ? "" : ": ", record.note);
@@ -77,6 +97,32 @@ std::vector<std::string> locked_hints(const LockRecord& record) {
           fmt::format("if {} is lost        isr lock break NAME     (its unsynced changes stay there)", record.host)};
 }
 
+/// The greatest numbers that are there, descending. Without a list those below the greatest are guessed.
+std::vector<std::uint64_t> newest_numbers(BlobStore& store, const std::string& prefix) {
+  std::vector<std::uint64_t> numbers;
+  const auto names = store.list(prefix + "/");
+  if (!names) {
+    const std::uint64_t newest = newest_in_sequence(store, prefix);
+    for (std::uint64_t n = newest; n > 0 && numbers.size() < kMaxNumbers; --n) numbers.push_back(n);
+    return numbers;
+  }
+  for (const std::string& name : *names) {
+    if (const auto n = sequence_number(prefix, name)) numbers.push_back(*n);
+  }
+  std::sort(numbers.begin(), numbers.end(), std::greater<>());
+  for (int probe = 0; probe < kProbes; ++probe) {
+    const std::uint64_t next = numbers.empty() ? 1 : numbers.front() + 1;
+    if (next > kMaxSequence || !store.stat(sequence_name(prefix, next))) break;
+    numbers.insert(numbers.begin(), next);
+  }
+  if (numbers.size() > kMaxNumbers) numbers.resize(kMaxNumbers);
+  return numbers;
+}
+
+[[noreturn]] void fail_racing(const std::string& chain) {
+  throw Error(ErrorKind::kTransient, fmt::format("{}: others keep changing its lock", chain));
+}
+
 }  // namespace
 
 std::string describe_age(std::chrono::seconds age) {
@@ -88,63 +134,110 @@ std::string describe_age(std::chrono::seconds age) {
   return fmt::format("{} days ago", s / 86400);
 }
 
-LockedError::LockedError(const std::string& chain, LockRecord record, std::optional<std::chrono::seconds> age)
-    : Error(ErrorKind::kLocked, locked_text(chain, record, age), locked_hints(record)),
-      record_(std::move(record)),
-      age_(age) {}
+LockedError::LockedError(const std::string& chain, LockRuling ruling)
+    : Error(ErrorKind::kLocked, locked_text(chain, ruling), locked_hints(ruling.record)), ruling_(std::move(ruling)) {}
+
+std::string random_hold() {
+  std::array<std::uint8_t, 16> random{};
+  random_bytes(random);
+  return to_hex(random);
+}
 
 Bytes encode_lock_record(const LockRecord& record, const std::string& chain, const SigningKey& key) {
   Bytes blob = sign_text(kDomain, encode_line(record, chain), key);
   try {
-    decode_lock_record(blob, key.public_key, chain, record.s);  // never write what nobody can read
+    decode_lock_record(blob, key.public_key, chain, record.s, record.r);  // never write what nobody can read
   } catch (const Error& error) {
     throw Error(ErrorKind::kUsage, fmt::format("cannot write such a lock record: {}", error.what()));
   }
   return blob;
 }
 
-LockRecord decode_lock_record(ByteView blob, const PublicKey& signer, const std::string& chain, std::uint64_t s) {
-  const std::string what = fmt::format("{} lock record {}", chain, s);
+LockRecord decode_lock_record(ByteView blob, const PublicKey& signer, const std::string& chain, std::uint64_t s,
+                              std::uint64_t r) {
+  const std::string what =
+      fmt::format("{} lock record {}{}", chain, s, r == 0 ? std::string() : fmt::format(", renewal {}", r));
   LockRecord record = decode_line(open_signed_text(blob, kDomain, signer, kMaxRecordSize, what), chain, what);
-  if (record.s != s) throw Error(ErrorKind::kCorrupt, fmt::format("{}: in its place lies record {}", what, record.s));
+  if (record.s != s || record.r != r) {
+    throw Error(ErrorKind::kCorrupt, fmt::format("{}: in its place lies record {}, {}", what, record.s, record.r));
+  }
   return record;
 }
 
-ParcelLock::ParcelLock(BlobStorePtr store, std::string chain, SigningKey key, LockIdentity me)
-    : store_(std::move(store)), chain_(std::move(chain)), key_(std::move(key)), me_(std::move(me)) {}
+ParcelLock::ParcelLock(BlobStorePtr store, std::string chain, SigningKey key, LockIdentity me,
+                       std::chrono::seconds lease)
+    : store_(std::move(store)), chain_(std::move(chain)), key_(std::move(key)), me_(std::move(me)), lease_(lease) {}
 
-std::optional<ParcelLock::Ruling> ParcelLock::read(std::uint64_t s) {
-  const auto blob = store_->get(sequence_name(locks(), s));
-  if (!blob) return std::nullopt;
-  Ruling ruling;
+std::string ParcelLock::renewals(std::uint64_t s) const { return sequence_name(chain_ + "/renewals", s); }
+
+/// nullopt: absent, or not to be read.
+std::optional<LockRuling> ParcelLock::read_at(const std::string& name, std::uint64_t s, std::uint64_t r) {
   try {
-    ruling.record = decode_lock_record(blob->bytes, key_.public_key, chain_, s);
+    const auto blob = store_->get(name);
+    if (!blob) return std::nullopt;
+    LockRuling ruling;
+    ruling.record = decode_lock_record(blob->bytes, key_.public_key, chain_, s, r);
+    ruling.age = blob->age;
+    return ruling;
   } catch (const Error& error) {
-    throw Error(error.kind(), error.what(), {"to write over it    isr lock break NAME --reason TEXT"});
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    log::warn("{}; it is passed over", error.what());
+    return std::nullopt;
   }
-  ruling.age = blob->age;
-  ruling.ours = ruling.record.held && ruling.record.host_id == me_.host_id;
-  ruling.expired =
-      ruling.record.held && ruling.record.mode == LockMode::kAttended && blob->age && *blob->age > ruling.record.lease;
+}
+
+std::optional<LockRuling> ParcelLock::read(std::uint64_t s) {
+  auto ruling = read_at(sequence_name(locks(), s), s, 0);
+  if (!ruling || !ruling->record.held) return ruling;
+  if (ruling->record.mode == LockMode::kAttended) read_renewals(*ruling);
+  ruling->ours = ruling->record.host_id == me_.host_id;
+  ruling->expired = ruling->record.mode == LockMode::kAttended && ruling->age && *ruling->age > ruling->record.lease;
   return ruling;
 }
 
-std::optional<ParcelLock::Ruling> ParcelLock::show() {
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    const std::uint64_t s = newest_in_sequence(*store_, locks());
-    if (s == 0) return std::nullopt;
-    if (auto ruling = read(s)) return ruling;  // else removed this moment by an administrator
+void ParcelLock::read_renewals(LockRuling& ruling) {
+  const LockRecord& taken = ruling.record;
+  for (const std::uint64_t r : newest_numbers(*store_, renewals(taken.s))) {
+    auto renewal = read_at(sequence_name(renewals(taken.s), r), taken.s, r);
+    if (!renewal || renewal->record.hold != taken.hold || renewal->record.host_id != taken.host_id) continue;
+    ruling = std::move(*renewal);
+    return;
   }
-  throw Error(ErrorKind::kCorrupt, fmt::format("{}: its lock records are listed, but cannot be read", chain_));
 }
 
-LockRecord ParcelLock::fresh(LockMode mode, std::uint64_t base) const {
+ParcelLock::Found ParcelLock::look() {
+  Found found;
+  const auto numbers = newest_numbers(*store_, locks());
+  for (std::size_t i = 0; i < numbers.size() && !found.ruling; ++i) found.ruling = read(numbers[i]);
+  found.unreadable = !found.ruling && numbers.size() == kMaxNumbers;
+  if (found.unreadable) {
+    found.next = numbers.front() + 1;
+    return found;
+  }
+  if (found.ruling) found.next = found.ruling->record.s + 1;
+  const auto taken = [&](std::uint64_t n) { return std::find(numbers.begin(), numbers.end(), n) != numbers.end(); };
+  while (taken(found.next)) ++found.next;  // by what cannot be read
+  return found;
+}
+
+ParcelLock::Found ParcelLock::look_readable() {
+  Found found = look();
+  if (!found.unreadable) return found;
+  throw Error(ErrorKind::kCorrupt, fmt::format("{}: its newest {} lock records cannot be read", chain_, kMaxNumbers),
+              {"to write over them    isr lock break NAME --reason TEXT"});
+}
+
+std::optional<LockRuling> ParcelLock::show() { return look_readable().ruling; }
+
+LockRecord ParcelLock::fresh(const LockRequest& wanted) const {
   LockRecord record;
+  record.hold = wanted.hold;
   record.held = true;
   record.host = me_.host;
   record.host_id = me_.host_id;
-  record.mode = mode;
-  record.base = base;
+  record.mode = wanted.mode;
+  record.lease = lease_;
+  record.base = wanted.base;
   record.since = record.time = wall_now();
   return record;
 }
@@ -155,36 +248,39 @@ bool ParcelLock::put(const LockRecord& record) {
                 {"an administrator of the repository must remove " + locks()});
   }
   const Bytes blob = encode_lock_record(record, chain_, key_);
-  const std::string name = sequence_name(locks(), record.s);
+  const std::string name =
+      record.r == 0 ? sequence_name(locks(), record.s) : sequence_name(renewals(record.s), record.r);
   if (store_->put_new(name, blob) == PutResult::kCreated) return true;
   const auto there = store_->get(name);
   return there && there->bytes == blob;
 }
 
-LockRecord ParcelLock::acquire(LockMode mode, std::uint64_t base) {
+LockRecord ParcelLock::acquire(const LockRequest& wanted) {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    const auto ruling = show();
-    if (ruling && ruling->record.held && !ruling->ours && !ruling->expired) {
-      throw LockedError(chain_, ruling->record, ruling->age);
-    }
-    LockRecord record = fresh(mode, base);
-    record.s = ruling ? ruling->record.s + 1 : 1;
-    if (ruling && ruling->ours) record.since = ruling->record.since;
+    const Found found = look_readable();
+    if (found.ruling && found.ruling->record.held && !found.ruling->ours) throw LockedError(chain_, *found.ruling);
+    LockRecord record = fresh(wanted);
+    record.s = found.next;
     if (put(record)) return record;  // else someone was faster: look again
   }
-  throw Error(ErrorKind::kTransient, fmt::format("{}: others keep changing its lock", chain_));
+  fail_racing(chain_);
+}
+
+LockRecord ParcelLock::keep(const LockRequest& wanted) {
+  const auto ruling = show();
+  return ruling && ruling->is_hold(wanted.hold) ? ruling->record : acquire(wanted);
 }
 
 LockRecord ParcelLock::put_over(LockRecord record) {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    record.s = newest_in_sequence(*store_, locks()) + 1;
+    record.s = look().next;
     if (put(record)) return record;
   }
-  throw Error(ErrorKind::kTransient, fmt::format("{}: others keep changing its lock", chain_));
+  fail_racing(chain_);
 }
 
-LockRecord ParcelLock::steal(LockMode mode, std::uint64_t base, const std::string& reason) {
-  LockRecord record = fresh(mode, base);
+LockRecord ParcelLock::steal(const LockRequest& wanted, const std::string& reason) {
+  LockRecord record = fresh(wanted);
   record.note = reason;
   return put_over(std::move(record));
 }
@@ -192,46 +288,48 @@ LockRecord ParcelLock::steal(LockMode mode, std::uint64_t base, const std::strin
 LockRecord ParcelLock::renew(const LockRecord& mine) {
   LockRecord record = mine;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    record.s += 1;
-    record.time = wall_now();
-    if (put(record)) return record;
-    // Taken: by someone else, or by a renewal of ours, of an earlier process or without an answer.
-    const auto ruling = show();
-    if (!ruling || !ruling->ours || ruling->record.since != mine.since) {
-      throw LockedError(chain_, ruling ? ruling->record : mine, ruling ? ruling->age : std::nullopt);
+    bool renewed = false;
+    if (record.s != 0) {
+      record.r += 1;
+      record.time = wall_now();
+      renewed = put(record);
+      if (renewed && !store_->stat(sequence_name(locks(), record.s + 1))) return record;
     }
-    record.s = ruling->record.s;
+    // Someone else has the lock, or junk lies behind our record, or there are renewals of ours: of an earlier process,
+    // or without an answer.
+    auto ruling = show();
+    if (!ruling || !ruling->is_hold(mine.hold)) {
+      throw LockedError(chain_, ruling ? std::move(*ruling) : LockRuling{mine, {}, false, false});
+    }
+    if (renewed && ruling->record.s == record.s) return ruling->record;
+    const std::uint64_t tried = ruling->record.s == record.s ? record.r : 0;  // what cannot be read lies there
+    record = ruling->record;
+    record.r = std::max(record.r, tried);
   }
-  throw Error(ErrorKind::kTransient, fmt::format("{}: others keep changing its lock", chain_));
+  fail_racing(chain_);
 }
 
-void ParcelLock::release(const LockRecord& mine) {
+void ParcelLock::release(const std::string& hold) {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    const auto ruling = show();
-    if (!ruling || !ruling->ours || ruling->record.since != mine.since) return;
-    LockRecord record = ruling->record;
-    record.s += 1;
+    const Found found = look_readable();
+    if (!found.ruling || !found.ruling->is_hold(hold)) return;
+    LockRecord record = found.ruling->record;
+    record.s = found.next;
+    record.r = 0;
     record.held = false;
     record.time = wall_now();
     if (put(record)) return;
   }
-  throw Error(ErrorKind::kTransient, fmt::format("{}: others keep changing its lock", chain_));
+  fail_racing(chain_);
 }
 
 void ParcelLock::break_lock(const std::string& reason) {
-  if (newest_in_sequence(*store_, locks()) == 0) return;
-  LockRecord record = fresh(LockMode::kAttended, 0);
+  const Found found = look();
+  if (!found.ruling && found.next == 1) return;
+  LockRecord record = fresh({.hold = random_hold(), .mode = LockMode::kAttended, .base = {}});
   record.held = false;
   record.note = reason;
   put_over(std::move(record));
-}
-
-void ParcelLock::check(const LockRecord& mine) {
-  const auto ruling = show();
-  if (!ruling) throw Error(ErrorKind::kLocked, fmt::format("{}: the lock is no longer ours: it is gone", chain_));
-  if (!ruling->ours || ruling->record.since != mine.since || ruling->record.s < mine.s) {
-    throw LockedError(chain_, ruling->record, ruling->age);
-  }
 }
 
 }  // namespace isr

@@ -199,6 +199,7 @@ Account finish(const Paths& paths, const RepositoryEntry& entry, Reached reached
   account.store = std::move(reached.store);
   account.keys = std::move(keys);
   account.store_options = store_options;
+  account.lease = Config::load(paths).get_seconds("lock.lease");
   account.state_directory = state_directory_of(paths, account.info, entry.user);
   make_private_directory(account.state_directory);
   const fs::path trust = account.state_directory / "trust.db";
@@ -249,7 +250,11 @@ std::optional<StoredHead> Account::newest_head(const std::string& chain, std::st
 
 ParcelLock Account::lock(const ParcelEntry& parcel, std::stop_token stop) const {
   online(fmt::format("the lock of {}", parcel.name));
-  return {make_stoppable(store, std::move(stop)), parcel.chain(), keys.signing, host};
+  return {make_stoppable(store, std::move(stop)), parcel.chain(), keys.signing, host, lease};
+}
+
+LockBase base_of(const ParcelEntry& parcel, const StoredHead& head) {
+  return {.chain = parcel.chain(), .n = head.head.n, .hash = head.hash};
 }
 
 BlobStorePtr open_pinned_store(const RepositoryEntry& entry, const RepositoryInfo& pinned, const StoreOptions& options,

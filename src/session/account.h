@@ -45,7 +45,8 @@ struct Account {
   std::shared_ptr<TrustStore> trust;
   fs::path state_directory;  ///< state/REPOSITORY-ID/USER
   StoreOptions store_options{};
-  std::uint64_t upload_limit = 0;  ///< bytes/s of what is published or imported; 0: none
+  std::chrono::seconds lease{600};  ///< of attended locks
+  std::uint64_t upload_limit = 0;   ///< bytes/s of what is published or imported; 0: none
 
   bool offline() const { return store == nullptr; }
   /// Throws Error{kOffline} unless online; names what for.
@@ -57,6 +58,9 @@ struct Account {
   ParcelLock lock(const ParcelEntry& parcel, std::stop_token stop = {}) const;
   fs::path parcel_directory(const ParcelEntry& parcel) const { return state_directory / "parcels" / parcel.id; }
 };
+
+/// What a lock says of the version that its holder starts from.
+LockBase base_of(const ParcelEntry& parcel, const StoredHead& head);
 
 /// Gives the passphrase when it is needed, or throws Error{kDenied}.
 using PasswordSource = std::function<std::string()>;

@@ -17,7 +17,7 @@
 namespace isr {
 namespace {
 
-enum class Form { kRepositoryName, kBoolean, kSize, kWaitOrFail, kAccelerator, kMemory, kAbsolutePath, kText };
+enum class Form { kRepositoryName, kBoolean, kSize, kWaitOrFail, kAccelerator, kMemory, kLease, kAbsolutePath, kText };
 
 struct KnownKey {
   std::string_view key;
@@ -38,6 +38,7 @@ constexpr KnownKey kKnownKeys[] = {
     {"vm.memory", Form::kMemory, "auto", "ISR_VM_MEMORY"},
     {"suspend.drop_caches", Form::kBoolean, "true", "ISR_SUSPEND_DROP_CACHES"},
     {"suspend.rehearsal", Form::kBoolean, "true", "ISR_SUSPEND_REHEARSAL"},
+    {"lock.lease", Form::kLease, "600", "ISR_LOCK_LEASE"},
     {"upload.limit", Form::kSize, "0", "ISR_UPLOAD_LIMIT"},
     {"password.file", Form::kText, "", "ISR_PASSWORD_FILE"},
     {"password.command", Form::kText, "", "ISR_PASSWORD_COMMAND"},
@@ -85,6 +86,10 @@ std::string checked(const KnownKey& known, const std::string& value) {
     case Form::kMemory:
       if (value != "auto" && value != "private" && value != "shared")
         refuse(known.key, "\"auto\", \"private\" or \"shared\"");
+      break;
+    case Form::kLease:
+      if (parse_size(value) < 3 || parse_size(value) > 7 * 24 * 3600)
+        refuse(known.key, "a number of seconds from 3 to 604800");
       break;
     case Form::kAbsolutePath:
       if (!value.empty() && !fs::path(value).is_absolute()) refuse(known.key, "an absolute path");
@@ -221,6 +226,9 @@ std::vector<Setting> Config::settings() const {
 
 std::string Config::get(const std::string& key) const { return settings_.at(std::string(known_key(key).key)).value; }
 std::uint64_t Config::get_bytes(const std::string& key) const { return parse_size(get(key)); }
+std::chrono::seconds Config::get_seconds(const std::string& key) const {
+  return std::chrono::seconds(parse_size(get(key)));
+}
 bool Config::get_bool(const std::string& key) const { return get(key) == "true"; }
 
 void Config::override_with_flag(const std::string& key, const std::string& value) { assign(key, value, "flag"); }

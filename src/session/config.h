@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -37,6 +38,8 @@ struct RepositoryEntry {
 ///     [suspend]
 ///     drop_caches = true        # have the agent in the guest drop its page cache, so that there is less to upload
 ///     rehearsal = true          # run what was suspended for a second more, to know what a resume needs first
+///     [lock]
+///     lease = "600"             # seconds without a sign of this host; then another may take over what runs here
 ///     [upload]
 ///     limit = "0"               # bytes per second
 ///     [password]
@@ -59,6 +62,7 @@ class Config {
   std::vector<Setting> settings() const;          ///< every known key with its winner
   std::string get(const std::string& key) const;  ///< Error{kUsage} for an unknown key
   std::uint64_t get_bytes(const std::string& key) const;
+  std::chrono::seconds get_seconds(const std::string& key) const;
   bool get_bool(const std::string& key) const;
 
   /// What a flag of the command line says; not written anywhere.

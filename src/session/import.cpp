@@ -230,13 +230,14 @@ void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVers
 }
 
 /// Runs body under the parcel's lock.
-void with_lock(const Account& account, const ParcelEntry& parcel, std::uint64_t base,
+void with_lock(const Account& account, const ParcelEntry& parcel, const LockBase& base,
                const std::function<void()>& body) {
   ParcelLock lock = account.lock(parcel);
-  const LockRecord record = lock.acquire(LockMode::kAttended, base);
+  const LockRequest wanted{.hold = random_hold(), .mode = LockMode::kAttended, .base = base};
+  lock.acquire(wanted);
   const auto release = [&] {
     try {
-      lock.release(record);
+      lock.release(wanted.hold);
     } catch (const std::exception& error) {
       log::warn("{}: its lock stays taken until its lease ends: {}", parcel.name, error.what());
     }
@@ -265,7 +266,7 @@ ParcelEntry branch_parcel(Account& account, const ParcelEntry& parcel, const Loa
   version.copy_of = fmt::format("{}@{}", parcel.name, from.label());
   version.message = "branch of " + version.copy_of;
   version.added_bytes = 0;
-  with_lock(account, made, 0, [&] { publish_first(account, made, version); });
+  with_lock(account, made, base_of(parcel, from.head), [&] { publish_first(account, made, version); });
   return made;
 }
 
@@ -277,7 +278,7 @@ std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const Versi
   old.version.added_bytes = 0;
   const std::uint64_t next = newest.head.head.n + 1;
   bool published = false;
-  with_lock(account, parcel, newest.head.head.n, [&] {
+  with_lock(account, parcel, base_of(parcel, newest.head), [&] {
     const Bytes blob = make_head(account, parcel, next, newest.head.hash, old.version);
     published = account.chain(parcel.chain()).publish(next, blob).has_value();
   });

@@ -1,5 +1,7 @@
 #include "session/lease_keeper.h"
 
+#include <algorithm>
+
 #include "base/log.h"
 #include "base/sleep.h"
 
@@ -8,13 +10,14 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr int kRenewals = 3;   // in a lease
-constexpr int kAttempts = 30;  // in a lease, while the repository does not answer
+constexpr int kRenewals = 3;         // in a lease
+constexpr int kAttempts = 30;        // in a lease, while the repository does not answer
+constexpr milliseconds kLook{1000};  // at the clock: a sleeping machine's timers stand still
 
 }  // namespace
 
-LeaseKeeper::LeaseKeeper(LockRecord held, OpenLock open, OnLost on_lost)
-    : held_(std::move(held)), open_(std::move(open)), on_lost_(std::move(on_lost)) {}
+LeaseKeeper::LeaseKeeper(LockRecord held, OpenLock open, OnLost on_lost, Clock clock)
+    : held_(std::move(held)), open_(std::move(open)), on_lost_(std::move(on_lost)), clock_(std::move(clock)) {}
 
 void LeaseKeeper::start() {
   thread_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
@@ -29,7 +32,10 @@ void LeaseKeeper::keep(const std::stop_token& stop) {
   const milliseconds lease = held_.lease;
   milliseconds until_next = lease / kRenewals;
   for (;;) {
-    sleep_unless_stopped(until_next, stop);
+    const milliseconds due = clock_() + until_next;
+    for (auto left = until_next; left.count() > 0 && !stop.stop_requested(); left = due - clock_()) {
+      sleep_unless_stopped(std::min(left, kLook), stop);
+    }
     if (stop.stop_requested()) return;
     try {
       held_ = open_(stop).renew(held_);

@@ -8,7 +8,7 @@
 namespace isr {
 
 /// Renews an attended lock at a third of its lease, whatever its session does meanwhile: an upload
-/// may take longer than a lease.
+/// may take longer than a lease. After the machine has slept it renews at once.
 ///
 /// Threads: one at a time.
 class LeaseKeeper {
@@ -18,7 +18,11 @@ class LeaseKeeper {
   /// Somebody has taken the lock over; nothing is renewed any more. On the keeper's thread.
   using OnLost = std::function<void(const Error& how)>;
 
-  LeaseKeeper(LockRecord held, OpenLock open, OnLost on_lost);
+  /// Time that goes on while the machine sleeps.
+  using Clock = std::function<std::chrono::milliseconds()>;
+
+  /// Of `held`, `hold` and `lease` count; its number may be 0.
+  LeaseKeeper(LockRecord held, OpenLock open, OnLost on_lost, Clock clock = boot_time);
 
   void start();
   /// Gives up a renewal that is on its way.
@@ -30,6 +34,7 @@ class LeaseKeeper {
   LockRecord held_;
   OpenLock open_;
   OnLost on_lost_;
+  Clock clock_;
   std::jthread thread_;
 };
 

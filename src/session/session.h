@@ -210,7 +210,6 @@ class Session {
   static void set_bases(const Publication& publication, SessionState& state);
   void drop_published(const Publication& publication);
   void empty_settled(const std::map<Cid, std::uint32_t>& published);
-  LockRecord lock_record() const;
   /// What can be compared: something was written to a disk between two that differ.
   std::uint64_t disk_writes() const;
 

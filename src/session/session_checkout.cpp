@@ -33,8 +33,8 @@ void write_first_state(const Account& account, const ParcelEntry& parcel, const 
   state.content = loaded.head.head.n;
   state.base_version = loaded.version;
   state.phase = loaded.version.suspended() ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
-  state.since = lock.since;  // by which the lock is known to be ours
-  state.lock_s = lock.s;
+  state.since = lock.since;
+  state.hold = lock.hold;
   state.lock_mode = lock.mode;
   state.vm = loaded.version.vm;
   state.stamp = loaded.version.stamp;
@@ -44,22 +44,10 @@ void write_first_state(const Account& account, const ParcelEntry& parcel, const 
   write_session_state(directory, account.device_key, state);
 }
 
-LockRecord lock_record_of(const Account& account, const SessionState& state) {
-  LockRecord record;
-  record.s = state.lock_s;
-  record.host = account.host.host;
-  record.host_id = account.host.host_id;
-  record.held = true;
-  record.mode = state.lock_mode;
-  record.base = state.base;
-  record.since = state.since;
-  return record;
-}
-
-void release_lock(const Account& account, const ParcelEntry& parcel, const LockRecord& record) {
+void release_lock(const Account& account, const ParcelEntry& parcel, const std::string& hold) {
   if (account.offline()) return;
   try {
-    account.lock(parcel).release(record);
+    account.lock(parcel).release(hold);
   } catch (const std::exception& error) {
     log::warn("the lock of {} was not released: {}", parcel.name, error.what());
   }
@@ -114,12 +102,13 @@ void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode,
                 {fmt::format("isr mount {}@latest DIR    looks at it", parcel.name)});
   }
   auto lock = account.lock(parcel);
-  const std::uint64_t before = load_version(account, parcel).head.head.n;
-  const LockRecord record = steal_reason ? lock.steal(mode, before, *steal_reason) : lock.acquire(mode, before);
+  const LockRequest wanted{
+      .hold = random_hold(), .mode = mode, .base = base_of(parcel, load_version(account, parcel).head)};
+  const LockRecord record = steal_reason ? lock.steal(wanted, *steal_reason) : lock.acquire(wanted);
   try {
     write_first_state(account, parcel, record, choice);
   } catch (...) {
-    release_lock(account, parcel, record);
+    release_lock(account, parcel, wanted.hold);
     throw;
   }
 }
@@ -131,7 +120,7 @@ void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
   if (!flock || !state) return;
   const fs::path journal = directory / "journal";
   if (fs::exists(journal) && !fs::is_empty(journal)) return;
-  release_lock(account, parcel, lock_record_of(account, *state));
+  release_lock(account, parcel, state->hold);
   remove_directory(directory);
 }
 
@@ -150,23 +139,24 @@ void Session::end() {
                 {"the same command again publishes them; nothing is lost"});
   }
   lease_.reset();
-  release_lock(account_, parcel_, lock_record());
+  release_lock(account_, parcel_, state_.hold);
   cancel();
   remove_directory(directory_);
 }
-
-LockRecord Session::lock_record() const { return lock_record_of(account_, state_); }
 
 void Session::keep_lease(LeaseKeeper::OnLost on_lost) {
   if (state_.lock_mode != LockMode::kAttended) return;
   // A store of its own, where there was none: the account's comes when a command goes online.
   auto open = [store = account_.store, entry = account_.entry, info = account_.info, options = account_.store_options,
-               chain = parcel_.chain(), key = account_.keys.signing,
-               host = account_.host](const std::stop_token& stop) mutable -> ParcelLock {
+               chain = parcel_.chain(), key = account_.keys.signing, host = account_.host,
+               lease = account_.lease](const std::stop_token& stop) mutable -> ParcelLock {
     if (!store) store = open_pinned_store(entry, info, options, stop);
-    return {make_stoppable(store, stop), chain, key, host};
+    return {make_stoppable(store, stop), chain, key, host, lease};
   };
-  lease_.emplace(lock_record(), std::move(open), std::move(on_lost));
+  LockRecord held;
+  held.hold = state_.hold;
+  held.lease = account_.lease;
+  lease_.emplace(held, std::move(open), std::move(on_lost));
   lease_->start();
 }
 

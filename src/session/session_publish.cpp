@@ -318,12 +318,8 @@ std::optional<StoredHead> Session::commit(const Publication& publication, const 
   }
   bool fork = newest && newest->head.n != state_.base;
   if (!fork) {
-    try {
-      account_.lock(parcel_, stop).check(lock_record());
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kLocked) throw;
-      fork = true;
-    }
+    const auto ruling = account_.lock(parcel_, stop).show();
+    fork = !ruling || !ruling->is_hold(state_.hold);
   }
   const std::uint64_t n = state_.base + 1;
   const Bytes blob = make_head(account_, parcel_, n, state_.base_hash, publication.version);

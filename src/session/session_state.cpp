@@ -63,7 +63,7 @@ json to_json(const SessionState& state) {
            {"content", state.content},
            {"base_version", json::parse(as_text(encode_version(state.base_version)))},
            {"since", to_rfc3339(state.since)},
-           {"lock", state.lock_s},
+           {"hold", state.hold},
            {"attended", state.lock_mode == LockMode::kAttended},
            {"upload_begun", state.upload_begun},
            {"images", images_to_json(state)}};
@@ -89,7 +89,7 @@ SessionState from_json(const json& in) {
   state.content = in.at("content").get<std::uint64_t>();
   state.base_version = parse_version(as_bytes(in.at("base_version").dump()));
   state.since = from_rfc3339(in.at("since").get<std::string>()).value();
-  state.lock_s = in.at("lock").get<std::uint64_t>();
+  state.hold = in.at("hold").get<std::string>();
   state.lock_mode = in.at("attended").get<bool>() ? LockMode::kAttended : LockMode::kCheckout;
   state.upload_begun = in.at("upload_begun").get<bool>();
   images_from_json(in.at("images"), state);

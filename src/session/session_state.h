@@ -44,7 +44,7 @@ struct SessionState {
   std::uint64_t content = 0;   ///< the version whose content this continues: base, or the older one that was wanted
   ParcelVersion base_version;  ///< what that says; discard() goes back to it
   WallTime since;
-  std::uint64_t lock_s = 0;  ///< number of our lock record when it was checked out
+  std::string hold;  ///< of our lock
   LockMode lock_mode = LockMode::kAttended;
   VmSettings vm;
   std::optional<VmStamp> stamp;  ///< of the memory, when suspended

@@ -14,7 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const ByteView input(data + 1, size - 1);
   const Bytes blob = data[0] % 2 == 0 ? to_bytes(input) : sign_text("isr1/lock", as_text(input), key);
   try {
-    const LockRecord record = decode_lock_record(blob, key.public_key, "parcels/4f", 7);
+    const LockRecord record = decode_lock_record(blob, key.public_key, "parcels/4f", 7, 2);
     if (encode_lock_record(record, "parcels/4f", key) != blob) std::abort();
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kCorrupt) throw;

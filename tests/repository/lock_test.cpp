@@ -27,6 +27,10 @@ const SigningKey& owner() {
 
 std::string lock_name(std::uint64_t s) { return sequence_name(kParcel + "/locks", s); }
 
+LockRequest wanting(char hold, LockMode mode = LockMode::kAttended) {
+  return {.hold = std::string(32, hold), .mode = mode, .base = {.chain = kParcel, .n = 41, .hash = {}}};
+}
+
 struct Setup {
   explicit Setup(Listing listing = Listing::kYes) : store(std::make_shared<MemoryStore>(listing)) {}
   std::shared_ptr<MemoryStore> store;
@@ -37,10 +41,12 @@ struct Setup {
 LockRecord example() {
   LockRecord record;
   record.s = 7;
+  record.r = 2;
+  record.hold = std::string(31, 'b') + "1";
   record.held = true;
   record.host = kDesk.host;
   record.host_id = kDesk.host_id;
-  record.base = 41;
+  record.base = {.chain = kParcel, .n = 41, .hash = sha256(text_bytes("head"))};
   record.since = *from_rfc3339("2026-11-23T04:06:20Z");
   record.time = *from_rfc3339("2026-11-23T04:10:20Z");
   record.note = "taken over: \"lost\" \n\x7f \xc3\xa9";
@@ -48,20 +54,24 @@ LockRecord example() {
 }
 
 ErrorKind decode_kind(ByteView blob) {
-  return kind_thrown_by([&] { decode_lock_record(blob, owner().public_key, kParcel, 7); });
+  return kind_thrown_by([&] { decode_lock_record(blob, owner().public_key, kParcel, 7, 2); });
 }
 
 TEST_CASE("a lock record is read as it was written, byte for byte as ever", "[repository]") {
   const Bytes blob = encode_lock_record(example(), kParcel, owner());
   CHECK((blob == read_file(std::string(ISR_GOLDEN_DIR) + "/lock/v1", 8192)));
-  const LockRecord read = decode_lock_record(blob, owner().public_key, kParcel, 7);
+  const LockRecord read = decode_lock_record(blob, owner().public_key, kParcel, 7, 2);
   CHECK(read.s == 7);
+  CHECK(read.r == 2);
+  CHECK(read.hold == example().hold);
   CHECK(read.held);
   CHECK(read.host == "desk-42");
   CHECK(read.host_id == kDesk.host_id);
   CHECK(read.mode == LockMode::kAttended);
   CHECK(read.lease == seconds(600));
-  CHECK(read.base == 41);
+  CHECK(read.base.chain == kParcel);
+  CHECK(read.base.n == 41);
+  CHECK(read.base.hash == example().base.hash);
   CHECK((read.since == example().since));
   CHECK((read.time == example().time));
   CHECK(read.note == example().note);
@@ -87,6 +97,9 @@ TEST_CASE("a lock record is refused when damaged, unsigned, misplaced or absurd"
       {"\"s\":7", "\"s\":0"},
       {"\"s\":7", "\"s\":18446744073709551615"},
       {"\"held\":true", "\"held\":1"},
+      {"\"r\":2", "\"r\":3"},
+      {"\"hold\":\"bb", "\"hold\":\"b"},
+      {"\"base_hash\":\"", "\"base_hash\":\"00"},
       {"\"lease\":600", "\"lease\":0"},
       {"\"lease\":600", "\"lease\":99999999999"},
       {"attended", "forever"},
@@ -112,20 +125,20 @@ TEST_CASE("a lock record is refused when damaged, unsigned, misplaced or absurd"
 TEST_CASE("a lock goes from free to held to released, and others are told who has it", "[repository]") {
   Setup s(GENERATE(Listing::kYes, Listing::kNo));
   CHECK_FALSE(s.desk.show().has_value());
-  LockRecord mine = s.desk.acquire(LockMode::kAttended, 41);
+  LockRecord mine = s.desk.acquire(wanting('1'));
   CHECK(mine.s == 1);
   CHECK(s.desk.show()->ours);
   CHECK_FALSE(s.laptop.show()->ours);
-  CHECK_NOTHROW(s.desk.check(mine));
+  CHECK(s.desk.show()->is_hold(mine.hold));
 
   s.store->set_age(seconds(190));
   try {
-    s.laptop.acquire(LockMode::kAttended, 41);
+    s.laptop.acquire(wanting('2'));
     FAIL_CHECK("a held lock was taken");
   } catch (const LockedError& error) {
     CHECK(error.kind() == ErrorKind::kLocked);
-    CHECK(error.record().host == "desk-42");
-    CHECK(error.age() == seconds(190));
+    CHECK(error.ruling().record.host == "desk-42");
+    CHECK(error.ruling().age == seconds(190));
     CHECK_THAT(error.what(), Catch::Contains("in use on desk-42") && Catch::Contains("last seen 3 minutes ago"));
     CHECK(error.hints().size() == 3);
   }
@@ -133,55 +146,72 @@ TEST_CASE("a lock goes from free to held to released, and others are told who ha
 
   const LockRecord first = mine;
   mine = s.desk.renew(mine);
-  CHECK(mine.s == 2);
+  CHECK(mine.s == 1);
+  CHECK(mine.r == 1);
   CHECK((mine.since == first.since));
-  CHECK_NOTHROW(s.desk.check(first));  // a renewal by another thread does not end the hold
-  CHECK(s.desk.acquire(LockMode::kCheckout, 42).s == 3);
-  s.desk.release(mine);
+  CHECK(s.desk.show()->is_hold(first.hold));
+  CHECK(s.desk.keep(wanting('1')).r == 1);
+  s.desk.release(mine.hold);
   CHECK_FALSE(s.laptop.show()->record.held);
-  CHECK(kind_thrown_by([&] { s.desk.check(mine); }) == ErrorKind::kLocked);
-  s.desk.release(mine);  // nothing left to do
-  CHECK(s.laptop.acquire(LockMode::kAttended, 42).s == 5);
+  CHECK_FALSE(s.desk.show()->is_hold(mine.hold));
+  s.desk.release(mine.hold);  // nothing left to do
+  CHECK(s.laptop.acquire(wanting('2')).s == 3);
 }
 
-TEST_CASE("a lease ends by the store's clock, a checkout never", "[repository]") {
+TEST_CASE("two holds of one host are two", "[repository]") {
+  Setup s;
+  const LockRecord first = s.desk.acquire(wanting('1'));
+  const LockRecord second = s.desk.acquire(wanting('2', LockMode::kCheckout));
+  CHECK(kind_thrown_by([&] { s.desk.renew(first); }) == ErrorKind::kLocked);
+  s.desk.release(first.hold);
+  CHECK(s.desk.show()->is_hold(second.hold));
+  CHECK(s.desk.keep(wanting('2')).s == second.s);
+  CHECK(s.desk.keep(wanting('3')).s == second.s + 1);
+}
+
+TEST_CASE("a lease ends by the store's clock, a checkout never, and neither is taken without being asked for",
+          "[repository]") {
   Setup s;
   const LockMode mode = GENERATE(LockMode::kAttended, LockMode::kCheckout);
-  const LockRecord mine = s.desk.acquire(mode, 1);
+  const LockRecord mine = s.desk.acquire(wanting('1', mode));
   s.store->set_age(seconds(600));
   CHECK_FALSE(s.laptop.show()->expired);
-  CHECK(kind_thrown_by([&] { s.laptop.acquire(LockMode::kAttended, 1); }) == ErrorKind::kLocked);
   s.store->set_age(std::nullopt);
-  CHECK(kind_thrown_by([&] { s.laptop.acquire(LockMode::kAttended, 1); }) == ErrorKind::kLocked);
+  CHECK_FALSE(s.laptop.show()->expired);
   s.store->set_age(seconds(601));
   CHECK(s.laptop.show()->expired == (mode == LockMode::kAttended));
-  if (mode == LockMode::kCheckout) {
-    CHECK(kind_thrown_by([&] { s.laptop.acquire(LockMode::kAttended, 1); }) == ErrorKind::kLocked);
-    return;
-  }
-  SECTION("a holder that was asleep, and that nobody missed, goes on") { CHECK(s.desk.renew(mine).s == 2); }
+  CHECK(kind_thrown_by([&] { s.laptop.acquire(wanting('2')); }) == ErrorKind::kLocked);
+  if (mode == LockMode::kCheckout) return;
+  SECTION("a holder that was asleep, and that nobody missed, goes on") { CHECK(s.desk.renew(mine).r == 1); }
   SECTION("a holder that was asleep finds itself replaced") {
-    s.laptop.acquire(LockMode::kAttended, 1);
+    s.laptop.steal(wanting('2'), "its lease had run out");
     s.store->set_age(seconds(0));
-    CHECK(kind_thrown_by([&] { s.desk.check(mine); }) == ErrorKind::kLocked);
     CHECK(kind_thrown_by([&] { s.desk.renew(mine); }) == ErrorKind::kLocked);
-    s.desk.release(mine);
+    CHECK(kind_thrown_by([&] { s.desk.keep(wanting('1')); }) == ErrorKind::kLocked);
+    s.desk.release(mine.hold);
+    CHECK(s.laptop.show()->ours);
+  }
+  SECTION("a renewal that comes with the take-over is none") {
+    s.laptop.steal(wanting('2'), "its lease had run out");
+    LockRecord late = mine;
+    late.r = 1;
+    s.store->put_new(sequence_name(sequence_name(kParcel + "/renewals", mine.s), 1),
+                     encode_lock_record(late, kParcel, owner()));
     CHECK(s.laptop.show()->ours);
   }
 }
 
 TEST_CASE("stealing and breaking work whoever holds the lock, and the holder learns it", "[repository]") {
   Setup s;
-  const LockRecord mine = s.desk.acquire(LockMode::kCheckout, 1);
+  const LockRecord mine = s.desk.acquire(wanting('1', LockMode::kCheckout));
   SECTION("stolen") {
-    const LockRecord stolen = s.laptop.steal(LockMode::kAttended, 1, "desk-42 is lost");
+    const LockRecord stolen = s.laptop.steal(wanting('2'), "desk-42 is lost");
     CHECK(s.desk.show()->record.note == "desk-42 is lost");
-    CHECK_NOTHROW(s.laptop.check(stolen));
-    CHECK(kind_thrown_by([&] { s.desk.check(mine); }) == ErrorKind::kLocked);
+    CHECK(s.laptop.show()->is_hold(stolen.hold));
     CHECK(kind_thrown_by([&] { s.desk.renew(mine); }) == ErrorKind::kLocked);
     SECTION("and stolen back: the first hold is over all the same") {
-      const LockRecord again = s.desk.steal(LockMode::kCheckout, 1, "no, it is not");
-      CHECK_NOTHROW(s.desk.check(again));
+      s.desk.steal(wanting('3', LockMode::kCheckout), "no, it is not");
+      CHECK_FALSE(s.desk.show()->is_hold(mine.hold));
     }
   }
   SECTION("broken") {
@@ -193,7 +223,8 @@ TEST_CASE("stealing and breaking work whoever holds the lock, and the holder lea
     } catch (const LockedError& error) {
       CHECK_THAT(error.what(), Catch::Contains("laptop released it") && Catch::Contains("desk-42 is lost"));
     }
-    CHECK(s.laptop.acquire(LockMode::kAttended, 1).s == 3);
+    SECTION("and taken by another") { CHECK(s.laptop.acquire(wanting('2')).s == 3); }
+    SECTION("and kept by who had it") { CHECK(s.desk.keep(wanting('1')).s == 3); }
   }
   SECTION("a lock that never was need not be broken") {
     Setup fresh;
@@ -215,7 +246,7 @@ TEST_CASE("of eight hosts that want a lock at once one gets it", "[repository]")
           const std::string digit(1, static_cast<char>('0' + i));
           ParcelLock lock(store, kParcel, owner(), {"host-" + digit, std::string(31, 'a') + digit});
           try {
-            lock.acquire(LockMode::kAttended, 1);
+            lock.acquire(wanting(digit[0]));
             ++winners;
           } catch (const LockedError&) {
             ++locked;
@@ -233,76 +264,123 @@ TEST_CASE("a renewal goes behind one whose answer was lost", "[repository]") {
   const auto memory = std::make_shared<MemoryStore>();
   const auto line = std::make_shared<test::FaultStore>(memory);
   ParcelLock lock(line, kParcel, owner(), kDesk);
-  const LockRecord mine = lock.acquire(LockMode::kAttended, 1);
+  const LockRecord mine = lock.acquire(wanting('1'));
   line->script({test::Fault::kAfter});
   CHECK(kind_thrown_by([&] { lock.renew(mine); }) == ErrorKind::kTransient);
-  CHECK(lock.renew(mine).s == lock.show()->record.s);
+  CHECK(lock.renew(mine).r == lock.show()->record.r);
 }
 
-TEST_CASE("a holder that knows only its first record renews it all the same", "[repository]") {
+TEST_CASE("a holder that knows only its hold renews it all the same", "[repository]") {
   Setup s;
-  LockRecord first = s.desk.acquire(LockMode::kAttended, 1);
+  LockRecord first = s.desk.acquire(wanting('1'));
   LockRecord newest = first;
-  first.note = "of another time";  // else it would be the second record once more
+  first.note = "of another time";  // else it would be the first renewal once more
   for (int renewals = 0; renewals < 5; ++renewals) newest = s.desk.renew(newest);
-  CHECK(s.desk.renew(first).s == newest.s + 1);
+  CHECK(s.desk.renew(first).r == newest.r + 1);
+  LockRecord hold_only;
+  hold_only.hold = first.hold;
+  CHECK(s.desk.renew(hold_only).r == newest.r + 2);
 }
 
-TEST_CASE("a renewal asks the store once, however many records there are", "[repository]") {
-  const auto line = std::make_shared<test::FaultStore>(std::make_shared<MemoryStore>());
+TEST_CASE("a renewal asks the store twice, and later holds are not slowed by it", "[repository]") {
+  const auto memory = std::make_shared<MemoryStore>();
+  const auto line = std::make_shared<test::FaultStore>(memory);
   ParcelLock lock(line, kParcel, owner(), kDesk);
-  LockRecord mine = lock.acquire(LockMode::kAttended, 1);
+  LockRecord mine = lock.acquire(wanting('1'));
   for (int renewals = 0; renewals < 20; ++renewals) {
     const std::size_t before = line->calls();
     mine = lock.renew(mine);
-    CHECK(line->calls() == before + 1);
+    CHECK(line->calls() == before + 2);
   }
-  CHECK(lock.show()->record.s == 21);
+  CHECK(lock.show()->record.r == 20);
+  lock.release(mine.hold);
+  const std::size_t gets = memory->gets();
+  CHECK_FALSE(lock.show()->record.held);
+  CHECK(memory->gets() == gets + 1);
+  CHECK(memory->list(kParcel + "/locks/")->size() == 2);
 }
 
-TEST_CASE("a record that nobody can read is named, and can be written over", "[repository]") {
+TEST_CASE("a record that nobody can read uses up its number, and nothing else", "[repository]") {
   Setup s;
-  s.desk.acquire(LockMode::kAttended, 1);
-  const std::uint64_t at = GENERATE(2ULL, 1'000'002ULL);
+  LockRecord mine = s.desk.acquire(wanting('1'));
+  const std::uint64_t at = GENERATE(std::uint64_t{2}, std::uint64_t{1'000'002}, kMaxSequence);
   LockRecord foreign = example();
   foreign.s = at;
+  foreign.r = 0;
   const Bytes unsigned_record = encode_lock_record(foreign, kParcel, signing_key_from_seed({.value = {9}}));
   const std::vector<Bytes> bad = {Bytes{}, text_bytes("junk"), unsigned_record};
   s.store->put_new(lock_name(at), bad[GENERATE(0U, 1U, 2U)]);
-  for (const auto& call : std::vector<std::function<void()>>{[&] { s.laptop.show(); },
-                                                             [&] { s.laptop.acquire(LockMode::kAttended, 1); }}) {
-    try {
-      call();
-      FAIL_CHECK("was accepted");
-    } catch (const Error& error) {
-      CHECK(error.kind() == ErrorKind::kCorrupt);
-      CHECK_THAT(error.what(), Catch::Contains("lock record " + std::to_string(at)));
-      CHECK_FALSE(error.hints().empty());
-    }
+  const std::uint64_t next = at == 2 ? 3 : 2;
+
+  CHECK(s.desk.show()->is_hold(mine.hold));
+  CHECK(kind_thrown_by([&] { s.laptop.acquire(wanting('2')); }) == ErrorKind::kLocked);
+  mine = s.desk.renew(mine);
+  CHECK(mine.r == 1);
+  s.desk.renew(mine);
+  SECTION("released and taken") {
+    s.desk.release(mine.hold);
+    CHECK_FALSE(s.laptop.show()->record.held);
+    CHECK(s.laptop.acquire(wanting('2')).s == next + 1);
   }
-  SECTION("by stealing") {
-    CHECK(s.laptop.steal(LockMode::kAttended, 1, "broken record").s == at + 1);
+  SECTION("stolen") {
+    CHECK(s.laptop.steal(wanting('2'), "needed").s == next);
     CHECK(s.laptop.show()->ours);
+    CHECK(kind_thrown_by([&] { s.desk.renew(mine); }) == ErrorKind::kLocked);
   }
-  SECTION("by breaking") {
-    s.laptop.break_lock("broken record");
-    CHECK(s.laptop.acquire(LockMode::kAttended, 1).s == at + 2);
+  SECTION("broken") {
+    s.laptop.break_lock("needed");
+    CHECK(s.laptop.acquire(wanting('2')).s == next + 1);
   }
+}
+
+TEST_CASE("a first record that nobody can read does not keep a parcel from being locked", "[repository]") {
+  Setup s(GENERATE(Listing::kYes, Listing::kNo));
+  s.store->put_new(lock_name(1), text_bytes("junk"));
+  CHECK_FALSE(s.desk.show().has_value());
+  CHECK(s.desk.acquire(wanting('1')).s == 2);
+}
+
+TEST_CASE("many records that nobody can read are named, and can be broken", "[repository]") {
+  Setup s(GENERATE(Listing::kYes, Listing::kNo));
+  s.desk.acquire(wanting('1'));
+  for (std::uint64_t n = 2; n < 40; ++n) s.store->put_new(lock_name(n), text_bytes("junk"));
+  try {
+    s.laptop.show();
+    FAIL_CHECK("was accepted");
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::kCorrupt);
+    CHECK_THAT(error.what(), Catch::Contains("lock records cannot be read"));
+    CHECK_FALSE(error.hints().empty());
+  }
+  s.laptop.break_lock("junk");
+  CHECK_FALSE(s.laptop.show()->record.held);
+  CHECK(s.laptop.acquire(wanting('2')).s == 41);
+}
+
+TEST_CASE("a renewal that nobody can read counts for nothing", "[repository]") {
+  Setup s;
+  LockRecord mine = s.desk.renew(s.desk.acquire(wanting('1')));
+  s.store->put_new(sequence_name(sequence_name(kParcel + "/renewals", 1), 2), text_bytes("junk"));
+  CHECK(s.desk.show()->record.r == 1);
+  mine = s.desk.renew(mine);
+  CHECK(mine.r == 3);
+  CHECK(s.laptop.show()->record.r == 3);
 }
 
 TEST_CASE("records a million numbers ahead rule, and the last number does not overflow", "[repository]") {
   Setup s;
-  const LockRecord mine = s.desk.acquire(LockMode::kAttended, 1);
+  const LockRecord mine = s.desk.acquire(wanting('1'));
   LockRecord ahead = example();
   ahead.host = kLaptop.host;
   ahead.host_id = kLaptop.host_id;
   ahead.s = GENERATE(std::uint64_t{1'000'001}, kMaxSequence);
+  ahead.r = 0;
   s.store->put_new(lock_name(ahead.s), encode_lock_record(ahead, kParcel, owner()));
-  CHECK(kind_thrown_by([&] { s.desk.check(mine); }) == ErrorKind::kLocked);
+  CHECK_FALSE(s.desk.show()->is_hold(mine.hold));
   if (ahead.s == kMaxSequence) {
-    CHECK(kind_thrown_by([&] { s.desk.steal(LockMode::kAttended, 1, "x"); }) == ErrorKind::kCorrupt);
+    CHECK(kind_thrown_by([&] { s.desk.steal(wanting('1'), "x"); }) == ErrorKind::kCorrupt);
   } else {
-    CHECK(s.desk.steal(LockMode::kAttended, 1, "x").s == 1'000'002);
+    CHECK(s.desk.steal(wanting('1'), "x").s == 1'000'002);
   }
 }
 
