@@ -12,11 +12,11 @@
 #include <cerrno>
 #include <set>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/sync.h"
 #include "repository/blob_store.h"
 #include "repository/list_limit.h"
+#include "repository/store_clock.h"
 
 namespace isr {
 namespace {
@@ -46,7 +46,7 @@ void check(const std::stop_token& stop, std::string_view name) {
 
 class DirectoryStore : public BlobStore {
  public:
-  explicit DirectoryStore(const std::string& path) : BlobStore(path, may_write(path)), root_(path) {}
+  explicit DirectoryStore(const std::string& path) : BlobStore(path, may_write(path)), root_(path), clock_(root_) {}
 
   std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override;
   std::optional<std::uint64_t> stat(std::string_view name, std::stop_token stop) override;
@@ -72,6 +72,7 @@ class DirectoryStore : public BlobStore {
                std::vector<std::string>& out) const;
 
   fs::path root_;
+  StoreClock clock_;
   Sync<std::set<fs::path>> prepared_;  ///< directories whose entries were synced
 };
 
@@ -116,7 +117,7 @@ std::optional<Blob> DirectoryStore::get(std::string_view name, std::optional<Byt
   Blob blob;
   blob.bytes.resize(std::min(wanted.length, size - offset));
   read_exact_at(fd.get(), blob.bytes, offset, path);
-  const auto age = wall_now() - WallTime(std::chrono::seconds(status.st_mtim.tv_sec));
+  const auto age = clock_.now() - WallTime(std::chrono::seconds(status.st_mtim.tv_sec));
   blob.age = std::max(age, std::chrono::seconds(0));  // a clock that was set back
   return blob;
 }

@@ -1,0 +1,46 @@
+// A file that no name leads to is written to, and its date read. What was measured holds as long as the host's clock
+// goes as the time since the boot does; it is measured anew after ten minutes all the same.
+#include "repository/store_clock.h"
+
+#include <sys/stat.h>
+
+#include <cstdint>
+
+#include "base/error.h"
+
+namespace isr {
+namespace {
+
+constexpr std::chrono::minutes kHolds{10};
+constexpr std::chrono::seconds kJump{2};
+
+}  // namespace
+
+StoreClock::StoreClock(fs::path directory, std::function<WallTime()> host_clock)
+    : directory_(std::move(directory)), host_clock_(std::move(host_clock)) {}
+
+bool StoreClock::is_current(const Measured& measured, WallTime host_now) const {
+  const auto passed = boot_time() - measured.boot_time;
+  return passed < kHolds && std::chrono::abs((host_now - measured.host_time) - passed) < kJump;
+}
+
+WallTime StoreClock::now() {
+  const WallTime host_now = host_clock_();
+  auto measured = measured_.lock();
+  if (*measured && is_current(**measured, host_now)) return host_now + (*measured)->ahead;
+  try {
+    const UniqueFd file = open_unnamed_file(directory_);
+    const std::uint8_t byte = 0;
+    write_all_at(file.get(), {&byte, 1}, 0, directory_);
+    sync_file(file.get(), directory_);  // a file server dates it when it gets it
+    struct stat status {};
+    if (::fstat(file.get(), &status) != 0) return host_now;
+    const WallTime there{std::chrono::seconds(status.st_mtim.tv_sec)};
+    *measured = Measured{there - host_now, boot_time(), host_now};
+    return there;
+  } catch (const Error&) {
+    return host_now;  // read-only, or full
+  }
+}
+
+}  // namespace isr
