@@ -373,9 +373,18 @@ void remove_if_exists(const fs::path& path) {
 
 std::optional<FileLock> FileLock::try_acquire(const fs::path& path) {
   UniqueFd fd = open_file(path, O_RDWR | O_CREAT);
-  if (uninterrupted([&] { return ::flock(fd.get(), LOCK_EX | LOCK_NB); }) == 0) return FileLock(std::move(fd));
-  if (errno == EWOULDBLOCK) return std::nullopt;
-  fail("cannot lock", path, errno);
+  if (uninterrupted([&] { return ::flock(fd.get(), LOCK_EX | LOCK_NB); }) != 0) {
+    if (errno == EWOULDBLOCK) return std::nullopt;
+    fail("cannot lock", path, errno);
+  }
+  // Its last holder may have removed it meanwhile: then another process can lock the next file of this name.
+  struct stat locked {};
+  struct stat there {};
+  if (::fstat(fd.get(), &locked) != 0) fail("cannot examine", path, errno);
+  if (::lstat(path.c_str(), &there) != 0 || there.st_ino != locked.st_ino || there.st_dev != locked.st_dev) {
+    return std::nullopt;
+  }
+  return FileLock(std::move(fd));
 }
 
 TempDirectory::TempDirectory(std::string_view prefix) {

@@ -78,11 +78,27 @@ int run_show(CommandContext& context, const std::string& name) {
   return show_locks(context, parcel.account, {parcel.entry});
 }
 
+int break_lock(CommandContext& context, ParcelLock& lock, const std::string& name, const std::string& reason) {
+  lock.break_lock(reason);
+  context.out.done(fmt::format("the lock of {} is broken; the parcel is free", name),
+                   {{"parcel", name}, {"broken", true}});
+  return 0;
+}
+
 int run_break(CommandContext& context, const BreakOptions& options) {
   const OpenParcel parcel = context.open_parcel_without_version(options.name);
   const std::string& name = parcel.entry.name;
   ParcelLock lock = parcel.account.lock(parcel.entry);
-  const auto ruling = lock.show();
+  const std::string reason = options.reason.empty() ? "isr lock break" : options.reason;
+  std::optional<LockRuling> ruling;
+  try {
+    ruling = lock.show();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    confirm_name(context.flags, fmt::format("{}, so it is not known whether a host works on it.", error.what()), name,
+                 options.confirm);
+    return break_lock(context, lock, name, reason);
+  }
   if (!ruling || !ruling->record.held) {
     context.out.done(fmt::format("{} is not locked: nothing to do", name), {{"parcel", name}, {"broken", false}});
     return 0;
@@ -97,10 +113,7 @@ int run_break(CommandContext& context, const BreakOptions& options) {
   } else {
     confirm_name(context.flags, question, name, options.confirm);
   }
-  lock.break_lock(options.reason.empty() ? "isr lock break" : options.reason);
-  context.out.done(fmt::format("the lock of {} is broken; the parcel is free", name),
-                   {{"parcel", name}, {"broken", true}});
-  return 0;
+  return break_lock(context, lock, name, reason);
 }
 
 /// The chain that is meant, and its version.

@@ -8,6 +8,7 @@
 #include "base/thread_pool.h"
 #include "cli/app.h"
 #include "cli/commands.h"
+#include "session/held_lock.h"
 #include "session/session_state.h"
 
 namespace isr {
@@ -27,6 +28,7 @@ struct Row {
   std::uint64_t version = 0;  ///< 0: not known, or none yet
   std::optional<WallTime> saved;
   bool upload_due = false;
+  bool lock_due = false;  ///< this host has it still, and nothing to use it for
   std::string problem;
 };
 
@@ -56,6 +58,8 @@ void ask_offline(const Account& account, bool here, Row& row) {
 
 void fill(const Account& account, Row& row) {
   const auto local = local_state(account, row.parcel);
+  row.lock_due = !local && has_lock_to_give_back(account, row.parcel);
+  if (row.lock_due) row.where = "lock here";
   if (local) {
     row.state = local->state;
     row.where = "here";
@@ -88,6 +92,7 @@ nlohmann::json to_json(const Row& row) {
                      {"state", row.state},
                      {"version", row.version == 0 ? nlohmann::json() : nlohmann::json(row.version)},
                      {"upload_due", row.upload_due},
+                     {"lock_due", row.lock_due},
                      {"where", row.where == "-" ? nlohmann::json() : nlohmann::json(row.where)},
                      {"saved", row.saved ? nlohmann::json(to_rfc3339(*row.saved)) : nlohmann::json()}};
   if (!row.problem.empty()) out["problem"] = row.problem;
@@ -108,6 +113,8 @@ void print(CommandContext& context, const Account& account, const std::vector<Ro
   }
   context.out.table(table);
   for (const Row& row : rows) {
+    if (row.lock_due)
+      context.out.note(fmt::format("the lock of {} is given back when the repository can be reached", row.parcel.name));
     if (row.upload_due)
       context.out.note(fmt::format("{0} is not uploaded yet; isr suspend {0} does it", row.parcel.name));
   }

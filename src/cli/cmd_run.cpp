@@ -26,7 +26,7 @@ struct StopOptions {
 
 int suspend(CommandContext& context, const OpenParcel& parcel, const SuspendOptions& options) {
   const auto socket = open_session(parcel);
-  if (!socket) return report_nothing_here(context, parcel.entry.name);
+  if (!socket) return report_nothing_here(context, parcel);
   const auto result =
       ask_daemon(context, *socket,
                  {{"command", "suspend"},
@@ -65,7 +65,7 @@ int run_suspend(CommandContext& context, const SuspendOptions& options) {
 
 int stop(CommandContext& context, const OpenParcel& parcel, const StopOptions& options) {
   const auto socket = open_session(parcel);
-  if (!socket) return report_nothing_here(context, parcel.entry.name);
+  if (!socket) return report_nothing_here(context, parcel);
   try {
     const auto result = ask_daemon(context, *socket,
                                    {{"command", "stop"},

@@ -9,6 +9,7 @@
 #include "cli/session_commands.h"
 #include "session/control.h"
 #include "session/daemon.h"
+#include "session/held_lock.h"
 #include "session/import.h"
 #include "session/session.h"
 
@@ -39,11 +40,16 @@ int run_checkout(CommandContext& context, const CheckoutOptions& options) {
     parcel.account.online("checking out " + parcel.entry.name);
     VersionChoice choice;
     if (!selector.is_newest()) choice = load_selected(parcel.account, parcel.entry, selector).choice();
-    socket = take_out(parcel, LockMode::kCheckout, choice, options.take_lock);
+    socket = take_out(context, parcel, LockMode::kCheckout, choice, options.take_lock);
   } else if (options.version || parcel.version.given) {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here already", parcel.entry.name));
   } else {
     socket = start_session_daemon(parcel.account, parcel.entry);
+    take_over_if_agreed(context, parcel, options.take_lock, [&](const auto& steal_reason) {
+      json request{{"command", "lock"}, {"online", !parcel.account.offline()}};
+      if (steal_reason) request["steal_reason"] = *steal_reason;
+      control_request(socket, request, {}, context.stop());
+    });
   }
   const json status = control_request(socket, {{"command", "status"}}, {}, context.stop());
   const auto content = status.value("content", std::uint64_t{0});
@@ -65,7 +71,7 @@ int run_checkout(CommandContext& context, const CheckoutOptions& options) {
 int publish(CommandContext& context, const OpenParcel& parcel, const SyncOptions& options, const std::string& command,
             const std::string& title, const std::string& done) {
   const auto socket = open_session(parcel);
-  if (!socket && command == "checkin") return report_nothing_here(context, parcel.entry.name);
+  if (!socket && command == "checkin") return report_nothing_here(context, parcel);
   json request{{"command", command}};
   if (!options.message.empty()) request["message"] = options.message;
   const json result =
@@ -113,7 +119,9 @@ int run_rollback(CommandContext& context, const std::string& name) {
   confirm(context.flags,
           fmt::format("{} becomes what it was at {}, as a new version. Go on?", parcel.entry.name, what));
   std::uint64_t made = 0;
-  phrase_locked(parcel.entry.name, [&] { made = roll_back(parcel.account, parcel.entry, old.choice()); });
+  take_over_if_agreed(context, parcel, false, [&](const auto& steal_reason) {
+    made = roll_back(parcel.account, parcel.entry, old.choice(), steal_reason);
+  });
   json done{{"parcel", parcel.entry.name}, {"version", made}, {"copy_of", old.head.head.n}};
   if (!old.fork.empty()) done["fork"] = old.fork;
   context.out.done(fmt::format("{}: version {} is a copy of {}", parcel.entry.name, made, what), done);
@@ -202,19 +210,20 @@ std::optional<LocalState> settled_local_state(CommandContext& context, const Acc
   }
 }
 
-json status_without_daemon(const ParcelEntry& parcel, const std::optional<LocalState>& local) {
+json status_without_daemon(const Account& account, const ParcelEntry& parcel, const std::optional<LocalState>& local) {
   const std::string state = local ? local->state : "not checked out here";
   return {{"schema", 1},
           {"parcel", parcel.name},
           {"state", state},
           {"phase", state},
           {"upload_due", local && local->upload_due},
+          {"lock_due", !local && has_lock_to_give_back(account, parcel)},
           {"version", local ? local->base : 0}};
 }
 
 json status_of(CommandContext& context, const Account& account, const ParcelEntry& parcel) {
   auto local = settled_local_state(context, account, parcel);
-  if (!local || !local->daemon_alive) return status_without_daemon(parcel, local);
+  if (!local || !local->daemon_alive) return status_without_daemon(account, parcel, local);
   json status;
   try {
     status = control_request(control_socket(account, parcel), {{"command", "status"}}, {}, context.stop());
@@ -222,7 +231,7 @@ json status_of(CommandContext& context, const Account& account, const ParcelEntr
     if (error.kind() != ErrorKind::kDaemon) throw;
     local = settled_local_state(context, account, parcel);
     if (local && local->daemon_alive) throw;
-    return status_without_daemon(parcel, local);  // it has ended just now
+    return status_without_daemon(account, parcel, local);  // it has ended just now
   }
   status.erase("type");
   status["state"] = local->state;
@@ -236,6 +245,9 @@ void print_stat(CommandContext& context, const json& status) {
     print_status(context, name, status);
   } else {
     context.out.line(fmt::format("{}: {}", name, status.value("state", "")));
+  }
+  if (status.value("lock_due", false)) {
+    context.out.line("LOCK     given back when the repository can be reached again");
   }
   if (status.value("upload_due", false)) {
     context.out.line(fmt::format("UPLOAD   not done yet: isr suspend {} uploads it", name));
@@ -257,7 +269,8 @@ int run_stat_all(CommandContext& context) {
   const Profile profile = read_profile(account);
   json all = json::array();
   for (const ParcelEntry& parcel : profile.parcels) {
-    if (local_state(account, parcel)) all.push_back(status_of(context, account, parcel));
+    if (local_state(account, parcel) || has_lock_to_give_back(account, parcel))
+      all.push_back(status_of(context, account, parcel));
   }
   if (context.out.json()) {
     context.out.document({{"schema", 1}, {"parcels", all}});
@@ -287,11 +300,16 @@ void register_session(App& app) {
   app.command(Group::kOffline, "checkout", "lock it and mount its disks here, without a VM")
       .argument("NAME[@V]", checkout->name, "the parcel")
       .option("-r,--version", checkout->version, "V", "another version than the newest, or a fork")
-      .flag("--take-lock", checkout->take_lock, "also when another host holds the parcel")
+      .flag("--take-lock", checkout->take_lock,
+            "also when another host holds the parcel; its unsynced work becomes a fork")
       .alias("co")
       .example("isr checkout work", "prints where its disks are")
       .example("isr checkout work -r 3", "go on from version 3")
       .note("After a crash it recovers everything that was written.")
+      .note(
+          "The lock does not expire: a checkout is for travelling. isr checkin gives it back, without a network as "
+          "soon as "
+          "there is one.")
       .exit_codes({0, 10, 11, 12, 13, 15, 18, 19})
       .run([checkout](CommandContext& context) { return run_checkout(context, *checkout); });
 

@@ -7,6 +7,8 @@
 
 namespace isr {
 
+bool may_ask(const GlobalFlags& flags) { return !flags.yes && !flags.no_input && has_terminal(); }
+
 void confirm(const GlobalFlags& flags, const std::string& question) {
   if (flags.yes) return;
   std::optional<std::string> answer;

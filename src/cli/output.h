@@ -70,6 +70,8 @@ class Progress {
 /// "[y/N]" for a loss that can be healed. --yes answers; Error{kUsage} without a
 /// terminal; Error{kCancelled} for any other answer than y.
 void confirm(const GlobalFlags& flags, const std::string& question);
+/// confirm() would not fail for want of a terminal.
+bool may_ask(const GlobalFlags& flags);
 /// For what cannot be healed: the name must be typed, or given by --confirm NAME; --yes does not do.
 void confirm_name(const GlobalFlags& flags, const std::string& question, const std::string& name,
                   const std::string& confirm_flag);

@@ -7,6 +7,7 @@
 #include "session/cdrom.h"
 #include "session/control.h"
 #include "session/daemon.h"
+#include "session/held_lock.h"
 #include "session/machine.h"
 #include "session/session.h"
 
@@ -35,14 +36,14 @@ void give_back(const fs::path& socket) {
   }
 }
 
-fs::path check_out(OpenParcel& parcel, const RunOptions& options, bool fresh) {
+fs::path check_out(CommandContext& context, OpenParcel& parcel, const RunOptions& options, bool fresh) {
   const VersionSelector selector = wanted_version(parcel, options.version);
   parcel.account.online("resuming " + parcel.entry.name);
   const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, selector);
   if (!fresh) check_memory_loads_here(parcel, loaded);
   // The newest is what it is once the lock is ours.
   const VersionChoice choice = selector.is_newest() ? VersionChoice{} : loaded.choice();
-  return take_out(parcel, LockMode::kAttended, choice, options.take_lock);
+  return take_out(context, parcel, LockMode::kAttended, choice, options.take_lock);
 }
 
 /// What is in the drive when it boots, after what the command line says of it.
@@ -90,15 +91,21 @@ void phrase_locked(const std::string& name, const std::function<void()>& body) {
   try {
     body();
   } catch (const LockedError& locked) {
-    const LockRecord& record = locked.ruling().record;
+    const LockRuling& ruling = locked.ruling();
+    const LockRecord& record = ruling.record;
     std::string seen;
-    if (locked.ruling().age) seen = ", last seen " + describe_age(*locked.ruling().age);
+    if (ruling.age) seen = ", last seen " + describe_age(*ruling.age);
     throw Error(
         ErrorKind::kLocked,
         fmt::format("{} is in use on {} (since {}{})", name, record.host, clock_time(record.since), seen),
         {fmt::format("on {} run    isr suspend {}", record.host, name),
          fmt::format("or look without running    isr mount {}@latest DIR", name),
-         fmt::format("if {} is lost    isr lock break {}    (its unsynced changes stay there)", record.host, name)});
+         ruling.expired
+             ? fmt::format(
+                   "its lease has run out; to take {} over, pass    --take-lock    (its unsynced changes stay there)",
+                   name)
+             : fmt::format("if {} is lost    isr lock break {}    (its unsynced changes stay there)", record.host,
+                           name)});
   }
 }
 
@@ -106,9 +113,41 @@ VersionSelector wanted_version(const OpenParcel& parcel, const std::optional<std
   return option ? parse_version_selector(*option) : parcel.version;
 }
 
-fs::path take_out(OpenParcel& parcel, LockMode mode, const VersionChoice& choice, bool take_lock) {
-  const std::optional<std::string> steal = take_lock ? std::optional<std::string>("--take-lock") : std::nullopt;
-  phrase_locked(parcel.entry.name, [&] { Session::create(parcel.account, parcel.entry, mode, choice, steal); });
+std::optional<std::string> agree_to_take_over(CommandContext& context, const std::string& name,
+                                              const LockRuling& ruling) {
+  if (!ruling.expired) return std::nullopt;
+  const std::string seen = ruling.age ? describe_age(*ruling.age) : "at an unknown time";
+  const std::string question =
+      fmt::format("{} runs {} since {}, and was last seen {}. What it has not published then becomes a fork.",
+                  ruling.record.host, name, clock_time(ruling.record.since), seen);
+  if (!may_ask(context.flags)) return std::nullopt;
+  confirm(context.flags, question + " Take it over?");
+  return "its lease had run out";
+}
+
+void take_over_if_agreed(CommandContext& context, const OpenParcel& parcel, bool take_lock,
+                         const std::function<void(const std::optional<std::string>& steal_reason)>& body) {
+  const std::string& name = parcel.entry.name;
+  std::optional<std::string> reason;
+  if (take_lock) reason = "--take-lock";
+  phrase_locked(name, [&] {
+    try {
+      body(reason);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kLocked || reason || parcel.account.offline()) throw;
+      const auto ruling = parcel.account.lock(parcel.entry).show();
+      if (ruling) reason = agree_to_take_over(context, name, *ruling);
+      if (!reason) throw;
+      body(reason);
+    }
+  });
+}
+
+fs::path take_out(CommandContext& context, OpenParcel& parcel, LockMode mode, const VersionChoice& choice,
+                  bool take_lock) {
+  take_over_if_agreed(context, parcel, take_lock, [&](const std::optional<std::string>& steal_reason) {
+    Session::create(parcel.account, parcel.entry, mode, choice, steal_reason);
+  });
   try {
     return start_session_daemon(parcel.account, parcel.entry);
   } catch (const Error&) {
@@ -130,7 +169,11 @@ void add_run_flags(Command& command, RunOptions& options) {
               "from now on: its cable is out, it reaches nothing outside, or it connects as you do")
       .flag("--no-network", options.no_network, "this time the guest reaches nothing outside")
       .flag("--take-lock", options.take_lock,
-            "also when another host holds the parcel; its unsynced work becomes a fork");
+            "also when another host holds the parcel; its unsynced work becomes a fork")
+      .note(
+          "The lock of a host that has not been heard of for lock.lease seconds (600) is taken over when you agree on "
+          "the terminal, or with --take-lock. A host that comes back to a lost lock is told so, and keeps its "
+          "session.");
 }
 
 std::optional<fs::path> open_session(const OpenParcel& parcel) {
@@ -172,7 +215,11 @@ json ask_daemon(CommandContext& context, const fs::path& socket, const json& req
       context.stop());
 }
 
-int report_nothing_here(CommandContext& context, const std::string& name) {
+int report_nothing_here(CommandContext& context, const OpenParcel& parcel) {
+  const std::string& name = parcel.entry.name;
+  if (!parcel.account.offline() && give_back_orphaned_lock(parcel.account, parcel.entry)) {
+    context.out.note(fmt::format("the lock of {}, which nothing here used any more, is given back", name));
+  }
   context.out.note(fmt::format("{} is not checked out here: nothing to do", name));
   if (context.out.json()) context.out.done("", {{"parcel", name}, {"uploaded", false}, {"unchanged", true}});
   return 0;
@@ -203,6 +250,11 @@ int report_publish(CommandContext& context, const std::string& name, const std::
   const auto version = result.value("version", std::uint64_t{0});
   const std::string fork = result.value("fork", "");
   if (!fork.empty()) report_fork(name, fork, !result.value("ended", false));
+  if (result.value("lock_due", false)) {
+    context.out.note(fmt::format(
+        "the lock of {} is given back when its repository can be reached again; until then other hosts find it in use",
+        name));
+  }
   if (context.out.json()) {
     json document = result;
     document["schema"] = 1;
@@ -244,7 +296,7 @@ int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& op
   }
   const auto cdrom = choose_cdrom(context, parcel, options);
   const fs::path socket =
-      local ? start_session_daemon(parcel.account, parcel.entry) : check_out(parcel, options, fresh);
+      local ? start_session_daemon(parcel.account, parcel.entry) : check_out(context, parcel, options, fresh);
   json request{
       {"command", fresh ? "start" : "resume"},
       {"network", options.network},
@@ -252,9 +304,13 @@ int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& op
       {"accelerator", options.accelerator.empty() ? context.config().get("vm.accelerator") : options.accelerator}};
   if (!fresh) request["prefetch"] = options.prefetch;
   if (cdrom) request["cdrom"] = encode_path(*cdrom);
+  request["online"] = !parcel.account.offline();
   json result;
   try {
-    result = ask_daemon(context, socket, request, (fresh ? "Starting " : "Resuming ") + name);
+    take_over_if_agreed(context, parcel, local && options.take_lock, [&](const auto& steal_reason) {
+      if (steal_reason) request["steal_reason"] = *steal_reason;
+      result = ask_daemon(context, socket, request, (fresh ? "Starting " : "Resuming ") + name);
+    });
   } catch (const Error& error) {
     if (!local && error.kind() != ErrorKind::kDaemon && error.kind() != ErrorKind::kCancelled) give_back(socket);
     throw;

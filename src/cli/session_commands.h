@@ -33,7 +33,12 @@ fs::path require_session(const OpenParcel& parcel);
 VersionSelector wanted_version(const OpenParcel& parcel, const std::optional<std::string>& option);
 /// Session::create() of that version and its daemon; when that cannot start, the lock is given back.
 /// Error{kLocked} in the parcel's own name, with what to do.
-fs::path take_out(OpenParcel& parcel, LockMode mode, const VersionChoice& choice, bool take_lock);
+fs::path take_out(CommandContext& context, OpenParcel& parcel, LockMode mode, const VersionChoice& choice,
+                  bool take_lock);
+/// Runs body, which takes the parcel's lock: with a reason to take it from another host when `take_lock`, or, when the
+/// lease of that host has run out, once the user has agreed on the terminal. Without a terminal: Error{kLocked}.
+void take_over_if_agreed(CommandContext& context, const OpenParcel& parcel, bool take_lock,
+                         const std::function<void(const std::optional<std::string>& steal_reason)>& body);
 /// Runs body; a lock that another host holds is reported with the parcel's name.
 void phrase_locked(const std::string& name, const std::function<void()>& body);
 
@@ -41,8 +46,9 @@ void phrase_locked(const std::string& name, const std::function<void()>& body);
 /// interrupted suspend goes on in the daemon, for one), so that it deals with what that one left.
 int with_session(const OpenParcel& parcel, const std::function<int()>& body);
 
-/// The end of a command that publishes what is not here: it has run to its end before, or never began.
-int report_nothing_here(CommandContext& context, const std::string& name);
+/// The end of a command that publishes what is not here: it has run to its end before, or never began. Gives back a
+/// lock of this host that is left of it.
+int report_nothing_here(CommandContext& context, const OpenParcel& parcel);
 
 /// One request to the daemon, with its progress shown under `title`.
 nlohmann::json ask_daemon(CommandContext& context, const fs::path& socket, const nlohmann::json& request,

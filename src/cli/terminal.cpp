@@ -89,6 +89,8 @@ std::string read_line(int fd, Echo echo) {
 
 }  // namespace
 
+bool has_terminal() { return UniqueFd(::open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY)).get() >= 0; }
+
 std::optional<std::string> ask_terminal(const std::string& question, Echo echo) {
   const UniqueFd terminal(::open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY));
   if (!terminal) return std::nullopt;

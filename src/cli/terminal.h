@@ -11,4 +11,6 @@ namespace isr {
 enum class Echo { kShown, kHidden };
 std::optional<std::string> ask_terminal(const std::string& question, Echo echo);
 
+bool has_terminal();
+
 }  // namespace isr

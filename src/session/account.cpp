@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "session/held_lock.h"
 
 namespace isr {
 namespace {
@@ -159,7 +160,7 @@ Key open_device_key(const fs::path& file, const UserKeys& keys, bool in_use) {
   return open_device_key(file, keys, in_use);  // another process was first
 }
 
-std::string open_host_id(const fs::path& file) {
+std::string open_host_secret(const fs::path& file) {
   if (const auto bytes = read_file_if_exists(file, kMaxSmallFile)) {
     const std::string id(as_text(*bytes));
     if (id.size() != 32 || !from_hex(id)) {
@@ -172,7 +173,14 @@ std::string open_host_id(const fs::path& file) {
   random_bytes(random);
   const std::string id = to_hex(random);
   if (create_file(file, as_bytes(id)) == CreateResult::kCreated) return id;
-  return open_host_id(file);
+  return open_host_secret(file);
+}
+
+/// The same file in a copy of the home directory gives another id: the copy must not pass for this host.
+std::string host_id(const fs::path& state_directory) {
+  const std::string secret = open_host_secret(state_directory / "host-id");
+  const auto machine = read_file_if_exists("/etc/machine-id", kMaxSmallFile).value_or(Bytes{});
+  return host_id_of(secret, as_text(machine), fs::canonical(state_directory).string());
 }
 
 /// The host's name as heads and locks may have it: check_user_name().
@@ -205,7 +213,7 @@ Account finish(const Paths& paths, const RepositoryEntry& entry, Reached reached
   const fs::path trust = account.state_directory / "trust.db";
   const bool in_use = fs::exists(trust);  // asked first: another process may be making both, the key before it
   account.device_key = open_device_key(account.state_directory / "device-key", account.keys, in_use);
-  account.host = {host_name(), open_host_id(account.state_directory / "host-id")};
+  account.host = {host_name(), host_id(account.state_directory)};
   account.trust = std::make_shared<TrustStore>(trust, account.device_key);
   return account;
 }
@@ -214,6 +222,14 @@ Account finish(const Paths& paths, const RepositoryEntry& entry, Reached reached
 fs::path kept_head(const Account& account, std::string chain) {
   std::replace(chain.begin(), chain.end(), '/', '+');
   return account.state_directory / "heads" / chain;
+}
+
+/// What an earlier command could not give back is given back as soon as the repository is reached.
+Account finish_and_tidy(const Paths& paths, const RepositoryEntry& entry, Reached reached, UserKeys keys,
+                        const StoreOptions& store_options) {
+  Account account = finish(paths, entry, std::move(reached), std::move(keys), store_options);
+  give_back_left_locks(account);
+  return account;
 }
 
 std::optional<UserKeys> keys_from_keyring(const RepositoryInfo& info, const std::string& user) {
@@ -230,6 +246,16 @@ std::optional<UserKeys> keys_from_keyring(const RepositoryInfo& info, const std:
 }
 
 }  // namespace
+
+std::string host_id_of(std::string_view secret, std::string_view machine_id, std::string_view state_directory) {
+  std::string text = "isr1/host-id";
+  for (const std::string_view part : {secret, machine_id, state_directory}) {
+    text += '\0';
+    text += part;
+  }
+  const Sha256 digest = sha256(as_bytes(text));
+  return to_hex(digest.view().first(16));
+}
 
 BlobStore& Account::online(const std::string& what) const {
   if (!store) {
@@ -286,12 +312,12 @@ Account open_account(const Paths& paths, const RepositoryEntry& entry, const Pas
   Reached reached = reach(paths, entry, options);
   if (options.use_keyring) {
     if (auto keys = keys_from_keyring(reached.info, entry.user)) {
-      return finish(paths, entry, std::move(reached), std::move(*keys), options.store);
+      return finish_and_tidy(paths, entry, std::move(reached), std::move(*keys), options.store);
     }
   }
   const fs::path directory = state_directory_of(paths, reached.info, entry.user);
   UserKeys keys = unlock(directory, entry, reached, password);
-  return finish(paths, entry, std::move(reached), std::move(keys), options.store);
+  return finish_and_tidy(paths, entry, std::move(reached), std::move(keys), options.store);
 }
 
 Account open_account_with_keys(const Paths& paths, const RepositoryEntry& entry, const UserKeys& keys,
@@ -299,7 +325,7 @@ Account open_account_with_keys(const Paths& paths, const RepositoryEntry& entry,
   if (keys.user != entry.user) {
     throw Error(ErrorKind::kBug, fmt::format("keys of {} for an account of {}", keys.user, entry.user));
   }
-  return finish(paths, entry, reach(paths, entry, options), keys, options.store);
+  return finish_and_tidy(paths, entry, reach(paths, entry, options), keys, options.store);
 }
 
 void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, const std::string& passphrase,

@@ -59,6 +59,8 @@ struct Account {
   fs::path parcel_directory(const ParcelEntry& parcel) const { return state_directory / "parcels" / parcel.id; }
 };
 
+/// The host id that locks show: of the secret in host-id, this machine, and where on it the state directory lies.
+std::string host_id_of(std::string_view secret, std::string_view machine_id, std::string_view state_directory);
 /// What a lock says of the version that its holder starts from.
 LockBase base_of(const ParcelEntry& parcel, const StoredHead& head);
 

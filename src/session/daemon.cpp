@@ -73,6 +73,8 @@ class Daemon {
     if (command == "status") return status();
     if (command == "console") return follow_console(*console(), request, reply, stop);
     if (command == "type") return type_text(request);
+    if (command == "lock" && !current_.lock()->command.empty())
+      return json::object();  // what is under way looks itself
     // What waits for memory to be written would hold the operation for as long as there is no room.
     while (!operation_.try_lock_for(kProgressPeriod)) {
       if (command == "poweroff" && !machine_.memory_hindrance().empty()) machine_.give_up_memory();
@@ -104,6 +106,7 @@ class Daemon {
   json run_command(const std::string& command, const json& request, const ControlReply& reply,
                    const std::stop_token& stop_token) {
     if (command == "sync") return sync(request, reply);
+    if (command == "lock") return secure_lock(request);
     machine_.require_unused();  // all others take the mount away
     if (command == "start") return start(request, reply, stop_token, true);
     if (command == "resume") return start(request, reply, stop_token, false);
@@ -125,6 +128,8 @@ class Daemon {
     options.progress = progress_to(reply);
     const EitherStop either(stop, told_.get_token());
     options.stop = either.token();
+    secure_lock(request);
+    if (request.value("online", false)) options.before_run = [this] { session_.secure_lock({}); };
     if (request.contains("cdrom")) options.cdrom = decode_path(request.at("cdrom").get<std::string>());
     const bool resumed = machine_.start(options);
     return {{"resumed", resumed},
@@ -134,6 +139,17 @@ class Daemon {
             {"fetches_memory", resumed && options.prefetch == Prefetch::kAll},
             {"boot_pack_pages", session_.boot_pack_pages()},
             {"mount", machine_.directory().string()}};
+  }
+
+  /// Before anything is fetched for a guest that may not run.
+  json secure_lock(const json& request) {
+    if (!request.value("online", false)) return json::object();
+    session_.go_online();
+    std::optional<std::string> reason;
+    if (request.contains("steal_reason")) reason = request.at("steal_reason").get<std::string>();
+    session_.secure_lock(reason);
+    lock_lost_ = false;
+    return json::object();
   }
 
   json suspend(const json& request, const ControlReply& reply) {
@@ -225,6 +241,7 @@ class Daemon {
       options.boot_order = [&] { return rehearsal ? rehearsal->take() : BootOrder{}; };
     }
     const PublishResult result = publish_or_explain(options, progress_to(reply));
+    if (result.fork.empty() && !result.unchanged) lock_lost_ = false;
     json answer{{"version", result.version},
                 {"unchanged", result.unchanged},
                 {"fork", result.fork},
@@ -250,7 +267,7 @@ class Daemon {
       machine_.close_disks();
       result = publish(memory, message, reply);
       machine_.unmount();
-      session_.end();
+      result["lock_due"] = !session_.end();
     } catch (...) {
       guarded("opening the disks", [&] { machine_.open_disks(); });
       throw;
@@ -344,7 +361,7 @@ class Daemon {
   void lose_lock(const Error& how) {
     lock_lost_ = true;
     const std::string event =
-        fmt::format("the lock was taken over: {}; what is suspended here becomes a fork", how.what());
+        fmt::format("the lock was lost: {}; if another host has it, what is suspended here becomes a fork", how.what());
     log::error("{}: {}", parcel_.name, event);
     *last_event_.lock() = event;
   }

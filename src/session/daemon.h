@@ -14,6 +14,7 @@ namespace isr {
 ///   status       –                                 the answer of `isr stat --json`
 ///   start        network, accelerator, cdrom       boots from the disks, or the CD (the image's path in base64)
 ///   resume       network, accelerator, prefetch    continues the suspended memory; without one, boots
+///   lock         –                                 makes sure that the lock is ours, as start and resume do
 ///   suspend      upload, message, drop_caches      memory and disks kept, uploaded, published; the session ends
 ///   stop         timeout_s, kill, message          the guest shuts down; published; the session ends. Given up when
 ///                                                  the client goes before the guest is off
@@ -27,6 +28,7 @@ namespace isr {
 /// One of them at a time; status, console and type any time. One that waits is told for what, and gets the result of
 /// the command that ends the session meanwhile if it is the same one. All others also take upload_limit
 /// (bytes a second; 0: none) and rehearsal (false: a suspend makes no boot pack).
+/// start, resume and lock take online (the lock is looked at) and steal_reason (it is taken whoever has it).
 
 /// Starts the daemon of a parcel that Session::create() checked out, or that a
 /// crash left, unless one runs. Returns its control socket.

@@ -13,6 +13,7 @@
 #include "base/thread_pool.h"
 #include "image/known_chunks.h"
 #include "image/tree_builder.h"
+#include "session/held_lock.h"
 
 namespace isr {
 namespace {
@@ -229,26 +230,17 @@ void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVers
   });
 }
 
-/// Runs body under the parcel's lock.
+/// Runs body under the parcel's lock, which is given back however it ends.
 void with_lock(const Account& account, const ParcelEntry& parcel, const LockBase& base,
-               const std::function<void()>& body) {
-  ParcelLock lock = account.lock(parcel);
-  const LockRequest wanted{.hold = random_hold(), .mode = LockMode::kAttended, .base = base};
-  lock.acquire(wanted);
-  const auto release = [&] {
-    try {
-      lock.release(wanted.hold);
-    } catch (const std::exception& error) {
-      log::warn("{}: its lock stays taken until its lease ends: {}", parcel.name, error.what());
-    }
-  };
+               const std::optional<std::string>& steal_reason, const std::function<void()>& body) {
+  const std::string hold = take_lock(account, parcel, LockMode::kAttended, base, steal_reason).hold;
   try {
     body();
   } catch (...) {
-    release();
+    give_back_lock(account, parcel.id, hold);
     throw;
   }
-  release();
+  give_back_lock(account, parcel.id, hold);
 }
 
 }  // namespace
@@ -266,20 +258,26 @@ ParcelEntry branch_parcel(Account& account, const ParcelEntry& parcel, const Loa
   version.copy_of = fmt::format("{}@{}", parcel.name, from.label());
   version.message = "branch of " + version.copy_of;
   version.added_bytes = 0;
-  with_lock(account, made, base_of(parcel, from.head), [&] { publish_first(account, made, version); });
+  const TakenParcel taken(account, made);
+  with_lock(account, made, base_of(parcel, from.head), {}, [&] { publish_first(account, made, version); });
   return made;
 }
 
-std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const VersionChoice& choice) {
-  const LoadedVersion newest = load_version(account, parcel);
+std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const VersionChoice& choice,
+                        const std::optional<std::string>& steal_reason) {
+  const TakenParcel taken(account, parcel);
+  if (fs::exists(account.parcel_directory(parcel) / "session")) {
+    throw Error(ErrorKind::kVm, fmt::format("{} is checked out here", parcel.name));
+  }
   LoadedVersion old = load_version(account, parcel, choice);
+  const StoredHead before = load_version(account, parcel).head;
   old.version.copy_of = fmt::format("{} {}", old.fork.empty() ? "version" : "fork", old.label());
   old.version.message = "rollback to " + old.label();
   old.version.added_bytes = 0;
-  const std::uint64_t next = newest.head.head.n + 1;
+  const std::uint64_t next = before.head.n + 1;
   bool published = false;
-  with_lock(account, parcel, base_of(parcel, newest.head), [&] {
-    const Bytes blob = make_head(account, parcel, next, newest.head.hash, old.version);
+  with_lock(account, parcel, base_of(parcel, before), steal_reason, [&] {
+    const Bytes blob = make_head(account, parcel, next, before.hash, old.version);
     published = account.chain(parcel.chain()).publish(next, blob).has_value();
   });
   if (!published) {

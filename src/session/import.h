@@ -30,8 +30,10 @@ ParcelEntry create_parcel(Account& account, const std::string& name, const Parce
 ParcelEntry branch_parcel(Account& account, const ParcelEntry& parcel, const LoadedVersion& from,
                           const std::string& name);
 
-/// Appends a copy of a version or fork as the newest version. Error{kLocked} when another host holds the parcel.
-std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const VersionChoice& choice);
+/// Appends a copy of a version or fork as the newest version. Error{kVm} when the parcel is in use here, {kLocked} when
+/// another host holds it and there is no reason to take its lock.
+std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const VersionChoice& choice,
+                        const std::optional<std::string>& steal_reason);
 
 /// The original size of a padded disk while its padding is all zeros, and that of the image else.
 std::uint64_t export_size(Image& image, const VersionImage& described);

@@ -43,7 +43,10 @@ void LeaseKeeper::keep(const std::stop_token& stop) {
     } catch (const std::exception& failure) {
       if (stop.stop_requested()) return;
       const Error error = as_error(failure);
-      if (error.kind() == ErrorKind::kLocked) return on_lost_(error);
+      if (error.kind() == ErrorKind::kLocked) {
+        lost_ = true;
+        return on_lost_(error);
+      }
       log::warn("renewing the lock: {}", error.what());
       until_next = lease / kAttempts;
     }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <thread>
 
@@ -27,6 +28,8 @@ class LeaseKeeper {
   void start();
   /// Gives up a renewal that is on its way.
   void stop();
+  /// on_lost is being called, or was. From any thread.
+  bool lost() const { return lost_; }
 
  private:
   void keep(const std::stop_token& stop);
@@ -35,6 +38,7 @@ class LeaseKeeper {
   OpenLock open_;
   OnLost on_lost_;
   Clock clock_;
+  std::atomic<bool> lost_{false};
   std::jthread thread_;
 };
 

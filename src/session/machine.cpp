@@ -125,6 +125,7 @@ bool Machine::start(const BootOptions& options) {
     if (vm_->memory().mapping() == MemoryMapping::kShared) session_.require_room(state.vm.memory_bytes);
     if (resume) session_.wait_for_boot_pack(options.progress, options.stop);
     if (options.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest ran");
+    if (options.before_run) options.before_run();
     // From the first instruction on, the suspended memory no longer fits the disks.
     session_.keep_network(settings.network);
     session_.begin_run(!resume);

@@ -14,7 +14,8 @@ struct BootOptions {
   std::optional<fs::path> cdrom;       ///< in the drive of a machine that boots; one that continues finds it empty
   Prefetch prefetch = Prefetch::kAll;  ///< of one that continues
   ProgressFn progress;
-  std::stop_token stop;  ///< until the guest runs: nothing has happened then. Error{kCancelled}
+  std::function<void()> before_run;  ///< may refuse it, by throwing
+  std::stop_token stop;              ///< until the guest runs: nothing has happened then. Error{kCancelled}
 };
 
 /// The session's mount and VM: what runs on its images.

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "image/replayed_records.h"
+#include "session/held_lock.h"
 #include "session/session_part.h"
 
 namespace isr {
@@ -20,18 +21,6 @@ constexpr unsigned kSealThreads = 2;
 constexpr std::uint64_t kSweepAfter = 256;  // chunks, of 128 KiB each before they are compressed
 constexpr std::chrono::seconds kSweepAgain{2};
 constexpr std::uint64_t kCollectAbove = 256U << 20U;  // of a journal
-// A daemon that has just answered its last command, or was told to end, needs a moment to go.
-constexpr std::chrono::seconds kGoing{3};
-constexpr std::chrono::milliseconds kPoll{20};
-
-std::optional<FileLock> acquire(const fs::path& lock) {
-  const auto until = std::chrono::steady_clock::now() + kGoing;
-  for (;; std::this_thread::sleep_for(kPoll)) {
-    auto held = FileLock::try_acquire(lock);
-    if (held || std::chrono::steady_clock::now() > until) return held;
-  }
-}
-
 constexpr auto kTidyEvery = std::chrono::seconds(1);
 constexpr std::uint64_t kRoomAtOnce = 64U << 20U;  // a segment of the journal
 
@@ -64,13 +53,13 @@ MemoryCheck::Replacements replacements_in(JournalOverlay& overlay) {
 
 Session::Session(Account& account, const ParcelEntry& parcel)
     : account_(account), parcel_(parcel), directory_(account.parcel_directory(parcel)) {
-  flock_ = acquire(directory_ / "lock");
-  if (!flock_) {
-    throw Error(ErrorKind::kVm, fmt::format("{} is in use by another process here", parcel.name),
-                {fmt::format("isr stat {}", parcel.name)});
-  }
+  const auto refuse = [&] {
+    throw Error(ErrorKind::kNotFound, fmt::format("{} is not checked out here", parcel.name));
+  };
+  if (!fs::exists(directory_ / "session")) refuse();
+  flock_ = take_parcel(account, parcel);
   auto state = read_session_state(directory_, account.device_key, parcel.id);
-  if (!state) throw Error(ErrorKind::kNotFound, fmt::format("{} is not checked out here", parcel.name));
+  if (!state) refuse();
   state_ = std::move(*state);
   const Config config = Config::load(account.paths);
   cache_ = open_cache(account.paths, config);

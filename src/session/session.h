@@ -133,14 +133,18 @@ class Session {
   };
   PublishResult publish(const PublishOptions& options, const ProgressFn& progress);
 
-  /// After a publish: releases the lock and deletes the directory. Error{kVm}, and nothing done, unless all that is
-  /// here was in it.
-  void end();
+  /// After a publish: deletes the directory and releases the lock. False: the repository cannot be reached, and the
+  /// lock is given back when it can. Error{kVm}, and nothing done, unless all that is here was in it.
+  bool end();
   /// Everything since the base is dropped; stays checked out. After a failure nothing has changed.
   void discard();
   /// After a failure of the above the disk may say that it had succeeded: puts that right. To be called before a
   /// guest or anybody else goes on to write. Error{kIo}: not now.
   void make_state_certain();
+  /// Makes sure that the lock is ours before a guest runs on what is here: takes it again where it is free and the
+  /// newest version is the base, and in any case with a reason. Nothing offline, or when the repository does not
+  /// answer. Error{kLocked} another host has it, {kForked} another host has published; with the ways out as hints.
+  void secure_lock(const std::optional<std::string>& steal_reason);
   /// Renews the lease until the session ends; nothing of a lock without one.
   void keep_lease(LeaseKeeper::OnLost on_lost);
 
@@ -210,6 +214,11 @@ class Session {
   static void set_bases(const Publication& publication, SessionState& state);
   void drop_published(const Publication& publication);
   void empty_settled(const std::map<Cid, std::uint32_t>& published);
+  LockRequest lock_request() const;
+  bool keep_lock(const std::stop_token& stop);
+  void resume_lease();
+  [[noreturn]] void refuse_lost_lock(const LockRuling& ruling) const;
+  [[noreturn]] void refuse_passed_by(std::uint64_t newest) const;
   /// What can be compared: something was written to a disk between two that differ.
   std::uint64_t disk_writes() const;
 
@@ -246,6 +255,7 @@ class Session {
   std::shared_ptr<HotPages> boot_pack_;    ///< of the resume that is going on
   std::shared_ptr<FirstTouches> touches_;  ///< since this session's last start or resume
   std::uint64_t boot_pack_pages_ = 0;
+  LeaseKeeper::OnLost on_lease_lost_;
   std::optional<LeaseKeeper> lease_;
   mutable Sync<std::shared_ptr<ChunkFill>> fill_;  ///< last: it uses the rest
 };

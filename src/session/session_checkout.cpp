@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "session/held_lock.h"
 #include "session/session.h"
 #include "session/session_part.h"
 
@@ -13,9 +14,6 @@ namespace {
 VersionImage placeholder(std::string_view name, ImageRole role, std::uint64_t size) {
   return {std::string(name), role, {size, {}}};
 }
-
-/// A directory that end() began to delete.
-fs::path ended_directory(const fs::path& directory) { return directory.string() + ".ended"; }
 
 /// With the lock held, so that what is the newest version stays it.
 void write_first_state(const Account& account, const ParcelEntry& parcel, const LockRecord& lock,
@@ -44,22 +42,6 @@ void write_first_state(const Account& account, const ParcelEntry& parcel, const 
   write_session_state(directory, account.device_key, state);
 }
 
-void release_lock(const Account& account, const ParcelEntry& parcel, const std::string& hold) {
-  if (account.offline()) return;
-  try {
-    account.lock(parcel).release(hold);
-  } catch (const std::exception& error) {
-    log::warn("the lock of {} was not released: {}", parcel.name, error.what());
-  }
-}
-
-void remove_directory(const fs::path& directory) {
-  const fs::path ended = ended_directory(directory);
-  fs::remove_all(ended);
-  fs::rename(directory, ended);  // at once, so that no half of a session is ever found
-  fs::remove_all(ended);
-}
-
 }  // namespace
 
 std::vector<SessionImage> number_images(const ParcelVersion& version) {
@@ -80,15 +62,15 @@ std::vector<SessionImage> number_images(const ParcelVersion& version) {
 void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode, const VersionChoice& choice,
                      const std::optional<std::string>& steal_reason) {
   const fs::path directory = account.parcel_directory(parcel);
-  fs::remove_all(ended_directory(directory));
-  // Not even a look at the flock, which a daemon that just begins needs.
-  const bool present = fs::exists(directory / "session");
-  if (!present) make_private_directory(directory);
-  const auto flock = present ? std::nullopt : FileLock::try_acquire(directory / "lock");
-  if (!flock || fs::exists(directory / "session")) {
+  const auto refuse = [&] {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here already", parcel.name),
                 {fmt::format("isr stat {}", parcel.name)});
-  }
+  };
+  fs::remove_all(ended_directory(directory));
+  // Not even a look at the flock, which a daemon that just begins needs.
+  if (fs::exists(directory / "session")) refuse();
+  const FileLock flock = take_parcel(account, parcel);
+  if (fs::exists(directory / "session")) refuse();
   if (fs::exists(directory / "journal")) {
     // Its records belong to another base; put over this one they would be wrong bytes.
     throw Error(ErrorKind::kCorrupt,
@@ -101,16 +83,15 @@ void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode,
     throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only: it can be mounted, not run", store.describe()),
                 {fmt::format("isr mount {}@latest DIR    looks at it", parcel.name)});
   }
-  auto lock = account.lock(parcel);
-  const LockRequest wanted{
-      .hold = random_hold(), .mode = mode, .base = base_of(parcel, load_version(account, parcel).head)};
-  const LockRecord record = steal_reason ? lock.steal(wanted, *steal_reason) : lock.acquire(wanted);
+  const LockBase base = base_of(parcel, load_version(account, parcel).head);
+  const LockRecord record = take_lock(account, parcel, mode, base, steal_reason);
   try {
     write_first_state(account, parcel, record, choice);
   } catch (...) {
-    release_lock(account, parcel, wanted.hold);
+    give_back_lock(account, parcel.id, record.hold);
     throw;
   }
+  forget_lock(account, parcel.id, record.hold);
 }
 
 void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
@@ -120,8 +101,9 @@ void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
   if (!flock || !state) return;
   const fs::path journal = directory / "journal";
   if (fs::exists(journal) && !fs::is_empty(journal)) return;
-  release_lock(account, parcel, state->hold);
-  remove_directory(directory);
+  note_lock(account, parcel.id, state->hold);
+  remove_parcel_directory(directory);
+  give_back_lock(account, parcel.id, state->hold);
 }
 
 std::uint64_t Session::disk_writes() const {
@@ -133,19 +115,92 @@ std::uint64_t Session::disk_writes() const {
   return sum;
 }
 
-void Session::end() {
+bool Session::end() {
   if (!published_ || published_->phase != state_.phase || published_->disk_writes != disk_writes()) {
     throw Error(ErrorKind::kVm, fmt::format("{} has changes that no version has", parcel_.name),
                 {"the same command again publishes them; nothing is lost"});
   }
   lease_.reset();
-  release_lock(account_, parcel_, state_.hold);
   cancel();
-  remove_directory(directory_);
+  note_lock(account_, parcel_.id, state_.hold);
+  remove_parcel_directory(directory_);
+  return give_back_lock(account_, parcel_.id, state_.hold);
+}
+
+LockRequest Session::lock_request() const {
+  return {.hold = state_.hold,
+          .mode = state_.lock_mode,
+          .base = {.chain = parcel_.chain(), .n = state_.base, .hash = state_.base_hash}};
+}
+
+bool Session::keep_lock(const std::stop_token& stop) {
+  ParcelLock lock = account_.lock(parcel_, stop);
+  try {
+    lock.keep(lock_request());
+  } catch (const LockedError&) {
+    return false;
+  }
+  resume_lease();
+  return true;
+}
+
+void Session::secure_lock(const std::optional<std::string>& steal_reason) {
+  if (account_.offline()) return;
+  try {
+    ParcelLock lock = account_.lock(parcel_);
+    const auto ruling = lock.show();
+    if (ruling && ruling->is_hold(state_.hold)) return;
+    if (!steal_reason) {
+      const bool is_anothers = ruling && ruling->record.held && !ruling->ours;
+      if (is_anothers) refuse_lost_lock(*ruling);
+      const auto newest = account_.chain(parcel_.chain()).newest();
+      if (newest && newest->hash != state_.base_hash && !is_pending(*newest)) refuse_passed_by(newest->head.n);
+    }
+    steal_reason ? lock.steal(lock_request(), *steal_reason) : lock.acquire(lock_request());
+    resume_lease();
+    log::info("{}: its lock is ours again", parcel_.name);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kTransient && error.kind() != ErrorKind::kOffline) throw;
+    log::warn("{}: its lock could not be looked at: {}", parcel_.name, error.what());
+  }
+}
+
+namespace {
+
+std::vector<std::string> choices(const std::string& name) {
+  return {fmt::format("to go on with this one   isr resume {} --take-lock", name),
+          fmt::format("to take the other        isr discard {0} && isr checkin {0} && isr resume {0}", name),
+          fmt::format("to have both             isr suspend {0}    keeps this one as a fork, isr branch {0}@FORK NEW "
+                      "opens it",
+                      name)};
+}
+
+}  // namespace
+
+void Session::refuse_lost_lock(const LockRuling& ruling) const {
+  const std::string seen = ruling.age ? ", last seen " + describe_age(*ruling.age) : std::string();
+  throw Error(ErrorKind::kLocked,
+              fmt::format("{} has taken over {} (since {}{}); what is here is kept", ruling.record.host, parcel_.name,
+                          to_rfc3339(ruling.record.since), seen),
+              choices(parcel_.name));
+}
+
+void Session::refuse_passed_by(std::uint64_t newest) const {
+  throw Error(
+      ErrorKind::kForked,
+      fmt::format("another host has published version {} of {}; what is here comes from version {}, and is kept",
+                  newest, parcel_.name, state_.base),
+      choices(parcel_.name));
 }
 
 void Session::keep_lease(LeaseKeeper::OnLost on_lost) {
-  if (state_.lock_mode != LockMode::kAttended) return;
+  on_lease_lost_ = std::move(on_lost);
+  resume_lease();
+}
+
+void Session::resume_lease() {
+  if (!on_lease_lost_ || state_.lock_mode != LockMode::kAttended) return;
+  if (lease_ && !lease_->lost()) return;
   // A store of its own, where there was none: the account's comes when a command goes online.
   auto open = [store = account_.store, entry = account_.entry, info = account_.info, options = account_.store_options,
                chain = parcel_.chain(), key = account_.keys.signing, host = account_.host,
@@ -156,7 +211,7 @@ void Session::keep_lease(LeaseKeeper::OnLost on_lost) {
   LockRecord held;
   held.hold = state_.hold;
   held.lease = account_.lease;
-  lease_.emplace(held, std::move(open), std::move(on_lost));
+  lease_.emplace(held, std::move(open), on_lease_lost_);
   lease_->start();
 }
 

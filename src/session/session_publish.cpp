@@ -316,11 +316,8 @@ std::optional<StoredHead> Session::commit(const Publication& publication, const 
     const ParcelVersion version = open_version(parcel_, newest->head);
     change_state([&](SessionState& next) { rebase_on_pending(next, version); });
   }
-  bool fork = newest && newest->head.n != state_.base;
-  if (!fork) {
-    const auto ruling = account_.lock(parcel_, stop).show();
-    fork = !ruling || !ruling->is_hold(state_.hold);
-  }
+  bool fork = newest && newest->hash != state_.base_hash;
+  if (!fork) fork = !keep_lock(stop);  // a lock that is free is taken again: the number is what keeps others out
   const std::uint64_t n = state_.base + 1;
   const Bytes blob = make_head(account_, parcel_, n, state_.base_hash, publication.version);
   std::optional<StoredHead> head;

@@ -279,7 +279,7 @@ TEST_CASE("offline no older version is shown than this host has seen", "[session
   const fs::path heads = account.state_directory / "heads";
   const fs::path yesterday = place.directory.path() / "yesterday";
   fs::copy(heads, yesterday);
-  CHECK(roll_back(account, parcel, VersionChoice{1, {}}) == 2);
+  CHECK(roll_back(account, parcel, VersionChoice{1, {}}, {}) == 2);
   change_profile(account, [](Profile& profile) { profile.parcels.push_back(parcel_called("play")); });
   const BlobStorePtr store = account.store;
   account.store = nullptr;
@@ -320,7 +320,7 @@ TEST_CASE("a head that is not in the history is never taken for an older version
     CHECK(message == (fork_first ? "refused" : "first"));
   }
   SECTION("signed again by a rollback") {
-    kind_thrown([&] { roll_back(account, parcel, VersionChoice{1, {}}); });
+    kind_thrown([&] { roll_back(account, parcel, VersionChoice{1, {}}, {}); });
     store->lie(head_name(parcel.chain(), 1), {});
     const LoadedVersion newest = load_version(account, parcel);
     CHECK(newest.head.head.n == (fork_first ? 2 : 3));
@@ -348,7 +348,7 @@ TEST_CASE("a lock that cannot be given back does not hide what happened", "[sess
   version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
   const ParcelEntry parcel = create_parcel(account, "work", version);
   account.store = std::make_shared<NoRelease>(account.store);
-  SECTION("a rollback that was published") { CHECK(roll_back(account, parcel, {1}) == 2); }
+  SECTION("a rollback that was published") { CHECK(roll_back(account, parcel, {1}, {}) == 2); }
   SECTION("a checkout of what is not there") {
     CHECK(kind_thrown([&] { Session::create(account, parcel, LockMode::kAttended, {9}, {}); }) == ErrorKind::kNotFound);
   }
@@ -371,10 +371,10 @@ TEST_CASE("a rollback that cannot be published gives the lock back", "[session]"
   version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
   const ParcelEntry parcel = create_parcel(account, "work", version);
   const BlobStorePtr store = std::exchange(account.store, std::make_shared<NoVersions>(account.store));
-  CHECK(kind_thrown([&] { roll_back(account, parcel, {1}); }) == ErrorKind::kTransient);
+  CHECK(kind_thrown([&] { roll_back(account, parcel, {1}, {}); }) == ErrorKind::kTransient);
   account.store = store;
   const auto ruling = account.lock(parcel).show();
   REQUIRE(ruling);
   CHECK_FALSE(ruling->record.held);
-  CHECK(roll_back(account, parcel, {1}) == 2);
+  CHECK(roll_back(account, parcel, {1}, {}) == 2);
 }

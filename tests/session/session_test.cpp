@@ -891,7 +891,7 @@ TEST_CASE("a session stays until the fork that it became opens", "[session]") {
     reader.open(*branch.version.find("disk"))->read(0, found);
   }
   SECTION("as the newest version") {
-    CHECK(roll_back(place.account, place.parcel, fork.choice()) == 3);
+    CHECK(roll_back(place.account, place.parcel, fork.choice(), {}) == 3);
     reader.open(*load_version(place.account, place.parcel).version.find("disk"))->read(0, found);
   }
   CHECK((found == ours));

@@ -1,0 +1,164 @@
+#include "session/held_lock.h"
+
+#include <fmt/format.h>
+
+#include <thread>
+
+#include "base/log.h"
+#include "session/session_state.h"
+
+namespace isr {
+namespace {
+
+// A daemon that has just answered its last command, or was told to end, needs a moment to go.
+constexpr std::chrono::seconds kGoing{3};
+constexpr std::chrono::milliseconds kPoll{20};
+constexpr std::size_t kIdSize = 32;
+
+fs::path notes_directory(const Account& account) { return account.state_directory / "locks"; }
+
+fs::path note_file(const Account& account, const std::string& parcel_id, const std::string& hold) {
+  return notes_directory(account) / (parcel_id + "." + hold);
+}
+
+struct Note {
+  std::string parcel_id;
+  std::string hold;
+};
+
+std::vector<Note> read_notes(const Account& account) {
+  std::vector<Note> notes;
+  std::error_code absent;
+  for (const auto& file : fs::directory_iterator(notes_directory(account), absent)) {
+    const std::string name = file.path().filename();
+    if (name.size() != 2 * kIdSize + 1 || name[kIdSize] != '.') continue;
+    Note note{name.substr(0, kIdSize), name.substr(kIdSize + 1)};
+    if (from_hex(note.parcel_id) && from_hex(note.hold)) notes.push_back(std::move(note));
+  }
+  return notes;
+}
+
+bool has_session(const fs::path& directory) {
+  return fs::exists(directory / "session") || fs::exists(directory / "journal");
+}
+
+/// What take_parcel() made, and nothing else.
+void remove_if_empty(const fs::path& directory) {
+  for (const auto& file : fs::directory_iterator(directory)) {
+    if (file.path().filename() != "lock") return;
+  }
+  remove_parcel_directory(directory);
+}
+
+void give_back(const Account& account, const Note& note) {
+  const fs::path directory = account.state_directory / "parcels" / note.parcel_id;
+  make_private_directory(directory);
+  const auto flock = FileLock::try_acquire(directory / "lock");
+  if (!flock) return;  // its time comes when that process has ended
+  const auto state = read_session_state(directory, account.device_key, note.parcel_id);
+  if (state && state->hold == note.hold) {
+    forget_lock(account, note.parcel_id, note.hold);
+  } else {
+    give_back_lock(account, note.parcel_id, note.hold);
+  }
+  if (!has_session(directory)) remove_if_empty(directory);
+}
+
+}  // namespace
+
+FileLock take_parcel(const Account& account, const ParcelEntry& parcel) {
+  const fs::path directory = account.parcel_directory(parcel);
+  const auto until = std::chrono::steady_clock::now() + kGoing;
+  for (;; std::this_thread::sleep_for(kPoll)) {
+    make_private_directory(directory);
+    if (auto held = FileLock::try_acquire(directory / "lock")) return std::move(*held);
+    if (std::chrono::steady_clock::now() > until) break;
+  }
+  throw Error(ErrorKind::kVm, fmt::format("{} is in use by another process here", parcel.name),
+              {fmt::format("isr stat {}", parcel.name)});
+}
+
+TakenParcel::TakenParcel(const Account& account, const ParcelEntry& parcel)
+    : directory_(account.parcel_directory(parcel)), flock_(take_parcel(account, parcel)) {}
+
+TakenParcel::~TakenParcel() {
+  try {
+    remove_if_empty(directory_);
+  } catch (const std::exception& error) {
+    log::warn("{}: {}", directory_.string(), error.what());
+  }
+}
+
+LockRecord take_lock(const Account& account, const ParcelEntry& parcel, LockMode mode, const LockBase& base,
+                     const std::optional<std::string>& steal_reason) {
+  ParcelLock lock = account.lock(parcel);
+  const LockRequest wanted{.hold = random_hold(), .mode = mode, .base = base};
+  note_lock(account, parcel.id, wanted.hold);
+  try {
+    return steal_reason ? lock.steal(wanted, *steal_reason) : lock.acquire(wanted);
+  } catch (const LockedError&) {
+    forget_lock(account, parcel.id, wanted.hold);  // nothing was written; after other failures something may have been
+    throw;
+  }
+}
+
+void note_lock(const Account& account, const std::string& parcel_id, const std::string& hold) {
+  make_private_directory(notes_directory(account));
+  create_file(note_file(account, parcel_id, hold), {});
+}
+
+void forget_lock(const Account& account, const std::string& parcel_id, const std::string& hold) {
+  remove_if_exists(note_file(account, parcel_id, hold));
+}
+
+bool give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold) {
+  if (account.offline()) return false;
+  try {
+    ParcelEntry parcel;
+    parcel.id = parcel_id;
+    account.lock(parcel).release(hold);
+    forget_lock(account, parcel_id, hold);
+    return true;
+  } catch (const std::exception& error) {
+    log::warn("the lock of parcel {} is not given back yet: {}", parcel_id.substr(0, 12), error.what());
+    return false;
+  }
+}
+
+void give_back_left_locks(const Account& account) {
+  if (account.offline()) return;
+  for (const Note& note : read_notes(account)) {
+    try {
+      give_back(account, note);
+    } catch (const std::exception& error) {
+      log::warn("the lock of parcel {} is not given back yet: {}", note.parcel_id.substr(0, 12), error.what());
+    }
+  }
+}
+
+bool has_lock_to_give_back(const Account& account, const ParcelEntry& parcel) {
+  const auto notes = read_notes(account);
+  return std::any_of(notes.begin(), notes.end(), [&](const Note& note) { return note.parcel_id == parcel.id; });
+}
+
+bool give_back_orphaned_lock(const Account& account, const ParcelEntry& parcel) {
+  const auto ruling = account.lock(parcel).show();
+  if (!ruling || !ruling->ours) return false;
+  const FileLock flock = take_parcel(account, parcel);
+  const fs::path directory = account.parcel_directory(parcel);
+  if (has_session(directory)) return false;
+  account.lock(parcel).release(ruling->record.hold);
+  remove_if_empty(directory);
+  return true;
+}
+
+fs::path ended_directory(const fs::path& directory) { return directory.string() + ".ended"; }
+
+void remove_parcel_directory(const fs::path& directory) {
+  const fs::path ended = ended_directory(directory);
+  fs::remove_all(ended);
+  fs::rename(directory, ended);
+  fs::remove_all(ended);
+}
+
+}  // namespace isr

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <optional>
+
+#include "base/file.h"
+#include "session/account.h"
+
+/// Locks that this host takes in repositories. Each hold is written down before it is taken, and until a
+/// session has it or it was given back: STATE/REPOSITORY-ID/USER/locks/PARCEL-ID.HOLD, an empty file. So what a
+/// killed command took, or what could not be given back for want of a network, is given back by the next command or
+/// daemon that reaches the repository.
+namespace isr {
+
+/// The flock that one process at a time has while it works on a parcel here, or takes its lock. Makes the parcel's
+/// directory. Error{kVm} when another process has it, and does not end within 3 s.
+FileLock take_parcel(const Account& account, const ParcelEntry& parcel);
+
+/// take_parcel() for a command that leaves nothing here: its end removes the directory, unless more lies in it.
+class TakenParcel {
+ public:
+  TakenParcel(const Account& account, const ParcelEntry& parcel);
+  ~TakenParcel();
+  TakenParcel(const TakenParcel&) = delete;
+  TakenParcel& operator=(const TakenParcel&) = delete;
+
+ private:
+  fs::path directory_;
+  FileLock flock_;
+};
+
+/// Takes the parcel's lock for a new hold, which stays written down. The caller has take_parcel(). Errors as
+/// ParcelLock::acquire(), or, with a reason, steal().
+LockRecord take_lock(const Account& account, const ParcelEntry& parcel, LockMode mode, const LockBase& base,
+                     const std::optional<std::string>& steal_reason);
+/// A session's description names the hold from now on.
+void forget_lock(const Account& account, const std::string& parcel_id, const std::string& hold);
+/// Writes down that the hold is to be given back; durable.
+void note_lock(const Account& account, const std::string& parcel_id, const std::string& hold);
+/// Releases what is written down. False: not now, so it stays written down.
+bool give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold);
+
+/// Gives back what is written down and neither a session's nor being taken this moment. Never fails; does nothing
+/// offline.
+void give_back_left_locks(const Account& account);
+/// Something is written down to be given back.
+bool has_lock_to_give_back(const Account& account, const ParcelEntry& parcel);
+/// Releases the parcel's lock when this host holds it without a session. Says whether it did. Error{kOffline} unless
+/// online.
+bool give_back_orphaned_lock(const Account& account, const ParcelEntry& parcel);
+
+/// Deletes a session's directory at once, so that no half of a session is ever found; by who has take_parcel().
+void remove_parcel_directory(const fs::path& directory);
+/// A directory that remove_parcel_directory() began to delete.
+fs::path ended_directory(const fs::path& directory);
+
+}  // namespace isr

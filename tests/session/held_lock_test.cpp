@@ -1,0 +1,221 @@
+#include "session/held_lock.h"
+
+#include <catch2/catch.hpp>
+
+#include "session/import.h"
+#include "session/session.h"
+#include "support/account_place.h"
+#include "support/bytes.h"
+#include "support/error_kind.h"
+#include "support/fault_store.h"
+
+using namespace isr;
+
+namespace {
+
+/// And a parcel of one disk in it.
+struct Place : test::AccountPlace {
+  ParcelEntry parcel;
+
+  Place() {
+    const fs::path file = directory.path() / "disk.raw";
+    replace_file(file, test::random_bytes(4 * kChunkSize, 1));
+    ImportResult result;
+    ParcelVersion version;
+    version.images.push_back(import_disk(account, "disk", *open_disk_source(file, {.format = "raw"}), {}, {}, result));
+    version.vm.memory_bytes = 16 << 20;
+    parcel = create_parcel(account, "work", version);
+  }
+
+  void check_out() { Session::create(account, parcel, LockMode::kCheckout, {}, {}); }
+  ParcelLock lock() const { return account.lock(parcel); }
+  ParcelLock laptop() const {
+    return {account.store, parcel.chain(), account.keys.signing, {"laptop", std::string(32, 'f')}};
+  }
+  LockRequest wanting(char hold) const {
+    return {.hold = std::string(32, hold), .mode = LockMode::kAttended, .base = {}};
+  }
+  bool is_free() const { return !lock().show()->record.held; }
+  /// As if the command had been killed: what it had taken.
+  std::string take() const {
+    const FileLock flock = take_parcel(account, parcel);
+    return take_lock(account, parcel, LockMode::kCheckout, {}, {}).hold;
+  }
+  bool has_directory() const { return fs::exists(account.parcel_directory(parcel)); }
+};
+
+}  // namespace
+
+TEST_CASE("what a killed command has taken is given back by the next one", "[session]") {
+  const Place place;
+  const std::string hold = place.take();
+  CHECK(place.lock().show()->is_hold(hold));
+  CHECK(has_lock_to_give_back(place.account, place.parcel));
+  SECTION("not while that command runs") {
+    const FileLock flock = take_parcel(place.account, place.parcel);
+    give_back_left_locks(place.account);
+    CHECK(place.lock().show()->is_hold(hold));
+  }
+  SECTION("not offline") {
+    Account offline = place.account;
+    offline.store = nullptr;
+    give_back_left_locks(offline);
+    CHECK_FALSE(give_back_lock(offline, place.parcel.id, hold));
+    CHECK(has_lock_to_give_back(place.account, place.parcel));
+  }
+  give_back_left_locks(place.account);
+  CHECK(place.is_free());
+  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+  CHECK_FALSE(place.has_directory());
+}
+
+TEST_CASE("a hold that was never written, or that another has by now, is only forgotten", "[session]") {
+  const Place place;
+  note_lock(place.account, place.parcel.id, random_hold());
+  const bool taken = GENERATE(true, false);
+  if (taken) place.laptop().acquire(place.wanting('2'));
+  give_back_left_locks(place.account);
+  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+  CHECK(place.lock().show().has_value() == taken);
+  if (taken) CHECK(place.laptop().show()->ours);
+}
+
+TEST_CASE("a session keeps its lock though it is written down still", "[session]") {
+  Place place;
+  place.check_out();
+  const std::string hold = place.lock().show()->record.hold;
+  note_lock(place.account, place.parcel.id, hold);
+  give_back_left_locks(place.account);
+  CHECK(place.lock().show()->is_hold(hold));
+  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+}
+
+TEST_CASE("the lock of a session that ends without a network is given back later", "[session]") {
+  Place place;
+  place.check_out();
+  const auto line = std::make_shared<test::FaultStore>(place.account.store);
+  {
+    Session session(place.account, place.parcel);
+    CHECK(session.publish({}, {}).unchanged);
+    place.account.store = line;
+    line->script(std::vector<test::Fault>(20, test::Fault::kBefore));
+    CHECK_FALSE(session.end());
+  }
+  CHECK_FALSE(place.has_directory());
+  CHECK(has_lock_to_give_back(place.account, place.parcel));
+  line->script({});
+  give_back_left_locks(place.account);
+  CHECK(place.is_free());
+}
+
+TEST_CASE("a lock of this host that nothing knows of is given back on request", "[session]") {
+  Place place;
+  SECTION("without a session") {
+    forget_lock(place.account, place.parcel.id, place.take());
+    CHECK(give_back_orphaned_lock(place.account, place.parcel));
+    CHECK(place.is_free());
+  }
+  SECTION("not a session's") {
+    place.check_out();
+    CHECK_FALSE(give_back_orphaned_lock(place.account, place.parcel));
+    CHECK_FALSE(place.is_free());
+  }
+  SECTION("not another host's") {
+    place.laptop().acquire(place.wanting('2'));
+    CHECK_FALSE(give_back_orphaned_lock(place.account, place.parcel));
+    CHECK(place.laptop().show()->ours);
+  }
+}
+
+TEST_CASE("a rollback waits for nobody and takes no lock that is in use here", "[session]") {
+  Place place;
+  const auto refused = [&] { return test::kind_thrown([&] { roll_back(place.account, place.parcel, {1}, {}); }); };
+  SECTION("by a command") {
+    const FileLock flock = take_parcel(place.account, place.parcel);
+    CHECK((refused() == ErrorKind::kVm));
+    CHECK_FALSE(place.lock().show().has_value());
+  }
+  SECTION("by a session") {
+    place.check_out();
+    CHECK((refused() == ErrorKind::kVm));
+    CHECK(place.lock().show()->record.s == 1);
+  }
+  SECTION("unless it is free") {
+    CHECK(roll_back(place.account, place.parcel, {1}, {}) == 2);
+    CHECK(place.is_free());
+    CHECK_FALSE(place.has_directory());
+    CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+  }
+}
+
+TEST_CASE("a publish takes a free lock again, and makes a fork only when another host has it", "[session]") {
+  Place place;
+  place.check_out();
+  Session session(place.account, place.parcel);
+  session.image("disk")->write(0, test::random_bytes(700, 7));
+  SECTION("broken") {
+    place.lock().break_lock("by mistake");
+    const PublishResult result = session.publish({}, {});
+    CHECK(result.fork.empty());
+    CHECK(result.version == 2);
+    CHECK(place.lock().show()->ours);
+    CHECK(session.end());
+    CHECK(place.is_free());
+  }
+  SECTION("taken over and given back, without a version") {
+    place.laptop().steal(place.wanting('2'), "needed");
+    place.laptop().release(place.wanting('2').hold);
+    CHECK(session.publish({}, {}).version == 2);
+  }
+  SECTION("taken over") {
+    place.laptop().steal(place.wanting('2'), "needed");
+    CHECK_FALSE(session.publish({}, {}).fork.empty());
+    CHECK(place.laptop().show()->ours);
+  }
+}
+
+TEST_CASE("a guest runs only on a lock that is ours", "[session]") {
+  Place place;
+  place.check_out();
+  Session session(place.account, place.parcel);
+  const auto outcome = [&] { return test::kind_thrown([&] { session.secure_lock({}); }); };
+  session.secure_lock({});
+  CHECK(place.lock().show()->record.s == 1);
+  SECTION("broken: it is taken again") {
+    place.lock().break_lock("by mistake");
+    session.secure_lock({});
+    CHECK(place.lock().show()->ours);
+  }
+  SECTION("taken over: said, and taken only on request") {
+    place.laptop().steal(place.wanting('2'), "needed");
+    CHECK((outcome() == ErrorKind::kLocked));
+    CHECK(place.laptop().show()->ours);
+    session.secure_lock("--take-lock");
+    CHECK(place.lock().show()->ours);
+  }
+  SECTION("free, but another host has published") {
+    place.laptop().steal(place.wanting('2'), "needed");
+    const StoredHead before = load_version(place.account, place.parcel).head;
+    const ParcelVersion version = load_version(place.account, place.parcel).version;
+    place.account.chain(place.parcel.chain())
+        .publish(2, make_head(place.account, place.parcel, 2, before.hash, version));
+    place.laptop().release(place.wanting('2').hold);
+    CHECK((outcome() == ErrorKind::kForked));
+    session.secure_lock("--take-lock");
+    CHECK(place.lock().show()->ours);
+  }
+  SECTION("out of reach: it runs") {
+    place.account.store =
+        std::make_shared<test::FaultStore>(place.account.store, std::vector<test::Fault>(20, test::Fault::kBefore));
+    session.secure_lock({});
+  }
+}
+
+TEST_CASE("a copy of the state directory is another host", "[session]") {
+  const std::string here = host_id_of("secret", "machine", "/home/alice/.local/state/isr");
+  CHECK(here.size() == 32);
+  CHECK(host_id_of("secret", "machine", "/home/alice/.local/state/isr") == here);
+  CHECK(host_id_of("secret", "machine", "/mnt/home/alice/.local/state/isr") != here);
+  CHECK(host_id_of("secret", "another", "/home/alice/.local/state/isr") != here);
+  CHECK(host_id_of("another", "machine", "/home/alice/.local/state/isr") != here);
+}

@@ -1,0 +1,153 @@
+"""Locks: what was taken is given back whatever happens, and nothing is taken over, or lost, in silence."""
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import support
+import writing
+from support import expect, expect_equal
+
+LEASE = 3
+
+
+def two_hosts(world):
+    server = world.serve()
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(server.url)
+    a.run("create", "work", "--size", "1M", "--memory", "64M")
+    b.add_repository(server.url)
+    return server, a, b
+
+
+def lock_of(host):
+    return host.run("lock", "show", "work", json=True)["locks"][0]
+
+
+def row_of(host):
+    return host.run("ls", "work", json=True)["parcels"][0]
+
+
+def write(host, number):
+    disk = next(iter(sorted((path for path in os.scandir(host.stat("work")["mount"]) if path.name.endswith(".raw")),
+                            key=lambda path: path.name)))
+    with open(disk.path, "r+b") as file:
+        file.seek(4096 * number)
+        file.write(bytes([number]) * 4096)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def test_a_lock_that_could_not_be_given_back_is_remembered(world):
+    server, a, b = two_hosts(world)
+    a.run("checkout", "work")
+    server.stop()
+    told = a.run("checkin", "work")
+    expect("given back when" in told.err, f"a checkin that could not give the lock back says so\n{told}")
+    expect(a.run("stat", "work", json=True)["lock_due"], "stat says that the lock is due")
+    expect(row_of(a)["lock_due"], "ls says that the lock is due")
+    expect("lock here" in a.run("ls").out, "ls shows that the lock is here")
+    a.run("checkin", "work")
+    server.start()
+    a.run("log", "work")
+    expect_equal(lock_of(b)["state"], "free", "the lock after the next command")
+    expect(not row_of(a)["lock_due"], "nothing is due")
+    b.run("checkout", "work")
+    b.run("checkin", "work")
+
+
+def test_a_checkout_killed_at_any_moment_leaves_nothing_or_a_session(world):
+    _, a, b = two_hosts(world)
+    chance = writing.chance()
+    for sign in (signal.SIGKILL, signal.SIGINT) * 4 * writing.rounds(1):
+        moment = chance.uniform(0, 0.3)
+        process = a.start("checkout", "work", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moment)
+        process.send_signal(sign)
+        process.wait()
+        support.wait_until(lambda: a.run("checkin", "work", expect=None).code == 0, "the parcel is given back")
+        expect_equal(lock_of(b)["state"], "free", f"the lock after {sign.name} at {moment:.2f} s")
+    b.run("checkout", "work")
+    b.run("checkin", "work")
+
+
+def test_a_lock_that_was_broken_here_is_no_conflict(world):
+    _, a, b = two_hosts(world)
+    a.run("checkout", "work")
+    write(a, 1)
+    a.run("lock", "break", "work", "--confirm", "work")
+    a.run("sync", "work")
+    b.run("checkout", "work", expect=11)
+    a.run("lock", "break", "work", "--confirm", "work")
+    a.run("checkout", "work")
+    expect_equal(lock_of(a)["state"], "ours", "the lock after another look")
+    write(a, 2)
+    a.run("lock", "break", "work", "--confirm", "work")
+    a.run("checkin", "work")
+    expect_equal(row_of(b)["version"], 3, "versions")
+
+
+def test_a_lease_that_ran_out_is_not_taken_in_silence(world):
+    _, a, b = two_hosts(world)
+    for host in (a, b):
+        host.variables["ISR_LOCK_LEASE"] = str(LEASE)
+    a.run("start", "work")
+    daemon = a.stat("work")["daemon_pid"]
+    os.kill(daemon, signal.SIGSTOP)  # as a machine that sleeps
+    try:
+        support.wait_until(lambda: lock_of(b)["state"] == "expired", "the lease runs out")
+        for command in ("resume", "start", "checkout"):
+            refused = b.run("--no-input", command, "work", expect=11)
+            expect("--take-lock" in refused.err and "last seen" in refused.err, f"who has it and the way on are said\n{refused}")
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    support.wait_until(lambda: lock_of(b)["state"] == "held", "the sleeper renews its lease")
+    a.run("poweroff", "work", "--yes")
+    a.run("checkin", "work")
+
+
+def test_a_host_that_comes_back_to_a_lost_lock_chooses(world):
+    _, a, b = two_hosts(world)
+    for host in (a, b):
+        host.variables["ISR_LOCK_LEASE"] = str(LEASE)
+    a.run("start", "work")
+    daemon = a.stat("work")["daemon_pid"]
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        support.wait_until(lambda: lock_of(b)["state"] == "expired", "the lease runs out")
+        b.run("start", "work", "--take-lock")
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    support.wait_until(lambda: a.stat("work")["lock_lost"], "the sleeper notices")
+    a.run("suspend", "work", "--no-upload")
+    refused = a.run("resume", "work", expect=11)
+    expect("taken over" in refused.err and "--take-lock" in refused.err, f"what happened and the choices are said\n{refused}")
+    expect(a.stat("work")["upload_due"], "the session is kept")
+    a.run("resume", "work", "--take-lock")
+    support.wait_until(lambda: b.stat("work")["lock_lost"], "the other host notices")
+    a.run("suspend", "work")
+    b.run("suspend", "work", expect=17)
+
+
+def test_a_copy_of_the_home_directory_is_another_host(world):
+    _, a, _ = two_hosts(world)
+    a.run("checkout", "work")
+    write(a, 1)
+    writing.kill_daemon(a, "work")
+    copy = world.host("copy")
+    for folder in ("config", "state"):
+        shutil.copytree(a.home / folder, copy.home / folder)
+    refused = copy.run("checkout", "work", expect=11)
+    expect("taken over" in refused.err, f"the copy is told that another host has the lock\n{refused}")
+    copy.run("checkin", "work", expect=17)
+    a.run("checkin", "work")
+
+
+if __name__ == "__main__":
+    support.main(test_a_lock_that_could_not_be_given_back_is_remembered,
+                 test_a_checkout_killed_at_any_moment_leaves_nothing_or_a_session,
+                 test_a_lock_that_was_broken_here_is_no_conflict,
+                 test_a_lease_that_ran_out_is_not_taken_in_silence,
+                 test_a_host_that_comes_back_to_a_lost_lock_chooses,
+                 test_a_copy_of_the_home_directory_is_another_host)
