@@ -282,6 +282,7 @@ class Daemon {
   json status() {
     if (operation_.try_lock_politely_for(500ms)) {
       const std::lock_guard lock(operation_, std::adopt_lock);
+      guarded("the guest's end", [&] { reap(); });  // else it still runs, but has no VM
       if (!ended_) *last_status_lock() = full_status();
     }
     json answer = *last_status_lock();
