@@ -24,7 +24,7 @@ class Moment:
 
 @dataclasses.dataclass
 class Version:
-    number: int
+    number: int  # or a fork's name
     moment: Moment = None  # None: without memory
     flushed: int = 0  # at least so many sectors were
     highest: int = 0
@@ -42,7 +42,7 @@ class Auditor:
 
     def __init__(self, place):
         self.place, self.host = place, place.hosts["auditor"]
-        self.versions = {}
+        self.versions, self.forks = {}, {}
         self.fullest = 0
 
     @property
@@ -51,7 +51,7 @@ class Auditor:
 
     def take(self, version, has_memory):
         """Notes a new version. `has_memory`: what it must have, or None when either is right."""
-        files, highest, pages = self._read(version.number, version.flushed)
+        files, highest, pages = self._read(f"{PARCEL}@{version.number}", version.flushed)
         is_suspended = "memory.raw" in files
         expect(has_memory is None or has_memory == is_suspended,
                f"version {version.number} {'has' if is_suspended else 'lacks'} memory")
@@ -62,26 +62,29 @@ class Auditor:
             self.fullest = max(self.fullest, pages)
             expect(pages >= LEAST_SHARE * self.fullest,
                    f"version {version.number} has {pages} pages of memory that are not zeros, an earlier one {self.fullest}")
-        self.versions[version.number] = version
+        (self.versions if isinstance(version.number, int) else self.forks)[version.number] = version
 
     def take_copy(self, number, original):
         version = Version(number, original.moment, original.flushed)
         self.take(version, original.suspended)
-        expect_equal(self._same(version), self._same(original), f"what version {number} copies")
+        expect_equal(self._same(version.digests), self._same(original.digests), f"what version {number} copies")
 
-    def recheck(self, number):
-        version = self.versions[number]
-        files, _, _ = self._read(number, version.flushed)
-        expect_equal(files, version.digests, f"what is in version {number}")
+    def take_branch(self, name, original):
+        files, _, _ = self._read(name, original.flushed)
+        expect_equal(self._same(files), self._same(original.digests), f"what {name} copies of {original.number}")
+
+    def recheck(self, version):
+        files, _, _ = self._read(f"{PARCEL}@{version.number}", version.flushed)
+        expect_equal(files, version.digests, f"what is in {version.number}")
 
     @staticmethod
-    def _same(version):
-        return {name: digest for name, digest in version.digests.items() if name != "bootpack.raw"}
+    def _same(digests):
+        return {name: digest for name, digest in digests.items() if name != "bootpack.raw"}
 
-    def _read(self, number, flushed):
+    def _read(self, name, flushed):
         self.place.lose_cache("auditor")
         folder = self.place.world.new_folder("look")
-        self.host.run("mount", f"{PARCEL}@{number}", folder)
+        self.host.run("mount", name, folder)
         try:
             digests, pages = {}, 0
             for file in sorted(folder.glob("*.raw")):

@@ -9,14 +9,27 @@ The states are those of src/session/session_state.h, as `isr stat` names them he
 DONE, NOT_FOUND, LOCKED, OFFLINE, VM, FORKED, NO_DAEMON, INTERRUPTED = 0, 10, 11, 13, 16, 17, 20, 130
 
 ENDS = ("suspend", "stop", "checkin")
+PUBLISHES = (*ENDS, "sync")
 TAKES = ("resume", "start", "checkout", "rollback")
 
 
 def outcomes(state, command, options, *, online, lock, base):
     """{(exit code, state afterwards)}. `online`: True, False, or None for a network that fails in between. `lock`: "free",
-    "other", or None for either. `base`: the state of a fresh checkout or after a discard, or None."""
+    "other", or None for either; of a session whose lock was "taken", what it has lost may be refused, or become a fork.
+    `base`: the state of a fresh checkout or after a discard, or None."""
     bases = {base} if base else {"off", "suspended"}
+    if command == "branch":
+        return {(OFFLINE, state)} if online is False else {(DONE, state)} if online else {(DONE, state), (OFFLINE, state)}
+    if lock == "taken":
+        plain = outcomes(state, command, options, online=online, lock="free", base=base)
+        if command in ("resume", "start", "checkout") and state != "running" and "--take-lock" not in options:
+            return plain | {(LOCKED, state), (FORKED, state)}
+        if command in PUBLISHES and "--no-upload" not in options:
+            return plain | {(FORKED, after) for _, after in plain} | {(FORKED, state)}
+        return plain
     if state == "absent":
+        if "--take-lock" in options:
+            lock = "free"
         found = _absent(command, options, bases, lock)
         if online is not True and command in TAKES:
             found |= {(OFFLINE, "absent")}
@@ -81,4 +94,6 @@ def codes_after(event, number, plain):
         codes |= {NO_DAEMON, DONE}
     elif event == "kill qemu":
         codes |= {VM, DONE}
+    elif event == "beside":
+        codes |= {VM}  # in use by the other one
     return codes

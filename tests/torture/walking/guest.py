@@ -8,6 +8,8 @@ from walking.place import PARCEL
 
 # A line that the guest says in the moment of a suspend may be heard by nobody, and one more may be under way.
 UNHEARD = 2
+# With a daemon that was killed goes all that it had not passed on yet.
+UNHEARD_OF_THE_DEAD = 40
 GUEST_TIMEOUT = 120
 TROUBLE = re.compile(r".*(?:MEM BAD|SECTORS BAD|Kernel panic|BUG:|Oops|rcu: INFO|soft lockup).*")
 
@@ -15,8 +17,9 @@ TROUBLE = re.compile(r".*(?:MEM BAD|SECTORS BAD|Kernel panic|BUG:|Oops|rcu: INFO
 class Run:
     """One VM from its start or resume on. `allowed`: moments that it may go on from; `may_boot`: or it boots."""
 
-    def __init__(self, host, vm_pid, allowed, may_boot):
-        self.vm_pid, self._host, self.console = vm_pid, host, host.console(PARCEL)
+    def __init__(self, host, vm_pid, allowed, may_boot, parcel=PARCEL):
+        self.vm_pid, self._host, self.console = vm_pid, host, host.console(parcel)
+        self._parcel = parcel
         self._allowed, self._may_boot = allowed, may_boot
         self._begun = False
 
@@ -25,7 +28,7 @@ class Run:
         if self.console.process.poll() is None:
             return
         heard = len(self.console.ticks())
-        self.console = self._host.console(PARCEL)
+        self.console = self._host.console(self._parcel)
         wait_until(lambda: len(self.console.ticks()) >= heard, "a new listener hears what the old one had heard", GUEST_TIMEOUT)
 
     def check(self):
@@ -65,13 +68,14 @@ class Run:
         """The highest sector that the guest was told is durable."""
         return max(self.console.flushed(), self.boot_sequence() or 0)
 
-    def moment(self):
-        """A memory that was kept from now on."""
+    def moment(self, lost=False):
+        """A memory that was kept from now on; `lost`: its daemon was killed."""
+        unheard = UNHEARD_OF_THE_DEAD if lost else UNHEARD
         last = self.last_tick()
         if last is None:  # it has said nothing: it is where it began
             allowed = self._allowed or []
-            return Moment(min((m.low for m in allowed), default=0), max((m.high for m in allowed), default=0) + UNHEARD)
-        return Moment(last, last + UNHEARD)
+            return Moment(min((m.low for m in allowed), default=0), max((m.high for m in allowed), default=0) + unheard)
+        return Moment(last, last + unheard)
 
     def wait(self, waits_for_network, ticks=2, checks=0):
         """Until it has said so many lines more; True. A guest whose memory is out of reach may wait: False."""

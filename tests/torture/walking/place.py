@@ -15,6 +15,7 @@ PARCEL = "work"
 # Answers that are promised within 5 s may take twice that on a machine that runs other things.
 STAT_TIMEOUT = 10
 COMMAND_TIMEOUT = 150
+LEASE = "5"  # seconds: it runs out when a daemon stands still, or a link is cut
 SUSPEND_TIMEOUT = 70  # of a daemon that is told to end: a minute
 
 
@@ -24,6 +25,8 @@ class Place:
         self.root = world.new_folder("repository")
         self.server = world.serve(self.root) if with_server else None
         self.hosts = {name: world.host(name) for name in (*hosts, "auditor")}
+        for host in self.hosts.values():
+            host.variables["ISR_LOCK_LEASE"] = LEASE
         self.links = {}
         first = self.hosts[hosts[0]]
         if with_server:
@@ -37,16 +40,14 @@ class Place:
             for host in self.hosts.values():
                 del host.variables["ISR_PASSWORD_FILE"]
         first.run("import", PARCEL, support.guest_image(*GUEST), "--memory", MEMORY)
+        (self.parcel,) = self.root.glob("parcels/*")
 
     def url(self, name):
         return self.links[name].url if name in self.links else self.root
 
     def heads(self):
         """Numbers of the versions that are published."""
-        return sorted(int(path.name) for path in self.root.glob("parcels/*/heads/*"))
-
-    def forks(self):
-        return len(list(self.root.glob("parcels/*/forks/*/*")))
+        return sorted(int(path.name) for path in self.parcel.glob("heads/*"))
 
     def lose_cache(self, name):
         shutil.rmtree(self.hosts[name].cache, ignore_errors=True)

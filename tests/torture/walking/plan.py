@@ -15,33 +15,39 @@ INTERRUPTS = (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signa
 # How long a command may have run when something happens to it, in seconds.
 LONGEST = {"suspend": 3.5, "sync": 1.5, "resume": 0.8, "start": 0.4, "stop": 2.5, "checkin": 2.5, "discard": 0.2}
 STATES = ("absent", "off", "suspended", "running")
-PUBLISHES = ("suspend", "stop", "checkin", "sync")
 
 # What is done to a host's parcel by the state it is thought to be in: weights, and "command" or "event command".
 CHOICES = {
     "absent": {"resume": 9, "start": 1, "checkout": 1.5, "resume older": 1.5, "rollback": 1, "lose cache": 1,
                "interrupt resume": 1.5, "cut resume": 1, "kill daemon resume": 1, "export": 0.4, "log": 0.3,
-               "suspend": 0.3, "sync": 0.2, "checkin": 0.2, "discard": 0.1, "poweroff": 0.1, "mapping": 1},
+               "suspend": 0.3, "sync": 0.2, "checkin": 0.2, "discard": 0.1, "poweroff": 0.1, "mapping": 1, "branch": 0.6,
+            "interrupt branch": 0.3, "beside resume": 0.5, "beside checkout": 0.3},
     "off": {"resume": 3, "start": 2, "checkin": 2, "sync": 1.5, "discard": 1, "suspend": 1, "interrupt checkin": 1,
             "kill daemon": 1, "kill daemon checkin": 1, "cut checkin": 1, "kill server checkin": 0.5, "lose cache": 1,
-            "stop": 0.3, "poweroff": 0.2, "checkout": 0.3, "rollback": 0.2, "mapping": 1},
+            "stop": 0.3, "poweroff": 0.2, "checkout": 0.3, "rollback": 0.2, "mapping": 1, "branch": 0.3,
+            "beside checkin": 0.5, "copied home": 0.5, "take resume": 0.3},
     "suspended": {"resume": 5, "suspend": 2, "sync": 1.5, "checkin": 1, "stop": 0.5, "start": 0.7, "poweroff": 0.5,
                   "discard": 0.7, "kill daemon": 1.5, "interrupt suspend": 1.5, "interrupt resume": 1.5,
                   "kill daemon suspend": 1.5, "kill daemon resume": 1, "cut suspend": 1.5, "cut resume": 1,
                   "kill server suspend": 1, "lose cache": 1.5, "pause daemon": 0.5, "checkout": 0.3, "mapping": 1,
-                  "term daemon": 0.7},
+                  "term daemon": 0.7, "branch": 0.3, "beside suspend": 0.5, "beside resume": 0.4, "copied home": 0.7,
+                  "take resume": 0.3},
     "running": {"run": 4, "borrow": 1, "work": 0.7, "suspend": 4, "suspend here": 2.5, "sync": 5, "stop": 0.8,
                 "poweroff": 0.6, "start": 0.2, "resume": 0.2, "checkin": 0.3, "discard": 0.2, "checkout": 0.2,
                 "rollback": 0.1, "interrupt suspend": 3, "interrupt sync": 2, "interrupt stop": 0.5,
                 "kill daemon": 1, "kill daemon suspend": 2, "kill daemon sync": 1.5, "kill qemu": 0.8,
                 "kill qemu suspend": 0.8, "kill qemu sync": 0.5, "pause daemon": 0.6, "pause qemu": 0.6,
                 "pause command suspend": 0.7, "pause command sync": 0.7, "cut sync": 2, "cut suspend": 2,
-                "kill server sync": 1, "kill server suspend": 1, "lose cache": 1.5, "term daemon": 1},
+                "kill server sync": 1, "kill server suspend": 1, "lose cache": 1.5, "term daemon": 1, "branch": 0.4,
+                "interrupt branch": 0.2, "beside suspend": 0.7, "beside sync": 0.7},
 }
 # What another host holds.
 REFUSED = {"resume": 3, "start": 1, "checkout": 1, "rollback": 1, "export": 1, "log": 1, "suspend": 0.5, "sync": 0.3,
-           "lose cache": 1, "mapping": 1}
-EVENTS = ("interrupt", "cut", "kill daemon", "kill qemu", "kill server", "pause command")
+           "lose cache": 1, "mapping": 1, "branch": 0.5, "take resume": 1.2, "take checkout": 0.5}
+EVENTS = ("interrupt", "cut", "kill daemon", "kill qemu", "kill server", "pause command", "beside")
+# A second command of the same host while the first one runs.
+BESIDE = {"suspend": ("suspend", "sync"), "sync": ("suspend", "sync"), "resume": ("resume", "checkout"),
+          "checkin": ("checkin", "sync"), "checkout": ("checkout", "resume")}
 
 
 @dataclasses.dataclass
@@ -52,6 +58,7 @@ class Step:
     event: str = ""
     command: str = ""
     options: tuple = ()
+    beside: str = ""  # with the event of that name: the other command
     signal: int = 0
     moment: float = 0.0
     length: float = 0.0
@@ -61,7 +68,7 @@ class Step:
     def __str__(self):
         text = " ".join((self.command, *self.options)) or self.event
         if self.command and self.event:
-            what = signal.Signals(self.signal).name if self.signal else self.event
+            what = signal.Signals(self.signal).name if self.signal else self.beside or self.event
             text += f" [{what} after {self.moment:.2f} s{f', for {self.length:.1f} s' if self.length else ''}]"
         return text
 
@@ -93,7 +100,7 @@ class Planner:
             self._cut[host] = draw.randint(2, 5)
             return Step(host, event="cut link", chance=draw.random())
         else:
-            choices = REFUSED if self._holder() not in (None, host) else CHOICES[self._states[host]]
+            choices = REFUSED if self._is_refused(host) else CHOICES[self._states[host]]
             names = [name for name in choices if not self._is_avoided(name)]
             name = draw.choices(names, [choices[n] for n in names])[0]
         step = self._make(host, name)
@@ -104,15 +111,20 @@ class Planner:
         without_server = not self._with_server and name.startswith(("cut", "kill server"))
         return without_server or name in AVOIDED or name.split()[-1] in AVOIDED
 
-    def _holder(self):
-        return next((h for h, state in self._states.items() if state != "absent"), None)
+    def _holders(self):
+        """More than one after a take-over."""
+        return [h for h, state in self._states.items() if state != "absent"]
+
+    def _is_refused(self, host):
+        holders = self._holders()
+        return bool(holders) and host not in holders
 
     def _choose_host(self):
-        holder = self._holder()
+        holders = self._holders()
         if self._again and self._chance.random() < 0.8:
             return next(iter(self._again))
-        if holder and self._chance.random() < 0.85:
-            return holder
+        if holders and self._chance.random() < 0.85:
+            return self._chance.choice(holders)
         return self._chance.choice(self._hosts)
 
     def _make(self, host, name):
@@ -120,18 +132,23 @@ class Planner:
         event = next((e for e in EVENTS if name.startswith(e + " ") or name == e), "")
         command = name[len(event):].strip() if event else name
         step = Step(host, event=event, chance=draw.random())
-        if command in ("run", "borrow", "work", "lose cache", "mapping", "pause daemon", "pause qemu", "term daemon"):
+        if command in ("run", "borrow", "work", "lose cache", "mapping", "pause daemon", "pause qemu", "term daemon",
+                       "copied home"):
             step.event = command
         elif command == "suspend here":
             step.command, step.options = "suspend", ("--no-upload",)
         elif command == "resume older":
             step.command, step.options = "resume", ("@",)
+        elif command.startswith("take "):
+            step.command, step.options = command.removeprefix("take "), ("--take-lock",)
         else:
             step.command = command
         if step.command == "resume":
             step.options += draw.choice(((), (), ("--prefetch", "none"), ("--prefetch", "ws")))
         if step.event == "mapping":
             step.options = (draw.choice(("private", "private", "shared")),)
+        if step.event == "beside":
+            step.beside = draw.choice(BESIDE[step.command])
         if step.event == "interrupt":
             step.signal = int(draw.choice(INTERRUPTS))
         step.moment = round(draw.uniform(0, LONGEST.get(step.command, 0.5)), 3)
@@ -149,7 +166,7 @@ class Planner:
             if before == "running":
                 self._states[host] = "off"
             return
-        if self._holder() not in (None, host):
+        if self._is_refused(host) and "--take-lock" not in step.options:
             return
         if step.event and command:
             self._again[host] = command

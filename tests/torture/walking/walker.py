@@ -1,5 +1,6 @@
 """Takes the steps of a plan and holds what must be true after each."""
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -7,11 +8,12 @@ import threading
 import time
 
 import support
-from support import Failure, expect
+from support import expect
 from walking import expected, guest, place
 from walking.audit import Auditor, Moment, Version
+from walking.conflicts import Conflicts
+from walking.expected import PUBLISHES
 from walking.place import PARCEL
-from walking.plan import PUBLISHES
 
 STATES = {"not checked out here": "absent", "checked out": "off", "crashed": "off", "suspended here": "suspended",
           "running": "running"}
@@ -55,6 +57,7 @@ class Walker:
     def __init__(self, the_place, say):
         self.place, self.say = the_place, say
         self.auditor = Auditor(the_place)
+        self.conflicts = Conflicts(the_place, self.auditor)
         self.parcels = {n: Parcel(n, h) for n, h in the_place.hosts.items() if n != "auditor"}
         self.cut = set()
         self.locks_left = set()  # hosts whose lock may have stayed in the repository
@@ -83,7 +86,7 @@ class Walker:
             other.heard()
         self._find_versions(parcel)
         numbers = sorted(self.auditor.versions)
-        self.auditor.recheck(numbers[int(step.chance * len(numbers))])
+        self.auditor.recheck(self.auditor.versions[numbers[int(step.chance * len(numbers))]])
 
     def _note(self, text):
         self._said += f" ({text})"
@@ -101,8 +104,15 @@ class Walker:
                 here = expected.outcomes(state, step.command, step.options, **self._circumstances(parcel, step))
                 codes |= expected.codes_after(step.event, step.signal, plain)
                 states |= expected.states_after(step.event, state, step.command, here)
+        if step.beside:
+            self._expect_both(parcel, step, codes, states)
         if step.command in PUBLISHES and "--no-upload" not in step.options and before != {"absent"}:
             self._open_window(parcel)
+        if step.beside in PUBLISHES and not parcel.window and before != {"absent"}:
+            self._open_window(parcel)
+        if "--take-lock" in step.options:
+            for other in self.parcels.values():
+                other.lock_lost |= other is not parcel and other.states != {"absent"}
         result, seconds, waited = self._run(parcel, step, arguments)
         if waited:
             self._note("the link was mended, for it waited")
@@ -113,9 +123,13 @@ class Walker:
         expect(result.code in codes, f"{step}: exit {result.code}, expected one of {sorted(codes)} in {sorted(before)}\n{result}")
         if not step.event:
             states = {state for code, state in plain if code == result.code}
-        if result.code == expected.FORKED:
-            self._note("its work is a fork")
-        if step.command in ("export", "log"):
+        if result.code == expected.FORKED and step.command in PUBLISHES:
+            window = parcel.window
+            if self.conflicts.take_fork(result, window.low, window.flushed):
+                self._note("its work is a fork")
+        if step.command == "branch" and result.code == 0:
+            self._look_at_branch(arguments[-1], self.auditor.versions[target], step.chance)
+        if step.command in ("export", "log", "branch"):
             return result.code
         parcel.states = states
         allowed, may_boot = self._starts(parcel, step, before, target)
@@ -128,7 +142,7 @@ class Walker:
     def _arguments(self, step):
         """Of the command line, and the version that it names."""
         numbers, name, target = sorted(self.auditor.versions), PARCEL, None
-        if step.command == "rollback" or "@" in step.options:
+        if step.command in ("rollback", "branch") or "@" in step.options:
             target = numbers[int(step.chance * len(numbers))]
             name = f"{PARCEL}@{target}"
         options = [o for o in step.options if o != "@"]
@@ -136,6 +150,8 @@ class Walker:
             file = self.place.world.new_file("export")
             file.unlink()
             options += ["--raw", file]
+        if step.command == "branch":
+            options.append(self.conflicts.new_branch())
         if step.command in ("start", "poweroff", "discard", "rollback"):
             options.append("--yes")
         if step.command == "stop":
@@ -148,7 +164,9 @@ class Walker:
             online = None
         others = [p for p in self.parcels.values() if p is not parcel]
         lock = "free"
-        if any("absent" not in p.states for p in others):
+        if parcel.lock_lost:
+            lock = "taken"
+        elif any("absent" not in p.states and not p.lock_lost for p in others):
             lock = "other"
         elif any(p.states != {"absent"} for p in others) or self.locks_left - {parcel.name}:
             lock = None
@@ -164,9 +182,23 @@ class Walker:
         found = set()
         for state in parcel.states:
             found |= expected.outcomes(state, step.command, step.options, **circumstances)
-            if parcel.lock_lost and step.command in PUBLISHES:
-                found |= {(expected.FORKED, "absent"), (expected.FORKED, state)}
         return found
+
+    def _expect_both(self, parcel, step, codes, states):
+        """Of two commands at once either may be the first; adds what the one may answer, and what both may leave."""
+        circumstances = self._circumstances(parcel, step)
+        for _ in range(2):
+            for command in (step.command, step.beside):
+                for state in list(states | parcel.states):
+                    found = expected.outcomes(state, command, step.options, **circumstances)
+                    states |= {after for _, after in found}
+                    if command == step.command:
+                        codes |= {code for code, _ in found}
+
+    def _look_at_branch(self, name, original, chance):
+        self.auditor.take_branch(name, original)
+        if original.suspended and chance < 0.3:
+            self.conflicts.prove(name, original.moment, False)
 
     def _run(self, parcel, step, arguments):
         """The command with what happens to it. Returns its result, its seconds, and whether the link had to be mended."""
@@ -222,6 +254,12 @@ class Walker:
             self._kill_daemon(parcel)
         elif step.event == "kill qemu":
             self._kill_qemu(parcel)
+        elif step.event == "beside":
+            result = parcel.host.run(step.beside, PARCEL, expect=None, timeout=place.COMMAND_TIMEOUT)
+            self._note(f"{step.beside} beside it: exit {result.code}")
+            codes, states = {expected.VM}, set()
+            self._expect_both(parcel, dataclasses.replace(step, command=step.beside, beside=step.command), codes, states)
+            expect(result.code in codes, f"{step.beside} beside {step}: exit {result.code}, expected one of {sorted(codes)}\n{result}")
 
     def _kill_daemon(self, parcel):
         for pid in self.place.pids(parcel.name, b"isr __session"):
@@ -268,8 +306,16 @@ class Walker:
                     os.kill(pid, signal.SIGTERM)
                 place.wait_for_death(pid, place.SUSPEND_TIMEOUT)
             parcel.states = {"suspended" if s == "running" else s for s in parcel.states}
-        if event in ("kill daemon", "kill qemu", "term daemon") and parcel.state != "absent":
+        elif event == "copied home":
+            self._copy_home(parcel)
+        if event in ("kill daemon", "kill qemu", "term daemon", "copied home") and parcel.state != "absent":
             self._observe(parcel, step, 0, (None, True), None, set(parcel.states))
+
+    def _copy_home(self, parcel):
+        if parcel.state not in ("off", "suspended") or parcel.lock_lost or parcel.window or parcel.name in self.cut:
+            return
+        self._kill_daemon(parcel)
+        self.conflicts.copied_home(parcel)
 
     def _mend(self, name):
         self.cut.discard(name)
@@ -363,7 +409,9 @@ class Walker:
                 if version.suspended:
                     moments.append(version.moment)
                 may_boot |= not version.suspended
-            elif state == "suspended" and parcel.memory:
+            elif state == "suspended":
+                if not parcel.memory:
+                    return None, True
                 moments.append(parcel.memory)
             elif state == "off":
                 may_boot = True
@@ -385,14 +433,15 @@ class Walker:
             parcel.heard()
             ended_run, parcel.run = parcel.run, None
         self._find_versions(parcel)
-        if before == {"absent"} and state != "absent":
+        if state != "absent" and (before == {"absent"} or not parcel.content):
             parcel.content = self.auditor.versions[target] if target else self.auditor.newest
-            parcel.flushed, parcel.memory = parcel.content.flushed, parcel.content.moment
+            parcel.flushed = parcel.content.flushed
+            parcel.memory = parcel.content.moment if before == {"absent"} else None  # it may have run
         if state == "absent":
             self._has_ended(parcel, step, code, before, ended_run)
         elif state == "suspended":
             if ended_run:
-                parcel.memory = ended_run.moment()
+                parcel.memory = ended_run.moment(lost)
             elif step.command == "discard" and code == 0 and parcel.content.suspended:
                 parcel.memory = parcel.content.moment
         elif state == "off":
@@ -445,7 +494,7 @@ class Walker:
                        f"version {content.number} is of {content.moment}, what was suspended of {kept}")
         if step.event in ("cut", "kill server") or parcel.name in self.cut:
             self.locks_left.add(parcel.name)
-        if code == 0:
+        if code in (0, expected.FORKED):
             parcel.window = None  # a version that comes from now on is another host's
         parcel.content = parcel.memory = None
         parcel.flushed, parcel.lock_lost, parcel.daemon_pid = 0, False, 0
@@ -491,15 +540,20 @@ class Walker:
             self._mend(name)
         for parcel in self.parcels.values():
             self._gather(parcel)
-        for number in self.auditor.versions:
-            self.auditor.recheck(number)
+        for version in self.auditor.versions.values():
+            self.auditor.recheck(version)
+        self.conflicts.settle_forks()
         unproven = [v for v in self.auditor.versions.values() if v.suspended and not v.proven]
         for version in unproven[::-1][:most]:
             self._prove(version)
         self.auditor.host.run("check", "--deep")
 
     def _gather(self, parcel):
+        if parcel.states != {"absent"}:
+            self._open_window(parcel)
         result = parcel.host.run("suspend", PARCEL, expect=(0, expected.FORKED) if parcel.lock_lost else 0)
+        if result.code == expected.FORKED:
+            self.conflicts.take_fork(result, parcel.window.low, parcel.window.flushed)
         if parcel.run:
             parcel.run.end()
             parcel.heard()
@@ -511,18 +565,7 @@ class Walker:
         expect(STATES[self._settled(parcel)["state"]] == "absent", "a suspended parcel is still here")
 
     def _prove(self, version):
-        """A suspended version goes on from where it was."""
         began = time.monotonic()
-        host = self.auditor.host
-        host.run("resume", f"{PARCEL}@{version.number}", *(["--take-lock"] if self.locks_left else []))
-        run = guest.Run(host, 0, [version.moment], False)
-        try:
-            run.wait(lambda: False, checks=1)
-        except Failure as failure:
-            raise Failure(f"version {version.number}: {failure}") from None
-        for command in ("poweroff", "discard"):
-            host.run("--yes", command, PARCEL)
-        run.end()
-        host.run("checkin", PARCEL)
+        self.conflicts.prove(f"{PARCEL}@{version.number}", version.moment, bool(self.locks_left))
         version.proven = True
         self.say(f"{place.seconds_since(began):5.1f} s  version {version.number} goes on")
