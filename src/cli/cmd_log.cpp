@@ -12,6 +12,7 @@ namespace isr {
 namespace {
 
 constexpr std::uint64_t kDefaultCount = 20;
+constexpr std::size_t kMaxJunk = 20;  // forks that are none
 
 struct LogOptions {
   std::string name;
@@ -36,17 +37,28 @@ std::vector<LoadedVersion> read_versions(CommandContext& context, const OpenParc
   return entries;
 }
 
-std::vector<LoadedVersion> read_forks(const OpenParcel& parcel) {
+/// Anybody who may create blobs can leave junk there: it is named in a warning and passed over.
+std::vector<LoadedVersion> read_forks(CommandContext& context, const OpenParcel& parcel) {
   std::vector<LoadedVersion> entries;
   if (parcel.account.offline()) return entries;
   Chain chain = parcel.account.chain(parcel.entry.chain());
   const auto forks = chain.forks();
   if (!forks) return entries;
+  std::size_t junk = 0;
   for (const auto& fork : *forks) {
-    auto head = chain.read_fork(fork);
-    if (!head) continue;  // removed since it was listed
-    ParcelVersion version = open_version(parcel.entry, head->head);
-    entries.push_back({std::move(*head), std::move(version), fork});
+    context.check_stop();
+    try {
+      auto head = chain.read_fork(fork);
+      if (!head) continue;  // removed since it was listed
+      ParcelVersion version = open_version(parcel.entry, head->head);
+      entries.push_back({std::move(*head), std::move(version), fork});
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUsage) throw;
+      context.out.warn(fmt::format("fork {} is left out: {}", printable(fork), error.what()));
+      if (++junk < kMaxJunk) continue;
+      context.out.warn("there are more forks; the rest is not read");
+      break;
+    }
   }
   return entries;
 }
@@ -82,7 +94,7 @@ int run_log(CommandContext& context, const LogOptions& options) {
   if (count == 0) throw Error(ErrorKind::kUsage, "-n: from 1 on");
   const OpenParcel parcel = context.open_parcel(options.name);
   const auto versions = read_versions(context, parcel, count);
-  const auto forks = read_forks(parcel);
+  const auto forks = read_forks(context, parcel);
   if (context.out.json()) {
     nlohmann::json answer{{"schema", 1},
                           {"parcel", parcel.entry.name},
