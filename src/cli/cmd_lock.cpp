@@ -116,6 +116,16 @@ int run_break(CommandContext& context, const BreakOptions& options) {
   return break_lock(context, lock, name, reason);
 }
 
+/// The part of the answer that tells of junk behind the version; empty when there is none.
+std::string describe_junk(const StoredHead& head) {
+  if (head.junk.empty()) return "";
+  const std::uint64_t first = head.head.n + 1;
+  const std::uint64_t next = first + head.junk.size();
+  const std::string numbers = head.junk.size() == 1 ? fmt::format("the number {} is", first)
+                                                    : fmt::format("the numbers {} to {} are", first, next - 1);
+  return fmt::format("; {} skipped, the next version will be {}", numbers, next);
+}
+
 /// The chain that is meant, and its version.
 int run_accept(CommandContext& context, const AcceptOptions& options) {
   if (options.profile.has_value() != options.name.empty()) {
@@ -126,8 +136,9 @@ int run_accept(CommandContext& context, const AcceptOptions& options) {
     const Account account = context.open_account();
     const auto head = account.chain(fmt::format("users/{}/profile", account.keys.user))
                           .accept_older(*options.profile, options.reason);
-    context.out.done(fmt::format("the list of parcels is what it was at {}", to_rfc3339(head.head.time)),
-                     {{"profile", head.head.n}, {"when", to_rfc3339(head.head.time)}});
+    context.out.done(
+        fmt::format("the list of parcels is what it was at {}", to_rfc3339(head.head.time)) + describe_junk(head),
+        {{"profile", head.head.n}, {"when", to_rfc3339(head.head.time)}});
     return 0;
   }
   const ParcelName name = parse_parcel_name(options.name);
@@ -136,7 +147,8 @@ int run_accept(CommandContext& context, const AcceptOptions& options) {
   const auto head =
       parcel.account.chain(parcel.entry.chain()).accept_older(*name.version.choice.number, options.reason);
   context.out.done(fmt::format("{}: version {} of {} is the newest that this host trusts", parcel.entry.name,
-                               head.head.n, to_rfc3339(head.head.time)),
+                               head.head.n, to_rfc3339(head.head.time)) +
+                       describe_junk(head),
                    {{"parcel", parcel.entry.name}, {"version", head.head.n}, {"when", to_rfc3339(head.head.time)}});
   return 0;
 }
@@ -180,7 +192,9 @@ void register_accept_older(App& app) {
       .option("--reason", options->reason, "TEXT", "why; it is logged on this host")
       .note(
           "A repository that hands back an old version is refused (exit 15): it may hide your newer work. After\n"
-          "it was restored from a backup on purpose, this is the way on.")
+          "it was restored from a backup on purpose, this is the way on.\n"
+          "It is also the way on when something that is no version lies under the next number. That number is then\n"
+          "skipped, and the next version names what was skipped, so that your other hosts pass it, too.")
       .example("isr accept-older work@39 --reason 'server restored from Monday backup'", "the parcel work")
       .example("isr accept-older --profile 4 --reason 'server restored'", "the list of parcels itself")
       .exit_codes({0, 2, 10, 12, 13, 14})

@@ -3,12 +3,21 @@
 // missing. A host that has seen head s walks from s, one head at a time, for
 // only that shows that the new heads continue what it has seen. A host that
 // has seen nothing may begin at the hint.
+//
+// Junk: anybody who may create blobs can put anything under the next number, and no number can be written twice. So
+// a number that holds no head of the signer is used up. Skipping it is for the user to say (accept_older), because it
+// may as well stand in the place of a version that the repository hides; the head that is put behind it names the
+// hash of the junk under the owner's signature, and on this word other hosts pass it. A head is no junk, so a host
+// that has seen the hidden version refuses.
 #include "repository/chain.h"
 
 #include <fmt/format.h>
 
+#include <set>
+
 #include "base/file.h"
 #include "base/log.h"
+#include "base/sync.h"
 #include "repository/keybox.h"
 #include "repository/sequence.h"
 
@@ -18,6 +27,12 @@ namespace {
 constexpr int kAttempts = 5;
 
 constexpr std::size_t kForkDigits = 4;
+
+/// Once in the life of the process: a command looks for the newest head many times.
+void warn_once(const std::string& text) {
+  static Sync<std::set<std::string>> said;
+  if (said.lock()->insert(text).second) log::warn("{}", text);
+}
 
 bool same(ByteView a, ByteView b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); }
 
@@ -96,11 +111,30 @@ std::optional<StoredHead> Chain::kept() const {
   return decode(std::move(*blob), seen->n);
 }
 
+/// The content of a number: nothing, a head, or junk.
+struct Chain::Place {
+  std::optional<StoredHead> head{};
+  std::optional<Sha256> junk{};
+};
+
+Chain::Place Chain::look(std::uint64_t n) {
+  std::optional<Blob> blob;
+  try {
+    blob = store_->get(head_name(id_, n));
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    return {.junk = head_hash({})};  // too large to be read counts as empty
+  }
+  if (!blob) return {};
+  auto head = find_head(blob->bytes, signer_, id_, n);
+  const Sha256 hash = head_hash(blob->bytes);
+  if (!head) return {.junk = hash};
+  return {.head = StoredHead{std::move(*head), hash, std::move(blob->bytes)}};
+}
+
 std::optional<StoredHead> Chain::read(std::uint64_t n) {
   if (n == 0 || n > kMaxSequence) return std::nullopt;
-  auto blob = store_->get(head_name(id_, n));
-  if (!blob) return std::nullopt;
-  return decode(std::move(blob->bytes), n);
+  return look(n).head;
 }
 
 /// What `latest` says; 0 when it says nothing that makes sense.
@@ -136,41 +170,78 @@ StoredHead Chain::read_seen(const Seen& seen) {
 
 /// Where a host begins that has seen nothing of this chain.
 std::optional<StoredHead> Chain::first_sight(std::uint64_t hint) {
-  if (hint != 0) {
-    try {
-      if (auto stored = read(hint)) return stored;
-    } catch (const Error& error) {
-      // A hint may be forged: what it points at need not be a head.
-      if (error.kind() != ErrorKind::kCorrupt) throw;
-      log::debug("{}: the hint names version {}: {}", id_, hint, error.what());
+  if (auto hinted = read(hint)) return hinted;  // a hint may be forged: what it points at need not be a head
+  std::vector<std::uint64_t> numbers = newest_numbers(*store_, heads(), kMaxSkipped);
+  for (const std::uint64_t n : numbers) {
+    const Place place = look(n);
+    if (place.head) return place.head;
+    if (!place.junk) {
+      throw Error(ErrorKind::kCorrupt, fmt::format("{}: version {} is listed, but cannot be read", id_, n));
     }
   }
-  const auto names = store_->list(heads() + "/");
-  if (!names) return read(1);
-  std::uint64_t newest = 0;
-  for (const auto& name : *names) newest = std::max(newest, sequence_number(heads(), name).value_or(0));
-  if (newest == 0) return read(1);
-  auto stored = read(newest);
-  if (!stored) {
-    throw Error(ErrorKind::kCorrupt, fmt::format("{}: version {} is listed, but cannot be read", id_, newest));
+  const auto first = store_->get(head_name(id_, 1));
+  if (!first) return std::nullopt;
+  return decode(to_bytes(first->bytes), 1);
+}
+
+/// The next head must continue `at`, and name all the junk that lies between.
+void Chain::check_step(const StoredHead& at, const StoredHead& next) const {
+  if (next.head.prev != at.hash || next.head.prev_n() != at.head.n) {
+    refuse_history(
+        fmt::format("{}: history was forked: version {} does not follow version {}", id_, next.head.n, at.head.n),
+        next.head.n);
   }
-  return stored;
+  if (next.head.epoch < at.head.epoch) {
+    refuse_history(fmt::format("{}: version {} is under an older key than version {}", id_, next.head.n, at.head.n),
+                   next.head.n);
+  }
+}
+
+/// The head that follows `at`. nullopt: there is none, and at.junk is what lies under the next numbers.
+std::optional<StoredHead> Chain::step(StoredHead& at) {
+  at.junk.clear();
+  for (std::uint64_t n = at.head.n + 1; n <= kMaxSequence; ++n) {
+    Place place = look(n);
+    if (!place.head && !place.junk) return std::nullopt;
+    if (place.junk) {
+      at.junk.push_back(*place.junk);
+      if (at.junk.size() > kMaxSkipped) refuse_endless_junk(at);
+      continue;
+    }
+    check_step(at, *place.head);
+    if (place.head->head.skipped != at.junk) {
+      refuse_history(fmt::format("{}: version {} names other junk than {} shows behind version {}", id_, n,
+                                 store_->describe(), at.head.n),
+                     at.head.n);
+    }
+    return std::move(place.head);
+  }
+  return std::nullopt;
+}
+
+void Chain::refuse_endless_junk(const StoredHead& at) const {
+  throw Error(ErrorKind::kCorrupt,
+              fmt::format("{}: {} gives something that is no version for each of the {} numbers "
+                          "behind version {}",
+                          id_, store_->describe(), at.junk.size(), at.head.n),
+              {"whoever administers the repository must remove it; nothing here was changed"});
 }
 
 StoredHead Chain::walk_forward(StoredHead at) {
-  while (auto next = read(at.head.n + 1)) {
-    if (next->head.prev != at.hash) {
-      refuse_history(
-          fmt::format("{}: history was forked: version {} does not follow version {}", id_, next->head.n, at.head.n),
-          next->head.n);
-    }
-    if (next->head.epoch < at.head.epoch) {
-      refuse_history(fmt::format("{}: version {} is under an older key than version {}", id_, next->head.n, at.head.n),
-                     next->head.n);
-    }
-    at = std::move(*next);
-  }
+  while (auto next = step(at)) at = std::move(*next);
   return at;
+}
+
+void Chain::report_junk(const StoredHead& newest, const std::optional<Seen>& seen) const {
+  if (newest.junk.empty() || (seen && seen->n == newest.head.n && seen->junk == newest.junk)) return;
+  const std::string what =
+      fmt::format("{}: under the number {} lies something that is no version", id_, newest.head.n + 1);
+  if (!seen) {
+    refuse_history(what + "; it may hide newer ones, of which this host has seen none", newest.head.n,
+                   "if you know that there is none:");
+  }
+  warn_once(
+      fmt::format("{}; version {} is taken for the newest (isr accept-older goes on behind it)", what, newest.head.n));
 }
 
 std::optional<StoredHead> Chain::find_newest(const std::optional<Seen>& seen) {
@@ -178,17 +249,19 @@ std::optional<StoredHead> Chain::find_newest(const std::optional<Seen>& seen) {
   auto start = seen ? read_seen(*seen) : first_sight(hint);
   if (!start) return std::nullopt;
   StoredHead newest = walk_forward(std::move(*start));
-  if (hint <= newest.head.n) return newest;
-  std::optional<StoredHead> beyond;
-  try {
-    beyond = read(hint);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kCorrupt) throw;
+  if (hint > newest.head.n) {
+    if (auto beyond = read(hint)) {
+      // The junk that it skips may have been removed since.
+      const bool follows = beyond->head.prev == newest.hash && !beyond->head.skipped.empty() && newest.junk.empty();
+      if (!follows) {
+        throw Error(ErrorKind::kCorrupt, fmt::format("{}: version {} is missing, though there is a version {}", id_,
+                                                     newest.head.n + 1, hint));
+      }
+      check_step(newest, *beyond);
+      newest = walk_forward(std::move(*beyond));
+    }
   }
-  if (beyond) {
-    throw Error(ErrorKind::kCorrupt,
-                fmt::format("{}: version {} is missing, though there is a version {}", id_, newest.head.n + 1, hint));
-  }
+  report_junk(newest, seen);
   return newest;
 }
 
@@ -210,11 +283,12 @@ std::optional<StoredHead> Chain::newest() {
 }
 
 std::optional<StoredHead> Chain::before(const StoredHead& later) {
-  const std::uint64_t n = later.head.n - 1;
+  const std::uint64_t n = later.head.prev_n();
   if (n == 0) return std::nullopt;
-  auto stored = read(n);
-  if (!stored) throw Error(ErrorKind::kHistory, fmt::format("{}: version {} is gone", id_, n));
-  if (stored->hash != later.head.prev) {
+  auto blob = store_->get(head_name(id_, n));
+  if (!blob) throw Error(ErrorKind::kHistory, fmt::format("{}: version {} is gone", id_, n));
+  StoredHead stored = decode(std::move(blob->bytes), n);
+  if (stored.hash != later.head.prev) {
     throw Error(ErrorKind::kHistory, fmt::format("{}: version {} does not follow version {}", id_, later.head.n, n));
   }
   return stored;
@@ -224,37 +298,56 @@ std::optional<StoredHead> Chain::ancestor(StoredHead newest, std::uint64_t n) {
   if (n == 0 || n > newest.head.n) return std::nullopt;
   std::optional<StoredHead> at = std::move(newest);
   while (at && at->head.n > n) at = before(*at);
+  if (at && at->head.n < n) return std::nullopt;  // junk that was skipped
   return at;
 }
 
 /// The store has a head n: ours, or that of another host?
-bool Chain::is_published(std::uint64_t n, ByteView blob) {
+bool Chain::is_published(const StoredHead& ours) {
+  const std::uint64_t n = ours.head.n;
   const auto there = store_->get(head_name(id_, n));
   if (!there) {
     throw Error(ErrorKind::kCorrupt,
                 fmt::format("{}: {} says that it has version {}, but does not give it", id_, store_->describe(), n));
   }
-  if (same(there->bytes, blob)) return true;
-  decode(there->bytes, n);  // junk in the place of a head is damage, not another host
+  if (same(there->bytes, ours.blob)) return true;
+  if (!find_head(there->bytes, signer_, id_, n)) refuse_junk(n, ours.head.prev_n());
   return false;
 }
 
 /// A store that was rolled back or forked must not get a new head above the gap.
 void Chain::check_follows(const StoredHead& ours, const std::optional<Seen>& seen) {
   const std::uint64_t n = ours.head.n;
-  const bool follows = !seen || n <= seen->n || (n == seen->n + 1 && ours.head.prev == seen->hash);
+  const std::vector<Sha256>& skipped = ours.head.skipped;
+  const std::uint64_t prev = ours.head.prev_n();
+  const bool accepted = skipped.empty() || (seen && skipped == seen->junk);
+  const bool follows = !seen || n <= seen->n || (prev == seen->n && ours.head.prev == seen->hash && accepted);
   if (!follows) {
     refuse_history(fmt::format("{}: version {} does not follow what this host has seen", id_, n), seen->n);
   }
   if (n == 1) return;
-  const auto before = store_->get(head_name(id_, n - 1));
+  const auto before = store_->get(head_name(id_, prev));
   if (!before) {
-    refuse_history(fmt::format("{}: the repository was rolled back: version {} is gone", id_, n - 1), n - 1);
+    refuse_history(fmt::format("{}: the repository was rolled back: version {} is gone", id_, prev), prev);
   }
   if (head_hash(before->bytes) != ours.head.prev) {
     refuse_history(
-        fmt::format("{}: history was forked: version {} is not the one that version {} follows", id_, n - 1, n), n - 1);
+        fmt::format("{}: history was forked: version {} is not the one that version {} follows", id_, prev, n), prev);
   }
+}
+
+void Chain::refuse_junk(std::uint64_t n, std::uint64_t newest) const {
+  refuse_history(
+      fmt::format("{}: under the number {} lies something that is no version, so none can be put there", id_, n),
+      newest, "if no other host has published:");
+}
+
+HeadPlace Chain::next(const std::optional<StoredHead>& newest) {
+  if (!newest) return {};
+  const auto seen = trust_->seen(id_);
+  const bool accepted = seen && seen->n == newest->head.n && seen->junk == newest->junk;
+  if (!newest->junk.empty() && !accepted) refuse_junk(newest->head.n + 1, newest->head.n);
+  return {newest->head.n + 1 + newest->junk.size(), newest->hash, newest->junk};
 }
 
 std::optional<StoredHead> Chain::publish(std::uint64_t n, ByteView blob) {
@@ -263,7 +356,7 @@ std::optional<StoredHead> Chain::publish(std::uint64_t n, ByteView blob) {
   trust_->check(id_, seen_of(ours));
   check_follows(ours, seen);
   const PutResult put = store_->put_new(head_name(id_, n), blob);
-  if (!is_published(n, blob)) {
+  if (!is_published(ours)) {
     if (put == PutResult::kCreated) {
       log::warn("{}: {} let two hosts write version {}; check it with: isr repo check", id_, store_->describe(), n);
     }
@@ -307,14 +400,14 @@ std::optional<StoredHead> Chain::read_fork(const std::string& fork) {
   return stored;
 }
 
-void Chain::verify_follows(StoredHead newest, std::uint64_t n, const Sha256& prev) {
-  if (n == 1) return;  // it follows nothing, says its signature
-  const auto base = ancestor(std::move(newest), n - 1);
-  if (base && base->hash == prev) return;
+void Chain::verify_base(StoredHead newest, std::uint64_t n, const Sha256& hash) {
+  if (n == 0) return;
+  const auto base = ancestor(std::move(newest), n);
+  if (base && base->hash == hash) return;
   throw Error(
       ErrorKind::kHistory,
       fmt::format("{}: the history that this host trusts has another version {} than the one that was worked on", id_,
-                  n - 1));
+                  n));
 }
 
 std::optional<std::vector<std::string>> Chain::forks() {
@@ -335,9 +428,22 @@ StoredHead Chain::accept_older(std::uint64_t n, const std::string& reason) {
   if (reason.empty()) throw Error(ErrorKind::kUsage, "a reason is needed: --reason TEXT");
   auto stored = read(n);
   if (!stored) throw Error(ErrorKind::kNotFound, fmt::format("{} has no version {}", id_, n));
-  trust_->accept_older(id_, seen_of(*stored), reason);
+  find_junk(*stored);
+  Seen seen = seen_of(*stored);
+  seen.junk = stored->junk;
+  trust_->accept_older(id_, seen, reason);
   keep(*stored);
   return std::move(*stored);
+}
+
+/// Behind a head that becomes the newest trusted one. A head behind it needs no word of ours: it names its own.
+void Chain::find_junk(StoredHead& at) {
+  for (std::uint64_t n = at.head.n + 1; n <= kMaxSequence && at.junk.size() < kMaxSkipped; ++n) {
+    const Place place = look(n);
+    if (place.head) at.junk.clear();
+    if (!place.junk) return;
+    at.junk.push_back(*place.junk);
+  }
 }
 
 }  // namespace isr

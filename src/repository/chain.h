@@ -12,6 +12,15 @@ struct StoredHead {
   Head head;
   Sha256 hash;
   Bytes blob;
+  /// Of newest(): hashes of what lies behind it and is no head.
+  std::vector<Sha256> junk{};
+};
+
+/// Where the next head of a chain goes: what Head says of itself.
+struct HeadPlace {
+  std::uint64_t n = 1;
+  Sha256 prev{};
+  std::vector<Sha256> skipped{};
 };
 
 /// A chain of heads in a store: ID/heads/%016d, ID/latest, ID/forks/NAME/%016d,
@@ -27,13 +36,19 @@ class Chain {
   /// The newest head: from what was seen, or from the hint, forward while there
   /// is a next one. Every step is checked (signature, prev, trust) and the
   /// result remembered. nullopt: no head at all, and none seen before.
-  /// Error{kHistory} when older than, or forked from, what was seen.
+  /// Error{kHistory} when older than, or forked from, what was seen. Junk under
+  /// the next number (it is no head of the signer) ends the walk with a warning,
+  /// unless a head behind it names it; Error{kHistory} when nothing was seen of the
+  /// chain before, for then it may stand in the place of any number of versions.
   std::optional<StoredHead> newest();
   /// Without the store: the newest head that this host has seen or published. nullopt: none is kept
   /// here. Error{kOffline} when what is kept is another one than the trust store says.
   std::optional<StoredHead> kept() const;
+  /// The place of the head that follows `newest` (nullopt: the first). Error{kHistory} when junk lies there that
+  /// accept_older() has not accepted.
+  HeadPlace next(const std::optional<StoredHead>& newest);
   /// Head n, checked by signature only: it may be a fork that the store shows.
-  /// nullopt when absent. ancestor() reads one that belongs to the history.
+  /// nullopt when absent or junk. ancestor() reads one that belongs to the history.
   std::optional<StoredHead> read(std::uint64_t n);
   /// The head that `later` follows; nullopt when `later` is the first. Error{kHistory}
   /// when it is absent or not the one that `later` names.
@@ -53,11 +68,13 @@ class Chain {
   std::string keep_fork(std::uint64_t n, ByteView blob);
   /// A kept fork: signed, and the one that the name means. nullopt when absent. Error{kUsage}: no fork's name.
   std::optional<StoredHead> read_fork(const std::string& fork);
-  /// Error{kHistory} unless `prev` is head n-1 of the history that ends with `newest`: what a fork n must follow.
-  void verify_follows(StoredHead newest, std::uint64_t n, const Sha256& prev);
+  /// For the base of a fork: Error{kHistory} unless the history that ends with `newest` has a version n with this
+  /// hash. n = 0: the fork follows nothing.
+  void verify_base(StoredHead newest, std::uint64_t n, const Sha256& hash);
   /// Names of forks, e.g. "desk-42-3f2a/41"; nullopt when the store cannot list.
   std::optional<std::vector<std::string>> forks();
-  /// accept-older: makes version n (as the store has it) the newest trusted one.
+  /// accept-older: makes version n (as the store has it) the newest trusted one. Junk that lies behind it may be
+  /// skipped from then on; it is in the answer.
   StoredHead accept_older(std::uint64_t n, const std::string& reason);
 
  private:
@@ -66,10 +83,18 @@ class Chain {
   std::uint64_t hinted();
   StoredHead read_seen(const Seen& seen);
   std::optional<StoredHead> first_sight(std::uint64_t hint);
+  struct Place;
+  Place look(std::uint64_t n);
+  std::optional<StoredHead> step(StoredHead& at);
+  void find_junk(StoredHead& at);
+  [[noreturn]] void refuse_junk(std::uint64_t n, std::uint64_t newest) const;
+  [[noreturn]] void refuse_endless_junk(const StoredHead& at) const;
+  void check_step(const StoredHead& at, const StoredHead& next) const;
+  void report_junk(const StoredHead& newest, const std::optional<Seen>& seen) const;
   StoredHead walk_forward(StoredHead at);
   std::optional<StoredHead> find_newest(const std::optional<Seen>& seen);
   void check_follows(const StoredHead& ours, const std::optional<Seen>& seen);
-  bool is_published(std::uint64_t n, ByteView blob);
+  bool is_published(const StoredHead& ours);
   Seen seen_of(const StoredHead& stored) const;
   void accept(const StoredHead& stored);
   void keep(const StoredHead& stored) const;

@@ -29,11 +29,25 @@ Bytes payload_context(const std::string& chain, std::uint64_t n, std::uint32_t e
 std::string encode_line(const Head& head) {
   JsonWriter json;
   json.text("format", kFormat).text("chain", head.chain).number("n", head.n).hex("prev", head.prev.view());
+  json.open_array("skipped");
+  for (const Sha256& junk : head.skipped) json.hex("", junk.view());
+  json.close_array();
   json.time("time", head.time).text("host", head.host).number("epoch", head.epoch).hex("signer", head.signer.view());
   json.open_array("roots");
   for (const Cid& root : head.roots) json.hex("", root.view());
   json.close_array().base64("sealed", head.sealed);
   return json.take();
+}
+
+template <class Hash>
+std::vector<Hash> hashes_of(JsonFields& fields, const char* name, std::size_t max_count) {
+  std::vector<Hash> hashes;
+  for (const JsonValue& item : fields.array(name, max_count)) {
+    const auto hash = item.kind == JsonValue::Kind::kText ? fixed_from_hex<Hash>(item.text) : std::nullopt;
+    if (!hash) fields.fail(name, "holds something else than hashes");
+    hashes.push_back(*hash);
+  }
+  return hashes;
 }
 
 Head decode_line(std::string_view line, const std::string& what) {
@@ -44,18 +58,16 @@ Head decode_line(std::string_view line, const std::string& what) {
   head.chain = fields.text("chain", kMaxChainSize);
   head.n = fields.number("n", 1, kMaxSequence);
   head.prev = fields.hex<Sha256>("prev");
+  head.skipped = hashes_of<Sha256>(fields, "skipped", kMaxSkipped);
   head.time = fields.time("time");
   head.host = fields.text("host", 64);
   head.epoch = static_cast<std::uint32_t>(fields.number("epoch", 1, UINT32_MAX));
   head.signer = fields.hex<PublicKey>("signer");
-  for (const JsonValue& item : fields.array("roots", kMaxRoots)) {
-    const auto cid = item.kind == JsonValue::Kind::kText ? fixed_from_hex<Cid>(item.text) : std::nullopt;
-    if (!cid) fields.fail("roots", "holds something else than cids");
-    head.roots.push_back(*cid);
-  }
+  head.roots = hashes_of<Cid>(fields, "roots", kMaxRoots);
   head.sealed = fields.base64("sealed", kMaxHeadSize);
   fields.expect_end();
   if (head.prev.is_zero() != (head.n == 1)) fields.fail("prev", "does not go with n");
+  if (!head.skipped.empty() && head.skipped.size() + 1 >= head.n) fields.fail("skipped", "is longer than n allows");
   try {
     check_user_name(head.host);
   } catch (const Error&) {
@@ -102,6 +114,20 @@ Head decode_head(ByteView blob, const PublicKey& signer, const std::string& chai
   }
   if (head.signer != signer) throw Error(ErrorKind::kCorrupt, fmt::format("{}: it names another signer", what));
   return head;
+}
+
+std::optional<Head> find_head(ByteView blob, const PublicKey& signer, const std::string& chain, std::uint64_t n) {
+  const std::string what = fmt::format("{} version {}", chain, n);
+  std::string_view line;
+  try {
+    line = open_signed_text(blob, kDomain, signer, kMaxHeadSize, what);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    return std::nullopt;
+  }
+  const Head head = decode_line(line, what);
+  if (head.chain != chain || head.n != n) return std::nullopt;
+  return decode_head(blob, signer, chain, n);
 }
 
 Sha256 head_hash(ByteView blob) { return sha256(blob); }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,15 +13,19 @@ namespace isr {
 /// Line 1 is JSON with everything below, line 2 an Ed25519 signature over
 /// "isr1/head\0" | length u64 | line 1, which is checked before line 1 is parsed.
 struct Head {
-  std::string chain;    ///< chain id, e.g. "parcels/4f…": also the place where it is stored
-  std::uint64_t n = 0;  ///< 1, 2, …
-  Sha256 prev;          ///< SHA-256 of the blob of head n-1; zero for n = 1
+  std::string chain;            ///< chain id, e.g. "parcels/4f…": also the place where it is stored
+  std::uint64_t n = 0;          ///< 1, 2, …
+  Sha256 prev;                  ///< SHA-256 of the blob of the head that this one follows; zero for n = 1
+  std::vector<Sha256> skipped;  ///< hashes of what lies between the two and is no head, see prev_n()
   WallTime time;
   std::string host;  ///< name of the host that wrote it
   std::uint32_t epoch = 1;
   PublicKey signer;
   std::vector<Cid> roots;  ///< roots of the images, for walking without keys
   Bytes sealed;            ///< AEAD box under the epoch key; see seal_payload()
+
+  /// The number of the head that this one follows; 0: it is the first.
+  std::uint64_t prev_n() const { return n - 1 - skipped.size(); }
 };
 
 /// What stands inside `sealed` is bound to its place: chain, n and epoch are associated data.
@@ -32,6 +37,11 @@ Bytes open_payload(const Key& epoch_key, const Head& head);
 /// The blob. head.signer is set from the key.
 Bytes encode_head(Head head, const SigningKey& key);
 inline constexpr std::size_t kMaxHeadSize = 1U << 20U;
+/// Junk may take at most so many numbers in a row.
+inline constexpr std::size_t kMaxSkipped = 16;
+/// nullopt: junk. It has no signature by `signer`, or was signed for another place. A head that was signed for
+/// this place and is not understood is no junk: Error{kCorrupt}, as decode_head().
+std::optional<Head> find_head(ByteView blob, const PublicKey& signer, const std::string& chain, std::uint64_t n);
 /// Checks the signature by `signer` first, then form and bounds, then that it
 /// is head n of this chain. Error{kCorrupt} otherwise, naming chain and n.
 Head decode_head(ByteView blob, const PublicKey& signer, const std::string& chain, std::uint64_t n);

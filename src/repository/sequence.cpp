@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 
 namespace isr {
 namespace {
@@ -57,6 +58,16 @@ std::optional<std::uint64_t> sequence_number(std::string_view prefix, std::strin
   }
   if (n == 0) return std::nullopt;
   return n;
+}
+
+std::vector<std::uint64_t> newest_numbers(BlobStore& store, std::string_view prefix, std::size_t count) {
+  std::vector<std::uint64_t> numbers;
+  for (const auto& name : list_of(store, prefix).value_or(std::vector<std::string>())) {
+    if (const auto n = sequence_number(prefix, name)) numbers.push_back(*n);
+  }
+  std::sort(numbers.begin(), numbers.end(), std::greater<>());
+  if (numbers.size() > count) numbers.resize(count);
+  return numbers;
 }
 
 std::uint64_t newest_in_sequence(BlobStore& store, std::string_view prefix) {

@@ -22,5 +22,7 @@ std::optional<std::uint64_t> sequence_number(std::string_view prefix, std::strin
 /// the store has one; else it relies on a sequence that starts at 1 without holes.
 /// Error{kCorrupt} when the store gives numbers without end that it does not list.
 std::uint64_t newest_in_sequence(BlobStore& store, std::string_view prefix);
+/// The greatest `count` numbers that are listed, falling; empty where the store cannot list so many names.
+std::vector<std::uint64_t> newest_numbers(BlobStore& store, std::string_view prefix, std::size_t count);
 
 }  // namespace isr

@@ -20,11 +20,11 @@
 namespace isr {
 namespace {
 
-constexpr std::int64_t kVersion = 1;
+constexpr std::int64_t kVersion = 2;
 constexpr std::size_t kMaxFileSize = 1U << 20U;  // of a new, empty one
 constexpr std::string_view kSchema = R"(
   CREATE TABLE seen(chain TEXT PRIMARY KEY, n INTEGER NOT NULL, hash BLOB NOT NULL, epoch INTEGER NOT NULL,
-                    time INTEGER NOT NULL, mac BLOB NOT NULL) WITHOUT ROWID;
+                    time INTEGER NOT NULL, junk BLOB NOT NULL, mac BLOB NOT NULL) WITHOUT ROWID;
   CREATE TABLE accepted_older(id INTEGER PRIMARY KEY, chain TEXT NOT NULL, n INTEGER NOT NULL, hash BLOB NOT NULL,
                               at INTEGER NOT NULL, reason TEXT NOT NULL, mac BLOB NOT NULL);
   CREATE TABLE everything(id INTEGER PRIMARY KEY CHECK(id = 1), mac BLOB NOT NULL);
@@ -38,10 +38,17 @@ struct Contents {
   std::vector<Key> macs;  ///< of all rows, in the order of their tables
 };
 
+Bytes joined(const std::vector<Sha256>& hashes) {
+  ByteWriter out;
+  for (const Sha256& hash : hashes) out.put(hash.view());
+  return out.take();
+}
+
 Key row_mac(const Key& key, const std::string& chain, const Seen& seen) {
   ByteWriter out;
   out.put(as_bytes("isr1/trust-seen")).u8(0).u64(chain.size()).put(as_bytes(chain));
   out.u64(seen.n).put(seen.hash.view()).u32(seen.epoch).u64(static_cast<std::uint64_t>(seconds(seen.time)));
+  out.u64(seen.junk.size()).put(joined(seen.junk));
   return hmac_sha256(key.view(), {out.bytes()});
 }
 
@@ -178,7 +185,7 @@ std::vector<Key> TrustStore::Impl::stored_macs(Database& from) const {
 }
 
 Key TrustStore::Impl::load_seen(Database& from, Contents& out) const {
-  Statement statement(from.get(), "SELECT chain, n, hash, epoch, time FROM seen ORDER BY chain");
+  Statement statement(from.get(), "SELECT chain, n, hash, epoch, time, junk FROM seen ORDER BY chain");
   auto rows = statement.use();
   std::size_t position = 0;
   while (rows.next()) {
@@ -190,6 +197,12 @@ Key TrustStore::Impl::load_seen(Database& from, Contents& out) const {
     std::copy(hash.begin(), hash.end(), seen.hash.value.begin());
     seen.epoch = static_cast<std::uint32_t>(rows.integer(3));
     seen.time = WallTime(std::chrono::seconds(rows.integer(4)));
+    const ByteView junk = rows.blob(5);
+    if (junk.size() % Sha256::kSize != 0) damaged("a row is not as it should be");
+    for (std::size_t at = 0; at < junk.size(); at += Sha256::kSize) {
+      std::copy_n(junk.begin() + static_cast<std::ptrdiff_t>(at), Sha256::kSize,
+                  seen.junk.emplace_back().value.begin());
+    }
     if (position >= out.macs.size() || row_mac(key, chain, seen) != out.macs[position++]) {
       damaged("a row does not fit its MAC");
     }
@@ -235,10 +248,16 @@ void TrustStore::Impl::seal(Database& to, const Key& key, const std::vector<Key>
 }
 
 void TrustStore::Impl::store(Database& to, const std::string& chain, const Seen& seen) {
-  Statement statement(to.get(), "INSERT OR REPLACE INTO seen(chain, n, hash, epoch, time, mac) VALUES(?,?,?,?,?,?)");
+  Statement statement(to.get(),
+                      "INSERT OR REPLACE INTO seen(chain, n, hash, epoch, time, junk, mac) VALUES(?,?,?,?,?,?,?)");
+  const Bytes junk = joined(seen.junk);
   auto use = statement.use();
   use.bind(std::string_view(chain)).bind(to_integer(seen.n)).bind(seen.hash.view());
-  use.bind(std::int64_t{seen.epoch}).bind(seconds(seen.time)).bind(row_mac(key, chain, seen).view()).run();
+  use.bind(std::int64_t{seen.epoch})
+      .bind(seconds(seen.time))
+      .bind(ByteView(junk))
+      .bind(row_mac(key, chain, seen).view())
+      .run();
 }
 
 void TrustStore::Impl::log_older(Database& to, const std::string& chain, const Seen& seen, const std::string& reason) {
@@ -255,11 +274,9 @@ void TrustStore::Impl::log_older(Database& to, const std::string& chain, const S
   use.bind(std::string_view(reason)).bind(log_mac(key, id, chain, seen, now, reason).view()).run();
 }
 
-void refuse_history(const std::string& what, std::uint64_t offered) {
+void refuse_history(const std::string& what, std::uint64_t offered, const std::string& when) {
   throw Error(ErrorKind::kHistory, what,
-              {"nothing here was changed", fmt::format("if the repository was restored from a backup on purpose:  "
-                                                       "isr accept-older NAME@{} --reason TEXT",
-                                                       offered)});
+              {"nothing here was changed", fmt::format("{}  isr accept-older NAME@{} --reason TEXT", when, offered)});
 }
 
 namespace {
@@ -324,6 +341,7 @@ void TrustStore::accept(const std::string& chain, const Seen& seen) {
     if (const auto old = contents.seen.find(chain); old != contents.seen.end()) {
       if (old->second.n == seen.n && old->second.time >= seen.time) return;  // nothing new: no disk write
       merged.time = std::max(seen.time, old->second.time);
+      if (old->second.n == seen.n) merged.junk = old->second.junk;
     }
     impl_->store(*db, chain, merged);
     Impl::seal(*db, impl_->key, impl_->stored_macs(*db));

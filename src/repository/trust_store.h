@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/crypto.h"
@@ -16,11 +17,14 @@ struct Seen {
   Sha256 hash;  ///< of the head's blob
   std::uint32_t epoch = 0;
   WallTime time;  ///< greatest signed time seen
+  /// Hashes of what lies behind head n, is no head, and may be skipped: accept_older() said so.
+  std::vector<Sha256> junk{};
 };
 
 /// Throws Error{kHistory} with the way out as a hint; `offered` is the version
 /// that accept-older would take.
-[[noreturn]] void refuse_history(const std::string& what, std::uint64_t offered);
+[[noreturn]] void refuse_history(const std::string& what, std::uint64_t offered,
+                                 const std::string& when = "if the repository was restored from a backup on purpose:");
 
 /// What this host has seen of every chain, so that a repository cannot hand
 /// back yesterday as today. Its own SQLite file with synchronous=FULL; every row

@@ -216,7 +216,7 @@ ParcelEntry new_entry(const std::string& name) {
 }
 
 void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVersion& version) {
-  const Bytes blob = make_head(account, parcel, 1, {}, version);
+  const Bytes blob = make_head(account, parcel, {}, version);
   if (!account.chain(parcel.chain()).publish(1, blob)) {
     throw Error(ErrorKind::kBug, "a new parcel's id is taken");
   }
@@ -274,16 +274,16 @@ std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const Versi
   old.version.copy_of = fmt::format("{} {}", old.fork.empty() ? "version" : "fork", old.label());
   old.version.message = "rollback to " + old.label();
   old.version.added_bytes = 0;
-  const std::uint64_t next = before.head.n + 1;
+  const HeadPlace next = account.chain(parcel.chain()).next(before);
   bool published = false;
   with_lock(account, parcel, base_of(parcel, before), steal_reason, [&] {
-    const Bytes blob = make_head(account, parcel, next, before.hash, old.version);
-    published = account.chain(parcel.chain()).publish(next, blob).has_value();
+    const Bytes blob = make_head(account, parcel, next, old.version);
+    published = account.chain(parcel.chain()).publish(next.n, blob).has_value();
   });
   if (!published) {
-    throw Error(ErrorKind::kForked, fmt::format("another host published version {} of {} first", next, parcel.name));
+    throw Error(ErrorKind::kForked, fmt::format("another host published version {} of {} first", next.n, parcel.name));
   }
-  return next;
+  return next.n;
 }
 
 std::uint64_t export_size(Image& image, const VersionImage& described) {

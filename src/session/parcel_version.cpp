@@ -147,7 +147,7 @@ StoredHead load_fork(Chain chain, const ParcelEntry& parcel, StoredHead newest, 
     throw Error(ErrorKind::kNotFound, fmt::format("{} has no fork {}", parcel.name, name),
                 {fmt::format("isr log {}    lists versions and forks", parcel.name)});
   }
-  chain.verify_follows(std::move(newest), fork->head.n, fork->head.prev);
+  chain.verify_base(std::move(newest), fork->head.prev_n(), fork->head.prev);
   return std::move(*fork);
 }
 
@@ -249,19 +249,20 @@ ParcelVersion open_version(const ParcelEntry& parcel, const Head& head) {
   return version;
 }
 
-Bytes make_head(const Account& account, const ParcelEntry& parcel, std::uint64_t n, const Sha256& prev,
+Bytes make_head(const Account& account, const ParcelEntry& parcel, const HeadPlace& place,
                 const ParcelVersion& version) {
   Head head;
   head.chain = parcel.chain();
-  head.n = n;
-  head.prev = prev;
+  head.n = place.n;
+  head.prev = place.prev;
+  head.skipped = place.skipped;
   head.time = wall_now();
   head.host = account.host.host;
   head.epoch = parcel.epoch();
   for (const VersionImage& image : version.images) {
     if (!image.tree.root.is_zero()) head.roots.push_back(image.tree.root.cid);
   }
-  head.sealed = seal_payload(parcel.epoch_keys.at(head.epoch), head.chain, n, head.epoch, encode_version(version));
+  head.sealed = seal_payload(parcel.epoch_keys.at(head.epoch), head.chain, head.n, head.epoch, encode_version(version));
   return encode_head(std::move(head), account.keys.signing);
 }
 

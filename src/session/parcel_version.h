@@ -65,7 +65,7 @@ LoadedVersion load_version(const Account& account, const ParcelEntry& parcel, co
 /// Opens the payload of a head that was checked already.
 ParcelVersion open_version(const ParcelEntry& parcel, const Head& head);
 /// The blob of a new head of this parcel.
-Bytes make_head(const Account& account, const ParcelEntry& parcel, std::uint64_t n, const Sha256& prev,
+Bytes make_head(const Account& account, const ParcelEntry& parcel, const HeadPlace& place,
                 const ParcelVersion& version);
 
 }  // namespace isr

@@ -64,15 +64,16 @@ ParcelEntry parse_parcel(const JsonValue& value) {
   return parcel;
 }
 
-Bytes profile_head(const Account& account, std::uint64_t n, const Sha256& prev, const Profile& profile) {
+Bytes profile_head(const Account& account, const HeadPlace& place, const Profile& profile) {
   Head head;
   head.chain = profile_chain(account);
-  head.n = n;
-  head.prev = prev;
+  head.n = place.n;
+  head.prev = place.prev;
+  head.skipped = place.skipped;
   head.time = wall_now();
   head.host = account.host.host;
   head.epoch = kEpoch;
-  head.sealed = seal_payload(account.keys.profile_key, head.chain, n, kEpoch, encode_profile(profile));
+  head.sealed = seal_payload(account.keys.profile_key, head.chain, head.n, kEpoch, encode_profile(profile));
   return encode_head(std::move(head), account.keys.signing);
 }
 
@@ -136,9 +137,8 @@ void change_profile(Account& account, const std::function<void(Profile&)>& chang
     const auto newest = chain.newest();
     Profile profile = newest ? open_profile(account, newest->head) : Profile{};
     change(profile);
-    const std::uint64_t n = newest ? newest->head.n + 1 : 1;
-    const Bytes blob = profile_head(account, n, newest ? newest->hash : Sha256{}, profile);
-    if (chain.publish(n, blob)) return;
+    const HeadPlace place = chain.next(newest);
+    if (chain.publish(place.n, profile_head(account, place, profile))) return;
   }
   throw Error(ErrorKind::kTransient, "the list of parcels changes all the time; another host is writing it",
               {"run the command again"});

@@ -207,7 +207,7 @@ class Session {
   std::shared_ptr<ChunkReader> local_reader() const;
   void add_boot_stats(nlohmann::json& out) const;
   std::string keep_fork(std::uint64_t n, ByteView blob, const std::stop_token& stop);
-  void require_base(const StoredHead& newest, std::uint64_t n, const Sha256& prev, const std::stop_token& stop);
+  void require_base(const StoredHead& newest, const std::stop_token& stop);
   std::optional<StoredHead> commit(const Publication& publication, const std::stop_token& stop, PublishResult& result);
   void adopt(const Publication& publication, const StoredHead& head);
   void adopt_unchanged(const Publication& publication);

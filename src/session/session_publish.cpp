@@ -295,9 +295,9 @@ std::string Session::keep_fork(std::uint64_t n, ByteView blob, const std::stop_t
 }
 
 /// What a fork follows must be there, or nobody could open it.
-void Session::require_base(const StoredHead& newest, std::uint64_t n, const Sha256& prev, const std::stop_token& stop) {
+void Session::require_base(const StoredHead& newest, const std::stop_token& stop) {
   try {
-    account_.chain(parcel_.chain(), stop).verify_follows(newest, n, prev);
+    account_.chain(parcel_.chain(), stop).verify_base(newest, state_.base, state_.base_hash);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kHistory) throw;
     throw Error(ErrorKind::kHistory, error.what(),
@@ -318,8 +318,10 @@ std::optional<StoredHead> Session::commit(const Publication& publication, const 
   }
   bool fork = newest && newest->hash != state_.base_hash;
   if (!fork) fork = !keep_lock(stop);  // a lock that is free is taken again: the number is what keeps others out
-  const std::uint64_t n = state_.base + 1;
-  const Bytes blob = make_head(account_, parcel_, n, state_.base_hash, publication.version);
+  HeadPlace place{state_.base + 1, state_.base_hash};
+  if (!fork && newest) place = chain.next(newest);
+  const std::uint64_t n = place.n;
+  const Bytes blob = make_head(account_, parcel_, place, publication.version);
   std::optional<StoredHead> head;
   if (!fork) {
     const auto earlier = state_.pending;
@@ -334,7 +336,7 @@ std::optional<StoredHead> Session::commit(const Publication& publication, const 
     }
   }
   if (!head) {
-    if (newest) require_base(*newest, n, state_.base_hash, stop);
+    if (newest) require_base(*newest, stop);
     result.fork = keep_fork(n, blob, stop);
     result.version = state_.base;
     return std::nullopt;

@@ -19,7 +19,8 @@ Head example() {
   Head head;
   head.chain = "parcels/4f";
   head.n = 41;
-  head.prev = sha256(text_bytes("head 40"));
+  head.prev = sha256(text_bytes("head 39"));
+  head.skipped = {sha256(text_bytes("junk under the number 40"))};
   head.time = *from_rfc3339("2026-11-23T04:06:20Z");
   head.host = "desk-42";
   head.epoch = 2;
@@ -48,6 +49,7 @@ TEST_CASE("a head is read as it was written", "[repository]") {
   CHECK(read.chain == head.chain);
   CHECK(read.n == 41);
   CHECK((read.prev == head.prev));
+  CHECK((read.skipped == head.skipped));
   CHECK((read.time == head.time));
   CHECK(read.host == "desk-42");
   CHECK(read.epoch == 2);
@@ -60,6 +62,19 @@ TEST_CASE("a head of version 1 of the format stays readable, byte for byte", "[r
   const Bytes golden = read_file(std::string(ISR_GOLDEN_DIR) + "/head/v1", kMaxHeadSize);
   CHECK((encode_head(example(), writer()) == golden));
   CHECK(decode_head(golden, writer().public_key, "parcels/4f", 41).n == 41);
+}
+
+TEST_CASE("what the signer did not sign for this place is junk, what is not understood is not", "[repository]") {
+  const auto find = [](ByteView blob, const std::string& chain, std::uint64_t n) {
+    return find_head(blob, writer().public_key, chain, n);
+  };
+  const Bytes blob = encode_head(example(), writer());
+  CHECK(find(blob, "parcels/4f", 41)->n == 41);
+  CHECK_FALSE(find(blob, "parcels/4f", 42).has_value());
+  CHECK_FALSE(find(blob, "parcels/5f", 41).has_value());
+  CHECK_FALSE(find(test::flip_bit(blob, 99), "parcels/4f", 41).has_value());
+  CHECK_FALSE(find({}, "parcels/4f", 41).has_value());
+  CHECK(kind_thrown_by([&] { find(altered("isr1-head", "isr9-head"), "parcels/4f", 41); }) == ErrorKind::kCorrupt);
 }
 
 TEST_CASE("a head is refused whose bytes are not what the signer signed", "[repository]") {
@@ -127,6 +142,8 @@ TEST_CASE("also a signed head is refused when its form or bounds are wrong", "[r
       {to_hex(example().prev.view()), to_hex(example().prev.view()).substr(2)},
       {to_hex(writer().public_key.view()), zeros},
       {"\"roots\":[", "\"roots\":[1,"},
+      {"\"skipped\":[", "\"skipped\":[1,"},
+      {"\"skipped\":[", "\"skipped\":[\"00\","},
       {"\"roots\":[", "\"roots\":[\"00\","},
       {"\"sealed\":\"", "\"sealed\":\"*"},
       {"\"}", "\"}\r"},

@@ -249,10 +249,10 @@ TEST_CASE("a version is published, read again, and known offline", "[session]") 
   ParcelVersion version;
   version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
   version.message = "first";
-  const Bytes first = make_head(account, parcel, 1, {}, version);
+  const Bytes first = make_head(account, parcel, {}, version);
   REQUIRE(account.chain(parcel.chain()).publish(1, first));
   version.message = "second";
-  REQUIRE(account.chain(parcel.chain()).publish(2, make_head(account, parcel, 2, head_hash(first), version)));
+  REQUIRE(account.chain(parcel.chain()).publish(2, make_head(account, parcel, {2, head_hash(first)}, version)));
   const bool read = GENERATE(false, true);  // what was published only is known offline, too
   if (read) {
     CHECK(load_version(account, parcel).version.message == "second");
@@ -305,9 +305,9 @@ TEST_CASE("a head that is not in the history is never taken for an older version
   const ParcelEntry parcel = create_parcel(account, "work", version);
   const Bytes first = account.store->get(head_name(parcel.chain(), 1))->bytes;
   version.message = "second";
-  REQUIRE(account.chain(parcel.chain()).publish(2, make_head(account, parcel, 2, head_hash(first), version)));
+  REQUIRE(account.chain(parcel.chain()).publish(2, make_head(account, parcel, {2, head_hash(first)}, version)));
   version.message = "a fork of the first, signed by us";
-  const Bytes fork = make_head(account, parcel, 1, {}, version);
+  const Bytes fork = make_head(account, parcel, {}, version);
   const auto store = std::make_shared<test::LyingStore>(account.store);
   account.store = store;
 

@@ -198,7 +198,7 @@ TEST_CASE("a guest runs only on a lock that is ours", "[session]") {
     const StoredHead before = load_version(place.account, place.parcel).head;
     const ParcelVersion version = load_version(place.account, place.parcel).version;
     place.account.chain(place.parcel.chain())
-        .publish(2, make_head(place.account, place.parcel, 2, before.hash, version));
+        .publish(2, make_head(place.account, place.parcel, {2, before.hash}, version));
     place.laptop().release(place.wanting('2').hold);
     CHECK((outcome() == ErrorKind::kForked));
     session.secure_lock("--take-lock");

@@ -395,6 +395,21 @@ class HookedPublish : public test::FaultStore {
   std::function<void()> hook_;
 };
 
+/// Another host's head comes first.
+class FirstAtHead : public test::FaultStore {
+ public:
+  FirstAtHead(BlobStorePtr inner, std::string name, Bytes blob)
+      : FaultStore(std::move(inner)), name_(std::move(name)), blob_(std::move(blob)) {}
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
+    if (name == name_) FaultStore::put_new(name, blob_, stop);
+    return FaultStore::put_new(name, bytes, stop);
+  }
+
+ private:
+  std::string name_;
+  Bytes blob_;
+};
+
 }  // namespace
 
 TEST_CASE("another repository that has come to the address is neither published to nor read", "[session]") {
@@ -418,7 +433,7 @@ TEST_CASE("what a publish compared is adopted, not what the store says next", "[
   Place place;
   Session session(place.account, place.parcel);
   const Sha256 first = load_version(place.account, place.parcel).head.hash;
-  const Bytes other = make_head(place.account, place.parcel, 2, first, session.state().base_version);
+  const Bytes other = make_head(place.account, place.parcel, {2, first}, session.state().base_version);
   const auto store = std::make_shared<test::LyingStore>(place.account.store);
   place.account.store = std::make_shared<HookedPublish>(store, [&] {
     const std::string name = head_name(place.parcel.chain(), 2);
@@ -825,7 +840,7 @@ void publish_theirs(const Place& place) {
   ParcelVersion theirs = first.version;
   theirs.message = "theirs";
   REQUIRE(place.account.chain(place.parcel.chain())
-              .publish(2, make_head(place.account, place.parcel, 2, first.head.hash, theirs)));
+              .publish(2, make_head(place.account, place.parcel, {2, first.head.hash}, theirs)));
 }
 
 }  // namespace
@@ -849,6 +864,42 @@ TEST_CASE("a publish that becomes a fork and gets no answer ends when it is told
   CHECK_FALSE(silent->has_timed_out());
   place.account.store = store;
   CHECK_FALSE(session.publish({}, {}).fork.empty());
+}
+
+TEST_CASE("work waits for junk under the next number to be accepted, and is kept also when it loses there",
+          "[session]") {
+  Place place;
+  const std::string chain = place.parcel.chain();
+  Session session(place.account, place.parcel);
+  const Bytes ours = test::random_bytes(kChunkSize, 2);
+  session.image("disk")->write(0, ours);
+  place.account.store->put_new(head_name(chain, 2), as_bytes("junk"));
+  CHECK(test::kind_thrown([&] { session.publish({}, {}); }) == ErrorKind::kHistory);
+  CHECK((disk_of(session) == ours));
+  const StoredHead first = place.account.chain(chain).accept_older(1, "junk");
+  SECTION("it becomes the version behind the junk") {
+    CHECK(session.publish({}, {}).version == 3);
+    CHECK(session.state().base == 3);
+    CHECK_FALSE(session.dirty());
+    session.image("disk")->write(0, test::random_bytes(kChunkSize, 3));
+    CHECK(session.publish({}, {}).version == 4);
+  }
+  SECTION("another host is first at the number behind the junk") {
+    ParcelVersion theirs = session.state().base_version;
+    theirs.message = "theirs";
+    const Bytes blob = make_head(place.account, place.parcel, {3, first.hash, first.junk}, theirs);
+    const BlobStorePtr store = place.account.store;
+    place.account.store = std::make_shared<FirstAtHead>(store, head_name(chain, 3), blob);
+    const PublishResult result = session.publish({}, {});
+    CHECK(result.fork.ends_with("/3"));
+    session.end();
+    CHECK(load_version(place.account, place.parcel).version.message == "theirs");
+    const LoadedVersion fork = load_version(place.account, place.parcel, {{}, result.fork});
+    Bytes found(kChunkSize);
+    VersionReader(place.account, Unreachable::kFail).open(*fork.version.find("disk"))->read(0, found);
+    CHECK((found == ours));
+    CHECK(roll_back(place.account, place.parcel, fork.choice(), {}) == 4);
+  }
 }
 
 TEST_CASE("a session stays until the fork that it became opens", "[session]") {

@@ -138,6 +138,78 @@ def test_a_repository_of_yesterday_is_refused_until_it_is_accepted(world):
     a.run("check", "--deep")
 
 
+def read_under_junk(host, world, warnings):
+    """Commands that read work@1; each says the same warning `warnings` times."""
+    for command in (("log", "work"), ("check", "work"), ("export", "work", "--raw", world.folder / "exported"),
+                    ("export", "work@1", "--raw", world.folder / "exported"), ("lock", "show", "work")):
+        (world.folder / "exported").unlink(missing_ok=True)
+        result = host.run(*command)
+        found = result.err.count("under the number 2 lies something that is no version")
+        expect_equal(found, 0 if command[0] == "lock" else warnings, f"warnings of {result}")
+
+
+def test_junk_under_the_next_number_is_passed_once_it_is_accepted(world):
+    chance = writing.chance()
+    root = world.new_folder("repository")
+    a, b, c, fresh = (world.host(name) for name in ("a", "b", "c", "fresh"))
+    a.init_repository(root)
+    image, _ = writing.small_disk(world, chance, size=CHUNK)
+    a.run("import", "work", image)
+    for host in (b, fresh):
+        host.add_repository(root)
+    c.add_repository(world.static_server(root).url)
+    b.run("log", "work")
+    parcel = next(root.glob("parcels/*"))
+    (parcel / "heads" / f"{2:016}").write_bytes(b"junk")
+    for fork in ("desk-0000", "no fork", "junk"):
+        (parcel / "forks" / fork).mkdir(parents=True)
+        (parcel / "forks" / fork / f"{2:016}").write_bytes(b"junk")
+
+    # A host that has seen version 1 goes on reading it, and publishes nothing.
+    for host in (a, b):
+        read_under_junk(host, world, warnings=1)
+    listed = a.run("log", "work")
+    expect_equal(listed.err.count("is left out"), 3, f"warnings for three forks that are none: {listed}")
+    expect_equal(a.run("log", "work", json=True)["forks"], [], "forks")
+    disk = writing.check_out(a, "work")
+    written = chance.randbytes(4096)
+    with open(disk, "r+b") as file:
+        file.write(written)
+    refused = a.run("checkin", "work", expect=15)
+    expect("under the number 2" in refused.err and "accept-older work@1" in refused.err.replace("NAME", "work"),
+           f"a refusal that does not say why, or the way on: {refused}")
+    expect_equal(a.stat("work")["state"], "checked out", "state after the refused checkin")
+    # A host that has seen nothing cannot know what the junk hides.
+    for host in (fresh, c):
+        for command in (("log", "work"), ("check", "work"), ("mount", "work", world.new_folder("look"))):
+            refused = host.run(*command, expect=15)
+            expect("it may hide newer ones" in refused.err and "accept-older" in refused.err, f"unclear: {refused}")
+
+    accepted = a.run("accept-older", "work@1", "--reason", "somebody left junk there")
+    expect("the number 2 is skipped, the next version will be 3" in accepted.out, f"unclear: {accepted}")
+    read_under_junk(a, world, warnings=0)
+    read_under_junk(b, world, warnings=1)
+    a.run("checkin", "work")
+    for host in (a, b, fresh, c):
+        listed = host.run("log", "work")
+        expect("under the number" not in listed.err, f"a warning of junk that a version names: {listed}")
+        expect_equal([entry["version"] for entry in host.run("log", "work", json=True)["versions"]], [3, 1], "versions")
+        exported = world.folder / "exported"
+        exported.unlink(missing_ok=True)
+        host.run("export", "work@3", "--raw", exported)
+        expect(exported.read_bytes()[:4096] == written, f"host {host.name} does not read what was written")
+        host.run("log", "work@2", expect=10)
+    disk = writing.check_out(b, "work")
+    with open(disk, "r+b") as file:
+        file.write(b"next".ljust(4096))
+    b.run("checkin", "work")
+    b.run("rollback", "work@1", "--yes")
+    expect_equal([entry["version"] for entry in a.run("log", "work", json=True)["versions"]], [5, 4, 3, 1], "versions")
+    for host in (a, b):
+        host.run("check", "--deep")
+
+
 if __name__ == "__main__":
     support.main(test_a_damaged_object_is_named_and_never_read, test_a_damaged_head_is_refused,
-                 test_a_repository_of_yesterday_is_refused_until_it_is_accepted)
+                 test_a_repository_of_yesterday_is_refused_until_it_is_accepted,
+                 test_junk_under_the_next_number_is_passed_once_it_is_accepted)
