@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <iterator>
+
 namespace isr {
 namespace {
 
@@ -38,6 +40,26 @@ std::string printable(std::string_view name) {
 }
 
 }  // namespace
+
+bool BlobStore::list_pages(std::string_view prefix, const std::function<void(ListPage)>& take, std::stop_token stop) {
+  ListLimit limit(fmt::format("{}/{}", describe(), prefix));
+  for (std::string after;;) {
+    auto page = list_page(prefix, after, stop);
+    if (!page) return false;
+    limit.add(*page);
+    const bool more = page->more && !page->names.empty();
+    if (more) after = page->names.back();
+    take(std::move(*page));
+    if (!more) return true;
+  }
+}
+
+std::optional<std::vector<std::string>> BlobStore::list(std::string_view prefix, std::stop_token stop) {
+  std::vector<std::string> names;
+  const auto take = [&](ListPage page) { std::move(page.names.begin(), page.names.end(), std::back_inserter(names)); };
+  if (!list_pages(prefix, take, std::move(stop))) return std::nullopt;
+  return names;
+}
 
 void check_blob_name(std::string_view name) {
   if (!is_blob_name(name)) {

@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "repository/list_page.h"
 
 namespace isr {
 
@@ -71,12 +72,18 @@ class BlobStore {
   virtual PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop = {}) = 0;
   /// Replaces a hint (a name that ends in "/latest"). Never trusted by readers.
   virtual void put_hint(std::string_view name, ByteView bytes, std::stop_token stop = {}) = 0;
-  /// Names that begin with prefix (a name and '/'), sorted; nullopt when the
-  /// store cannot list (a static web server). Error{kUnsupported} when they are
-  /// more than a list may have (list_limit.h).
-  virtual std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop = {}) = 0;
+  /// The names that begin with prefix (a name and '/') and come after `after`, ascending by their bytes, as many
+  /// as a page has room for; nullopt when the store cannot list (a static web server).
+  virtual std::optional<ListPage> list_page(std::string_view prefix, std::string_view after = {},
+                                            std::stop_token stop = {}) = 0;
   /// Administrators only. False when there was nothing.
   virtual bool remove(std::string_view name) = 0;
+
+  /// The pages of a list one after the other. False when the store cannot list. Error{kUnsupported} when the list is
+  /// longer than kMaxListedNames and its neighbours allow; `take` has seen the pages before.
+  bool list_pages(std::string_view prefix, const std::function<void(ListPage)>& take, std::stop_token stop = {});
+  /// All names of list_pages(); nullopt when the store cannot list.
+  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop = {});
 
   bool writable() const noexcept { return writable_; }
   /// For messages and logs: a path or URL without credentials.

@@ -171,7 +171,7 @@ StoredHead Chain::read_seen(const Seen& seen) {
 /// Where a host begins that has seen nothing of this chain.
 std::optional<StoredHead> Chain::first_sight(std::uint64_t hint) {
   if (auto hinted = read(hint)) return hinted;  // a hint may be forged: what it points at need not be a head
-  std::vector<std::uint64_t> numbers = newest_numbers(*store_, heads(), kMaxSkipped);
+  std::vector<std::uint64_t> numbers = listed_numbers(*store_, heads(), kMaxSkipped);
   for (const std::uint64_t n : numbers) {
     const Place place = look(n);
     if (place.head) return place.head;

@@ -15,7 +15,6 @@
 #include "base/file.h"
 #include "base/sync.h"
 #include "repository/blob_store.h"
-#include "repository/list_limit.h"
 #include "repository/store_clock.h"
 
 namespace isr {
@@ -52,7 +51,7 @@ class DirectoryStore : public BlobStore {
   std::optional<std::uint64_t> stat(std::string_view name, std::stop_token stop) override;
   PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override;
   void put_hint(std::string_view name, ByteView bytes, std::stop_token stop) override;
-  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop) override;
+  std::optional<ListPage> list_page(std::string_view prefix, std::string_view after, std::stop_token stop) override;
   bool remove(std::string_view name) override;
 
  private:
@@ -68,8 +67,9 @@ class DirectoryStore : public BlobStore {
   void prepare_directory(const fs::path& directory, mode_t mode);
   template <class Write>
   auto write(const fs::path& path, Write body);
-  void collect(const fs::path& directory, const std::string& prefix, int depth, ListLimit& limit,
-               std::vector<std::string>& out) const;
+  std::vector<std::string> entries(const fs::path& directory, const std::string& prefix, std::string_view after) const;
+  bool collect(const fs::path& directory, const std::string& prefix, std::string_view after, int depth,
+               ListPageBuilder& page) const;
 
   fs::path root_;
   StoreClock clock_;
@@ -204,44 +204,61 @@ void DirectoryStore::put_hint(std::string_view name, ByteView bytes, std::stop_t
   write(path, [&](mode_t mode) { replace_file(path, bytes, mode); });
 }
 
-void DirectoryStore::collect(const fs::path& directory, const std::string& prefix, int depth, ListLimit& limit,
-                             std::vector<std::string>& out) const {
+/// The entries of a directory whose names begin with `prefix`, in the order of these names: files, and directories
+/// with a '/' behind. Left out are those that have nothing after `after`.
+std::vector<std::string> DirectoryStore::entries(const fs::path& directory, const std::string& prefix,
+                                                 std::string_view after) const {
+  std::vector<std::string> found;
   std::error_code error;
   fs::directory_iterator entries(directory, error);
-  if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory) return;
+  if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory) return found;
   if (error) fail("cannot list", directory, error.value());
   for (; entries != fs::directory_iterator(); entries.increment(error)) {
-    const std::string name = entries->path().filename().string();
-    if (name.front() == '.') continue;
+    std::string name = entries->path().filename().string();
+    if (name.front() == '.' || entries->is_symlink(error)) continue;
     // The directory says what most are; to ask each file would take longer than all the rest.
-    if (!entries->is_symlink(error)) {
-      if (entries->is_regular_file(error)) {
-        out.push_back(prefix + name);
-        limit.add(out.back());
-        continue;
-      }
-      if (entries->is_directory(error)) {
-        if (depth < kMaxDepth) collect(entries->path(), prefix + name + "/", depth + 1, limit, out);
-        continue;
-      }
+    if (entries->is_directory(error)) {
+      name += '/';
+    } else if (!entries->is_regular_file(error)) {
+      // Its error, unlike increment's, is in the type: what vanished meanwhile is not_found, a failure is none.
+      const auto status = entries->symlink_status(error);
+      if (status.type() == fs::file_type::none) fail("cannot examine", entries->path(), error.value());
+      continue;
     }
-    // Its error, unlike increment's, is in the type: what vanished meanwhile is not_found, a failure is none.
-    const auto status = entries->symlink_status(error);
-    if (status.type() == fs::file_type::none) fail("cannot examine", entries->path(), error.value());
+    const std::string whole = prefix + name;
+    if (whole <= after && !(name.ends_with('/') && after.starts_with(whole))) continue;
+    if (found.size() == kMaxListedNames) {
+      throw Error(ErrorKind::kUnsupported, fmt::format("{}: more than {} files", directory.string(), found.size()));
+    }
+    found.push_back(std::move(name));
   }
   if (error) fail("cannot list", directory, error.value());
+  std::sort(found.begin(), found.end());
+  return found;
 }
 
-std::optional<std::vector<std::string>> DirectoryStore::list(std::string_view prefix, std::stop_token stop) {
+/// False: the page is full.
+bool DirectoryStore::collect(const fs::path& directory, const std::string& prefix, std::string_view after, int depth,
+                             ListPageBuilder& page) const {
+  for (const std::string& name : entries(directory, prefix, after)) {
+    if (!name.ends_with('/')) {
+      if (!page.add(prefix + name)) return false;
+    } else if (depth < kMaxDepth) {
+      if (!collect(directory / name.substr(0, name.size() - 1), prefix + name, after, depth + 1, page)) return false;
+    }
+  }
+  return true;
+}
+
+std::optional<ListPage> DirectoryStore::list_page(std::string_view prefix, std::string_view after,
+                                                  std::stop_token stop) {
   check(stop, prefix);
   if (!prefix.ends_with('/')) throw Error(ErrorKind::kUsage, "the prefix of a list must end in '/'");
   check_blob_name(std::string(prefix) + "x");
   check_root();
-  std::vector<std::string> names;
-  ListLimit limit(fmt::format("{}/{}", describe(), prefix));
-  collect(root_ / prefix.substr(0, prefix.size() - 1), std::string(prefix), 0, limit, names);
-  std::sort(names.begin(), names.end());
-  return names;
+  ListPageBuilder page;
+  collect(root_ / prefix.substr(0, prefix.size() - 1), std::string(prefix), after, 0, page);
+  return page.take();
 }
 
 bool DirectoryStore::remove(std::string_view name) {

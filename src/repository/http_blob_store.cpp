@@ -6,20 +6,17 @@
 
 #include <algorithm>
 #include <charconv>
-#include <iterator>
 
 #include "base/clock.h"
 #include "repository/blob_store.h"
 #include "repository/http_client.h"
 #include "repository/http_message.h"
-#include "repository/list_limit.h"
 
 namespace isr {
 namespace {
 
 constexpr std::string_view kProbedName = "isr-repository";
 constexpr std::string_view kServerHeader = "isr-repository";
-constexpr std::size_t kMaxListBytes = 8U << 20U;  // of one page
 
 std::string without_slashes(std::string url) {
   while (url.ends_with('/')) url.pop_back();
@@ -59,7 +56,7 @@ class HttpStore : public BlobStore {
   std::optional<std::uint64_t> stat(std::string_view name, std::stop_token stop) override;
   PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override;
   void put_hint(std::string_view name, ByteView bytes, std::stop_token stop) override;
-  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop) override;
+  std::optional<ListPage> list_page(std::string_view prefix, std::string_view after, std::stop_token stop) override;
   bool remove(std::string_view name) override;
 
  private:
@@ -195,25 +192,18 @@ void HttpStore::put_hint(std::string_view name, ByteView bytes, std::stop_token 
   if (response.status != 201 && response.status != 204) throw_for_status(response, what(name));
 }
 
-std::optional<std::vector<std::string>> HttpStore::list(std::string_view prefix, std::stop_token stop) {
+std::optional<ListPage> HttpStore::list_page(std::string_view prefix, std::string_view after, std::stop_token stop) {
   if (!prefix.ends_with('/')) throw Error(ErrorKind::kUsage, "the prefix of a list must end in '/'");
   check_blob_name(std::string(prefix) + "x");
   if (!is_isr_) return std::nullopt;
-  std::vector<std::string> names;
-  ListLimit limit(what(prefix));
-  for (;;) {
-    HttpRequest request;
-    request.target = fmt::format("/?list={}", prefix);
-    if (!names.empty()) request.target += fmt::format("&after={}", names.back());
-    request.max_response_bytes = kMaxListBytes;
-    const HttpResponse response = perform(request, stop);
-    if (response.status != 200) throw_for_status(response, what(prefix));
-    check_encoding(response, what(prefix));
-    ListPage page = parse_list_page(response.body, prefix, names.empty() ? std::string_view() : names.back());
-    for (const std::string& name : page.names) limit.add(name);
-    std::move(page.names.begin(), page.names.end(), std::back_inserter(names));
-    if (!page.more) return names;
-  }
+  HttpRequest request;
+  request.target = fmt::format("/?list={}", prefix);
+  if (!after.empty()) request.target += fmt::format("&after={}", after);
+  request.max_response_bytes = kMaxListPageSize;
+  const HttpResponse response = perform(request, std::move(stop));
+  if (response.status != 200) throw_for_status(response, what(prefix));
+  check_encoding(response, what(prefix));
+  return parse_list_page(response.body, prefix, after);
 }
 
 bool HttpStore::remove(std::string_view name) {

@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "repository/list_page.h"
 
 /// The parts of HTTP messages that client and server read and write themselves;
 /// docs/formats/http.md has the protocol. All pure.
@@ -48,10 +49,6 @@ std::variant<WholeBlob, NotSatisfiable, PartOfBlob> parse_range(std::string_view
 
 /// One answer to a LIST request: names, one a line, and a last line ".end" or
 /// ".more", so that a page which was cut short is not taken for a whole one.
-struct ListPage {
-  std::vector<std::string> names;
-  bool more = false;
-};
 std::string encode_list_page(const ListPage& page);
 /// Error{kCorrupt} unless each name is a blob name that begins with prefix and
 /// they ascend strictly from `after` (so that asking for the next page ends).

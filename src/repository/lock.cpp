@@ -26,7 +26,6 @@ constexpr std::uint64_t kMaxLease = 7 * 24 * 3600;
 constexpr int kAttempts = 20;  // of races lost in a row
 // Of junk in a row, which anyone who may write to the store can put there.
 constexpr std::size_t kMaxNumbers = 32;
-constexpr int kProbes = 8;  // behind a list that lags
 
 std::string_view mode_name(LockMode mode) { return mode == LockMode::kAttended ? "attended" : "checkout"; }
 
@@ -95,28 +94,6 @@ std::vector<std::string> locked_hints(const LockRecord& record) {
   return {fmt::format("on {} run            isr suspend NAME", record.host),
           "or look without running   isr mount NAME@latest DIR",
           fmt::format("if {} is lost        isr lock break NAME     (its unsynced changes stay there)", record.host)};
-}
-
-/// The greatest numbers that are there, descending. Without a list those below the greatest are guessed.
-std::vector<std::uint64_t> newest_numbers(BlobStore& store, const std::string& prefix) {
-  std::vector<std::uint64_t> numbers;
-  const auto names = store.list(prefix + "/");
-  if (!names) {
-    const std::uint64_t newest = newest_in_sequence(store, prefix);
-    for (std::uint64_t n = newest; n > 0 && numbers.size() < kMaxNumbers; --n) numbers.push_back(n);
-    return numbers;
-  }
-  for (const std::string& name : *names) {
-    if (const auto n = sequence_number(prefix, name)) numbers.push_back(*n);
-  }
-  std::sort(numbers.begin(), numbers.end(), std::greater<>());
-  for (int probe = 0; probe < kProbes; ++probe) {
-    const std::uint64_t next = numbers.empty() ? 1 : numbers.front() + 1;
-    if (next > kMaxSequence || !store.stat(sequence_name(prefix, next))) break;
-    numbers.insert(numbers.begin(), next);
-  }
-  if (numbers.size() > kMaxNumbers) numbers.resize(kMaxNumbers);
-  return numbers;
 }
 
 [[noreturn]] void fail_racing(const std::string& chain) {
@@ -197,7 +174,7 @@ std::optional<LockRuling> ParcelLock::read(std::uint64_t s) {
 
 void ParcelLock::read_renewals(LockRuling& ruling) {
   const LockRecord& taken = ruling.record;
-  for (const std::uint64_t r : newest_numbers(*store_, renewals(taken.s))) {
+  for (const std::uint64_t r : newest_numbers(*store_, renewals(taken.s), kMaxNumbers)) {
     auto renewal = read_at(sequence_name(renewals(taken.s), r), taken.s, r);
     if (!renewal || renewal->record.hold != taken.hold || renewal->record.host_id != taken.host_id) continue;
     ruling = std::move(*renewal);
@@ -207,7 +184,7 @@ void ParcelLock::read_renewals(LockRuling& ruling) {
 
 ParcelLock::Found ParcelLock::look() {
   Found found;
-  const auto numbers = newest_numbers(*store_, locks());
+  const auto numbers = newest_numbers(*store_, locks(), kMaxNumbers);
   for (std::size_t i = 0; i < numbers.size() && !found.ruling; ++i) found.ruling = read(numbers[i]);
   found.unreadable = !found.ruling && numbers.size() == kMaxNumbers;
   if (found.unreadable) {

@@ -155,8 +155,8 @@ class LazyStore : public BlobStore {
   void put_hint(std::string_view name, ByteView bytes, std::stop_token stop) override {
     opened(stop)->put_hint(name, bytes, stop);
   }
-  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop) override {
-    return opened(stop)->list(prefix, stop);
+  std::optional<ListPage> list_page(std::string_view prefix, std::string_view after, std::stop_token stop) override {
+    return opened(stop)->list_page(prefix, after, stop);
   }
   bool remove(std::string_view name) override { return opened({})->remove(name); }
 

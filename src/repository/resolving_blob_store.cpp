@@ -77,8 +77,8 @@ class ResolvingStore : public BlobStore {
   void put_hint(std::string_view name, ByteView bytes, std::stop_token stop) override {
     attempt(name, stop, [&](int) { inner_->put_hint(name, bytes, stop); });
   }
-  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop) override {
-    return attempt(prefix, stop, [&](int) { return inner_->list(prefix, stop); });
+  std::optional<ListPage> list_page(std::string_view prefix, std::string_view after, std::stop_token stop) override {
+    return attempt(prefix, stop, [&](int) { return inner_->list_page(prefix, after, stop); });
   }
   bool remove(std::string_view name) override {
     // Gone at the second attempt: the first one did it.

@@ -2,42 +2,52 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <deque>
 #include <functional>
 
 namespace isr {
 namespace {
 
 constexpr std::size_t kDigits = 16;
-constexpr int kMaxProbes = 16;  // behind the greatest number that is listed
+constexpr std::size_t kMaxProbes = 16;  // behind the greatest number that is listed
 
 bool present(BlobStore& store, std::string_view prefix, std::uint64_t n) {
   return store.stat(sequence_name(prefix, n)).has_value();
 }
 
-// Doubles until a number is absent, then bisects: 2 log2(n) questions.
-std::uint64_t probe(BlobStore& store, std::string_view prefix) {
-  std::uint64_t there = 0;
-  std::uint64_t absent = 1;
-  while (absent <= kMaxSequence / 2 && present(store, prefix, absent)) {
-    there = absent;
-    absent *= 2;
+/// Doubles the step until a number is absent, then bisects: 2 log2(n) questions.
+std::uint64_t search(BlobStore& store, std::string_view prefix, std::uint64_t there) {
+  std::uint64_t step = 1;
+  while (step <= kMaxSequence - there && present(store, prefix, there + step)) {
+    there += step;
+    step *= 2;
   }
-  while (absent - there > 1) {
-    const std::uint64_t middle = there + (absent - there) / 2;
-    (present(store, prefix, middle) ? there : absent) = middle;
+  for (step /= 2; step > 0; step /= 2) {
+    if (step <= kMaxSequence - there && present(store, prefix, there + step)) there += step;
   }
   return there;
 }
 
-/// nullopt when the store cannot list, or not so many names.
-std::optional<std::vector<std::string>> list_of(BlobStore& store, std::string_view prefix) {
+struct Listed {
+  std::deque<std::uint64_t> greatest;  ///< ascending, as a list is
+  bool whole = true;                   ///< false: the store has none, or one that is too long
+};
+
+Listed list_numbers(BlobStore& store, std::string_view prefix, std::size_t count) {
+  Listed listed;
+  const auto take = [&](const ListPage& page) {
+    for (const std::string& name : page.names) {
+      if (const auto n = sequence_number(prefix, name)) listed.greatest.push_back(*n);
+      if (listed.greatest.size() > count) listed.greatest.pop_front();
+    }
+  };
   try {
-    return store.list(std::string(prefix) + "/");
+    listed.whole = store.list_pages(std::string(prefix) + "/", take);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kUnsupported) throw;
-    return std::nullopt;
+    listed.whole = false;
   }
+  return listed;
 }
 
 }  // namespace
@@ -60,31 +70,33 @@ std::optional<std::uint64_t> sequence_number(std::string_view prefix, std::strin
   return n;
 }
 
+std::vector<std::uint64_t> listed_numbers(BlobStore& store, std::string_view prefix, std::size_t count) {
+  const Listed listed = list_numbers(store, prefix, count);
+  return {listed.greatest.rbegin(), listed.greatest.rend()};
+}
+
 std::vector<std::uint64_t> newest_numbers(BlobStore& store, std::string_view prefix, std::size_t count) {
-  std::vector<std::uint64_t> numbers;
-  for (const auto& name : list_of(store, prefix).value_or(std::vector<std::string>())) {
-    if (const auto n = sequence_number(prefix, name)) numbers.push_back(*n);
+  Listed listed = list_numbers(store, prefix, count);
+  std::deque<std::uint64_t>& numbers = listed.greatest;
+  if (!listed.whole) {
+    const bool true_so_far = !numbers.empty() && present(store, prefix, numbers.back());
+    const std::uint64_t newest = search(store, prefix, true_so_far ? numbers.back() : 0);
+    numbers.clear();
+    for (std::uint64_t n = newest; n > 0 && numbers.size() < count; --n) numbers.push_front(n);
   }
-  std::sort(numbers.begin(), numbers.end(), std::greater<>());
-  if (numbers.size() > count) numbers.resize(count);
-  return numbers;
+  // A list may lag behind what the store already gives.
+  for (std::size_t probe = 0; listed.whole && probe < kMaxProbes; ++probe) {
+    const std::uint64_t next = numbers.empty() ? 1 : numbers.back() + 1;
+    if (next > kMaxSequence || !present(store, prefix, next)) break;
+    numbers.push_back(next);
+    if (numbers.size() > count) numbers.pop_front();
+  }
+  return {numbers.rbegin(), numbers.rend()};
 }
 
 std::uint64_t newest_in_sequence(BlobStore& store, std::string_view prefix) {
-  const auto names = list_of(store, prefix);
-  if (!names) return probe(store, prefix);
-  std::uint64_t newest = 0;
-  for (const auto& name : *names) {
-    newest = std::max(newest, sequence_number(prefix, name).value_or(0));
-  }
-  // A list may lag behind what the store already gives.
-  for (int probes = 0; newest < kMaxSequence && present(store, prefix, newest + 1); ++newest) {
-    if (++probes > kMaxProbes) {
-      throw Error(ErrorKind::kCorrupt,
-                  fmt::format("{}: {} says that it has what it does not list", prefix, store.describe()));
-    }
-  }
-  return newest;
+  const auto numbers = newest_numbers(store, prefix, 1);
+  return numbers.empty() ? 0 : numbers.front();
 }
 
 }  // namespace isr

@@ -18,11 +18,14 @@ inline constexpr std::uint64_t kMaxSequence = 9'999'999'999'999'999;
 std::string sequence_name(std::string_view prefix, std::uint64_t n);
 /// The inverse; nullopt for other names and for 0.
 std::optional<std::uint64_t> sequence_number(std::string_view prefix, std::string_view name);
-/// The greatest number that is there; 0 when there is none. Uses a list where
-/// the store has one; else it relies on a sequence that starts at 1 without holes.
-/// Error{kCorrupt} when the store gives numbers without end that it does not list.
-std::uint64_t newest_in_sequence(BlobStore& store, std::string_view prefix);
-/// The greatest `count` numbers that are listed, falling; empty where the store cannot list so many names.
+/// The greatest `count` numbers that are listed, descending; of a list that is too long (list_page.h), of its first
+/// part. Empty where the store cannot list.
+std::vector<std::uint64_t> listed_numbers(BlobStore& store, std::string_view prefix, std::size_t count);
+/// The greatest `count` numbers, descending: those of the list, and a few behind it that the store has already. Where
+/// the store cannot list so many, the greatest is searched by asking for single ones, in a sequence without holes, and
+/// those directly below are guessed.
 std::vector<std::uint64_t> newest_numbers(BlobStore& store, std::string_view prefix, std::size_t count);
+/// The greatest number of newest_numbers(); 0 when there is none.
+std::uint64_t newest_in_sequence(BlobStore& store, std::string_view prefix);
 
 }  // namespace isr

@@ -21,8 +21,8 @@ class StoppableStore : public BlobStore {
   void put_hint(std::string_view name, ByteView bytes, std::stop_token stop) override {
     inner_->put_hint(name, bytes, EitherStop(stop_, std::move(stop)).token());
   }
-  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop) override {
-    return inner_->list(prefix, EitherStop(stop_, std::move(stop)).token());
+  std::optional<ListPage> list_page(std::string_view prefix, std::string_view after, std::stop_token stop) override {
+    return inner_->list_page(prefix, after, EitherStop(stop_, std::move(stop)).token());
   }
   bool remove(std::string_view name) override { return inner_->remove(name); }
 

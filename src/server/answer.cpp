@@ -89,19 +89,14 @@ ServerAnswer put_blob(const ServerRequest& request, const std::string& name, Blo
   return answer;
 }
 
-ServerAnswer list_blobs(const ListTarget& target, BlobStore& store, const AnswerOptions& options) {
-  auto names = store.list(target.prefix);
-  if (!names) return refusal(501, "this store cannot list");
-  ListPage page;
-  auto from = std::upper_bound(names->begin(), names->end(), target.after);
-  const auto count = std::min<std::ptrdiff_t>(names->end() - from, static_cast<std::ptrdiff_t>(options.list_page));
-  page.more = names->end() - from > count;
-  page.names.assign(std::move_iterator(from), std::move_iterator(from + count));
+ServerAnswer list_blobs(const ListTarget& target, BlobStore& store) {
+  const auto page = store.list_page(target.prefix, target.after);
+  if (!page) return refusal(501, "this store cannot list");
   ServerAnswer answer;
   answer.status = 200;
   answer.headers.emplace_back("Content-Type", "text/plain; charset=utf-8");
   answer.headers.emplace_back("Cache-Control", "no-store");
-  answer.body = to_bytes(as_bytes(encode_list_page(page)));
+  answer.body = to_bytes(as_bytes(encode_list_page(*page)));
   return answer;
 }
 
@@ -223,11 +218,11 @@ std::optional<ServerAnswer> refuse_early(const ServerRequest& request, const Ans
   return std::nullopt;
 }
 
-ServerAnswer answer(const ServerRequest& request, BlobStore& store, const AnswerOptions& options) noexcept {
+ServerAnswer answer(const ServerRequest& request, BlobStore& store) noexcept {
   try {
     const auto target = parse_target(request.target);
     if (!target) return refusal(400, "this is no name of a blob");
-    if (const auto* list = std::get_if<ListTarget>(&*target)) return list_blobs(*list, store, options);
+    if (const auto* list = std::get_if<ListTarget>(&*target)) return list_blobs(*list, store);
     return answer_blob(request, std::get<BlobTarget>(*target).name, store);
   } catch (const Error& error) {
     log::error("serving {}: {}", request.target, error.what());

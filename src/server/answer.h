@@ -53,13 +53,12 @@ struct AnswerOptions {
   bool read_only = false;
   bool allow_delete = false;
   std::vector<std::string> host_names;
-  std::size_t list_page = 50'000;
 };
 
 /// What can be refused before the body is read; nullopt: read it, then answer().
 std::optional<ServerAnswer> refuse_early(const ServerRequest& request, const AnswerOptions& options);
 /// Does what the request asks, for one that refuse_early() let in. Blocks on the
 /// disk; never throws: a failure is logged and becomes an answer.
-ServerAnswer answer(const ServerRequest& request, BlobStore& store, const AnswerOptions& options) noexcept;
+ServerAnswer answer(const ServerRequest& request, BlobStore& store) noexcept;
 
 }  // namespace isr

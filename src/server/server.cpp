@@ -210,11 +210,10 @@ asio::awaitable<void> LoopbackServer::watch_deadlines() {
 }
 
 asio::awaitable<ServerAnswer> LoopbackServer::on_disk_thread(const ServerRequest& request) {
-  auto work = [](const ServerRequest& r, BlobStore& store,
-                 const AnswerOptions& options) -> asio::awaitable<ServerAnswer> {
-    co_return answer(r, store, options);
+  auto work = [](const ServerRequest& r, BlobStore& store) -> asio::awaitable<ServerAnswer> {
+    co_return answer(r, store);
   };
-  co_return co_await asio::co_spawn(disk_, work(request, *store_, answers_), asio::use_awaitable);
+  co_return co_await asio::co_spawn(disk_, work(request, *store_), asio::use_awaitable);
 }
 
 std::uint64_t LoopbackServer::begin_waiting(Connection& connection) {

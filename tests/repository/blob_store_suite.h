@@ -128,6 +128,21 @@ inline void run_blob_store_suite(const std::function<BlobStorePtr()>& make) {
     CHECK((store->list("things/ab/") == std::vector<std::string>{"things/ab/abc"}));
     CHECK(store->list("absent/")->empty());
   }
+  SECTION("a page of a list goes on behind a name, whether that is there or not") {
+    for (const char* name : {"b-c/1", "b/1", "b/2", "b.c", "c", "b/sub/1"}) {
+      store->put_new(std::string("things/") + name, text_bytes("1"));
+    }
+    const std::vector<std::string> all = {"things/b-c/1", "things/b.c",     "things/b/1",
+                                          "things/b/2",   "things/b/sub/1", "things/c"};
+    const auto rest = [&](const std::string& after) { return store->list_page("things/", after)->names; };
+    CHECK((rest("") == all));
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const std::vector<std::string> behind(all.begin() + static_cast<std::ptrdiff_t>(i) + 1, all.end());
+      CHECK((rest(all[i]) == behind));
+      CHECK((rest(all[i] + ".x") == behind));
+    }
+    CHECK_FALSE(store->list_page("things/", "")->more);
+  }
   SECTION("a hint can be replaced, and nothing else") {
     store->put_hint("parcels/4f/latest", text_bytes("1"));
     store->put_hint("parcels/4f/latest", text_bytes("22"));

@@ -45,8 +45,9 @@ class FaultStore : public BlobStore {
       return 0;
     });
   }
-  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop = {}) override {
-    return call([&] { return inner_->list(prefix, stop); });
+  std::optional<ListPage> list_page(std::string_view prefix, std::string_view after = {},
+                                    std::stop_token stop = {}) override {
+    return call([&] { return inner_->list_page(prefix, after, stop); });
   }
   bool remove(std::string_view name) override {
     return call([&] { return inner_->remove(name); });

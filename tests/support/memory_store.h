@@ -46,16 +46,17 @@ class MemoryStore : public BlobStore {
     if (!name.ends_with("/latest")) throw Error(ErrorKind::kUsage, "no hint");
     state_.lock()->blobs[std::string(name)] = to_bytes(bytes);
   }
-  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token = {}) override {
+  std::optional<ListPage> list_page(std::string_view prefix, std::string_view after = {},
+                                    std::stop_token = {}) override {
     if (!prefix.ends_with('/')) throw Error(ErrorKind::kUsage, "prefix");
     check_blob_name(std::string(prefix) + "x");
     if (listing_ == Listing::kNo) return std::nullopt;
-    std::vector<std::string> names;
+    ListPageBuilder page;
     auto state = state_.lock();
     for (const auto& [name, bytes] : state->blobs) {
-      if (name.starts_with(prefix)) names.push_back(name);
+      if (name.starts_with(prefix) && name > after && !page.add(name)) break;
     }
-    return names;
+    return page.take();
   }
   bool remove(std::string_view name) override {
     check_blob_name(name);

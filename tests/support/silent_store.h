@@ -29,9 +29,9 @@ class SilentStore : public FaultStore {
     swallow(name, stop);
     return FaultStore::put_new(name, bytes, stop);
   }
-  std::optional<std::vector<std::string>> list(std::string_view prefix, std::stop_token stop) override {
+  std::optional<ListPage> list_page(std::string_view prefix, std::string_view after, std::stop_token stop) override {
     swallow(prefix, stop);
-    return FaultStore::list(prefix, stop);
+    return FaultStore::list_page(prefix, after, stop);
   }
 
  private:
