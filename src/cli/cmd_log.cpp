@@ -37,28 +37,40 @@ std::vector<LoadedVersion> read_versions(CommandContext& context, const OpenParc
   return entries;
 }
 
+/// nullopt: more than a list may have.
+std::optional<std::vector<std::string>> list_forks(CommandContext& context, Chain& chain) {
+  try {
+    return chain.forks();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kUnsupported) throw;
+    context.out.warn(fmt::format("forks are left out: {}", printable(error.what())));
+    return std::nullopt;
+  }
+}
+
 /// Anybody who may create blobs can leave junk there: it is named in a warning and passed over.
 std::vector<LoadedVersion> read_forks(CommandContext& context, const OpenParcel& parcel) {
   std::vector<LoadedVersion> entries;
   if (parcel.account.offline()) return entries;
   Chain chain = parcel.account.chain(parcel.entry.chain());
-  const auto forks = chain.forks();
-  if (!forks) return entries;
   std::size_t junk = 0;
-  for (const auto& fork : *forks) {
+  for (const auto& fork : list_forks(context, chain).value_or(std::vector<std::string>())) {
     context.check_stop();
-    try {
-      auto head = chain.read_fork(fork);
-      if (!head) continue;  // removed since it was listed
-      ParcelVersion version = open_version(parcel.entry, head->head);
-      entries.push_back({std::move(*head), std::move(version), fork});
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUsage) throw;
-      context.out.warn(fmt::format("fork {} is left out: {}", printable(fork), error.what()));
-      if (++junk < kMaxJunk) continue;
+    if (junk == kMaxJunk) {
       context.out.warn("there are more forks; the rest is not read");
       break;
     }
+    try {
+      if (auto head = chain.read_fork(fork)) {
+        ParcelVersion version = open_version(parcel.entry, head->head);
+        entries.push_back({std::move(*head), std::move(version), fork});
+        continue;
+      }
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUsage) throw;
+      context.out.warn(fmt::format("fork {} is left out: {}", printable(fork), error.what()));
+    }
+    ++junk;  // or listed, and removed since
   }
   return entries;
 }
