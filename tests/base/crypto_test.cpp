@@ -274,7 +274,7 @@ TEST_CASE("hostile scrypt parameters are refused before they cost anything", "[b
       {.n = (1U << 17U) + 1, .r = 8, .p = 1},
       {.n = 1U << 17U, .r = 0, .p = 1},
       {.n = 1U << 17U, .r = 8, .p = 0},
-      {.n = 1U << 19U, .r = 8, .p = 1},  // 512 MiB and some
+      {.n = 1U << 18U, .r = 8, .p = 1},  // twice the memory of ours
       {.n = std::uint64_t{1} << 63U, .r = 8, .p = 1},
       {.n = std::uint64_t{1} << 63U, .r = kHuge32, .p = kHuge32},
       {.n = 1U << 15U, .r = kHuge32, .p = 1},
@@ -289,7 +289,7 @@ TEST_CASE("hostile scrypt parameters are refused before they cost anything", "[b
   }
   CHECK((test::kind_thrown([] { check_scrypt_params({.n = 1U << 14U, .r = 8, .p = 1}); }) == ErrorKind::kCorrupt));
   CHECK_NOTHROW(check_scrypt_params({.n = 1U << 15U, .r = 8, .p = 1}));
-  CHECK_NOTHROW(check_scrypt_params({.n = 1U << 18U, .r = 8, .p = 4}));
+  CHECK_NOTHROW(check_scrypt_params({.n = 1U << 17U, .r = 8, .p = 4}));
 }
 
 TEST_CASE("random bytes fill all and never repeat", "[base][crypto]") {
