@@ -119,20 +119,39 @@ UserKeys open_for(const RepositoryEntry& entry, ByteView blob, const std::option
   }
 }
 
+/// In a handler: throws on, unless this is junk in the place of a keybox and this host has one that opened.
+void pass_over_junk(const Error& error, const RepositoryEntry& entry, bool is_kept) {
+  if (error.kind() != ErrorKind::kCorrupt || !is_kept) throw;
+  log::warn("{}: the newest keybox of {} cannot be read ({}); the one that is kept on this host is used", entry.name,
+            entry.user, error.what());
+}
+
 UserKeys unlock(const fs::path& directory, const RepositoryEntry& entry, Reached& reached,
                 const PasswordSource& password) {
   const auto kept = read_file_if_exists(directory / "keybox", kMaxKeyboxSize);
-  const auto newest = fetch_keybox(reached, entry);
+  std::optional<StoredKeybox> newest;
+  try {
+    newest = fetch_keybox(reached, entry);
+  } catch (const Error& error) {
+    pass_over_junk(error, entry, kept.has_value());
+  }
   if (!newest && !kept) {
     throw Error(ErrorKind::kOffline,
                 fmt::format("{} does not answer, and {} never logged in on this host", entry.name, entry.user),
                 {"run isr login once while it can be reached"});
   }
-  const Bytes& blob = newest ? newest->blob : *kept;
-  UserKeys keys = open_for(entry, blob, kept, password());
-  // Only now: a keybox that does not open must not displace the one that does.
-  if (!kept || blob != *kept) keep_keybox(directory, blob);
-  return keys;
+  const KeyboxSecret secret = password();
+  if (newest && newest->blob != kept) {
+    try {
+      UserKeys keys = open_for(entry, newest->blob, kept, secret);
+      // Only now: a keybox that does not open must not displace the one that does.
+      keep_keybox(directory, newest->blob);
+      return keys;
+    } catch (const Error& error) {
+      pass_over_junk(error, entry, kept.has_value());
+    }
+  }
+  return open_for(entry, *kept, kept, secret);
 }
 
 [[noreturn]] void refuse_device_key(const fs::path& file, std::string_view why) {

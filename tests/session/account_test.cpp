@@ -90,6 +90,16 @@ TEST_CASE("a wrong password leaves the copy of the keybox that opens", "[session
   CHECK_FALSE((read_file(account.state_directory / "keybox", 65536) == before));
 }
 
+TEST_CASE("junk under the next number of the keybox leaves a host that has a copy", "[session]") {
+  const Place place;
+  const Bytes junk = GENERATE(Bytes{}, test::random_bytes(100, 1), test::random_bytes(100'000, 2));
+  open_store(place.entry.url)->put_new("users/alice/keybox/0000000000000002", junk);
+  CHECK_FALSE(kind_thrown([&] { place.open("here"); }));
+  CHECK(kind_thrown([&] { place.open("here", "wrong horse"); }) == ErrorKind::kDenied);
+  CHECK_FALSE(kind_thrown([&] { place.open("here", "correct horse", true); }));  // the copy is still the good one
+  CHECK(kind_thrown([&] { place.open("there"); }) == ErrorKind::kCorrupt);
+}
+
 TEST_CASE("the recovery key gives a new password, on a host that is new too", "[session]") {
   const Place place;
   const Key domain = place.open("here").keys.domain_secret;
