@@ -22,6 +22,7 @@ StoreOptions impatient() {
   options.connect_timeout = std::chrono::seconds(2);
   options.stall_timeout = std::chrono::seconds(2);
   options.open_patience = std::chrono::milliseconds(500);
+  options.attempts = 2;
   return options;
 }
 

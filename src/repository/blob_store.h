@@ -109,6 +109,7 @@ struct StoreOptions {
   std::chrono::milliseconds stall_timeout{30'000};  ///< no byte for so long: kTransient
   /// The first contact is tried again (kTransient) until so much time has passed: a server that restarts.
   std::chrono::milliseconds open_patience{3'000};
+  int attempts = 5;  ///< of a call that fails as kTransient
   /// This host knows the repository there. A redirect, a refusal (401, 403, 407) or a web page is not its answer then
   /// but that of a network that wants a login first: kTransient.
   bool is_known = false;

@@ -219,7 +219,8 @@ std::string canonical_store_url(const std::string& url) {
 BlobStorePtr open_store(const std::string& url, const StoreOptions& options, std::stop_token stop) {
   const std::string canonical = canonical_store_url(url);
   const bool directory = canonical.starts_with('/');
-  return make_resolving(directory ? make_directory_store(canonical) : open_patiently(canonical, options, stop));
+  return make_resolving(directory ? make_directory_store(canonical) : open_patiently(canonical, options, stop),
+                        {.attempts = options.attempts});
 }
 
 }  // namespace isr

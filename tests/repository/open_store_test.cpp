@@ -123,6 +123,18 @@ TEST_CASE("a store is asked once when there is no patience for more", "[reposito
   CHECK(server.connections() == 1);
 }
 
+TEST_CASE("a call that fails is repeated as often as the options say", "[repository]") {
+  const test::FaultHttp server([](const test::FaultRequest& request) {
+    return test::FaultAnswer{.bytes = test::http_answer(request.number == 0 ? 404 : 503, "", "")};
+  });
+  const int attempts = GENERATE(1, 2, 3);
+  StoreOptions options;
+  options.attempts = attempts;
+  const auto store = open_store(server.url(), options);
+  CHECK(test::kind_thrown([&] { store->get("a/b"); }) == ErrorKind::kTransient);
+  CHECK(server.requests().size() == 1 + static_cast<std::size_t>(attempts));
+}
+
 TEST_CASE("a path opens as a directory store", "[repository]") {
   const TempDirectory directory;
   const auto store = open_store(directory.path().string() + "/");
