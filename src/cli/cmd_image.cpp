@@ -359,7 +359,7 @@ void register_image(App& app) {
       .option("--disk", exported->disk, "NAME", "when it has several disks")
       .example("isr export work --raw disk.raw", "the newest version")
       .example("isr export work@3 --qcow2 disk.qcow2", "version 3")
-      .exit_codes({0, 2, 10, 13, 14, 18, 130})
+      .exit_codes({0, 2, 10, 13, 14, 15, 18, 130})
       .run([exported](CommandContext& context) { return run_export(context, *exported); });
 
   auto mounted = std::make_shared<MountCommandOptions>();
@@ -368,7 +368,7 @@ void register_image(App& app) {
       .argument("DIR", mounted->directory, "an empty directory")
       .example("isr mount work@41 ~/look", "~/look/disk.raw is the disk")
       .example("isr umount ~/look", "ends it")
-      .exit_codes({0, 2, 10, 13, 14, 18, 20})
+      .exit_codes({0, 2, 10, 13, 14, 15, 18, 20})
       .run([mounted](CommandContext& context) { return run_mount(context, *mounted); });
 
   auto unmounted = std::make_shared<std::string>();
@@ -386,7 +386,7 @@ void register_image(App& app) {
       .flag("--newest", check->newest, "the newest version only")
       .example("isr check", "heads, pages and the presence of every chunk")
       .example("isr check work --deep", "every byte of every version of work")
-      .exit_codes({0, 10, 13, 14, 130})
+      .exit_codes({0, 10, 13, 14, 15, 130})
       .run([check](CommandContext& context) { return run_check(context, *check); });
 }
 

@@ -157,18 +157,20 @@ int run_accept(CommandContext& context, const AcceptOptions& options) {
 
 void register_lock(App& app) {
   Command& lock = app.command(Group::kAdministration, "lock", "which host works on which parcel");
-  lock.example("isr lock ls", "all parcels").example("isr lock show work", "one of them").exit_codes({0, 10, 12, 13});
+  lock.example("isr lock ls", "all parcels")
+      .example("isr lock show work", "one of them")
+      .exit_codes({0, 10, 12, 13, 14, 15});
   lock.subcommand("ls", "the locks of all parcels")
       .example("isr lock ls", "as a table")
       .example("isr lock ls --json", "for scripts")
-      .exit_codes({0, 12, 13})
+      .exit_codes({0, 12, 13, 14, 15})
       .run([](CommandContext& context) { return run_ls(context); });
   auto name = std::make_shared<std::string>();
   lock.subcommand("show", "the lock of one parcel")
       .argument("NAME", *name, "the parcel")
       .example("isr lock show work", "who has it, since when")
       .example("isr lock show work --json", "for scripts")
-      .exit_codes({0, 10, 12, 13})
+      .exit_codes({0, 10, 12, 13, 14, 15})
       .run([name](CommandContext& context) { return run_show(context, *name); });
   auto options = std::make_shared<BreakOptions>();
   lock.subcommand("break", "free a parcel whose host is lost")
@@ -180,7 +182,7 @@ void register_lock(App& app) {
           "nothing is overwritten, on either side.")
       .example("isr lock break work", "asks first")
       .example("isr lock break work --confirm work --reason 'laptop stolen'", "for scripts")
-      .exit_codes({0, 2, 10, 12, 13})
+      .exit_codes({0, 2, 10, 12, 13, 14, 15})
       .run([options](CommandContext& context) { return run_break(context, *options); });
 }
 

@@ -82,7 +82,7 @@ void register_login(App& app) {
           "you have logged in on this host while the repository could be reached.")
       .example("isr login", "asks for the password; other commands do not, for 12 hours")
       .example("isr login home --ttl 30m --password-file -", "the password comes from stdin")
-      .exit_codes({0, 10, 12, 13})
+      .exit_codes({0, 10, 12, 13, 14})
       .run([options](CommandContext& context) { return run_login(context, *options); });
 }
 

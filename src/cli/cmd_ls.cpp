@@ -150,7 +150,7 @@ void register_ls(App& app) {
       .flag("--local", options->local, "what this host knows; do not ask the repository")
       .example("isr ls", "all parcels of the default repository")
       .example("isr ls work --json", "one of them, for scripts")
-      .exit_codes({0, 10, 12, 13})
+      .exit_codes({0, 10, 12, 13, 14, 15})
       .run([options](CommandContext& context) { return run_ls(context, *options); });
 }
 

@@ -63,7 +63,7 @@ void register_passwd(App& app) {
       .example("isr passwd", "asks for the old password, then for the new one")
       .example("isr passwd home --recovery", "asks for the recovery key that isr repo init printed")
       .example("isr passwd --password-file old --new-password-file new", "for scripts")
-      .exit_codes({0, 2, 10, 12, 13, 17, 19})
+      .exit_codes({0, 2, 10, 12, 13, 14, 17, 19})
       .run([options](CommandContext& context) { return run_passwd(context, *options); });
 }
 

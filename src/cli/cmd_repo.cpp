@@ -282,7 +282,7 @@ void register_add(Command& repo) {
       .example("isr repo add home http://isr.example.org/ --user alice", "asks for the password, to see that it opens")
       .example("isr repo add disk /media/me/DISK/isr", "a repository on a portable disk")
       .example("isr repo add home URL --user alice --recovery-file key.txt", "the password is lost; asks for a new one")
-      .exit_codes({0, 2, 10, 12, 13, 17})
+      .exit_codes({0, 2, 10, 12, 13, 14, 17})
       .run([options](CommandContext& context) { return run_add(context, *options); });
 }
 

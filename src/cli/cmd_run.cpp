@@ -112,7 +112,7 @@ void register_run(App& app) {
           "What the machine reads first comes before it runs, the rest behind it; isr stat says when all of its "
           "memory is here.")
       .note("Without saved memory, after a stop or a crash, the parcel boots from its disks.")
-      .exit_codes({0, 10, 11, 12, 13, 15, 16, 19})
+      .exit_codes({0, 10, 11, 12, 13, 14, 15, 16, 19})
       .run([resume](CommandContext& context) { return run_vm(context, *resume, false); });
 
   auto start = std::make_shared<RunOptions>();
@@ -123,7 +123,7 @@ void register_run(App& app) {
       .example("isr start work", "boot work")
       .example("isr start work --cdrom install.iso", "booted when no disk boots, and in the drive until taken out")
       .note("The CD stays a file of this host: no version names it, and a resume finds the drive empty.")
-      .exit_codes({0, 10, 11, 12, 13, 15, 16, 19})
+      .exit_codes({0, 10, 11, 12, 13, 14, 15, 16, 19})
       .run([start](CommandContext& context) { return run_vm(context, *start, true); });
 
   auto suspending = std::make_shared<SuspendOptions>();
@@ -140,7 +140,7 @@ void register_run(App& app) {
       .note(
           "A guest that runs qemu-guest-agent drops its page cache before, so that there is less to upload; that takes "
           "5 s at most. isr config set suspend.drop_caches false turns that off.")
-      .exit_codes({0, 13, 16, 17, 18})
+      .exit_codes({0, 13, 14, 15, 16, 17, 18})
       .run([suspending](CommandContext& context) { return run_suspend(context, *suspending); });
 
   auto stopping = std::make_shared<StopOptions>();
@@ -151,7 +151,7 @@ void register_run(App& app) {
       .example("isr stop work", "shut down and upload")
       .example("isr stop work --timeout 5m --kill", "wait five minutes at most")
       .note("Ctrl-C gives up waiting for the guest: it goes on, unless it is shutting down already.")
-      .exit_codes({0, 13, 16, 17, 18})
+      .exit_codes({0, 13, 14, 15, 16, 17, 18})
       .run([stopping](CommandContext& context) { return run_stop(context, *stopping); });
 
   auto poweroff = std::make_shared<std::string>();

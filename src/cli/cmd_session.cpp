@@ -310,7 +310,7 @@ void register_session(App& app) {
           "The lock does not expire: a checkout is for travelling. isr checkin gives it back, without a network as "
           "soon as "
           "there is one.")
-      .exit_codes({0, 10, 11, 12, 13, 15, 18, 19})
+      .exit_codes({0, 10, 11, 12, 13, 14, 15, 18, 19})
       .run([checkout](CommandContext& context) { return run_checkout(context, *checkout); });
 
   auto checkin = std::make_shared<SyncOptions>();
@@ -320,7 +320,7 @@ void register_session(App& app) {
       .alias("ci")
       .example("isr checkin work", "publish what changed")
       .example("isr checkin work -m 'new kernel'", "with a message")
-      .exit_codes({0, 13, 16, 17, 18})
+      .exit_codes({0, 13, 14, 15, 16, 17, 18})
       .run([checkin](CommandContext& context) {
         return publish_command(context, *checkin, "checkin", "Checking in ", "checked in");
       });
@@ -334,7 +334,7 @@ void register_session(App& app) {
       .note(
           "A running parcel stands still for some milliseconds, the upload goes on beside it. The version can be "
           "resumed like a suspended one: elsewhere when this host is lost, or here after isr poweroff and isr discard.")
-      .exit_codes({0, 10, 13, 17, 18})
+      .exit_codes({0, 10, 13, 14, 15, 17, 18})
       .run([sync](CommandContext& context) { return publish_command(context, *sync, "sync", "Syncing ", "synced"); });
 
   auto discard = std::make_shared<std::string>();
@@ -351,7 +351,7 @@ void register_session(App& app) {
       .example("isr rollback work@3", "version 3 again, as a new version")
       .example("isr rollback work@latest~1", "one version back")
       .example("isr rollback work@desk-42-3f2a/41", "a fork becomes the newest version")
-      .exit_codes({0, 2, 10, 11, 13, 15, 16})
+      .exit_codes({0, 2, 10, 11, 13, 14, 15, 16})
       .run([rollback](CommandContext& context) { return run_rollback(context, *rollback); });
 
   auto stat = std::make_shared<std::string>();
