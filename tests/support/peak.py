@@ -3,6 +3,7 @@
 
 FILE gets the seconds and the greatest resident set in MiB, as two numbers. A program that runs longer than SECONDS is
 killed. It is measured from here, because a child of a large process counts as large as that was."""
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,9 +15,18 @@ import time
 def main():
     file, longest, *command = sys.argv[1:]
     began = time.monotonic()
-    with subprocess.Popen(command) as process:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda n, _: os.kill(process.pid, n))  # poll() would reap it
+    pids = []
+
+    def pass_on(number, _):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pids[0], number)
+    stops = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    with subprocess.Popen(command, preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)) as process:
+        pids.append(process.pid)
+        for number in stops:
+            signal.signal(number, pass_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
         timer = threading.Timer(float(longest), process.kill)
         timer.start()
         _, status, usage = os.wait4(process.pid, 0)
@@ -24,7 +34,7 @@ def main():
         code = process.returncode = os.waitstatus_to_exitcode(status)
     with open(file, "w", encoding="ascii") as out:
         out.write(f"{time.monotonic() - began:.3f} {usage.ru_maxrss / 1024:.1f}\n")
-    sys.exit(code if code >= 0 else 128 - code)
+    os._exit(code if code >= 0 else 128 - code)  # in order, Python would die of a late signal
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Stage:
     fresh() has the address and the keys, and has seen nothing."""
 
     def __init__(self, world):
-        self.world, self.count, self.most = world, 0, []
+        self.world, self.count, self.most, self.exit_codes = world, 0, [], {}
         root = self.root = world.new_folder("repository")
         self.server = HostileServer(world.serve(root).port)
         self.known, self.added, other = (world.host(name) for name in ("known", "added", "other"))
@@ -93,10 +93,18 @@ class Stage:
         self.most.append((seconds, peak, max(daemons, default=0)))
         said = f"{result} ({seconds:.1f} s, {peak:.0f} MiB, daemons {daemons})"
         codes = (codes,) if isinstance(codes, int) else codes
+        command = next(word for word in arguments if word != "--json")
+        expect(result.code in {*self.documented(command), 130}, f"not in isr {command} --help: {said}")
         expect(seconds < LONGEST, f"{host.name}: it hangs: {said}")
         expect(result.code in codes, f"{host.name}: expected exit {codes}: {said}")
         expect(max([peak, *daemons]) <= (limit or self.limit), f"{host.name}: too much memory: {said}")
         return result
+
+    def documented(self, command):
+        if command not in self.exit_codes:
+            said = self.known.run(command, "--help").out.partition("Exit codes\n")[2]
+            self.exit_codes[command] = [int(code) for code in re.findall(r"^  (\d+) ", said, re.MULTILINE)]
+        return self.exit_codes[command]
 
     @staticmethod
     def peak_of(pid):
