@@ -227,9 +227,11 @@ bool ParcelLock::put(const LockRecord& record) {
   const Bytes blob = encode_lock_record(record, chain_, key_);
   const std::string name =
       record.r == 0 ? sequence_name(locks(), record.s) : sequence_name(renewals(record.s), record.r);
-  if (store_->put_new(name, blob) == PutResult::kCreated) return true;
-  const auto there = store_->get(name);
-  return there && there->bytes == blob;
+  store_->put_new(name, blob);
+  const auto there = store_->get(name);  // a lock that others do not see is none
+  if (there) return there->bytes == blob;
+  throw Error(ErrorKind::kCorrupt, fmt::format("{}: {} says that it has lock record {}, but does not give it", chain_,
+                                               store_->describe(), name));
 }
 
 LockRecord ParcelLock::acquire(const LockRequest& wanted) {

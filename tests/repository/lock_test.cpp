@@ -300,6 +300,19 @@ TEST_CASE("a renewal asks the store twice, and later holds are not slowed by it"
   CHECK(memory->list(kParcel + "/locks/")->size() == 2);
 }
 
+TEST_CASE("a lock that the store does not keep is not taken", "[repository]") {
+  class Forgetful : public MemoryStore {
+   public:
+    PutResult put_new(std::string_view, ByteView, std::stop_token) override { return answer; }
+    PutResult answer = PutResult::kCreated;
+  };
+  const auto store = std::make_shared<Forgetful>();
+  store->answer = GENERATE(PutResult::kCreated, PutResult::kExists);
+  ParcelLock lock(store, kParcel, owner(), kDesk);
+  CHECK(kind_thrown_by([&] { lock.acquire(wanting('1')); }) == ErrorKind::kCorrupt);
+  CHECK(kind_thrown_by([&] { lock.steal(wanting('1'), "needed"); }) == ErrorKind::kCorrupt);
+}
+
 TEST_CASE("a record that nobody can read uses up its number, and nothing else", "[repository]") {
   Setup s;
   LockRecord mine = s.desk.acquire(wanting('1'));

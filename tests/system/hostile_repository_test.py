@@ -204,14 +204,16 @@ def everything_is_there_or_taken_or_kept(stage):
     stage.case("HEAD says yes", lambda: says_yes, FINE, FINE)
     for number, (title, lie, code) in enumerate((
             ("HEAD says yes", says_yes, (0, 14)),
-            ("PUT: taken", lambda request: Answer(412) if request.method == "PUT" else None, (13, 14)),
+            ("PUT: taken", lambda request: Answer(412) if request.method == "PUT" else None, 14),
             ("PUT: kept, and is not", lambda request: Answer(201) if request.method == "PUT" else None, 14))):
         stage.most = []
         host = stage.fresh()
         stage.server.lie = lie
         stage.run(host, code, "branch", "work", f"lab{number}")
+        if "PUT" in title:
+            stage.run(host, 14, "checkout", "work")
         stage.server.lie = None
-        stage.say(f"branch; {title}")
+        stage.say(f"writing: {title}")
         host.run("log", "work")
 
 
@@ -268,7 +270,7 @@ def lie_of_junk(stage, name, content):
     return lie
 
 
-JUNK = {"nothing": b"", "a word": b"junk", "1 MiB": b"x" * MIB, "more than a blob": b"x" * (MIB + 1)}
+JUNK = {"nothing": b"", "a word": b"junk", "more than a blob": b"x" * (MIB + 1)}
 
 
 def junk_in_place(stage):
