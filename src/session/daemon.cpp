@@ -282,7 +282,6 @@ class Daemon {
   json status() {
     if (operation_.try_lock_politely_for(500ms)) {
       const std::lock_guard lock(operation_, std::adopt_lock);
-      guarded("the guest's end", [&] { reap(); });  // else it still runs, but has no VM
       if (!ended_) *last_status_lock() = full_status();
     }
     json answer = *last_status_lock();
@@ -301,6 +300,7 @@ class Daemon {
   }
 
   json full_status() {
+    guarded("the guest's end", [&] { reap(); });  // else it is said to run, and has no VM
     json answer = session_.stats();
     answer["mount"] = machine_.directory().string();
     answer["daemon_pid"] = ::getpid();

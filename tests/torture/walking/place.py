@@ -77,10 +77,10 @@ class Place:
 
 
 def wait_for_death(pid, timeout=30):
-    support.wait_until(lambda: _is_gone(pid), f"process {pid} ends", timeout)
+    support.wait_until(lambda: is_gone(pid), f"process {pid} ends", timeout)
 
 
-def _is_gone(pid):
+def is_gone(pid):
     """Also when nobody has asked how it ended; but not while some of its threads still hold what it had open."""
     with contextlib.suppress(OSError):
         with open(f"/proc/{pid}/stat", encoding="latin-1") as file:

@@ -377,7 +377,9 @@ class Walker:
             time.sleep(0.1)
 
     def _ends(self, parcel, status):
-        """A daemon is on its way out, or in: what stat says of its parcel is about to change."""
+        """A daemon is on its way out, or in, or its VM's end is not seen to yet: what stat says is about to change."""
+        if status["state"] == "running" and place.is_gone(status.get("vm", {}).get("pid", 0)):
+            return True
         return "daemon_pid" not in status and bool(self.place.pids(parcel.name, b"isr __session"))
 
     def _settled_after(self, parcel, step, wanted):
