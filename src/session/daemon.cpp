@@ -282,7 +282,8 @@ class Daemon {
   json status() {
     if (operation_.try_lock_politely_for(500ms)) {
       const std::lock_guard lock(operation_, std::adopt_lock);
-      if (!ended_) *last_status_lock() = full_status();
+      if (ended_) throw Error(ErrorKind::kDaemon, "the session has just ended");
+      *last_status_lock() = full_status();
     }
     json answer = *last_status_lock();
     answer["busy"] = current_.lock()->command;

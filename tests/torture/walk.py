@@ -8,6 +8,7 @@ asked for: exit codes, no hang, the guest's counter, memory and sectors, and eve
 The same seed takes the same steps; the timing of two processes it does not repeat. A violation ends the walk; its
 seed and last steps are printed, and ISR_TEST_KEEP=1 keeps its folder.
 """
+import contextlib
 import os
 import pathlib
 import random
@@ -49,6 +50,10 @@ def walk(world, seed, steps, resumed, transcript):
             print(f"{number:4} ", end="", flush=True)
             walker.take(step)
         walker.finish(resumed)
+    except Exception:  # pylint: disable=broad-except
+        with contextlib.suppress(Exception):
+            place.describe()
+        raise
     finally:
         place.end()
 

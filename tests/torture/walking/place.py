@@ -2,6 +2,7 @@
 directory itself, whatever the links and the server do."""
 import contextlib
 import os
+import pathlib
 import shutil
 import signal
 import time
@@ -70,6 +71,16 @@ class Place:
                     if program in line.replace(b"\0", b" ") and (home in line or home in file.read()):
                         found.append(pid)
         return sorted(found)
+
+    def describe(self):
+        """What every host's parcel is at, for whoever looks into a violation."""
+        for name, host in self.hosts.items():
+            print(f"--- {name}: {host.run('--json', 'stat', PARCEL, expect=None, timeout=30)}", flush=True)
+            for pid in (*self.pids(name, b"isr __session"), *self.pids(name, b"qemu-system")):
+                for task in sorted(os.scandir(f"/proc/{pid}/task"), key=lambda entry: int(entry.name)):
+                    with contextlib.suppress(OSError):
+                        waits = [pathlib.Path(task.path, file).read_text(encoding="latin-1").strip() for file in ("comm", "wchan")]
+                        print(f"    {pid} {task.name} {' '.join(waits)}", flush=True)
 
     def end(self):
         with contextlib.suppress(Exception):

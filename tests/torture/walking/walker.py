@@ -123,6 +123,8 @@ class Walker:
         expect(result.code in codes, f"{step}: exit {result.code}, expected one of {sorted(codes)} in {sorted(before)}\n{result}")
         if not step.event:
             states = {state for code, state in plain if code == result.code}
+            if len(before) > 1:  # an earlier command may still be at work
+                states |= before | {state for _, state in plain}
         if result.code == expected.FORKED and step.command in PUBLISHES:
             window = parcel.window
             if self.conflicts.take_fork(result, window.low, window.flushed):
@@ -435,10 +437,11 @@ class Walker:
             parcel.heard()
             ended_run, parcel.run = parcel.run, None
         self._find_versions(parcel)
-        if state != "absent" and (before == {"absent"} or not parcel.content):
-            parcel.content = self.auditor.versions[target] if target else self.auditor.newest
-            parcel.flushed = parcel.content.flushed
-            parcel.memory = parcel.content.moment if before == {"absent"} else None  # it may have run
+        if state != "absent" and ("absent" in before or not parcel.content):
+            fresh = self.auditor.versions[target] if target else self.auditor.newest
+            is_sure = before == {"absent"}  # else it may be the session that was here, or have run meanwhile
+            parcel.flushed = fresh.flushed if is_sure or not parcel.content else min(parcel.flushed, fresh.flushed)
+            parcel.content, parcel.memory = fresh, fresh.moment if is_sure else None
         if state == "absent":
             self._has_ended(parcel, step, code, before, ended_run)
         elif state == "suspended":
