@@ -82,6 +82,7 @@ class Run:
         before = {what: len(self.console.find(what)) for what in (r"TICK \d+", "MEM ok .*", "SECTORS ok")}
         wanted = {r"TICK \d+": ticks, "MEM ok .*": checks, "SECTORS ok": checks}
         def enough():
+            self.listen_again()  # its listener may have been about to leave, too
             self.check()
             if all(len(self.console.find(what)) >= before[what] + wanted[what] for what in before):
                 return "enough"

@@ -454,7 +454,9 @@ class Walker:
         if step.command == "discard" and code == 0 and state != "absent":
             parcel.flushed = parcel.content.flushed
         if state == "off" and parcel.name not in self.cut:  # else a read may wait for the network
-            support.check_guest_disk(os.path.join(self._mount(parcel, status), "disk.raw"), parcel.flushed)
+            mount = self._mount(parcel, status)
+            if mount:
+                support.check_guest_disk(os.path.join(mount, "disk.raw"), parcel.flushed)
         parcel.states = {state}
         if state == "running" and parcel.run:
             parcel.run.listen_again()
@@ -468,11 +470,11 @@ class Walker:
                 parcel.window = None
 
     def _mount(self, parcel, status):
-        """Where the disks are; brings the daemon back when it was killed."""
+        """Where the disks are; brings the daemon back when it was killed. None: refused, for its lock was lost."""
         if "mount" in status:
             return status["mount"]
-        mount = parcel.host.run("checkout", PARCEL, json=True)["mount"]
-        return mount
+        result = parcel.host.run("--json", "checkout", PARCEL, expect=(0, expected.LOCKED, expected.FORKED) if parcel.lock_lost else 0)
+        return result.json["mount"] if result.code == 0 else None
 
     def _meet(self, parcel):
         """A guest that was just started says where it is."""
