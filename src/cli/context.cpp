@@ -4,10 +4,14 @@
 
 #include <fmt/format.h>
 
+#include "base/log.h"
+#include "base/sleep.h"
 #include "cli/password.h"
 
 namespace isr {
 namespace {
+
+constexpr std::chrono::milliseconds kWaitsPeriod{500};
 
 /// "5M/s" as well as "5M".
 std::string rate_of(std::string text) {
@@ -79,10 +83,28 @@ Account CommandContext::open_account(const std::string& repository_name, StoreOp
   options.offline = local || offline();
   options.use_keyring = !password_is_given(*this);
   options.store = store;
+  options.store.waits = waits_;
+  tell_of_waits(entry.name);
   Account account = isr::open_account(
       paths(), entry, password_source(*this, fmt::format("Password of {} at {}: ", entry.user, entry.name)), options);
   account.upload_limit = config().get_bytes("upload.limit");
   return account;
+}
+
+/// Once the repository is asked, a wait for it is no silence. One repository is asked by a command, at most.
+void CommandContext::tell_of_waits(const std::string& repository) {
+  if (waits_teller_.joinable()) return;
+  try {
+    waits_teller_ = std::jthread([waits = waits_, repository](const std::stop_token& stop) {
+      WaitReport report;
+      while (!stop.stop_requested()) {
+        if (const auto words = report.due(*waits, repository)) log::warn("{}; still waiting", *words);
+        sleep_unless_stopped(kWaitsPeriod, stop);
+      }
+    });
+  } catch (const std::system_error& error) {
+    log::debug("nobody tells of waits: {}", error.what());
+  }
 }
 
 OpenParcel CommandContext::open_parcel(const std::string& name) {

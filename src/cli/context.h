@@ -1,12 +1,15 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <thread>
 
 #include "cli/names.h"
 #include "cli/output.h"
+#include "repository/store_waits.h"
 #include "session/account.h"
 #include "session/config.h"
 
@@ -75,9 +78,13 @@ class CommandContext {
   OpenParcel open_local_parcel(const std::string& name);
 
  private:
+  void tell_of_waits(const std::string& repository);
+
   std::function<std::stop_token()> stop_;
   std::optional<Paths> paths_;
   std::optional<Config> config_;
+  std::shared_ptr<StoreWaits> waits_ = std::make_shared<StoreWaits>();
+  std::jthread waits_teller_;  ///< last: it uses the rest
 };
 
 }  // namespace isr

@@ -15,8 +15,12 @@
 
 namespace isr {
 
+class StoreWaits;
+
 /// No blob of any kind is larger.
 inline constexpr std::size_t kMaxBlobSize = 1U << 20U;
+
+class StoreWaits;
 
 struct ByteRange {
   std::uint64_t offset = 0;
@@ -113,6 +117,7 @@ struct StoreOptions {
   /// This host knows the repository there. A redirect, a refusal (401, 403, 407) or a web page is not its answer then
   /// but that of a network that wants a login first: kTransient.
   bool is_known = false;
+  std::shared_ptr<StoreWaits> waits{};  ///< none: nobody is told of calls that get no answer
 };
 
 /// A directory. Does not create it; every call on an absent directory is
@@ -131,7 +136,8 @@ struct RetryOptions {
   std::chrono::milliseconds first_delay{100};
   std::chrono::milliseconds max_delay{5'000};
 };
-BlobStorePtr make_resolving(BlobStorePtr inner, const RetryOptions& options = {});
+BlobStorePtr make_resolving(BlobStorePtr inner, const RetryOptions& options = {},
+                            std::shared_ptr<StoreWaits> waits = nullptr);
 /// Every call ends with Error{kCancelled} once stop is requested, remove() excepted.
 BlobStorePtr make_stoppable(BlobStorePtr inner, std::stop_token stop);
 /// The pause before attempt `attempt` (1 = first retry): exponential, capped,

@@ -9,6 +9,7 @@
 #include "base/sleep.h"
 #include "base/sync.h"
 #include "repository/blob_store.h"
+#include "repository/store_waits.h"
 
 namespace isr {
 namespace {
@@ -219,8 +220,9 @@ std::string canonical_store_url(const std::string& url) {
 BlobStorePtr open_store(const std::string& url, const StoreOptions& options, std::stop_token stop) {
   const std::string canonical = canonical_store_url(url);
   const bool directory = canonical.starts_with('/');
+  const StoreWaits::Call waits(options.waits.get());
   return make_resolving(directory ? make_directory_store(canonical) : open_patiently(canonical, options, stop),
-                        {.attempts = options.attempts});
+                        {.attempts = options.attempts}, options.waits);
 }
 
 }  // namespace isr

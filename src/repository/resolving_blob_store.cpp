@@ -10,6 +10,7 @@
 #include "base/crypto.h"
 #include "base/log.h"
 #include "repository/blob_store.h"
+#include "repository/store_waits.h"
 
 namespace isr {
 namespace {
@@ -35,6 +36,7 @@ class ResolvingStore : public BlobStore {
   // First, because its result type is deduced.
   template <class Call>
   auto attempt(std::string_view name, const std::stop_token& stop, Call call) {
+    const StoreWaits::Call waits(waits_.get());
     for (int failed = 0;; ++failed) {
       std::optional<std::chrono::milliseconds> retry_after;
       try {
@@ -52,8 +54,11 @@ class ResolvingStore : public BlobStore {
   }
 
  public:
-  ResolvingStore(BlobStorePtr inner, const RetryOptions& options)
-      : BlobStore(inner->describe(), inner->writable()), inner_(std::move(inner)), options_(options) {}
+  ResolvingStore(BlobStorePtr inner, const RetryOptions& options, std::shared_ptr<StoreWaits> waits)
+      : BlobStore(inner->describe(), inner->writable()),
+        inner_(std::move(inner)),
+        options_(options),
+        waits_(std::move(waits)) {}
 
   std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
     return attempt(name, stop, [&](int) { return inner_->get(name, range, stop); });
@@ -95,6 +100,7 @@ class ResolvingStore : public BlobStore {
 
   BlobStorePtr inner_;
   RetryOptions options_;
+  std::shared_ptr<StoreWaits> waits_;
 };
 
 }  // namespace
@@ -107,8 +113,8 @@ std::chrono::milliseconds retry_delay(int attempt, std::optional<std::chrono::mi
   return std::max(jittered, retry_after.value_or(std::chrono::milliseconds(0)));
 }
 
-BlobStorePtr make_resolving(BlobStorePtr inner, const RetryOptions& options) {
-  return std::make_shared<ResolvingStore>(std::move(inner), options);
+BlobStorePtr make_resolving(BlobStorePtr inner, const RetryOptions& options, std::shared_ptr<StoreWaits> waits) {
+  return std::make_shared<ResolvingStore>(std::move(inner), options, std::move(waits));
 }
 
 }  // namespace isr

@@ -27,6 +27,13 @@ ProgressFn progress_to(const ControlReply& reply) {
   };
 }
 
+void CurrentCommand::tell_of_wait(const std::string& words) const {
+  if (reply == nullptr) return;
+  json line = progress.is_null() ? progress_line(command) : progress;
+  line["step"] = fmt::format("{}: {}", line.value("step", ""), words);
+  (*reply)(line);
+}
+
 json CurrentCommand::progress_for(const std::string& waiting) const {
   if (waiting == command && !progress.is_null()) return progress;
   return progress_line(command.empty() ? "wait" : fmt::format("wait for {}", command));

@@ -22,7 +22,11 @@ ProgressFn progress_to(const ControlReply& reply);
 /// The command that the daemon carries out now.
 struct CurrentCommand {
   std::string command;      ///< empty: nothing
-  nlohmann::json progress;  ///< its last progress line, null before the first
+  nlohmann::json progress;              ///< its last progress line, null before the first
+  const ControlReply* reply = nullptr;  ///< to its client, as long as there is a command
+
+  /// Tells the client that it waits, beside the step that it is at.
+  void tell_of_wait(const std::string& words) const;
 
   /// The progress line of a waiting command. One that was interrupted and run again sees what it began.
   nlohmann::json progress_for(const std::string& waiting) const;

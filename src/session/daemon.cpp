@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/sleep.h"
 #include "base/stop.h"
+#include "repository/store_waits.h"
 #include "session/background.h"
 #include "session/command_progress.h"
 #include "session/control.h"
@@ -40,7 +41,8 @@ class Daemon {
  public:
   explicit Daemon(const Handover& handover)
       : paths_(handover.paths),
-        account_(open_account_with_keys(paths_, handover.entry, handover.keys, {handover.offline})),
+        account_(open_account_with_keys(paths_, handover.entry, handover.keys,
+                                        {.offline = handover.offline, .store = {.waits = waits_}})),
         parcel_(handover.parcel),
         session_(account_, parcel_),
         machine_(session_, paths_, parcel_.name, parcel_.id, [this] { return stats_json(); }) {}
@@ -85,7 +87,7 @@ class Daemon {
     if (told_.stop_requested()) {
       throw Error(ErrorKind::kDaemon, "the session daemon is about to end", {"run the command again; nothing is lost"});
     }
-    *current_.lock() = {command, {}};
+    *current_.lock() = {command, {}, &reply};
     const struct Done {
       Daemon& daemon;
       ~Done() { *daemon.current_.lock() = {}; }
@@ -333,9 +335,11 @@ class Daemon {
     ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kKeeperNice);  // settling yields to the guest
     auto retried = std::chrono::steady_clock::now();
     std::optional<ShutdownDelay> delay;
+    WaitReport waiting;
     while (!stop.stop_requested()) {
       std::this_thread::sleep_for(200ms);
       if (delay && delay->begun() && !told_.stop_requested()) end_.shutdown_begins();
+      if (const auto words = waiting.due(*waits_, account_.entry.name)) current_.lock()->tell_of_wait(*words);
       if (!operation_.try_lock_politely_for(100ms)) continue;
       const std::lock_guard lock(operation_, std::adopt_lock);
       if (ended_) return;
@@ -428,6 +432,7 @@ class Daemon {
   Sync<json>::Guard last_status_lock() { return last_status_sync_.lock(); }
 
   Paths paths_;
+  std::shared_ptr<StoreWaits> waits_ = std::make_shared<StoreWaits>();
   Account account_;
   ParcelEntry parcel_;
   std::atomic<bool> lock_lost_{false};

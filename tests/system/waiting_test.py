@@ -1,4 +1,5 @@
 """What waits for a repository out of reach holds up nothing that does not need it."""
+import contextlib
 import mmap
 import os
 import signal
@@ -11,6 +12,43 @@ from support import expect, expect_equal, wait_until
 
 CHUNK = 128 << 10
 READS = 150  # more than FUSE takes of background requests by default, and than QEMU has threads for its disks
+
+
+def test_who_waits_for_a_repository_without_an_answer_is_told(world):
+    server = world.serve()
+    a = world.host("a")
+    link = support.Link(world, server.port, "--rate", "8Mbit")
+    a.init_repository(link.url)
+    a.run("create", "work", "--size", "16M", "--memory", "64M")
+    with open(writing.check_out(a, "work"), "r+b") as disk:
+        disk.write(os.urandom(8 << 20))
+    said = {name: world.new_file(name) for name in ("sync", "log")}
+
+    def start(name):
+        with open(said[name], "wb") as err:
+            return a.start(name, "work", stdout=err, stderr=err)
+
+    def tells(name, text):
+        wait_until(lambda: text in said[name].read_text(), f"{name} says '{text}'")
+
+    processes = [start("sync")]
+    tells("sync", "upload")
+    with paused(server):
+        processes.append(start("log"))
+        for name in said:
+            tells(name, "no answer from home for 1")
+    for process in processes:
+        expect_equal(process.wait(60), 0, "exit code once the repository answers")
+    a.run("checkin", "work")
+
+
+@contextlib.contextmanager
+def paused(server):
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
 
 
 def direct(size):
@@ -86,5 +124,5 @@ def test_a_command_does_not_wait_for_what_settling_fetches(world):
     b.run("checkin", "work")
 
 
-support.main(test_direct_writes_and_flushes_are_answered_while_many_direct_reads_wait,
+support.main(test_who_waits_for_a_repository_without_an_answer_is_told, test_direct_writes_and_flushes_are_answered_while_many_direct_reads_wait,
              test_a_command_does_not_wait_for_what_settling_fetches)
