@@ -418,5 +418,27 @@ TEST_CASE("ages are told as a person would", "[repository]") {
   CHECK(describe_age(seconds(5 * 86400)) == "5 days ago");
 }
 
+/// Says of every list that it has too many names.
+class LongLists : public MemoryStore {
+ public:
+  std::optional<std::vector<std::string>> list(std::string_view, std::stop_token) override {
+    throw Error(ErrorKind::kUnsupported, "too many names");
+  }
+};
+
+TEST_CASE("a lock whose records are too many to be listed works on", "[repository]") {
+  const auto store = std::make_shared<LongLists>();
+  ParcelLock desk{store, kParcel, owner(), kDesk};
+  ParcelLock laptop{store, kParcel, owner(), kLaptop};
+  LockRecord held = desk.acquire(wanting('1'));
+  for (int i = 0; i < 40; ++i) held = desk.renew(held);
+  REQUIRE(laptop.show());
+  CHECK(laptop.show()->record.r == 40);
+  laptop.break_lock("lost");
+  CHECK_FALSE(desk.show()->record.held);
+  laptop.acquire(wanting('2'));
+  CHECK(laptop.show()->ours);
+}
+
 }  // namespace
 }  // namespace isr
