@@ -27,6 +27,11 @@ struct CheckoutOptions {
   bool take_lock = false;
 };
 
+struct RollbackOptions {
+  std::string name;
+  bool take_lock = false;
+};
+
 struct SyncOptions {
   std::string name;
   std::string message;
@@ -103,7 +108,8 @@ int run_discard(CommandContext& context, const std::string& name) {
   return with_session(parcel, [&] { return discard(context, parcel, name); });
 }
 
-int run_rollback(CommandContext& context, const std::string& name) {
+int run_rollback(CommandContext& context, const RollbackOptions& options) {
+  const std::string& name = options.name;
   OpenParcel parcel = context.open_parcel(name);
   if (!parcel.version.given) {
     throw Error(ErrorKind::kUsage, "which version?",
@@ -119,7 +125,7 @@ int run_rollback(CommandContext& context, const std::string& name) {
   confirm(context.flags,
           fmt::format("{} becomes what it was at {}, as a new version. Go on?", parcel.entry.name, what));
   std::uint64_t made = 0;
-  take_over_if_agreed(context, parcel, false, [&](const auto& steal_reason) {
+  take_over_if_agreed(context, parcel, options.take_lock, [&](const auto& steal_reason) {
     made = roll_back(parcel.account, parcel.entry, old.choice(), steal_reason);
   });
   json done{{"parcel", parcel.entry.name}, {"version", made}, {"copy_of", old.head.head.n}};
@@ -194,7 +200,8 @@ void print_status(CommandContext& context, const std::string& name, const json& 
   }
   if (const std::string why = status.value("memory_waits_for", ""); !why.empty())
     out.line("WAITING  to write the guest's memory: " + printable(why));
-  if (status.value("lock_lost", false)) out.line("LOCK     taken over by another host; a suspend here becomes a fork");
+  if (status.value("lock_lost", false))
+    out.line("LOCK     lost; what is suspended here becomes a fork if another host has it");
   if (const std::string event = status.value("last_event", ""); !event.empty()) out.line("LAST     " + event);
 }
 
@@ -310,7 +317,7 @@ void register_session(App& app) {
           "The lock does not expire: a checkout is for travelling. isr checkin gives it back, without a network as "
           "soon as "
           "there is one.")
-      .exit_codes({0, 10, 11, 12, 13, 14, 15, 18, 19})
+      .exit_codes({0, 10, 11, 12, 13, 14, 15, 17, 18, 19})
       .run([checkout](CommandContext& context) { return run_checkout(context, *checkout); });
 
   auto checkin = std::make_shared<SyncOptions>();
@@ -345,13 +352,15 @@ void register_session(App& app) {
       .exit_codes({0, 2, 10, 16})
       .run([discard](CommandContext& context) { return run_discard(context, *discard); });
 
-  auto rollback = std::make_shared<std::string>();
+  auto rollback = std::make_shared<RollbackOptions>();
   app.command(Group::kGoingBack, "rollback", "the whole parcel as it was at a version")
-      .argument("NAME@V", *rollback, "the parcel, and the version or fork")
+      .argument("NAME@V", rollback->name, "the parcel, and the version or fork")
+      .flag("--take-lock", rollback->take_lock,
+            "also when another host holds the parcel; its unsynced work becomes a fork")
       .example("isr rollback work@3", "version 3 again, as a new version")
       .example("isr rollback work@latest~1", "one version back")
       .example("isr rollback work@desk-42-3f2a/41", "a fork becomes the newest version")
-      .exit_codes({0, 2, 10, 11, 13, 14, 15, 16})
+      .exit_codes({0, 2, 10, 11, 13, 14, 15, 16, 17})
       .run([rollback](CommandContext& context) { return run_rollback(context, *rollback); });
 
   auto stat = std::make_shared<std::string>();

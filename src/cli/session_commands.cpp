@@ -228,10 +228,11 @@ int report_nothing_here(CommandContext& context, const OpenParcel& parcel) {
 namespace {
 
 /// Work that lost the race: put it on top, leave it, or let both live.
-[[noreturn]] void report_fork(const std::string& name, const std::string& fork, bool goes_on_here) {
+[[noreturn]] void report_fork(const std::string& name, const std::string& fork, bool is_lock_lost, bool goes_on_here) {
   const std::string one = fmt::format("{}@{}", name, fork);
   const std::string what =
-      fmt::format("another host published {} first; the work of this host is kept as the fork {}", name, one);
+      fmt::format("another host {}; the work of this host is kept as the fork {}",
+                  is_lock_lost ? fmt::format("has taken over {}", name) : fmt::format("published {} first", name), one);
   const std::string both = fmt::format("to have both             isr branch {} NEW", one);
   if (goes_on_here) {
     throw Error(
@@ -239,8 +240,9 @@ namespace {
         {fmt::format("{0} goes on here; isr suspend {0} keeps it as a fork, too, and then there is a choice", name),
          both});
   }
+  const std::string taking = is_lock_lost ? " --take-lock" : "";
   throw Error(ErrorKind::kForked, what,
-              {fmt::format("to put this one on top   isr rollback {}", one),
+              {fmt::format("to put this one on top   isr rollback {}{}", one, taking),
                fmt::format("to take the other        isr resume {}", name), both});
 }
 
@@ -249,7 +251,7 @@ namespace {
 int report_publish(CommandContext& context, const std::string& name, const std::string& done, const json& result) {
   const auto version = result.value("version", std::uint64_t{0});
   const std::string fork = result.value("fork", "");
-  if (!fork.empty()) report_fork(name, fork, !result.value("ended", false));
+  if (!fork.empty()) report_fork(name, fork, result.value("lock_lost", false), !result.value("ended", false));
   if (result.value("lock_due", false)) {
     context.out.note(fmt::format(
         "the lock of {} is given back when its repository can be reached again; until then other hosts find it in use",

@@ -179,27 +179,10 @@ Key open_device_key(const fs::path& file, const UserKeys& keys, bool in_use) {
   return open_device_key(file, keys, in_use);  // another process was first
 }
 
-std::string open_host_secret(const fs::path& file) {
-  if (const auto bytes = read_file_if_exists(file, kMaxSmallFile)) {
-    const std::string id(as_text(*bytes));
-    if (id.size() != 32 || !from_hex(id)) {
-      throw Error(ErrorKind::kCorrupt, fmt::format("{} is damaged", file.string()),
-                  {"delete it; locks that this host holds then look like another host's"});
-    }
-    return id;
-  }
-  std::array<std::uint8_t, 16> random{};
-  random_bytes(random);
-  const std::string id = to_hex(random);
-  if (create_file(file, as_bytes(id)) == CreateResult::kCreated) return id;
-  return open_host_secret(file);
-}
-
-/// The same file in a copy of the home directory gives another id: the copy must not pass for this host.
-std::string host_id(const fs::path& state_directory) {
-  const std::string secret = open_host_secret(state_directory / "host-id");
+/// The same files in a copy of the home directory give another id: the copy must not pass for this host.
+std::string host_id(const fs::path& state_directory, const Key& device_key) {
   const auto machine = read_file_if_exists("/etc/machine-id", kMaxSmallFile).value_or(Bytes{});
-  return host_id_of(secret, as_text(machine), fs::canonical(state_directory).string());
+  return host_id_of(device_key, as_text(machine), fs::canonical(state_directory).string());
 }
 
 /// The host's name as heads and locks may have it: check_user_name().
@@ -232,7 +215,7 @@ Account finish(const Paths& paths, const RepositoryEntry& entry, Reached reached
   const fs::path trust = account.state_directory / "trust.db";
   const bool in_use = fs::exists(trust);  // asked first: another process may be making both, the key before it
   account.device_key = open_device_key(account.state_directory / "device-key", account.keys, in_use);
-  account.host = {host_name(), host_id(account.state_directory)};
+  account.host = {host_name(), host_id(account.state_directory, account.device_key)};
   account.trust = std::make_shared<TrustStore>(trust, account.device_key);
   return account;
 }
@@ -266,9 +249,9 @@ std::optional<UserKeys> keys_from_keyring(const RepositoryInfo& info, const std:
 
 }  // namespace
 
-std::string host_id_of(std::string_view secret, std::string_view machine_id, std::string_view state_directory) {
+std::string host_id_of(const Key& device_key, std::string_view machine_id, std::string_view state_directory) {
   std::string text = "isr1/host-id";
-  for (const std::string_view part : {secret, machine_id, state_directory}) {
+  for (const std::string_view part : {as_text(device_key.view()), machine_id, state_directory}) {
     text += '\0';
     text += part;
   }

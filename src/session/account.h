@@ -32,7 +32,7 @@ struct Profile {
 /// On this host state/pins/ says which repository each URL stands for, so that
 /// another id cannot make us forget what was seen. state/REPOSITORY-ID/USER/ has
 /// keybox (the newest one seen, for logging in offline), device-key (sealed under
-/// a key that the keybox holds), host-id, trust.db, heads/ (the newest head seen of
+/// a key that the keybox holds), trust.db, heads/ (the newest head seen of
 /// each chain, for looking at it offline), parcels/ID/ (sessions).
 struct Account {
   Paths paths;
@@ -59,8 +59,8 @@ struct Account {
   fs::path parcel_directory(const ParcelEntry& parcel) const { return state_directory / "parcels" / parcel.id; }
 };
 
-/// The host id that locks show: of the secret in host-id, this machine, and where on it the state directory lies.
-std::string host_id_of(std::string_view secret, std::string_view machine_id, std::string_view state_directory);
+/// The host id that locks show: of the device key, this machine, and where on it the state directory lies.
+std::string host_id_of(const Key& device_key, std::string_view machine_id, std::string_view state_directory);
 /// What a lock says of the version that its holder starts from.
 LockBase base_of(const ParcelEntry& parcel, const StoredHead& head);
 

@@ -47,7 +47,9 @@ json EndingCommand::result_for(const std::string& waited) const {
 Error explain_publish_failure(const Error& error, const std::string& parcel, const std::string& repository,
                               bool suspended) {
   std::vector<std::string> hints = error.hints();
-  hints.push_back(fmt::format("nothing is lost: the same command goes on when {} can be reached", repository));
+  if (error.kind() == ErrorKind::kOffline || error.kind() == ErrorKind::kTransient) {
+    hints.push_back(fmt::format("nothing is lost: the same command goes on when {} can be reached", repository));
+  }
   return Error(error.kind(),
                fmt::format("{} is {}, but not uploaded: {}", parcel,
                            suspended ? "suspended on this host" : "kept on this host", error.what()),

@@ -21,7 +21,7 @@ ProgressFn progress_to(const ControlReply& reply);
 
 /// The command that the daemon carries out now.
 struct CurrentCommand {
-  std::string command;      ///< empty: nothing
+  std::string command;                  ///< empty: nothing
   nlohmann::json progress;              ///< its last progress line, null before the first
   const ControlReply* reply = nullptr;  ///< to its client, as long as there is a command
 

@@ -108,7 +108,7 @@ class Daemon {
   json run_command(const std::string& command, const json& request, const ControlReply& reply,
                    const std::stop_token& stop_token) {
     if (command == "sync") return sync(request, reply);
-    if (command == "lock") return secure_lock(request);
+    if (command == "lock") return secure_lock(request, stop_token);
     machine_.require_unused();  // all others take the mount away
     if (command == "start") return start(request, reply, stop_token, true);
     if (command == "resume") return start(request, reply, stop_token, false);
@@ -130,8 +130,10 @@ class Daemon {
     options.progress = progress_to(reply);
     const EitherStop either(stop, told_.get_token());
     options.stop = either.token();
-    secure_lock(request);
-    if (request.value("online", false)) options.before_run = [this] { session_.secure_lock({}); };
+    secure_lock(request, options.stop);
+    if (request.value("online", false)) {
+      options.before_run = [this, stop = options.stop] { session_.secure_lock({}, stop); };
+    }
     if (request.contains("cdrom")) options.cdrom = decode_path(request.at("cdrom").get<std::string>());
     const bool resumed = machine_.start(options);
     return {{"resumed", resumed},
@@ -144,13 +146,11 @@ class Daemon {
   }
 
   /// Before anything is fetched for a guest that may not run.
-  json secure_lock(const json& request) {
+  json secure_lock(const json& request, const std::stop_token& stop) {
     if (!request.value("online", false)) return json::object();
-    session_.go_online();
     std::optional<std::string> reason;
     if (request.contains("steal_reason")) reason = request.at("steal_reason").get<std::string>();
-    session_.secure_lock(reason);
-    lock_lost_ = false;
+    if (session_.secure_lock(reason, stop)) lock_lost_ = false;
     return json::object();
   }
 
@@ -247,6 +247,7 @@ class Daemon {
     json answer{{"version", result.version},
                 {"unchanged", result.unchanged},
                 {"fork", result.fork},
+                {"lock_lost", result.is_lock_lost},
                 {"uploaded", true},
                 {"uploaded_bytes", result.uploaded_bytes},
                 {"uploaded_objects", result.uploaded_objects}};

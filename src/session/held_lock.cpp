@@ -14,6 +14,7 @@ namespace {
 constexpr std::chrono::seconds kGoing{3};
 constexpr std::chrono::milliseconds kPoll{20};
 constexpr std::size_t kIdSize = 32;
+constexpr std::string_view kEnded = ".ended.";
 
 fs::path notes_directory(const Account& account) { return account.state_directory / "locks"; }
 
@@ -52,16 +53,21 @@ void remove_if_empty(const fs::path& directory) {
 
 void give_back(const Account& account, const Note& note) {
   const fs::path directory = account.state_directory / "parcels" / note.parcel_id;
-  make_private_directory(directory);
-  const auto flock = FileLock::try_acquire(directory / "lock");
-  if (!flock) return;  // its time comes when that process has ended
-  const auto state = read_session_state(directory, account.device_key, note.parcel_id);
-  if (state && state->hold == note.hold) {
+  bool is_of_a_session = false;
+  {
+    make_private_directory(directory);
+    const auto flock = FileLock::try_acquire(directory / "lock");
+    if (!flock) return;  // its time comes when that process has ended
+    const auto state = read_session_state(directory, account.device_key, note.parcel_id);
+    is_of_a_session = state && state->hold == note.hold;
+    if (!has_session(directory)) remove_if_empty(directory);
+  }
+  // Nobody takes this hold again, so the parcel is free for others while the repository is asked.
+  if (is_of_a_session) {
     forget_lock(account, note.parcel_id, note.hold);
   } else {
     give_back_lock(account, note.parcel_id, note.hold);
   }
-  if (!has_session(directory)) remove_if_empty(directory);
 }
 
 }  // namespace
@@ -70,8 +76,12 @@ FileLock take_parcel(const Account& account, const ParcelEntry& parcel) {
   const fs::path directory = account.parcel_directory(parcel);
   const auto until = std::chrono::steady_clock::now() + kGoing;
   for (;; std::this_thread::sleep_for(kPoll)) {
-    make_private_directory(directory);
-    if (auto held = FileLock::try_acquire(directory / "lock")) return std::move(*held);
+    try {
+      make_private_directory(directory);
+      if (auto held = FileLock::try_acquire(directory / "lock")) return std::move(*held);
+    } catch (const Error&) {
+      if (fs::exists(directory)) throw;  // else a session's end took it away meanwhile
+    }
     if (std::chrono::steady_clock::now() > until) break;
   }
   throw Error(ErrorKind::kVm, fmt::format("{} is in use by another process here", parcel.name),
@@ -152,13 +162,20 @@ bool give_back_orphaned_lock(const Account& account, const ParcelEntry& parcel) 
   return true;
 }
 
-fs::path ended_directory(const fs::path& directory) { return directory.string() + ".ended"; }
-
 void remove_parcel_directory(const fs::path& directory) {
-  const fs::path ended = ended_directory(directory);
-  fs::remove_all(ended);
+  const fs::path ended = directory.string() + std::string(kEnded) + random_hold();
   fs::rename(directory, ended);
-  fs::remove_all(ended);
+  std::error_code remains;  // remove_ended_directories() comes by again
+  fs::remove_all(ended, remains);
+}
+
+void remove_ended_directories(const fs::path& directory) {
+  const std::string begin = directory.filename().string() + std::string(kEnded);
+  std::error_code failure;
+  for (fs::directory_iterator it(directory.parent_path(), failure), end; !failure && it != end; it.increment(failure)) {
+    std::error_code remains;
+    if (it->path().filename().string().starts_with(begin)) fs::remove_all(it->path(), remains);
+  }
 }
 
 }  // namespace isr

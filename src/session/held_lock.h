@@ -48,9 +48,10 @@ bool has_lock_to_give_back(const Account& account, const ParcelEntry& parcel);
 /// online.
 bool give_back_orphaned_lock(const Account& account, const ParcelEntry& parcel);
 
-/// Deletes a session's directory at once, so that no half of a session is ever found; by who has take_parcel().
+/// Takes a session's directory away, at once, so that no half of a session is ever found; by who has take_parcel().
+/// Only that can fail: what cannot be deleted afterwards is left for remove_ended_directories().
 void remove_parcel_directory(const fs::path& directory);
-/// A directory that remove_parcel_directory() began to delete.
-fs::path ended_directory(const fs::path& directory);
+/// Deletes what an earlier end of a session in this directory has left. Never fails.
+void remove_ended_directories(const fs::path& directory);
 
 }  // namespace isr

@@ -175,7 +175,7 @@ void Session::void_image(SessionState& state, const Part& part, const TreeRoot& 
   image.void_below = journal_->next_sequence();
   journal_->raise_sequence(image.void_below);  // what is frozen next is of a moment that is not void
   image.image.tree = base;
-  if (state.pending) state.pending->void_below.erase(image.number);
+  for (PendingPublish& pending : state.pending) pending.void_below.erase(image.number);
 }
 
 void Session::void_memory(SessionState& state) const {

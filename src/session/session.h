@@ -21,6 +21,7 @@ struct PublishResult {
   std::uint64_t version = 0;  ///< the newest of ours: new, or unchanged
   bool unchanged = false;     ///< nothing differed: no new version
   std::string fork;           ///< "HOST-xxxx/N" when another host was first; the work is kept there
+  bool is_lock_lost = false;  ///< it is a fork because another host has the lock; it has not published
   std::uint64_t uploaded_bytes = 0;
   std::uint64_t uploaded_objects = 0;
 };
@@ -142,9 +143,9 @@ class Session {
   /// guest or anybody else goes on to write. Error{kIo}: not now.
   void make_state_certain();
   /// Makes sure that the lock is ours before a guest runs on what is here: takes it again where it is free and the
-  /// newest version is the base, and in any case with a reason. Nothing offline, or when the repository does not
-  /// answer. Error{kLocked} another host has it, {kForked} another host has published; with the ways out as hints.
-  void secure_lock(const std::optional<std::string>& steal_reason);
+  /// newest version is the base, and in any case with a reason. False when the repository does not answer: nobody
+  /// knows. Error{kLocked} another host has it, {kForked} another host has published; with the ways out as hints.
+  bool secure_lock(const std::optional<std::string>& steal_reason, const std::stop_token& stop);
   /// Renews the lease until the session ends; nothing of a lock without one.
   void keep_lease(LeaseKeeper::OnLost on_lost);
 
@@ -174,10 +175,10 @@ class Session {
   std::shared_ptr<Image> make_image(const std::string& name, const TreeRoot& base,
                                     std::shared_ptr<Overlay> overlay) const;
   void open_parts();
-  static void rebase_on_pending(SessionState& state, const ParcelVersion& version);
+  static void rebase_on(const PendingPublish& pending, SessionState& state, const ParcelVersion& version);
   void resolve_pending();
-  bool is_pending(const StoredHead& head) const;
-  bool pending_has_happened(const std::stop_token& stop);
+  void resolve_pending(Chain& chain, const std::optional<StoredHead>& newest);
+  const PendingPublish* find_pending(const StoredHead& head) const;
   void save_state();
   void try_to_save_state() noexcept;
   void change_state(const std::function<void(SessionState&)>& change);

@@ -66,7 +66,7 @@ void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode,
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here already", parcel.name),
                 {fmt::format("isr stat {}", parcel.name)});
   };
-  fs::remove_all(ended_directory(directory));
+  remove_ended_directories(directory);
   // Not even a look at the flock, which a daemon that just begins needs.
   if (fs::exists(directory / "session")) refuse();
   const FileLock flock = take_parcel(account, parcel);
@@ -120,10 +120,10 @@ bool Session::end() {
     throw Error(ErrorKind::kVm, fmt::format("{} has changes that no version has", parcel_.name),
                 {"the same command again publishes them; nothing is lost"});
   }
-  lease_.reset();
-  cancel();
   note_lock(account_, parcel_.id, state_.hold);
   remove_parcel_directory(directory_);
+  lease_.reset();
+  cancel();
   return give_back_lock(account_, parcel_.id, state_.hold);
 }
 
@@ -144,24 +144,30 @@ bool Session::keep_lock(const std::stop_token& stop) {
   return true;
 }
 
-void Session::secure_lock(const std::optional<std::string>& steal_reason) {
-  if (account_.offline()) return;
+bool Session::secure_lock(const std::optional<std::string>& steal_reason, const std::stop_token& stop) {
   try {
-    ParcelLock lock = account_.lock(parcel_);
+    go_online(stop);
+    ParcelLock lock = account_.lock(parcel_, stop);
     const auto ruling = lock.show();
-    if (ruling && ruling->is_hold(state_.hold)) return;
+    if (ruling && ruling->is_hold(state_.hold)) {
+      resume_lease();
+      return true;
+    }
     if (!steal_reason) {
       const bool is_anothers = ruling && ruling->record.held && !ruling->ours;
       if (is_anothers) refuse_lost_lock(*ruling);
-      const auto newest = account_.chain(parcel_.chain()).newest();
-      if (newest && newest->hash != state_.base_hash && !is_pending(*newest)) refuse_passed_by(newest->head.n);
+      const auto newest = account_.chain(parcel_.chain(), stop).newest();
+      if (newest && newest->hash != state_.base_hash && find_pending(*newest) == nullptr)
+        refuse_passed_by(newest->head.n);
     }
     steal_reason ? lock.steal(lock_request(), *steal_reason) : lock.acquire(lock_request());
     resume_lease();
     log::info("{}: its lock is ours again", parcel_.name);
+    return true;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kTransient && error.kind() != ErrorKind::kOffline) throw;
     log::warn("{}: its lock could not be looked at: {}", parcel_.name, error.what());
+    return false;
   }
 }
 
@@ -212,7 +218,12 @@ void Session::resume_lease() {
   held.hold = state_.hold;
   held.lease = account_.lease;
   lease_.emplace(held, std::move(open), on_lease_lost_);
-  lease_->start();
+  try {
+    lease_->start();
+  } catch (const std::system_error& error) {
+    lease_.reset();
+    log::warn("{}: its lease is not renewed: {}", parcel_.name, error.what());
+  }
 }
 
 }  // namespace isr

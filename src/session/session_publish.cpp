@@ -31,6 +31,8 @@ bool same_tree(const VersionImage* a, const VersionImage* b) {
 
 constexpr int kSettleNice = 10;
 constexpr std::chrono::milliseconds kSettlePeriod{200};
+constexpr int kLateAnswers = 4;          // heads of ours that turn up while we publish
+constexpr std::size_t kMaxPending = 64;  // publishes in a row without an answer
 
 /// The same machine; what helps to resume it is not part of it.
 bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
@@ -76,32 +78,47 @@ class Session::Settling {
 };
 
 /// It is in the repository, and its version is the base now: what it covers is void.
-void Session::rebase_on_pending(SessionState& state, const ParcelVersion& version) {
+void Session::rebase_on(const PendingPublish& pending, SessionState& state, const ParcelVersion& version) {
   for (SessionImage& image : state.images) {
-    const auto it = state.pending->void_below.find(image.number);
-    if (it == state.pending->void_below.end()) continue;  // not published, or begun anew since
+    const auto it = pending.void_below.find(image.number);
+    if (it == pending.void_below.end()) continue;  // not published, or begun anew since
     image.image.tree = version.find(image.image.name)->tree;
     image.void_below = std::max(image.void_below, it->second);
   }
-  state.base = state.pending->n;
-  state.base_hash = state.pending->hash;
+  state.base = pending.n;
+  state.base_hash = pending.hash;
   state.content = state.base;
   state.base_version = version;
-  state.pending.reset();
+  state.pending.clear();
+  state.upload_begun = false;
+}
+
+/// The publish without an answer that made this head; nullptr: none.
+const PendingPublish* Session::find_pending(const StoredHead& head) const {
+  const auto it = std::find_if(state_.pending.begin(), state_.pending.end(), [&](const PendingPublish& pending) {
+    return pending.n == head.head.n && pending.hash == head.hash;
+  });
+  return it == state_.pending.end() ? nullptr : &*it;
+}
+
+/// A publish of ours whose answer was lost may have happened, and others may have published behind it.
+void Session::resolve_pending(Chain& chain, const std::optional<StoredHead>& newest) {
+  if (!newest) return;
+  for (const PendingPublish& pending : state_.pending) {
+    const auto head = chain.ancestor(*newest, pending.n);
+    if (!head || head->hash != pending.hash) continue;
+    const ParcelVersion version = open_version(parcel_, head->head);
+    change_state([&, made = pending](SessionState& next) { rebase_on(made, next, version); });
+    log::info("{}: version {} had been published before the interruption", parcel_.name, state_.base);
+    return;
+  }
 }
 
 /// Before the replay: when a publish that a crash interrupted did happen, what it covers is void.
 void Session::resolve_pending() {
-  if (!state_.pending || account_.offline()) return;
-  const auto head = account_.chain(parcel_.chain()).read(state_.pending->n);
-  if (!head || !is_pending(*head)) return;
-  const ParcelVersion version = open_version(parcel_, head->head);
-  account_.chain(parcel_.chain()).newest();
-  change_state([&](SessionState& next) {
-    rebase_on_pending(next, version);
-    next.upload_begun = false;
-  });
-  log::info("{}: version {} had been published before the interruption", parcel_.name, state_.base);
+  if (state_.pending.empty() || account_.offline()) return;
+  Chain chain = account_.chain(parcel_.chain());
+  resolve_pending(chain, chain.newest());
 }
 
 void Session::freeze(const PublishOptions& options, Publication& publication) {
@@ -219,7 +236,7 @@ void Session::adopt(const Publication& publication, const StoredHead& head) {
     next.content = next.base;
     next.base_version = publication.version;
     set_bases(publication, next);
-    next.pending.reset();
+    next.pending.clear();
     next.upload_begun = false;
   });
   drop_published(publication);
@@ -228,7 +245,7 @@ void Session::adopt(const Publication& publication, const StoredHead& head) {
 /// Nothing differed from the base, which holds all that was frozen, then. An earlier publish that
 /// may yet turn out to have happened would put something else there.
 void Session::adopt_unchanged(const Publication& publication) {
-  if (state_.pending) return;
+  if (!state_.pending.empty()) return;
   change_state([&](SessionState& next) { set_bases(publication, next); });
   drop_published(publication);
 }
@@ -270,17 +287,6 @@ void Session::empty_settled(const std::map<Cid, std::uint32_t>& published) {
   sweep_.sweep(*settled_, needed);
 }
 
-bool Session::is_pending(const StoredHead& head) const {
-  return state_.pending && head.head.n == state_.pending->n && head.hash == state_.pending->hash;
-}
-
-/// Then what is here may differ from the newest version though not from the base.
-bool Session::pending_has_happened(const std::stop_token& stop) {
-  if (!state_.pending) return false;
-  const auto newest = account_.chain(parcel_.chain(), stop).newest();
-  return newest && is_pending(*newest);
-}
-
 /// Keeps a head that lost the race, and opens what was kept: it is all that is left once the session ends.
 std::string Session::keep_fork(std::uint64_t n, ByteView blob, const std::stop_token& stop) {
   const std::string fork = account_.chain(parcel_.chain(), stop).keep_fork(n, blob);
@@ -311,38 +317,34 @@ void Session::require_base(const StoredHead& newest, const std::stop_token& stop
 std::optional<StoredHead> Session::commit(const Publication& publication, const std::stop_token& stop,
                                           PublishResult& result) {
   Chain chain = account_.chain(parcel_.chain(), stop);
-  const auto newest = chain.newest();
-  if (newest && is_pending(*newest)) {  // its answer was lost since the session was opened, or we were offline then
-    const ParcelVersion version = open_version(parcel_, newest->head);
-    change_state([&](SessionState& next) { rebase_on_pending(next, version); });
-  }
-  bool fork = newest && newest->hash != state_.base_hash;
-  if (!fork) fork = !keep_lock(stop);  // a lock that is free is taken again: the number is what keeps others out
-  HeadPlace place{state_.base + 1, state_.base_hash};
-  if (!fork && newest) place = chain.next(newest);
-  const std::uint64_t n = place.n;
-  const Bytes blob = make_head(account_, parcel_, place, publication.version);
-  std::optional<StoredHead> head;
-  if (!fork) {
-    const auto earlier = state_.pending;
-    change_state([&](SessionState& next) {
-      next.pending = PendingPublish{n, head_hash(blob), publication.void_below};
-    });
-    head = chain.publish(n, blob);
-    if (!head && earlier) {
-      change_state([&](SessionState& next) { next.pending = earlier; });
-      const auto there = chain.read(n);
-      if (there && is_pending(*there)) return commit(publication, stop, result);  // ours was late, behind newest()
+  for (int round = 0; round < kLateAnswers; ++round) {
+    const auto newest = chain.newest();
+    resolve_pending(chain, newest);
+    bool fork = newest && newest->hash != state_.base_hash;
+    // A lock that is free is taken again: the number is what keeps others out.
+    if (!fork) fork = result.is_lock_lost = !keep_lock(stop);
+    HeadPlace place{state_.base + 1, state_.base_hash};
+    if (!fork && newest) place = chain.next(newest);
+    const Bytes blob = make_head(account_, parcel_, place, publication.version);
+    if (!fork) {
+      change_state([&](SessionState& next) {
+        if (next.pending.size() == kMaxPending) next.pending.erase(next.pending.begin());
+        next.pending.push_back({place.n, head_hash(blob), publication.void_below});
+      });
+      if (auto head = chain.publish(place.n, blob)) {
+        result.version = place.n;
+        return head;
+      }
+      const auto there = chain.read(place.n);
+      if (there && find_pending(*there) != nullptr) continue;  // ours was late, behind newest()
     }
-  }
-  if (!head) {
     if (newest) require_base(*newest, stop);
-    result.fork = keep_fork(n, blob, stop);
+    result.fork = keep_fork(place.n, blob, stop);
     result.version = state_.base;
     return std::nullopt;
   }
-  result.version = n;
-  return head;
+  throw Error(ErrorKind::kCorrupt,
+              fmt::format("{}: the repository gives each time another head of ours", parcel_.name));
 }
 
 PublishResult Session::publish(const PublishOptions& options, const ProgressFn& progress) {
@@ -350,6 +352,10 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
   account_.online("publishing " + parcel_.name);
   if (!account_.store->writable()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only", account_.store->describe()));
+  }
+  if (!state_.pending.empty()) {
+    Chain chain = account_.chain(parcel_.chain(), options.stop);
+    resolve_pending(chain, chain.newest());
   }
   PublishResult result;
   const std::uint64_t bytes_before = upload_counters_.bytes;
@@ -364,8 +370,7 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
     freeze(options, publication);
     Settling settling(*this);
     seal(publication);
-    if (options.copy_of.empty() && same_content(publication.version, state_.base_version) &&
-        !pending_has_happened(options.stop)) {
+    if (options.copy_of.empty() && same_content(publication.version, state_.base_version)) {
       result.unchanged = true;
       result.version = state_.base;
       settling.end();

@@ -67,10 +67,9 @@ json to_json(const SessionState& state) {
            {"attended", state.lock_mode == LockMode::kAttended},
            {"upload_begun", state.upload_begun},
            {"images", images_to_json(state)}};
-  if (state.pending) {
-    out["pending"] = {{"n", state.pending->n},
-                      {"hash", to_hex(state.pending->hash.view())},
-                      {"void_below", voids_to_json(state.pending->void_below)}};
+  for (const PendingPublish& pending : state.pending) {
+    out["pending"].push_back(
+        {{"n", pending.n}, {"hash", to_hex(pending.hash.view())}, {"void_below", voids_to_json(pending.void_below)}});
   }
   return out;
 }
@@ -94,12 +93,13 @@ SessionState from_json(const json& in) {
   state.upload_begun = in.at("upload_begun").get<bool>();
   images_from_json(in.at("images"), state);
   if (in.contains("pending")) {
-    const json& pending = in.at("pending");
-    state.pending.emplace();
-    state.pending->n = pending.at("n").get<std::uint64_t>();
-    state.pending->hash = fixed_from_hex<Sha256>(pending.at("hash").get<std::string>()).value();
-    for (const json& pair : pending.at("void_below")) {
-      state.pending->void_below[pair.at(0).get<std::uint16_t>()] = pair.at(1).get<std::uint64_t>();
+    for (const json& entry : in.at("pending")) {
+      PendingPublish& pending = state.pending.emplace_back();
+      pending.n = entry.at("n").get<std::uint64_t>();
+      pending.hash = fixed_from_hex<Sha256>(entry.at("hash").get<std::string>()).value();
+      for (const json& pair : entry.at("void_below")) {
+        pending.void_below[pair.at(0).get<std::uint16_t>()] = pair.at(1).get<std::uint64_t>();
+      }
     }
   }
   return state;

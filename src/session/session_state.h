@@ -49,8 +49,8 @@ struct SessionState {
   VmSettings vm;
   std::optional<VmStamp> stamp;  ///< of the memory, when suspended
   std::vector<SessionImage> images;
-  std::optional<PendingPublish> pending;
-  bool upload_begun = false;  ///< objects of an unfinished publish may be in the repository already
+  std::vector<PendingPublish> pending;  ///< publishes without an answer, behind base; any of them may have happened
+  bool upload_begun = false;            ///< objects of an unfinished publish may be in the repository already
 
   SessionImage* find(std::string_view name);
   /// Suspended here, and no version has this memory yet.

@@ -178,19 +178,19 @@ TEST_CASE("a guest runs only on a lock that is ours", "[session]") {
   Place place;
   place.check_out();
   Session session(place.account, place.parcel);
-  const auto outcome = [&] { return test::kind_thrown([&] { session.secure_lock({}); }); };
-  session.secure_lock({});
+  const auto outcome = [&] { return test::kind_thrown([&] { session.secure_lock({}, {}); }); };
+  session.secure_lock({}, {});
   CHECK(place.lock().show()->record.s == 1);
   SECTION("broken: it is taken again") {
     place.lock().break_lock("by mistake");
-    session.secure_lock({});
+    session.secure_lock({}, {});
     CHECK(place.lock().show()->ours);
   }
   SECTION("taken over: said, and taken only on request") {
     place.laptop().steal(place.wanting('2'), "needed");
     CHECK((outcome() == ErrorKind::kLocked));
     CHECK(place.laptop().show()->ours);
-    session.secure_lock("--take-lock");
+    session.secure_lock("--take-lock", {});
     CHECK(place.lock().show()->ours);
   }
   SECTION("free, but another host has published") {
@@ -201,21 +201,53 @@ TEST_CASE("a guest runs only on a lock that is ours", "[session]") {
         .publish(2, make_head(place.account, place.parcel, {2, before.hash}, version));
     place.laptop().release(place.wanting('2').hold);
     CHECK((outcome() == ErrorKind::kForked));
-    session.secure_lock("--take-lock");
+    session.secure_lock("--take-lock", {});
     CHECK(place.lock().show()->ours);
   }
   SECTION("out of reach: it runs") {
     place.account.store =
         std::make_shared<test::FaultStore>(place.account.store, std::vector<test::Fault>(20, test::Fault::kBefore));
-    session.secure_lock({});
+    session.secure_lock({}, {});
   }
 }
 
 TEST_CASE("a copy of the state directory is another host", "[session]") {
-  const std::string here = host_id_of("secret", "machine", "/home/alice/.local/state/isr");
+  const Key secret{.value = {1}};
+  const std::string here = host_id_of(secret, "machine", "/home/alice/.local/state/isr");
   CHECK(here.size() == 32);
-  CHECK(host_id_of("secret", "machine", "/home/alice/.local/state/isr") == here);
-  CHECK(host_id_of("secret", "machine", "/mnt/home/alice/.local/state/isr") != here);
-  CHECK(host_id_of("secret", "another", "/home/alice/.local/state/isr") != here);
-  CHECK(host_id_of("another", "machine", "/home/alice/.local/state/isr") != here);
+  CHECK(host_id_of(secret, "machine", "/home/alice/.local/state/isr") == here);
+  CHECK(host_id_of(secret, "machine", "/mnt/home/alice/.local/state/isr") != here);
+  CHECK(host_id_of(secret, "another", "/home/alice/.local/state/isr") != here);
+  CHECK(host_id_of({.value = {2}}, "machine", "/home/alice/.local/state/isr") != here);
+}
+
+TEST_CASE("what an earlier end has left holds up neither the next end nor the next checkout", "[session]") {
+  Place place;
+  const fs::path directory = place.account.parcel_directory(place.parcel);
+  const fs::path left = directory.string() + ".ended.0123";
+  fs::create_directories(left / "journal");
+  place.check_out();
+  CHECK_FALSE(fs::exists(left));
+  fs::create_directories(left / "journal");
+  {
+    Session session(place.account, place.parcel);
+    CHECK(session.publish({}, {}).unchanged);
+    CHECK(session.end());
+  }
+  CHECK_FALSE(fs::exists(directory));
+  place.check_out();
+  CHECK(fs::exists(directory / "session"));
+}
+
+TEST_CASE("a parcel is taken also while its directory goes again and again", "[session]") {
+  Place place;
+  const fs::path directory = place.account.parcel_directory(place.parcel);
+  std::jthread ends([&](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      std::error_code gone;
+      fs::rename(directory, directory.string() + ".away", gone);
+      fs::remove_all(directory.string() + ".away", gone);
+    }
+  });
+  for (int i = 0; i < 300; ++i) CHECK_NOTHROW(take_parcel(place.account, place.parcel));
 }

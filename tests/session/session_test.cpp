@@ -657,7 +657,72 @@ class LateStore : public test::FaultStore {
   std::optional<std::pair<std::string, Bytes>> late_;
 };
 
+/// Heads do not arrive, until deliver() is called.
+class WithheldHeads : public test::FaultStore {
+ public:
+  explicit WithheldHeads(BlobStorePtr inner) : FaultStore(inner), inner_(std::move(inner)) {}
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
+    if (name.find("/heads/") == std::string_view::npos) return FaultStore::put_new(name, bytes, stop);
+    withheld_.emplace_back(std::string(name), to_bytes(bytes));
+    throw Error(ErrorKind::kTransient, "no answer");
+  }
+  void deliver(std::size_t which) { inner_->put_new(withheld_.at(which).first, withheld_.at(which).second); }
+
+ private:
+  BlobStorePtr inner_;
+  std::vector<std::pair<std::string, Bytes>> withheld_;
+};
+
+/// Another host publishes a copy of the newest version.
+void publish_as_another(Place& place) {
+  const LoadedVersion newest = load_version(place.account, place.parcel);
+  const std::uint64_t n = newest.head.head.n + 1;
+  REQUIRE(place.account.chain(place.parcel.chain())
+              .publish(n, make_head(place.account, place.parcel, {n, newest.head.hash}, newest.version)));
+}
+
 }  // namespace
+
+TEST_CASE("any of the publishes without an answer may be the one that happened", "[session]") {
+  Place place;
+  const std::size_t arrives = GENERATE(0U, 1U, 2U);
+  CAPTURE(arrives);
+  Session session(place.account, place.parcel);
+  const auto withheld = std::make_shared<WithheldHeads>(place.account.store);
+  for (std::uint64_t round = 0; round < 3; ++round) {
+    session.image("disk")->write(100 * round, test::random_bytes(700, round + 11));
+    fail_publish(place, session, withheld, false);
+  }
+  const Bytes expected = disk_of(session);
+  withheld->deliver(arrives);
+  const PublishResult result = session.publish({}, {});
+  CHECK(result.fork.empty());
+  CHECK(result.unchanged == (arrives == 2));
+  CHECK(result.version == (arrives == 2 ? 2 : 3));
+  CHECK((disk_of(session) == expected));
+}
+
+TEST_CASE("a publish without an answer is found behind a version of another host", "[session]") {
+  Place place;
+  auto session = std::make_unique<Session>(place.account, place.parcel);
+  session->image("disk")->write(0, test::random_bytes(700, 11));
+  lose_publish(place, *session, false);
+  publish_as_another(place);
+  bool changed = false;
+  SECTION("nothing has changed since") {}
+  SECTION("nothing has changed since, as another daemon finds it") {
+    session.reset();
+    session = std::make_unique<Session>(place.account, place.parcel);
+  }
+  SECTION("more has changed") {
+    session->image("disk")->write(5000, test::random_bytes(700, 12));
+    changed = true;
+  }
+  const PublishResult result = session->publish({}, {});
+  CHECK(result.unchanged == !changed);
+  CHECK(result.fork.empty() == !changed);
+  CHECK_FALSE(result.is_lock_lost);
+}
 
 TEST_CASE("two publishes in a row without an answer make no fork", "[session]") {
   Place place;

@@ -45,7 +45,7 @@ def damaged_ways(place, parcel):
     """(what, file, how it is damaged, exit code of a checkout). What is a copy, or can be made again, may be lost."""
     ways = {"missing": lambda path: path.unlink(), "empty": lambda path: path.write_bytes(b""),
             "text": lambda path: path.write_text("neither a database nor anything else of isr\n")}
-    for file, codes in ((place / "trust.db", (0, 14, 14)), (place / "device-key", (14, 14, 14)), (place / "host-id", (0, 14, 14)),
+    for file, codes in ((place / "trust.db", (0, 14, 14)), (place / "device-key", (14, 14, 14)),
                         (parcel / "session", (14, 14, 14)), (parcel / "settled" / "index.db", (0, 0, 0)),
                         (parcel / "settled" / "format", (19, 19, 19))):
         for (name, damage), code in zip(ways.items(), codes):
