@@ -421,7 +421,7 @@ TEST_CASE("ages are told as a person would", "[repository]") {
 /// Says of every list that it has too many names.
 class LongLists : public MemoryStore {
  public:
-  std::optional<std::vector<std::string>> list(std::string_view, std::stop_token) override {
+  std::optional<ListPage> list_page(std::string_view, std::string_view, std::stop_token) override {
     throw Error(ErrorKind::kUnsupported, "too many names");
   }
 };
