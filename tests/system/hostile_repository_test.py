@@ -13,7 +13,7 @@ import sys
 import race_test
 import support
 import writing
-from support import expect, expect_equal, wait_until
+from support import expect, wait_until
 
 sys.path.append(str(support.PROJECT / "tests" / "support"))
 from hostile_server import Answer, HostileServer  # pylint: disable=wrong-import-position
