@@ -271,7 +271,7 @@ int report_publish(CommandContext& context, const std::string& name, const std::
     context.out.line(fmt::format("{} is {} on this host only; nothing was uploaded. isr suspend {} uploads it", name,
                                  memory ? "suspended" : "kept", name));
   } else if (result.value("unchanged", false)) {
-    context.out.line(fmt::format("{}: nothing changed, version {} stays the newest", name, version));
+    context.out.line(fmt::format("{}: nothing changed since version {}", name, version));
   } else {
     std::string how = format_size(result.value("uploaded_bytes", std::uint64_t{0})) + " uploaded";
     if (const double ms = result.value("paused_ms", -1.0); ms >= 0) how += fmt::format(", paused {:.0f} ms", ms);

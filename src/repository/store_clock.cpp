@@ -28,19 +28,20 @@ WallTime StoreClock::now() {
   const WallTime host_now = host_clock_();
   auto measured = measured_.lock();
   if (*measured && is_current(**measured, host_now)) return host_now + (*measured)->ahead;
+  const auto begun = boot_time();
+  std::chrono::seconds ahead{0};  // read-only, or full: the host's clock has to do
   try {
     const UniqueFd file = open_unnamed_file(directory_);
     const std::uint8_t byte = 0;
     write_all_at(file.get(), {&byte, 1}, 0, directory_);
     sync_file(file.get(), directory_);  // a file server dates it when it gets it
     struct stat status {};
-    if (::fstat(file.get(), &status) != 0) return host_now;
-    const WallTime there{std::chrono::seconds(status.st_mtim.tv_sec)};
-    *measured = Measured{there - host_now, boot_time(), host_now};
-    return there;
+    if (::fstat(file.get(), &status) == 0) ahead = WallTime{std::chrono::seconds(status.st_mtim.tv_sec)} - host_now;
   } catch (const Error&) {
-    return host_now;  // read-only, or full
   }
+  if (boot_time() - begun > kJump) return host_now;  // a disk that had to wake up says nothing of clocks
+  *measured = Measured{ahead, begun, host_now};
+  return host_now + ahead;
 }
 
 }  // namespace isr

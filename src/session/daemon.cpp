@@ -75,8 +75,9 @@ class Daemon {
     if (command == "status") return status();
     if (command == "console") return follow_console(*console(), request, reply, stop);
     if (command == "type") return type_text(request);
-    if (command == "lock" && !current_.lock()->command.empty())
+    if (command == "lock" && !request.contains("steal_reason") && !current_.lock()->command.empty()) {
       return json::object();  // what is under way looks itself
+    }
     // What waits for memory to be written would hold the operation for as long as there is no room.
     while (!operation_.try_lock_for(kProgressPeriod)) {
       if (command == "poweroff" && !machine_.memory_hindrance().empty()) machine_.give_up_memory();
