@@ -25,8 +25,13 @@ void fill_standard_descriptors() {
 }
 
 /// What we hold in memory is for nobody else: keys, the password, a guest's data. No
-/// core file, whoever collects them, and no other program of this user looks inside.
+/// core file, whoever collects them, and no other program of this user looks inside. QEMU
+/// inherits the limit and the filter, which leaves nothing of its memory for a core.
 void keep_memory_to_ourselves() {
+  if (const int filter = ::open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC); filter >= 0) {
+    (void)!::write(filter, "0", 1);
+    ::close(filter);
+  }
   const rlimit none{0, 0};
   ::setrlimit(RLIMIT_CORE, &none);
   ::prctl(PR_SET_DUMPABLE, 0);  // a limit of 0 does not stop a core_pattern that is a pipe

@@ -114,6 +114,7 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
   posix_spawn_file_actions_adddup2(&spawn.actions, daemon_input.get(), STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&spawn.actions, from.write.get(), STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&spawn.actions, log.get(), STDERR_FILENO);
+  posix_spawn_file_actions_addclosefrom_np(&spawn.actions, STDERR_FILENO + 1);  // what our own caller had open
   posix_spawn_file_actions_addchdir_np(&spawn.actions, "/");
   const SpawnAttributes attributes;
 

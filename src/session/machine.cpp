@@ -16,13 +16,13 @@ namespace {
 constexpr std::chrono::seconds kFirstTouches{10};
 constexpr std::chrono::seconds kSetClock{10};
 
-std::string lower_name(const std::string& name) {
-  std::string lower;
-  for (const char c : name) lower += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return lower.substr(0, 64);
-}
+constexpr std::size_t kShownId = 12;
 
-std::string disk_serial(const std::string& name) { return lower_name(name).substr(0, 20); }
+std::string disk_serial(const std::string& name) {
+  std::string serial;
+  for (const char c : name) serial += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return serial.substr(0, 20);
+}
 
 /// A private mapping is QEMU's own memory, which the kernel may swap out as it is.
 bool private_memory_allowed(const std::string& setting) {
@@ -35,9 +35,10 @@ bool private_memory_allowed(const std::string& setting) {
 
 }  // namespace
 
-VmFiles vm_files(const std::string& name, const std::vector<std::shared_ptr<Image>>& disks, const fs::path& mount) {
+VmFiles vm_files(const std::string& parcel_id, const std::vector<std::shared_ptr<Image>>& disks,
+                 const fs::path& mount) {
   VmFiles files;
-  files.name = lower_name(name);
+  files.name = parcel_id.substr(0, kShownId);
   files.memory = mount / kMemoryFileName;
   for (const auto& disk : disks) {
     files.disks.push_back({mount / (disk->name() + ".raw"), disk_serial(disk->name()), false});
@@ -113,7 +114,7 @@ bool Machine::start(const BootOptions& options) {
     live_ = session_.live_memory();
     if (resume) session_.begin_fill(options.prefetch);
     mount(memory_);
-    VmFiles files = vm_files(name_, session_.disks(), mount_directory_);
+    VmFiles files = vm_files(parcel_id_, session_.disks(), mount_directory_);
     files.isolate_network = options.isolate_network;
     // A CD is never part of what was suspended: another image under a guest that has read from one would be damage.
     if (!resume) files.cdrom = options.cdrom;

@@ -130,10 +130,11 @@ class Machine {
   std::unique_ptr<Awakening> awakening_;  ///< of a guest that was resumed; uses vm_
 };
 
-/// The files of a mount, and what of them a VM called `name` gets.
+/// The files of a mount, and what of them a VM gets.
 std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>& disks, std::shared_ptr<Image> memory,
                                        std::shared_ptr<Endurance> endurance);
-VmFiles vm_files(const std::string& name, const std::vector<std::shared_ptr<Image>>& disks, const fs::path& mount);
+/// Under a part of the parcel's id: ps shows every user how a process was started, and its name is nobody's business.
+VmFiles vm_files(const std::string& parcel_id, const std::vector<std::shared_ptr<Image>>& disks, const fs::path& mount);
 /// As the settings say; makes the directory.
 QemuOptions qemu_options_in(const fs::path& run_directory, const Paths& paths);
 

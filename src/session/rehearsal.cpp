@@ -32,7 +32,7 @@ Rehearsal::Rehearsal(Session& session, const Paths& paths, const std::string& na
   settings_ = state.vm;
   accelerator_ =
       choose_accelerator(parse_accelerator_choice(state.stamp.value().accelerator), runtime_directory(paths));
-  files_ = vm_files(name, images_->disks, mount_directory_);
+  files_ = vm_files(parcel_id, images_->disks, mount_directory_);
   files_.isolate_network = true;
   device_state_ = session.device_state();
   clean_up(paths, parcel_id);

@@ -74,5 +74,27 @@ def test_a_daemon_that_aborts_leaves_no_core(world):
     a.run("checkin", "work")
 
 
+def test_a_machine_that_runs_shows_nobody_its_name_and_holds_nothing_of_its_starter(world):
+    a = world.host("a")
+    a.init_repository(world.new_folder("repository"))
+    a.run("create", CANARY, "--size", "1M", "--memory", "64M")
+    inherited = world.new_file("inherited")
+    with open(inherited, "rb") as file:
+        os.set_inheritable(file.fileno(), True)
+        process = a.start("start", CANARY, pass_fds=(file.fileno(),), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        expect_equal(process.wait(60), 0, "exit code of start")
+    status = a.stat(CANARY)
+    for pid in (status["daemon_pid"], status["vm"]["pid"]):
+        process = pathlib.Path("/proc", str(pid))
+        expect(CANARY not in (process / "cmdline").read_text(encoding="latin-1"), "a command line with the parcel's name")
+        expect(CANARY not in (process / "comm").read_text(encoding="latin-1"), "a process called like the parcel")
+        opened = [os.readlink(fd) for fd in (process / "fd").iterdir()]
+        expect(str(inherited) not in opened, f"what its starter had open is open in process {pid}: {opened}")
+        expect_equal(int((process / "coredump_filter").read_text(encoding="ascii"), 16), 0, "what a core would hold")
+    a.run("poweroff", CANARY, "--yes")
+    a.run("checkin", CANARY)
+
+
 if __name__ == "__main__":
-    support.main(test_a_disk_written_by_hand_is_readable_nowhere_else, test_a_daemon_that_aborts_leaves_no_core)
+    support.main(test_a_disk_written_by_hand_is_readable_nowhere_else, test_a_daemon_that_aborts_leaves_no_core,
+                 test_a_machine_that_runs_shows_nobody_its_name_and_holds_nothing_of_its_starter)
