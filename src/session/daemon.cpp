@@ -368,10 +368,10 @@ class Daemon {
 
   void lose_lock(const Error& how) {
     lock_lost_ = true;
-    const std::string event =
-        fmt::format("the lock was lost: {}; if another host has it, what is suspended here becomes a fork", how.what());
-    log::error("{}: {}", parcel_.name, event);
-    *last_event_.lock() = event;
+    log::error("{}: its lock was lost: {}", parcel_.name, how.what());
+    *last_event_.lock() = fmt::format(
+        "the lock was lost; if another host has it (isr lock show {}), what is suspended here becomes a fork",
+        parcel_.name);
   }
 
   static void guarded(std::string_view what, const std::function<void()>& body) {
