@@ -68,7 +68,8 @@ def test_every_command_ends_on_a_signal_and_runs_again(world):
             expect(process.returncode in (0, 130, -number), f"exit {process.returncode} of {command}: {said}")
             interrupted += process.returncode != 0
             if process.returncode != 0:
-                a.run(*command)
+                # The signal may have come when all was done: what was made is there then.
+                a.run(*command, expect=(0, 2) if command[0] in ("import", "create", "mount") else 0)
             end_mount(a, command)
     print(f"    {interrupted} were interrupted in time", flush=True)
     a.run("checkin", "work")
