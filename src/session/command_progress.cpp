@@ -47,7 +47,8 @@ json EndingCommand::result_for(const std::string& waited) const {
 Error explain_publish_failure(const Error& error, const std::string& parcel, const std::string& repository,
                               bool suspended) {
   std::vector<std::string> hints = error.hints();
-  if (error.kind() == ErrorKind::kOffline || error.kind() == ErrorKind::kTransient) {
+  const bool is_out_of_reach = error.kind() == ErrorKind::kOffline || error.kind() == ErrorKind::kTransient;
+  if (is_out_of_reach || error.kind() == ErrorKind::kCancelled) {
     hints.push_back(fmt::format("nothing is lost: the same command goes on when {} can be reached", repository));
   }
   return Error(error.kind(),
