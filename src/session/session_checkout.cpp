@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "fusefs/mount.h"
 #include "session/held_lock.h"
 #include "session/session.h"
 #include "session/session_part.h"
@@ -101,6 +102,11 @@ void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
   if (!flock || !state) return;
   const fs::path journal = directory / "journal";
   if (fs::exists(journal) && !fs::is_empty(journal)) return;
+  if (const fs::path mount = mount_directory(account.paths, parcel.id); is_dead_mount(mount)) {
+    unmount(mount);  // of a daemon that was killed while it started
+    std::error_code ignored;
+    fs::remove(mount, ignored);
+  }
   note_lock(account, parcel.id, state->hold);
   remove_parcel_directory(directory);
   give_back_lock(account, parcel.id, state->hold);
