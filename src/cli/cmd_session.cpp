@@ -37,8 +37,7 @@ struct SyncOptions {
   std::string message;
 };
 
-int run_checkout(CommandContext& context, const CheckoutOptions& options) {
-  OpenParcel parcel = context.open_parcel(options.name);
+int check_out(CommandContext& context, OpenParcel& parcel, const CheckoutOptions& options) {
   fs::path socket;
   if (!local_state(parcel.account, parcel.entry)) {
     const VersionSelector selector = wanted_version(parcel, options.version);
@@ -71,6 +70,11 @@ int run_checkout(CommandContext& context, const CheckoutOptions& options) {
     }
   }
   return 0;
+}
+
+int run_checkout(CommandContext& context, const CheckoutOptions& options) {
+  OpenParcel parcel = context.open_parcel(options.name);
+  return with_session(parcel, [&] { return check_out(context, parcel, options); });
 }
 
 int publish(CommandContext& context, const OpenParcel& parcel, const SyncOptions& options, const std::string& command,
