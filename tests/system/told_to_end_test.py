@@ -72,18 +72,24 @@ def test_a_machine_whose_daemon_is_told_to_end_is_suspended_here(world):
     support.check_guest_disk(exported, flushed)
 
 
+def start_slow_upload(host, command):
+    """The command, once its upload has begun, and what it has said until then."""
+    host.variables["ISR_UPLOAD_LIMIT"] = "100K"
+    process = host.start(command, "work", "--progress", "plain", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    said = ""
+    while "upload" not in said:
+        line = process.stderr.readline()
+        expect(line, f"no upload: {said}")
+        said += line
+    return process, said
+
+
 def test_a_daemon_that_is_told_to_end_while_it_uploads_leaves_a_suspended_machine(world):
     server, a, console = started(world)
     # During a sync's upload, with the guest running, then during a suspend's.
     for command in ("sync", "suspend"):
         daemon = a.stat("work")["daemon_pid"]
-        a.variables["ISR_UPLOAD_LIMIT"] = "100K"
-        process = a.start(command, "work", "--progress", "plain", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        said = ""
-        while "upload" not in said:
-            line = process.stderr.readline()
-            expect(line, f"no upload: {said}")
-            said += line
+        process, said = start_slow_upload(a, command)
         tell(daemon)
         said += process.communicate(timeout=support.COMMAND_TIMEOUT)[1]
         expect_equal(process.returncode, 130, f"exit code of {command}, which said {said}")
@@ -103,13 +109,7 @@ def test_a_daemon_that_is_told_to_end_while_nothing_answers_leaves_a_suspended_m
     server, a, console = started(world)
     for command in ("sync", "suspend"):
         daemon = a.stat("work")["daemon_pid"]
-        a.variables["ISR_UPLOAD_LIMIT"] = "100K"
-        process = a.start(command, "work", "--progress", "plain", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        said = ""
-        while "upload" not in said:
-            line = process.stderr.readline()
-            expect(line, f"no upload: {said}")
-            said += line
+        process, said = start_slow_upload(a, command)
         server.process.send_signal(signal.SIGSTOP)  # connections are taken, and nothing answers
         try:
             time.sleep(3)  # until an upload waits for its answer
