@@ -117,7 +117,7 @@ struct StoreOptions {
   /// This host knows the repository there. A redirect, a refusal (401, 403, 407) or a web page is not its answer then
   /// but that of a network that wants a login first: kTransient.
   bool is_known = false;
-  std::shared_ptr<StoreWaits> waits{};  ///< none: nobody is told of calls that get no answer
+  std::shared_ptr<StoreWaits> waits{};  ///< counts calls without an answer; null: they are not counted
 };
 
 /// A directory. Does not create it; every call on an absent directory is

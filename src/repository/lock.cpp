@@ -123,7 +123,8 @@ std::string random_hold() {
 Bytes encode_lock_record(const LockRecord& record, const std::string& chain, const SigningKey& key) {
   Bytes blob = sign_text(kDomain, encode_line(record, chain), key);
   try {
-    decode_lock_record(blob, key.public_key, chain, record.s, record.r);  // never write what nobody can read
+    decode_lock_record(blob, key.public_key, chain, record.s,
+                       record.r);  // refuses a record that could not be read back
   } catch (const Error& error) {
     throw Error(ErrorKind::kUsage, fmt::format("cannot write such a lock record: {}", error.what()));
   }

@@ -70,7 +70,7 @@ struct LockIdentity {
   std::string host_id;
 };
 
-/// What a host wants to hold a lock for.
+/// A request for a lock: the id of the new hold, its mode, and the version that the work starts from.
 struct LockRequest {
   std::string hold;
   LockMode mode = LockMode::kAttended;

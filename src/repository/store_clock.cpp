@@ -1,5 +1,6 @@
-// A file that no name leads to is written to, and its date read. What was measured holds as long as the host's clock
-// goes as the time since the boot does; it is measured anew after ten minutes all the same.
+// now() writes to an unnamed file in the directory and reads the date that the file system gave it. The difference to
+// the host's clock is kept for ten minutes, and measured again at once when the host's clock has been set: then it no
+// longer agrees with the time since the boot.
 #include "repository/store_clock.h"
 
 #include <sys/stat.h>

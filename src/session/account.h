@@ -61,7 +61,7 @@ struct Account {
 
 /// The host id that locks show: of the device key, this machine, and where on it the state directory lies.
 std::string host_id_of(const Key& device_key, std::string_view machine_id, std::string_view state_directory);
-/// What a lock says of the version that its holder starts from.
+/// The base of a lock record: the version that its holder starts from.
 LockBase base_of(const ParcelEntry& parcel, const StoredHead& head);
 
 /// Gives the passphrase when it is needed, or throws Error{kDenied}.

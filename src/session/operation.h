@@ -9,7 +9,8 @@
 
 namespace isr {
 
-/// A mutex: one thing at a time is done with a session. What is done in idle time gives way to all else.
+/// The mutex of a session: one command or background task at a time. Work that runs while the session is idle stops
+/// when a command waits for the mutex.
 ///
 /// Threads: any.
 class Operation {

@@ -300,7 +300,7 @@ std::string Session::keep_fork(std::uint64_t n, ByteView blob, const std::stop_t
   return fork;
 }
 
-/// What a fork follows must be there, or nobody could open it.
+/// Error{kHistory} unless the version that a fork comes from is in the history: nobody could open the fork.
 void Session::require_base(const StoredHead& newest, const std::stop_token& stop) {
   try {
     account_.chain(parcel_.chain(), stop).verify_base(newest, state_.base, state_.base_hash);
