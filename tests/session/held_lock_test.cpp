@@ -2,31 +2,16 @@
 
 #include <catch2/catch.hpp>
 
-#include "session/import.h"
 #include "session/session.h"
-#include "support/account_place.h"
-#include "support/bytes.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
+#include "support/parcel_place.h"
 
 using namespace isr;
 
 namespace {
 
-/// And a parcel of one disk in it.
-struct Place : test::AccountPlace {
-  ParcelEntry parcel;
-
-  Place() {
-    const fs::path file = directory.path() / "disk.raw";
-    replace_file(file, test::random_bytes(4 * kChunkSize, 1));
-    ImportResult result;
-    ParcelVersion version;
-    version.images.push_back(import_disk(account, "disk", *open_disk_source(file, {.format = "raw"}), {}, {}, result));
-    version.vm.memory_bytes = 16 << 20;
-    parcel = create_parcel(account, "work", version);
-  }
-
+struct Place : test::ParcelPlace {
   void check_out() { Session::create(account, parcel, LockMode::kCheckout, {}, {}); }
   ParcelLock lock() const { return account.lock(parcel); }
   ParcelLock laptop() const {

@@ -9,33 +9,19 @@
 #include <thread>
 
 #include "base/file.h"
-#include "session/import.h"
-#include "support/account_place.h"
-#include "support/bytes.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
 #include "support/lying_store.h"
 #include "support/no_threads.h"
+#include "support/parcel_place.h"
 #include "support/silent_store.h"
 
 using namespace isr;
 
 namespace {
 
-/// And a parcel of one disk in it.
-struct Place : test::AccountPlace {
-  ParcelEntry parcel;
-
-  Place() {
-    const fs::path file = directory.path() / "disk.raw";
-    replace_file(file, test::random_bytes(4 * kChunkSize, 1));
-    ImportResult result;
-    ParcelVersion version;
-    version.images.push_back(import_disk(account, "disk", *open_disk_source(file, {.format = "raw"}), {}, {}, result));
-    version.vm.memory_bytes = 16 << 20;
-    parcel = create_parcel(account, "work", version);
-    Session::create(account, parcel, LockMode::kAttended, {}, {});
-  }
+struct Place : test::ParcelPlace {
+  Place() { Session::create(account, parcel, LockMode::kAttended, {}, {}); }
 
   fs::path state_file() const { return account.parcel_directory(parcel) / "session"; }
 };
