@@ -59,6 +59,7 @@ struct Journal::Impl {
     Segment torn;                   // an append to it failed: what is behind its end must go before the next append
     std::uint64_t next_index = 1;
     std::uint64_t next_sequence = 1;
+    std::uint64_t end = 1;      // the last record's sequence number, plus one; less than the next one's after a raise
     std::uint64_t durable = 0;  // every record up to this sequence number is
     bool syncing = false;
   };
@@ -108,10 +109,10 @@ struct Journal::Impl {
     mend(s);
     if (s.current && s.current->size >= kSegmentSize) end_current(s);
     if (s.current) return *s.current;
-    const Segment segment = JournalSegment::make(directory, s.next_index, s.next_sequence, device_key);
+    const Segment segment = JournalSegment::make(directory, {s.next_index, s.next_sequence, s.end}, device_key);
     segment->file = files.create(segment->index);
     try {
-      write_all_at(segment->file->get(), segment->first_bytes, 0, segment->path);
+      write_all_at(segment->file->get(), segment->first_bytes(), 0, segment->path);
     } catch (const Error&) {
       segment->file.reset();
       files.remove(segment->index);
@@ -150,6 +151,7 @@ struct Journal::Impl {
     if (s.torn->size == kSegmentHeaderSize) {
       s.torn->file.reset();
       files.remove(s.torn->index);
+      s.next_index = s.torn->index;
       std::erase(s.segments, s.torn);
     } else {
       s.torn->file = files.get(s.torn->index);
@@ -210,7 +212,7 @@ Journal::Journal(fs::path directory, const Key& device_key, const std::function<
     ReplayedJournal found = replay_journal(impl_->directory, device_key, impl_->files, replay);
     state->segments = std::move(found.segments);
     state->next_index = found.next_index;
-    state->next_sequence = found.next_sequence;
+    state->next_sequence = state->end = found.next_sequence;
     state->durable = state->next_sequence - 1;
   } catch (const fs::filesystem_error& error) {
     throw as_error(error);  // our callers catch Error
@@ -253,6 +255,7 @@ std::vector<RecordPlace> Journal::append(std::span<const Entry> entries) {
   }
   segment.size += at;
   state->next_sequence += places.size();
+  state->end = state->next_sequence;
   const std::uint64_t from = segment.writeback_size;
   const std::uint64_t length = segment.size - from;
   if (length < kWritebackStep) return places;

@@ -16,6 +16,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -53,25 +54,56 @@ std::shared_ptr<JournalSegment> read_segment(const fs::path& path, const Key& de
   return JournalSegment::parse(path, header, device_key);
 }
 
-void check_end(const JournalSegment& segment, const SegmentReplay& found, std::uint64_t greatest_synced) {
-  const bool was_synced = found.end_sequence <= greatest_synced;
-  if (found.end == found.file_size || !was_synced) return;
-  throw Error(ErrorKind::kCorrupt, fmt::format("journal segment {} is damaged at byte {}: synced writes cannot be read",
-                                               segment.path.string(), found.end));
+struct Found {
+  std::shared_ptr<JournalSegment> segment;
+  SegmentReplay replay;
+  bool is_short = false;                    ///< the segment behind it was begun when it was longer
+  std::optional<std::uint64_t> end_before;  ///< where the segment before it ends, when that one is short
+};
+
+/// A file that ends where a record does looks whole: only the header of the segment behind it says that it was longer.
+void mark_short(std::vector<Found>& all) {
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    Found& before = all[i - 1];
+    Found& behind = all[i];
+    if (behind.segment->index != before.segment->index + 1) continue;  // the one between them was collected
+    before.is_short = before.replay.end_sequence < behind.segment->end_before();
+    if (before.is_short) behind.end_before = before.replay.end_sequence;
+  }
 }
 
-void settle_end(JournalSegment& segment, const SegmentReplay& found, std::uint64_t greatest_synced,
-                OpenSegments& files) {
-  segment.size = segment.synced_size = found.end;
+void check_end(const Found& found, std::uint64_t greatest_synced) {
+  const bool is_whole = found.replay.end == found.replay.file_size && !found.is_short;
+  if (is_whole || found.replay.end_sequence > greatest_synced) return;
+  throw Error(ErrorKind::kCorrupt, fmt::format("journal segment {} is damaged at byte {}: synced writes cannot be read",
+                                               found.segment->path.string(), found.replay.end));
+}
+
+/// A gap is written into the header behind it: later syncs must not make it look like damage.
+void copy_behind_gap(const Found& found, int from, int to, const Key& device_key) {
+  JournalSegment& segment = *found.segment;
+  const auto renewed = JournalSegment::make(segment.path.parent_path(),
+                                            {segment.index, segment.first_sequence, *found.end_before}, device_key);
+  copy_resealed(segment, from, *renewed, to, found.replay.end);
+  segment.become(*renewed);
+}
+
+void settle_end(const Found& found, std::uint64_t greatest_synced, const Key& device_key, OpenSegments& files) {
+  JournalSegment& segment = *found.segment;
+  const SegmentReplay& replay = found.replay;
+  segment.size = segment.synced_size = replay.end;
   segment.is_named = true;
-  const bool is_torn = found.end < found.file_size;
-  if (!is_torn && segment.first_sequence <= greatest_synced && found.end_sequence <= greatest_synced + 1) return;
+  const bool is_torn = replay.end < replay.file_size;
+  if (!is_torn && segment.first_sequence <= greatest_synced && replay.end_sequence <= greatest_synced + 1) return;
   if (is_torn) {
     log::warn("journal segment {}: {} bytes of unfinished writes at the end were dropped",
-              segment.path.filename().string(), found.file_size - found.end);
+              segment.path.filename().string(), replay.file_size - replay.end);
   }
   const SegmentFile old = files.get(segment.index);
-  files.replace(segment.index, [&](int fd) { copy_verified(segment, old->get(), fd, found.end); });
+  files.replace(segment.index, [&](int fd) {
+    if (found.end_before) return copy_behind_gap(found, old->get(), fd, device_key);
+    copy_verified(segment, old->get(), fd, replay.end);
+  });
 }
 
 }  // namespace
@@ -79,14 +111,13 @@ void settle_end(JournalSegment& segment, const SegmentReplay& found, std::uint64
 ReplayedJournal replay_journal(const fs::path& directory, const Key& device_key, OpenSegments& files,
                                const std::function<void(const ReplayedRecord&)>& visit) {
   ReplayedJournal journal;
-  auto& segments = journal.segments;
-  std::vector<SegmentReplay> replays;
+  std::vector<Found> all;
   std::vector<std::pair<fs::path, std::size_t>> headerless;  // with how many segments stand before it
   std::uint64_t greatest_synced = 0;
   for (const fs::path& file : segment_files(directory)) {
     auto segment = read_segment(file, device_key);
     if (!segment) {
-      headerless.emplace_back(file, segments.size());
+      headerless.emplace_back(file, all.size());
       continue;
     }
     if (segment->first_sequence < journal.next_sequence || segment->index < journal.next_index ||
@@ -94,21 +125,23 @@ ReplayedJournal replay_journal(const fs::path& directory, const Key& device_key,
       throw Error(ErrorKind::kCorrupt, fmt::format("journal segment {} is not in its place", file.string()));
     }
     const SegmentFile opened = files.get(segment->index);
-    replays.push_back(replay_segment(segment, opened->get(), visit));
-    greatest_synced = std::max(greatest_synced, replays.back().greatest_synced);
+    const SegmentReplay replay = replay_segment(segment, opened->get(), visit);
+    greatest_synced = std::max(greatest_synced, replay.greatest_synced);
     journal.next_index = segment->index + 1;
-    journal.next_sequence = replays.back().end_sequence;
-    segments.push_back(std::move(segment));
+    journal.next_sequence = replay.end_sequence;
+    all.push_back({std::move(segment), replay, false, std::nullopt});
   }
-  for (std::size_t i = 0; i < replays.size(); ++i) check_end(*segments[i], replays[i], greatest_synced);
+  mark_short(all);
+  for (const Found& found : all) check_end(found, greatest_synced);
   for (const auto& [file, before] : headerless) {
     // A sync of what comes behind it would have covered its header.
-    if (before == segments.size() || segments[before]->first_sequence > greatest_synced + 1) continue;
+    if (before == all.size() || all[before].segment->first_sequence > greatest_synced + 1) continue;
     throw Error(ErrorKind::kCorrupt,
                 fmt::format("journal segment {} is damaged: synced writes cannot be read", file.string()));
   }
   for (const auto& [file, before] : headerless) set_aside(file);
-  for (std::size_t i = 0; i < replays.size(); ++i) settle_end(*segments[i], replays[i], greatest_synced, files);
+  for (const Found& found : all) settle_end(found, greatest_synced, device_key, files);
+  for (Found& found : all) journal.segments.push_back(std::move(found.segment));
   return journal;
 }
 

@@ -14,7 +14,7 @@ namespace isr {
 namespace {
 
 constexpr std::string_view kMagic = "ISRJ";
-constexpr std::uint32_t kFormat = 2;
+constexpr std::uint32_t kFormat = 3;
 constexpr std::size_t kSegmentIdSize = 32;
 constexpr std::size_t kSealedHeaderSize = kSegmentHeaderSize - kTagSize;
 constexpr std::size_t kWindowSize = 1U << 20U;
@@ -165,27 +165,40 @@ class Replay {
   RecordReader records_;
 };
 
+template <class Visit>
+void for_each_verified(const JournalSegment& segment, int from, std::uint64_t end, const Visit& visit) {
+  RecordReader records(segment, from, end);
+  for (std::uint64_t position = kSegmentHeaderSize; position < end; position += records.record().size()) {
+    const auto header = records.verified_at(position);
+    if (!header) {
+      throw Error(ErrorKind::kIo, fmt::format("the disk has lost writes to {} at byte {}, which were never durable",
+                                              segment.path.string(), position));
+    }
+    visit(*header, records, position);
+  }
+}
+
 }  // namespace
 
-JournalSegment::JournalSegment(fs::path file_path, ByteView header_bytes, std::uint64_t number, std::uint64_t first,
-                               const Key& segment_key)
+JournalSegment::JournalSegment(fs::path file_path, ByteView header_bytes, const Begin& begin, const Key& segment_key)
     : path(std::move(file_path)),
-      first_bytes(to_bytes(header_bytes)),
-      index(number),
-      first_sequence(first),
-      key_(segment_key) {}
+      index(begin.index),
+      first_sequence(begin.first_sequence),
+      header_(to_bytes(header_bytes)),
+      key_(segment_key),
+      end_before_(begin.end_before) {}
 
-std::shared_ptr<JournalSegment> JournalSegment::make(const fs::path& directory, std::uint64_t index,
-                                                     std::uint64_t first_sequence, const Key& device_key) {
+std::shared_ptr<JournalSegment> JournalSegment::make(const fs::path& directory, const Begin& begin,
+                                                     const Key& device_key) {
   Bytes id(kSegmentIdSize);
   random_bytes(id);
   const Key key = segment_key(device_key, id);
   ByteWriter header;
-  header.put(as_bytes(kMagic)).u32(kFormat).put(id).u64(index).u64(first_sequence);
+  header.put(as_bytes(kMagic)).u32(kFormat).put(id).u64(begin.index).u64(begin.first_sequence).u64(begin.end_before);
   const auto tag = gcm_seal(key, header_nonce(), {header.bytes()}, {}, {});
   header.put(tag);
-  const fs::path path = directory / OpenSegments::file_name(index);
-  return std::shared_ptr<JournalSegment>(new JournalSegment(path, header.bytes(), index, first_sequence, key));
+  const fs::path path = directory / OpenSegments::file_name(begin.index);
+  return std::shared_ptr<JournalSegment>(new JournalSegment(path, header.bytes(), begin, key));
 }
 
 std::shared_ptr<JournalSegment> JournalSegment::parse(const fs::path& path, ByteView header, const Key& device_key) {
@@ -199,14 +212,22 @@ std::shared_ptr<JournalSegment> JournalSegment::parse(const fs::path& path, Byte
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: journal format {} is not known", path.string(), format));
   }
   const Key key = segment_key(device_key, r.take(kSegmentIdSize));
-  const std::uint64_t index = r.u64();
-  const std::uint64_t first_sequence = r.u64();
+  Begin begin;
+  begin.index = r.u64();
+  begin.first_sequence = r.u64();
+  begin.end_before = r.u64();
   if (!gcm_open(key, header_nonce(), {header.first(kSealedHeaderSize)}, {}, r.take(kTagSize), {})) {
     throw Error(
         ErrorKind::kCorrupt,
         fmt::format("the header of journal segment {} is damaged, or the segment is another host's", path.string()));
   }
-  return std::shared_ptr<JournalSegment>(new JournalSegment(path, header, index, first_sequence, key));
+  return std::shared_ptr<JournalSegment>(new JournalSegment(path, header, begin, key));
+}
+
+void JournalSegment::become(const JournalSegment& other) {
+  header_ = other.header_;
+  key_ = other.key_;
+  end_before_ = other.end_before_;
 }
 
 void JournalSegment::seal_record(const RecordHeader& header, ByteView payload, MutableBytes out) const {
@@ -229,15 +250,21 @@ SegmentReplay replay_segment(const std::shared_ptr<JournalSegment>& segment, int
 }
 
 void copy_verified(const JournalSegment& segment, int from, int to, std::uint64_t end) {
-  write_all_at(to, segment.first_bytes, 0, segment.path);
-  RecordReader records(segment, from, end);
-  for (std::uint64_t position = kSegmentHeaderSize; position < end; position += records.record().size()) {
-    if (!records.verified_at(position)) {
-      throw Error(ErrorKind::kIo, fmt::format("the disk has lost writes to {} at byte {}, which were never durable",
-                                              segment.path.string(), position));
-    }
+  write_all_at(to, segment.first_bytes(), 0, segment.path);
+  for_each_verified(segment, from, end, [&](const RecordHeader&, const RecordReader& records, std::uint64_t position) {
     write_all_at(to, records.record(), position, segment.path);
-  }
+  });
+}
+
+void copy_resealed(const JournalSegment& segment, int from, const JournalSegment& as, int to, std::uint64_t end) {
+  write_all_at(to, as.first_bytes(), 0, as.path);
+  Bytes sealed;
+  for_each_verified(segment, from, end,
+                    [&](const RecordHeader& header, const RecordReader& records, std::uint64_t position) {
+                      sealed.resize(records.record().size());
+                      as.seal_record(header, records.payload(), sealed);
+                      write_all_at(to, sealed, position, as.path);
+                    });
 }
 
 }  // namespace isr

@@ -5,7 +5,7 @@
 
 namespace isr {
 
-inline constexpr std::size_t kSegmentHeaderSize = 72;
+inline constexpr std::size_t kSegmentHeaderSize = 80;
 inline constexpr std::size_t kRecordHeaderSize = 40;
 constexpr std::size_t record_size(std::size_t payload) { return kRecordHeaderSize + payload + kTagSize; }
 
@@ -24,9 +24,13 @@ struct RecordHeader {
 /// their nonces under the segment's own key.
 class JournalSegment {
  public:
+  struct Begin {
+    std::uint64_t index = 0;
+    std::uint64_t first_sequence = 0;
+    std::uint64_t end_before = 0;  ///< where the segment before it ended: its last sequence number, plus one
+  };
   /// A new one, of which there is no file yet.
-  static std::shared_ptr<JournalSegment> make(const fs::path& directory, std::uint64_t index,
-                                              std::uint64_t first_sequence, const Key& device_key);
+  static std::shared_ptr<JournalSegment> make(const fs::path& directory, const Begin& begin, const Key& device_key);
   /// From its file's first kSegmentHeaderSize bytes, or what there is of them. nullptr: not even its header was
   /// ever synced. Error{kCorrupt} when the header does not verify under this key.
   static std::shared_ptr<JournalSegment> parse(const fs::path& path, ByteView header, const Key& device_key);
@@ -36,8 +40,12 @@ class JournalSegment {
   /// False: does not verify. out.size() is the payload's length.
   bool open_record(ByteView record, std::uint64_t sequence, MutableBytes out) const;
 
-  const fs::path path;      ///< for errors
-  const Bytes first_bytes;  ///< the header, as its file has it
+  ByteView first_bytes() const { return header_; }  ///< the header, as its file has it
+  /// Takes the id, key and header of another one of the same index and first sequence number, in whose file the same
+  /// records lie at the same places. Only before other threads use the segment.
+  void become(const JournalSegment& other);
+
+  const fs::path path;  ///< for errors
   const std::uint64_t index;
   const std::uint64_t first_sequence;
   // Guarded by the journal's mutex:
@@ -50,11 +58,13 @@ class JournalSegment {
   bool is_cut = false;               ///< what a failed append left was cut off, which is not durable yet
   bool is_suspect = false;           ///< a sync of it failed: its file must be replaced by a copy
   bool is_synced() const { return synced_size == size && is_named && !is_cut; }
+  std::uint64_t end_before() const { return end_before_; }
 
  private:
-  JournalSegment(fs::path file, ByteView header_bytes, std::uint64_t number, std::uint64_t first,
-                 const Key& segment_key);
+  JournalSegment(fs::path file, ByteView header_bytes, const Begin& begin, const Key& segment_key);
+  Bytes header_;
   Key key_;
+  std::uint64_t end_before_;
 };
 
 /// What the replay of one segment found.
@@ -72,5 +82,7 @@ SegmentReplay replay_segment(const std::shared_ptr<JournalSegment>& segment, int
 /// Copies the segment's first `end` bytes from one file to another, each record verified. Error{kIo} when one can no
 /// longer be read: the disk has lost it, and it was never durable.
 void copy_verified(const JournalSegment& segment, int from, int to, std::uint64_t end);
+/// The same, sealed as records of another segment.
+void copy_resealed(const JournalSegment& segment, int from, const JournalSegment& as, int to, std::uint64_t end);
 
 }  // namespace isr

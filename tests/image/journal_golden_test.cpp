@@ -8,7 +8,7 @@
 namespace isr {
 namespace {
 
-const fs::path kGolden = fs::path(ISR_GOLDEN_DIR) / "journal" / "v2.journal";
+const fs::path kGolden = fs::path(ISR_GOLDEN_DIR) / "journal" / "v3.journal";
 
 Key golden_device_key() { return hkdf_sha256(as_bytes("golden device key"), {}, "test"); }
 
@@ -32,7 +32,7 @@ Bytes golden_segment() {
   Bytes id(32);
   for (std::size_t i = 0; i < id.size(); ++i) id[i] = static_cast<std::uint8_t>(i);
   const Key key = hkdf_sha256(golden_device_key().view(), id, "isr1/journal");
-  const Bytes head = ByteWriter().put(as_bytes("ISRJ")).u32(2).put(id).u64(1).u64(41).take();
+  const Bytes head = ByteWriter().put(as_bytes("ISRJ")).u32(3).put(id).u64(1).u64(41).u64(30).take();
   ByteWriter out;
   out.put(sealed(key, Bytes(12, 0xff), head, {}));
   out.put(golden_record(key, 1, 4096, 41, 0, 41, test::random_bytes(512, 1)));
@@ -48,7 +48,7 @@ TEST_CASE("a journal segment has the bytes of its format's description", "[image
   CHECK((read_file(kGolden, 1U << 20U) == golden_segment()));
 }
 
-TEST_CASE("a journal segment of format 2 is replayed", "[image]") {
+TEST_CASE("a journal segment of format 3 is replayed", "[image]") {
   const TempDirectory temp;
   make_private_directory(temp.path() / "j");
   fs::copy_file(kGolden, temp.path() / "j/0000000000000001.journal");

@@ -157,7 +157,7 @@ TEST_CASE("damage among synced records is named, not taken for a torn end", "[im
   const fs::path segment = segments_of(temp.path() / "j").at(0);
   const Bytes before = read_file(segment, 1U << 20U);
   const std::uint64_t where =
-      GENERATE(2, 5, 40, 60, 72 + 2, 72 + 5, 72 + 40, 72 + 1048 * 2 + 700, 72 + 1048 * 4 + 31, 72 + 1048 * 5 - 1);
+      GENERATE(2, 5, 40, 60, 70, 80 + 2, 80 + 5, 80 + 40, 80 + 1048 * 2 + 700, 80 + 1048 * 4 + 31, 80 + 1048 * 5 - 1);
   flip_byte(segment, where);
   try {
     OpenedJournal opened(temp.path() / "j", device_key());
@@ -168,6 +168,59 @@ TEST_CASE("damage among synced records is named, not taken for a torn end", "[im
   }
   flip_byte(segment, where);
   CHECK((read_file(segment, 1U << 20U) == before));  // nothing was cut
+}
+
+TEST_CASE("a synced segment that ends where a record does, too early, is damage", "[image]") {
+  const TempDirectory temp;
+  const bool was_raised = GENERATE(false, true);
+  {
+    OpenedJournal opened(temp.path() / "j", device_key());
+    for (int i = 0; i < 5; ++i) append_data(*opened.journal, i, test::random_bytes(1000, i));
+    opened.journal->sync();
+    opened.journal->roll();
+    if (was_raised) opened.journal->raise_sequence(1000);
+    append_data(*opened.journal, 5, test::random_bytes(1000, 5));
+  }
+  const fs::path first = segments_of(temp.path() / "j").at(0);
+  CHECK(OpenedJournal(temp.path() / "j", device_key()).records.size() == 6);  // whole, so it is opened
+  const std::uint64_t records = GENERATE(0, 3, 4);
+  fs::resize_file(first, kSegmentHeaderSize + records * kRecord);
+  try {
+    OpenedJournal opened(temp.path() / "j", device_key());
+    FAIL("synced writes went away silently");
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::kCorrupt);
+    CHECK_THAT(error.what(), Catch::Contains(first.filename().string()));
+  }
+  CHECK(fs::file_size(first) == kSegmentHeaderSize + records * kRecord);  // nothing was changed
+}
+
+TEST_CASE("what was lost before a segment that nothing calls synced is no damage, then and later", "[image]") {
+  const TempDirectory temp;
+  const Bytes data = test::random_bytes(1000, 1);
+  {
+    OpenedJournal opened(temp.path() / "j", device_key());
+    for (int i = 0; i < 5; ++i) append_data(*opened.journal, i, data);
+    opened.journal->roll();
+    for (int i = 5; i < 8; ++i) append_data(*opened.journal, i, data);
+  }
+  const fs::path first = segments_of(temp.path() / "j").at(0);
+  fs::resize_file(first, kSegmentHeaderSize + 2 * kRecord);  // the power was cut: its end had not been written yet
+  for (std::size_t life = 0; life < 3; ++life) {
+    OpenedJournal opened(temp.path() / "j", device_key());
+    REQUIRE(opened.records.size() == 2 + 3 + 2 * life);
+    for (std::size_t i = 2; i < 5; ++i) {
+      CHECK(opened.records[i].offset == 3 + i);
+      Bytes out(data.size());
+      opened.journal->read(opened.records[i].place, out);
+      CHECK((out == data));
+    }
+    append_data(*opened.journal, 8, data);
+    opened.journal->sync();
+    append_data(*opened.journal, 9, data);  // says that all before it was synced
+  }
+  fs::resize_file(first, kSegmentHeaderSize + kRecord);  // this was
+  CHECK((kind_thrown([&] { OpenedJournal(temp.path() / "j", device_key()); }) == ErrorKind::kCorrupt));
 }
 
 TEST_CASE("a segment whose header never reached the disk is no obstacle", "[image]") {
@@ -202,7 +255,7 @@ TEST_CASE("a segment without a header among synced ones is damage, and is left a
     }
   }
   const fs::path second = segments_of(temp.path() / "j").at(1);
-  SECTION("its header is zero") { write_all_at(open_file(second, O_RDWR).get(), Bytes(72), 0, second); }
+  SECTION("its header is zero") { write_all_at(open_file(second, O_RDWR).get(), Bytes(kSegmentHeaderSize), 0, second); }
   SECTION("it is empty") { fs::resize_file(second, 0); }
   const auto before = fs::file_size(second);
   try {

@@ -26,7 +26,8 @@ Key device_key() {
 Bytes sealed_header() {
   const Bytes id(32, 3);
   const Key key = hkdf_sha256(device_key().view(), id, "isr1/journal");
-  const Bytes head = ByteWriter().put(as_bytes("ISRJ")).u32(2).put(id).u64(1).u64(kFirstSequence).take();
+  const Bytes head =
+      ByteWriter().put(as_bytes("ISRJ")).u32(3).put(id).u64(1).u64(kFirstSequence).u64(kFirstSequence).take();
   Nonce nonce;
   nonce.value.fill(0xff);
   return ByteWriter().put(head).put(gcm_seal(key, nonce, {head}, {}, {})).take();
