@@ -385,8 +385,8 @@ class World:
         return path
 
     def mounts(self):
-        with open("/proc/self/mounts", encoding="utf-8") as mounts:
-            targets = [line.split()[1].encode().decode("unicode_escape") for line in mounts]
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
+            targets = [re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split()[1]) for line in mounts]
         return [t for t in targets if t.startswith(f"{self.folder}/")]
 
     def processes(self, folder=None):

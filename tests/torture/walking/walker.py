@@ -136,7 +136,7 @@ class Walker:
         parcel.states = states
         allowed, may_boot = self._starts(parcel, step, before, target)
         if step.command == "rollback" and result.code == 0:
-            self._find_copy(target)
+            self._find_copy(parcel, target)
         if step.settle:
             self._observe(parcel, step, result.code, (allowed, may_boot), target, before)
         return result.code
@@ -518,10 +518,13 @@ class Walker:
             flushed = parcel.flushed
         parcel.window = Window(low, flushed)
 
-    def _find_versions(self, acting):
+    def _new_versions(self):
+        return [number for number in self.place.heads() if number not in self.auditor.versions]
+
+    def _find_versions(self, acting, but=None):
         """What was published since the last look, by whom it may be."""
-        for number in self.place.heads():
-            if number in self.auditor.versions:
+        for number in self._new_versions():
+            if number == but:
                 continue
             candidates = [acting] if acting.window else [p for p in self.parcels.values() if p.window]
             expect(candidates, f"version {number} was published by nobody")
@@ -535,10 +538,12 @@ class Walker:
             self.auditor.take(version, None)
             parcel.content = version
 
-    def _find_copy(self, target):
-        for number in self.place.heads():
-            if number not in self.auditor.versions:
-                self.auditor.take_copy(number, self.auditor.versions[target])
+    def _find_copy(self, parcel, target):
+        """A publish that was interrupted may have gone on, and end before the rollback makes the last version."""
+        new = self._new_versions()
+        if new:
+            self._find_versions(parcel, but=new[-1])
+            self.auditor.take_copy(new[-1], self.auditor.versions[target])
 
     # --- the end ------------------------------------------------------------------------
 
