@@ -24,8 +24,8 @@ std::string describe_clock(bool listens, bool set) {
 
 }  // namespace
 
-Awakening::Awakening(std::string name, WakingGuest guest, AwakeningTimes times)
-    : name_(std::move(name)), guest_(std::move(guest)), times_(times), cable_to_do_(guest_.set_link != nullptr) {}
+Awakening::Awakening(WakingGuest guest, AwakeningTimes times)
+    : guest_(std::move(guest)), times_(times), cable_to_do_(guest_.set_link != nullptr) {}
 
 Awakening::~Awakening() = default;
 
@@ -35,13 +35,13 @@ void Awakening::go_on() {
     try {
       run(stop);
     } catch (const std::exception& error) {
-      log::warn("{}: {}", name_, error.what());
+      log::warn("{}", error.what());
     }
   };
   try {
     thread_ = std::jthread(work);
   } catch (const std::system_error& error) {
-    log::warn("{}: nobody sees to its clock and its cable: {}", name_, error.what());
+    log::warn("the clock and the cable are not set: {}", error.what());
   }
 }
 
@@ -60,7 +60,7 @@ void Awakening::run(const std::stop_token& stop) {
   try {
     listens = clock_to_do_ && guest_.agent_listens();
   } catch (const Error& error) {
-    log::warn("{}: {}", name_, error.what());
+    log::warn("{}", error.what());
   }
   bool set = listens && set_clock(times_.cable_out, stop);
   if (cable_is_out_) {
@@ -80,7 +80,7 @@ void Awakening::pull_cable_out() {
   try {
     guest_.set_link(false);
   } catch (const Error& error) {
-    log::warn("{}: {}", name_, error.what());
+    log::warn("{}", error.what());
   }
 }
 
@@ -88,11 +88,11 @@ bool Awakening::put_cable_in() {
   try {
     guest_.set_link(true);
   } catch (const Error& error) {
-    if (!cable_was_refused_) log::warn("{}: its network cable is out: {}; trying again", name_, error.what());
+    if (!cable_was_refused_) log::warn("the network cable is out: {}; trying again", error.what());
     cable_was_refused_ = true;
     return false;
   }
-  if (cable_was_refused_) log::warn("{}: its network cable is in again", name_);
+  if (cable_was_refused_) log::warn("the network cable is in again");
   cable_was_refused_ = false;
   cable_is_out_ = false;
   return true;
@@ -102,7 +102,7 @@ bool Awakening::set_clock(std::chrono::milliseconds timeout, const std::stop_tok
   try {
     return guest_.set_clock({timeout, stop});
   } catch (const Error& error) {
-    log::warn("{}: {}", name_, error.what());
+    log::warn("{}", error.what());
     return false;
   }
 }

@@ -26,7 +26,7 @@ struct AwakeningTimes {
 /// Threads: one at a time, but words() any time; one of its own between go_on() and pause().
 class Awakening {
  public:
-  Awakening(std::string name, WakingGuest guest, AwakeningTimes times = {});
+  explicit Awakening(WakingGuest guest, AwakeningTimes times = {});
   ~Awakening();  ///< ends it, wherever it is
   Awakening(const Awakening&) = delete;
   Awakening& operator=(const Awakening&) = delete;
@@ -45,7 +45,6 @@ class Awakening {
   bool put_cable_in();
   bool set_clock(std::chrono::milliseconds timeout, const std::stop_token& stop);
 
-  std::string name_;
   WakingGuest guest_;
   AwakeningTimes times_;
   bool cable_to_do_;

@@ -347,7 +347,7 @@ class Daemon {
       if (ended_) return;
       guarded("the guest's end", [&] { reap(); });
       if (machine_.running() != delay.has_value()) {
-        machine_.running() ? void(delay.emplace(parcel_.name)) : delay.reset();
+        machine_.running() ? void(delay.emplace()) : delay.reset();
       }
       if (std::chrono::steady_clock::now() - retried > kRetryDisk) {
         retried = std::chrono::steady_clock::now();
@@ -361,14 +361,14 @@ class Daemon {
 
   void reap() {
     if (const auto how = machine_.reap()) {
-      log::warn("{}: {}", parcel_.name, *how);
+      log::warn("{}", *how);
       *last_event_.lock() = *how;
     }
   }
 
   void lose_lock(const Error& how) {
     lock_lost_ = true;
-    log::error("{}: its lock was lost: {}", parcel_.name, how.what());
+    log::error("the lock was lost: {}", how.what());
     *last_event_.lock() = fmt::format(
         "the lock was lost; if another host has it (isr lock show {}), what is suspended here becomes a fork",
         parcel_.name);
@@ -395,7 +395,7 @@ class Daemon {
   /// that has passed, ends it as a crash would: the disks are kept, and memory that was suspended before.
   void save_in_time(EndWait::Cause cause) {
     const auto until = std::chrono::steady_clock::now() + kLongestSaving;
-    log::warn("{}: the daemon was told to end", parcel_.name);
+    log::warn("the daemon was told to end");
     told_.request_stop();
     std::jthread saver;
     try {
@@ -404,7 +404,7 @@ class Daemon {
       return save();  // without a thread to spare nobody looks at the time
     }
     if (end_.await_done(cause, until)) return;
-    log::error("{}: the daemon ends before it was done; what was written is kept", parcel_.name);
+    log::error("the daemon ends before it was done; what was written is kept");
     ::_exit(EXIT_FAILURE);
   }
 

@@ -82,9 +82,9 @@ QemuOptions qemu_options_in(const fs::path& run_directory, const Paths& paths) {
 
 QemuOptions Machine::qemu_options() const {
   QemuOptions options = qemu_options_in(run_directory_, paths_);
-  options.on_event = [name = name_](const VmEvent& event) {
-    if (event.kind == VmEventKind::kIoError) log::error("{}: the guest is held: {}", name, event.detail);
-    if (event.kind == VmEventKind::kGuestPanicked) log::warn("{}: the guest's kernel has panicked", name);
+  options.on_event = [](const VmEvent& event) {
+    if (event.kind == VmEventKind::kIoError) log::error("the guest is held: {}", event.detail);
+    if (event.kind == VmEventKind::kGuestPanicked) log::warn("the guest's kernel has panicked");
   };
   return options;
 }
@@ -140,7 +140,7 @@ bool Machine::start(const BootOptions& options) {
         session_.undo_run(!resume);
       }
     } catch (const std::exception& error) {
-      log::warn("{}: {}", name_, error.what());  // the file says running, as after a crash
+      log::warn("{}", error.what());  // the file says running, as after a crash
     }
     try_to_mount_disks();
     throw;
@@ -165,7 +165,7 @@ void Machine::begin_awakening() {
     return vm->agent().greet(patience) &&
            vm->agent().set_time(std::chrono::system_clock::now(), {kSetClock, patience.stop});
   };
-  awakening_ = std::make_unique<Awakening>(name_, std::move(guest));
+  awakening_ = std::make_unique<Awakening>(std::move(guest));
   awakening_->go_on();
 }
 
@@ -182,7 +182,7 @@ void Machine::go_on() noexcept {
     cont();
     if (awakening_) awakening_->go_on();
   } catch (const std::exception& error) {
-    log::error("{}: the guest stands still: {}", name_, error.what());
+    log::error("the guest stands still: {}", error.what());
   }
 }
 
@@ -199,7 +199,7 @@ void Machine::release_vm() {
   try {
     if (vm_ && !vm_->exit()) kill_vm();
   } catch (const std::exception& error) {
-    log::error("{}: {}", name_, error.what());
+    log::error("{}", error.what());
   }
   vm_.reset();
   unmount();
@@ -228,7 +228,7 @@ void Machine::suspend() {
   try {
     vm_->quit();
   } catch (const Error& error) {
-    log::warn("{}: {}", name_, error.what());  // all of it is kept: it is killed
+    log::warn("{}", error.what());  // all of it is kept: it is killed
   }
   release_vm();
 }
@@ -257,7 +257,7 @@ std::optional<std::string> Machine::reap() {
   try {
     session_.drop_memory();
   } catch (const std::exception& error) {
-    log::warn("{}: {}", name_, error.what());  // the file says running: a crash, which drops memory, too
+    log::warn("{}", error.what());  // the file says running: a crash, which drops memory, too
   }
   try_to_mount_disks();
   return ended->reason == VmExit::Reason::kGuestShutdown ? "the guest switched itself off"

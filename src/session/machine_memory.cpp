@@ -137,7 +137,7 @@ std::uint64_t Machine::changed_bytes_in_qemu() const {
   try {
     return size_of(vm_->memory().changed());
   } catch (const Error& error) {
-    log::warn("{}: {}", name_, error.what());  // it may just have ended
+    log::warn("{}", error.what());  // it may just have ended
     return 0;
   }
 }

@@ -70,7 +70,7 @@ void Machine::try_to_mount_disks() noexcept {
   try {
     mount_disks();
   } catch (const std::exception& error) {
-    log::error("{}: its disks are not mounted: {}", name_, error.what());
+    log::error("the disks are not mounted: {}", error.what());
   }
 }
 

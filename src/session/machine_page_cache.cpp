@@ -39,11 +39,11 @@ void Machine::drop_page_cache() {
     const bool dropped =
         vm_->agent().greet({kGreeting, {}}) && vm_->agent().run("/bin/sh", {"-c", kDropCaches}, {kDropping, {}}) == 0;
     if (!dropped) {
-      log::debug("{}: its page cache was not dropped: the agent does not, or there is little in it", name_);
+      log::debug("the page cache was not dropped: the agent does not, or there is little in it");
       return;
     }
   } catch (const Error& error) {
-    log::debug("{}: its page cache was not dropped: {}", name_, error.what());
+    log::debug("the page cache was not dropped: {}", error.what());
     return;
   }
   const auto given_back = [this] { return memory_->counters().discarded_bytes.load(); };
@@ -54,7 +54,7 @@ void Machine::drop_page_cache() {
     std::this_thread::sleep_for(kPoll);
     if (std::exchange(last, given_back()) != last) last_pass = Clock::now();
   }
-  log::info("{}: its page cache was dropped, {} came back", name_, format_size(last - before));
+  log::info("the page cache was dropped, {} came back", format_size(last - before));
 }
 
 }  // namespace isr

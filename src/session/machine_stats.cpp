@@ -8,11 +8,11 @@ namespace {
 
 constexpr std::chrono::seconds kPatience{2};  // of an answer that is wanted within 5 s
 
-std::string state_of(Qemu& vm, const std::string& name) {
+std::string state_of(Qemu& vm) {
   try {
     return vm.status({kPatience, {}}).state;
   } catch (const Error& error) {
-    log::warn("{}: {}", name, error.what());
+    log::warn("{}", error.what());
     return "not answering";
   }
 }
@@ -21,7 +21,7 @@ std::string state_of(Qemu& vm, const std::string& name) {
 
 nlohmann::json Machine::stats() const {
   return {{"pid", vm_->pid()},
-          {"state", state_of(*vm_, name_)},
+          {"state", state_of(*vm_)},
           {"io_error", vm_->held_by_io_error()},
           {"guest_panicked", vm_->guest_panicked()},
           {"accelerator", accelerator_.name},

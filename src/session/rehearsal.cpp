@@ -41,7 +41,7 @@ Rehearsal::Rehearsal(Session& session, const Paths& paths, const std::string& na
     try {
       run(stop);
     } catch (const std::exception& error) {
-      if (!stop.stop_requested()) log::warn("rehearsing the resume of {}: {}", name_, error.what());
+      if (!stop.stop_requested()) log::warn("rehearsing a resume: {}", error.what());
     }
     *ended_.lock() = true;
     ended_cv_.notify_all();

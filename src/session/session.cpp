@@ -87,7 +87,7 @@ Session::Session(Account& account, const ParcelEntry& parcel)
   resolve_pending();
   open_parts();
   if (state_.phase == SessionPhase::kRunning) {
-    log::warn("{}: the last run ended without a suspend; disks are as of the last write, memory is gone", parcel.name);
+    log::warn("the last run ended without a suspend; disks are as of the last write, memory is gone");
     drop_memory();
   }
 }
@@ -275,7 +275,7 @@ void Session::try_to_save_state() noexcept {
   try {
     save_state();
   } catch (const std::exception& error) {
-    log::warn("{}: {}", parcel_.name, error.what());
+    log::warn("{}", error.what());
   }
 }
 
@@ -314,7 +314,7 @@ SealContext Session::seal_context() { return {*reader_, *settled_, account_.keys
 std::uint64_t Session::make_room(std::uint64_t bytes) {
   std::uint64_t freed = cache_->make_room(std::max(bytes, kRoomAtOnce));
   if (freed == 0) freed = reader_->give_up_spill();
-  if (freed > 0) log::info("{}: the disk is full; {} KiB of the cache went", parcel_.name, freed >> 10U);
+  if (freed > 0) log::info("the disk is full; {} KiB of the cache went", freed >> 10U);
   return freed;
 }
 

@@ -111,7 +111,7 @@ void Session::open_boot_pack(const std::stop_token& stop) {
     boot_pack_ = std::make_shared<HotPages>(*reader_, image->tree, either.get_token());
   } catch (const Error& error) {
     check(stop);
-    log::warn("{} continues without its boot pack: {}", state_.parcel_name, error.what());
+    log::warn("the machine continues without its boot pack: {}", error.what());
   }
 }
 
@@ -338,7 +338,7 @@ void Session::add_boot_pack(const PublishOptions& options, Publication& publicat
     publication.version.images.push_back({kBootPackName, ImageRole::kBootPack, root});
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kCancelled) throw;
-    log::warn("{} is published without a boot pack: {}", state_.parcel_name, error.what());
+    log::warn("the version is published without a boot pack: {}", error.what());
   }
 }
 

@@ -168,11 +168,11 @@ bool Session::secure_lock(const std::optional<std::string>& steal_reason, const 
     }
     steal_reason ? lock.steal(lock_request(), *steal_reason) : lock.acquire(lock_request());
     resume_lease();
-    log::info("{}: its lock is ours again", parcel_.name);
+    log::info("the lock is ours again");
     return true;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kTransient && error.kind() != ErrorKind::kOffline) throw;
-    log::warn("{}: its lock could not be looked at: {}", parcel_.name, error.what());
+    log::warn("the lock could not be looked at: {}", error.what());
     return false;
   }
 }
@@ -228,7 +228,7 @@ void Session::resume_lease() {
     lease_->start();
   } catch (const std::system_error& error) {
     lease_.reset();
-    log::warn("{}: its lease is not renewed: {}", parcel_.name, error.what());
+    log::warn("the lease is not renewed: {}", error.what());
   }
 }
 

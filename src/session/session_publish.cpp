@@ -56,7 +56,7 @@ class Session::Settling {
     try {
       thread_ = std::jthread([&session](const std::stop_token& stop) { settle(session, stop); });
     } catch (const std::system_error& error) {
-      log::warn("{} is not settled while it is published: {}", session.parcel_.name, error.what());
+      log::warn("nothing is settled during this publish: {}", error.what());
     }
   }
   void end() { thread_ = {}; }
@@ -68,7 +68,7 @@ class Session::Settling {
       try {
         session.settle_if_due(stop);
       } catch (const std::exception& error) {
-        if (!stop.stop_requested()) log::warn("settling {}: {}", session.parcel_.name, error.what());
+        if (!stop.stop_requested()) log::warn("settling: {}", error.what());
       }
       sleep_unless_stopped(kSettlePeriod, stop);
     }
@@ -109,7 +109,7 @@ void Session::resolve_pending(Chain& chain, const std::optional<StoredHead>& new
     if (!head || head->hash != pending.hash) continue;
     const ParcelVersion version = open_version(parcel_, head->head);
     change_state([&, made = pending](SessionState& next) { rebase_on(made, next, version); });
-    log::info("{}: version {} had been published before the interruption", parcel_.name, state_.base);
+    log::info("version {} had been published before the interruption", state_.base);
     return;
   }
 }
@@ -190,7 +190,7 @@ void Session::thaw(const Publication& publication) {
   try {
     scratch_->thaw();
   } catch (const Error& error) {
-    log::warn("{}: {}", parcel_.name, error.what());  // all of it can be read, and the next freeze goes on with it
+    log::warn("{}", error.what());  // all of it can be read, and the next freeze goes on with it
   }
 }
 

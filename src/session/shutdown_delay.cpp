@@ -3,8 +3,6 @@
 
 #include "session/shutdown_delay.h"
 
-#include <fmt/format.h>
-
 #include "base/error.h"
 #include "base/log.h"
 
@@ -15,13 +13,13 @@ constexpr const char* kBegins = "PrepareForShutdown (true";
 
 }  // namespace
 
-ShutdownDelay::ShutdownDelay(const std::string& name) {
+ShutdownDelay::ShutdownDelay() {
   ChildOptions options;
   options.program = "systemd-inhibit";
   options.arguments = {"--what=shutdown",
                        "--mode=delay",
                        "--who=isr",
-                       fmt::format("--why=the machine {} is being suspended", name),
+                       "--why=a machine is being suspended",
                        "gdbus",
                        "monitor",
                        "--system",

@@ -8,8 +8,7 @@ namespace isr {
 /// (5 s unless InhibitDelayMaxSec says more). Elsewhere, and without systemd-inhibit or gdbus, it does nothing.
 class ShutdownDelay {
  public:
-  /// `name` of the machine, for whoever asks logind who delays a shutdown.
-  explicit ShutdownDelay(const std::string& name);
+  ShutdownDelay();
   /// logind has said that a shutdown begins.
   bool begun() const;
 

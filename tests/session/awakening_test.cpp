@@ -48,7 +48,7 @@ void wait_until(const std::function<bool()>& condition) {
 
 TEST_CASE("a guest that wakes up has its cable out once and its clock set", "[session]") {
   Guest guest;
-  Awakening awakening("work", guest.waking(), kQuick);
+  Awakening awakening(guest.waking(), kQuick);
   awakening.go_on();
   wait_until([&] { return !awakening.words().empty() && guest.times_out == 1 && guest.cable_is_in; });
   CHECK(awakening.words() == "the agent in the guest has set its clock");
@@ -62,7 +62,7 @@ TEST_CASE("a guest that wakes up has its cable out once and its clock set", "[se
 TEST_CASE("a pause puts the cable in, and what it cut short is done after it", "[session]") {
   Guest guest;
   guest.answers = false;
-  Awakening awakening("work", guest.waking(), {60s, 5ms, 60s});
+  Awakening awakening(guest.waking(), {60s, 5ms, 60s});
   awakening.go_on();
   wait_until([&] { return guest.times_asked == 1 && !guest.cable_is_in; });
   awakening.pause();
@@ -80,7 +80,7 @@ TEST_CASE("a pause puts the cable in, and what it cut short is done after it", "
 TEST_CASE("a cable that is refused is put in again and again until it is in", "[session]") {
   Guest guest;
   guest.refusals = 7;
-  Awakening awakening("work", guest.waking(), kQuick);
+  Awakening awakening(guest.waking(), kQuick);
   awakening.go_on();
   wait_until([&] { return guest.times_out == 1 && guest.cable_is_in; });
   CHECK(guest.refusals < 0);
@@ -88,7 +88,7 @@ TEST_CASE("a cable that is refused is put in again and again until it is in", "[
 
 TEST_CASE("a pause tries several times to put the cable in, but not for ever", "[session]") {
   Guest guest;
-  Awakening awakening("work", guest.waking(), {60s, 5ms, 60s});
+  Awakening awakening(guest.waking(), {60s, 5ms, 60s});
   awakening.go_on();
   wait_until([&] { return !guest.cable_is_in; });
   SECTION("it is taken the third time") {
@@ -110,7 +110,7 @@ TEST_CASE("a guest without a card has its clock set", "[session]") {
   Guest guest;
   WakingGuest waking = guest.waking();
   waking.set_link = nullptr;
-  Awakening awakening("work", std::move(waking), kQuick);
+  Awakening awakening(std::move(waking), kQuick);
   awakening.go_on();
   wait_until([&] { return !awakening.words().empty(); });
   CHECK(guest.times_out == 0);

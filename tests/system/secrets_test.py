@@ -91,6 +91,10 @@ def test_a_machine_that_runs_shows_nobody_its_name_and_holds_nothing_of_its_star
         opened = [os.readlink(fd) for fd in (process / "fd").iterdir()]
         expect(str(inherited) not in opened, f"what its starter had open is open in process {pid}: {opened}")
         expect_equal(int((process / "coredump_filter").read_text(encoding="ascii"), 16), 0, "what a core would hold")
+    os.kill(status["daemon_pid"], signal.SIGTERM)
+    support.wait_until(lambda: not os.path.exists(f"/proc/{status['daemon_pid']}"), "the daemon ends")
+    a.run("resume", CANARY)
+    expect_nowhere(CANARY, a.state, a.cache)
     a.run("poweroff", CANARY, "--yes")
     a.run("checkin", CANARY)
 

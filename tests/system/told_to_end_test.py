@@ -208,8 +208,9 @@ exec sleep 600""", "systemd-inhibit")
     a.run("start", "work")
     console = a.console("work")
     console.wait(r"TICK \d+", count=2)
-    expect("--what=shutdown --mode=delay" in support.wait_until(lambda: holds.exists() and holds.read_text(), "a shutdown is delayed"),
-           "what is delayed")
+    shown = support.wait_until(lambda: holds.exists() and holds.read_text(), "a shutdown is delayed")
+    expect("--what=shutdown --mode=delay" in shown, f"what is delayed: {shown}")
+    expect(" work " not in shown, f"every user of the host is shown the parcel's name: {shown}")
     daemon = a.stat("work")["daemon_pid"]
     begins.touch()
     gone(daemon)
