@@ -70,6 +70,7 @@ class BlobStore {
   virtual std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range = {},
                                   std::stop_token stop = {}) = 0;
   /// The size in bytes, or nullopt when absent.
+  /// An object that was found here is durable before what this store puts next that is no object.
   virtual std::optional<std::uint64_t> stat(std::string_view name, std::stop_token stop = {}) = 0;
   /// Stores bytes under a name that must not exist. Many racers: exactly one is
   /// told kCreated. An answer that was lost is resolved by make_resolving(). After kCancelled it may be there or not.

@@ -3,7 +3,9 @@
 // directories: an object is not durable before the entries of its directories
 // are, so a directory that this process has not yet used is made when absent
 // and its parent is synced in any case (another process may have made it and
-// not come that far). Temporary files begin with a dot, as no blob name does.
+// not come that far). The same goes for an object that stat() finds, which spares
+// its writer a put_new(): its directory is synced before anything is put that may
+// refer to it. Temporary files begin with a dot, as no blob name does.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -38,6 +40,8 @@ bool may_write(const std::string& path) {
   return ::access(path.c_str(), W_OK) == 0 || (errno != EACCES && errno != EROFS && errno != EPERM);
 }
 
+bool is_object(std::string_view name) { return name.starts_with("objects/"); }
+
 /// No file operation is interrupted; none is begun.
 void check(const std::stop_token& stop, std::string_view name) {
   if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, fmt::format("{} was cancelled", name));
@@ -65,6 +69,7 @@ class DirectoryStore : public BlobStore {
   void check_put(std::string_view name, ByteView bytes) const;
   void prepare_parent(const fs::path& path);
   void prepare_directory(const fs::path& directory, mode_t mode);
+  void sync_found_objects();
   template <class Write>
   auto write(const fs::path& path, Write body);
   std::vector<std::string> entries(const fs::path& directory, const std::string& prefix, std::string_view after) const;
@@ -74,6 +79,7 @@ class DirectoryStore : public BlobStore {
   fs::path root_;
   StoreClock clock_;
   Sync<std::set<fs::path>> prepared_;  ///< directories whose entries were synced
+  Sync<std::set<fs::path>> found_;     ///< directories of objects that were found and not put
 };
 
 struct stat DirectoryStore::root_status() const {
@@ -136,6 +142,7 @@ std::optional<std::uint64_t> DirectoryStore::stat(std::string_view name, std::st
     return std::nullopt;
   }
   if (!S_ISREG(status.st_mode)) return std::nullopt;
+  if (writable() && is_object(name)) found_.lock()->insert(path.parent_path());
   return static_cast<std::uint64_t>(status.st_size);
 }
 
@@ -171,6 +178,16 @@ void DirectoryStore::prepare_parent(const fs::path& path) {
   prepare_directory(parent, mode);
 }
 
+/// Each object that was found may be another process's that was killed before it came to the sync, or has not come
+/// to it yet. Under the lock: whoever comes second must not go on before that is done.
+void DirectoryStore::sync_found_objects() {
+  auto found = found_.lock();
+  for (auto directory = found->begin(); directory != found->end(); directory = found->erase(directory)) {
+    prepare_parent(*directory / "object");
+    sync_directory(*directory);
+  }
+}
+
 /// Writes, and once more from the root down should a directory that we had
 /// prepared be gone (an emptied repository, another disk mounted there).
 template <class Write>
@@ -192,6 +209,7 @@ PutResult DirectoryStore::put_new(std::string_view name, ByteView bytes, std::st
   check_put(name, bytes);
   check(stop, name);
   const fs::path path = path_of(name);
+  if (!is_object(name)) sync_found_objects();
   const auto result = write(path, [&](mode_t mode) { return create_file(path, bytes, mode); });
   return result == CreateResult::kCreated ? PutResult::kCreated : PutResult::kExists;
 }

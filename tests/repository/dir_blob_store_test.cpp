@@ -1,6 +1,8 @@
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "base/crypto.h"
@@ -12,6 +14,77 @@ namespace {
 
 using test::kind_thrown_by;
 using test::text_bytes;
+
+/// What is synced below a directory while one of these lives, in order; one at a time.
+class Syncs {
+ public:
+  explicit Syncs(const fs::path& directory) : directory_(fs::canonical(directory)) { active = this; }
+  ~Syncs() { active = nullptr; }
+  Syncs(const Syncs&) = delete;
+  Syncs& operator=(const Syncs&) = delete;
+
+  void fail_next(const std::string& name) { failing_ = name; }
+  /// Where the directory `name` stands among what was synced, after `from`; synced.size(): nowhere.
+  std::size_t position_of(const std::string& name, std::size_t from = 0) const {
+    const auto first = synced_.begin() + static_cast<std::ptrdiff_t>(from);
+    return static_cast<std::size_t>(std::find(first, synced_.end(), name) - synced_.begin());
+  }
+  std::size_t size() const { return synced_.size(); }
+
+  /// False: it is to fail.
+  static bool note(int fd) {
+    if (active == nullptr) return true;
+    const fs::path path = fs::read_symlink("/proc/self/fd/" + std::to_string(fd));
+    const std::string name = path.lexically_relative(active->directory_).string();
+    if (name == active->failing_) {
+      active->failing_.clear();
+      return false;
+    }
+    active->synced_.push_back(name);
+    return true;
+  }
+
+ private:
+  static inline Syncs* active = nullptr;
+  fs::path directory_;
+  std::vector<std::string> synced_;
+  std::string failing_;
+};
+
+}  // namespace
+
+/// In the place of the C library's.
+extern "C" int fsync(int fd) {
+  if (Syncs::note(fd)) return static_cast<int>(::syscall(SYS_fsync, fd));
+  errno = EIO;
+  return -1;
+}
+
+namespace {
+
+TEST_CASE("an object that was found, not put, is durable before the head that needs it", "[repository]") {
+  const TempDirectory directory;
+  const std::string head = "parcels/p/heads/1";
+  fs::create_directories(directory.path() / "objects/ab");
+  std::ofstream(directory.path() / "objects/ab/abc") << "x";  // its writer was killed before it came to the sync
+  const auto store = make_directory_store(directory.path());
+  REQUIRE(store->stat("objects/ab/abc") == 1);
+  Syncs syncs(directory.path());
+  SECTION("the disk syncs") {}
+  SECTION("the disk does not, once") {
+    syncs.fail_next("objects/ab");
+    CHECK(kind_thrown_by([&] { store->put_new(head, text_bytes("h")); }) == ErrorKind::kIo);
+    CHECK_FALSE(store->stat(head));
+  }
+  CHECK(store->put_new(head, text_bytes("h")) == PutResult::kCreated);
+  const std::size_t made = syncs.position_of("parcels/p/heads");
+  CHECK(made < syncs.size());
+  CHECK(syncs.position_of("objects/ab") < made);
+  CHECK(syncs.position_of("objects") < made);
+  const std::size_t before = syncs.size();
+  store->put_new("parcels/p/heads/2", text_bytes("h"));
+  CHECK(syncs.position_of("objects/ab", before) == syncs.size());  // once is enough
+}
 
 TEST_CASE("a directory keeps the contract of a blob store", "[repository]") {
   const TempDirectory directory;
