@@ -16,24 +16,26 @@ struct SuspendOptions {
   std::string name;
   bool no_upload = false;
   std::string message = "suspend";
+  bool take_lock = false;
 };
 
 struct StopOptions {
   std::string name;
   std::optional<std::chrono::seconds> timeout;
   bool kill = false;
+  bool take_lock = false;
 };
 
 int suspend(CommandContext& context, const OpenParcel& parcel, const SuspendOptions& options) {
   const auto socket = open_session(parcel);
   if (!socket) return report_nothing_here(context, parcel);
   const auto result =
-      ask_daemon(context, *socket,
-                 {{"command", "suspend"},
-                  {"upload", !options.no_upload},
-                  {"message", options.message},
-                  {"drop_caches", !options.no_upload && context.config().get_bool("suspend.drop_caches")}},
-                 "Suspending " + parcel.entry.name);
+      ask_to_publish(context, parcel, *socket,
+                     {{"command", "suspend"},
+                      {"upload", !options.no_upload},
+                      {"message", options.message},
+                      {"drop_caches", !options.no_upload && context.config().get_bool("suspend.drop_caches")}},
+                     options.take_lock, "Suspending " + parcel.entry.name);
   return report_publish(context, parcel.entry.name, "suspended", result);
 }
 
@@ -67,11 +69,11 @@ int stop(CommandContext& context, const OpenParcel& parcel, const StopOptions& o
   const auto socket = open_session(parcel);
   if (!socket) return report_nothing_here(context, parcel);
   try {
-    const auto result = ask_daemon(context, *socket,
-                                   {{"command", "stop"},
-                                    {"timeout_s", options.timeout.value_or(std::chrono::seconds(60)).count()},
-                                    {"kill", options.kill}},
-                                   "Stopping " + parcel.entry.name);
+    const auto result = ask_to_publish(context, parcel, *socket,
+                                       {{"command", "stop"},
+                                        {"timeout_s", options.timeout.value_or(std::chrono::seconds(60)).count()},
+                                        {"kill", options.kill}},
+                                       options.take_lock, "Stopping " + parcel.entry.name);
     return report_publish(context, parcel.entry.name, "saved", result);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kCancelled) throw_interrupted_stop(parcel.entry.name, *socket, error);
@@ -127,8 +129,8 @@ void register_run(App& app) {
       .run([start](CommandContext& context) { return run_vm(context, *start, true); });
 
   auto suspending = std::make_shared<SuspendOptions>();
-  app.command(Group::kEveryday, "suspend", "save memory and disks, upload, release")
-      .argument("NAME", suspending->name, "the parcel")
+  Command& suspend_command = app.command(Group::kEveryday, "suspend", "save memory and disks, upload, release");
+  suspend_command.argument("NAME", suspending->name, "the parcel")
       .flag("--no-upload", suspending->no_upload, "keep it on this host; a later suspend uploads it")
       .option("-m,--message", suspending->message, "TEXT", "shown by isr log")
       .example("isr suspend work", "now it can be resumed anywhere")
@@ -140,19 +142,21 @@ void register_run(App& app) {
       .note(
           "A guest that runs qemu-guest-agent drops its page cache before, so that there is less to upload; that takes "
           "5 s at most. isr config set suspend.drop_caches false turns that off.")
-      .exit_codes({0, 13, 14, 15, 16, 17, 18})
+      .exit_codes({0, 11, 13, 14, 15, 16, 17, 18})
       .run([suspending](CommandContext& context) { return run_suspend(context, *suspending); });
+  add_take_lock_of_session(suspend_command, suspending->take_lock);
 
   auto stopping = std::make_shared<StopOptions>();
-  app.command(Group::kEveryday, "stop", "ask the guest to shut down, then save the disks")
-      .argument("NAME", stopping->name, "the parcel")
+  Command& stop_command = app.command(Group::kEveryday, "stop", "ask the guest to shut down, then save the disks");
+  stop_command.argument("NAME", stopping->name, "the parcel")
       .duration("--timeout", stopping->timeout, "how long the guest may take (60s)")
       .flag("--kill", stopping->kill, "switch it off when it takes longer")
       .example("isr stop work", "shut down and upload")
       .example("isr stop work --timeout 5m --kill", "wait five minutes at most")
       .note("Ctrl-C gives up waiting for the guest: it goes on, unless it is shutting down already.")
-      .exit_codes({0, 13, 14, 15, 16, 17, 18})
+      .exit_codes({0, 11, 13, 14, 15, 16, 17, 18})
       .run([stopping](CommandContext& context) { return run_stop(context, *stopping); });
+  add_take_lock_of_session(stop_command, stopping->take_lock);
 
   auto poweroff = std::make_shared<std::string>();
   app.command(Group::kGoingBack, "poweroff", "delete the memory image only")

@@ -35,6 +35,7 @@ struct RollbackOptions {
 struct SyncOptions {
   std::string name;
   std::string message;
+  bool take_lock = false;
 };
 
 int check_out(CommandContext& context, OpenParcel& parcel, const CheckoutOptions& options) {
@@ -83,8 +84,8 @@ int publish(CommandContext& context, const OpenParcel& parcel, const SyncOptions
   if (!socket && command == "checkin") return report_nothing_here(context, parcel);
   json request{{"command", command}};
   if (!options.message.empty()) request["message"] = options.message;
-  const json result =
-      ask_daemon(context, socket ? *socket : require_session(parcel), request, title + parcel.entry.name);
+  const json result = ask_to_publish(context, parcel, socket ? *socket : require_session(parcel), request,
+                                     options.take_lock, title + parcel.entry.name);
   return report_publish(context, parcel.entry.name, done, result);
 }
 
@@ -325,28 +326,30 @@ void register_session(App& app) {
       .run([checkout](CommandContext& context) { return run_checkout(context, *checkout); });
 
   auto checkin = std::make_shared<SyncOptions>();
-  app.command(Group::kOffline, "checkin", "upload and release; safe to interrupt and rerun")
-      .argument("NAME", checkin->name, "the parcel")
+  Command& checkin_command = app.command(Group::kOffline, "checkin", "upload and release; safe to interrupt and rerun");
+  checkin_command.argument("NAME", checkin->name, "the parcel")
       .option("-m,--message", checkin->message, "TEXT", "shown by isr log")
       .alias("ci")
       .example("isr checkin work", "publish what changed")
       .example("isr checkin work -m 'new kernel'", "with a message")
-      .exit_codes({0, 13, 14, 15, 16, 17, 18})
+      .exit_codes({0, 11, 13, 14, 15, 16, 17, 18})
       .run([checkin](CommandContext& context) {
         return publish_command(context, *checkin, "checkin", "Checking in ", "checked in");
       });
+  add_take_lock_of_session(checkin_command, checkin->take_lock);
 
   auto sync = std::make_shared<SyncOptions>();
-  app.command(Group::kEveryday, "sync", "a new version; keep running here")
-      .argument("NAME", sync->name, "the parcel")
+  Command& sync_command = app.command(Group::kEveryday, "sync", "a new version; keep running here");
+  sync_command.argument("NAME", sync->name, "the parcel")
       .option("-m,--message", sync->message, "TEXT", "shown by isr log")
       .example("isr sync work", "save it as it is now, memory and disks; it keeps running")
       .example("isr sync work -m 'before the upgrade'", "with a message")
       .note(
           "A running parcel stands still for some milliseconds, the upload goes on beside it. The version can be "
           "resumed like a suspended one: elsewhere when this host is lost, or here after isr poweroff and isr discard.")
-      .exit_codes({0, 10, 13, 14, 15, 17, 18})
+      .exit_codes({0, 10, 11, 13, 14, 15, 17, 18})
       .run([sync](CommandContext& context) { return publish_command(context, *sync, "sync", "Syncing ", "synced"); });
+  add_take_lock_of_session(sync_command, sync->take_lock);
 
   auto discard = std::make_shared<std::string>();
   app.command(Group::kGoingBack, "discard", "drop changes since the last sync")

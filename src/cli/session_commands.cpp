@@ -176,6 +176,15 @@ void add_run_flags(Command& command, RunOptions& options) {
           "session.");
 }
 
+void add_take_lock_of_session(Command& command, bool& take_lock) {
+  command
+      .flag("--take-lock", take_lock,
+            "take the lock first, also from another host; what that one has not published becomes a fork")
+      .note(
+          "A session whose state directory was moved, or is a copy, does not have the lock: the command says so, and "
+          "goes on with --take-lock.");
+}
+
 std::optional<fs::path> open_session(const OpenParcel& parcel) {
   if (!local_state(parcel.account, parcel.entry)) return std::nullopt;
   return start_session_daemon(parcel.account, parcel.entry);
@@ -213,6 +222,18 @@ json ask_daemon(CommandContext& context, const fs::path& socket, const json& req
                         line.value("total", std::uint64_t{0}));
       },
       context.stop());
+}
+
+json ask_to_publish(CommandContext& context, const OpenParcel& parcel, const fs::path& socket, json request,
+                    bool take_lock, const std::string& title) {
+  json result;
+  request["publishes"] = true;
+  request["online"] = !parcel.account.offline();
+  take_over_if_agreed(context, parcel, take_lock, [&](const auto& steal_reason) {
+    if (steal_reason) request["steal_reason"] = *steal_reason;
+    result = ask_daemon(context, socket, request, title);
+  });
+  return result;
 }
 
 int report_nothing_here(CommandContext& context, const OpenParcel& parcel) {
@@ -255,6 +276,12 @@ int report_publish(CommandContext& context, const std::string& name, const std::
   if (result.value("lock_due", false)) {
     context.out.note(fmt::format(
         "the lock of {} is given back when its repository can be reached again; until then other hosts find it in use",
+        name));
+  }
+  if (result.value("lock_moved", false)) {
+    context.out.note(fmt::format(
+        "the lock of {0} stays: it was taken at another place of this session. isr lock break {0} frees it, unless the "
+        "original is in use",
         name));
   }
   if (context.out.json()) {

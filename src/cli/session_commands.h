@@ -35,6 +35,8 @@ VersionSelector wanted_version(const OpenParcel& parcel, const std::optional<std
 /// Error{kLocked} in the parcel's own name, with what to do.
 fs::path take_out(CommandContext& context, OpenParcel& parcel, LockMode mode, const VersionChoice& choice,
                   bool take_lock);
+/// --take-lock of a command that publishes a session.
+void add_take_lock_of_session(Command& command, bool& take_lock);
 /// Runs body, which takes the parcel's lock: with a reason to take it from another host when `take_lock`, or, when the
 /// lease of that host has run out, once the user has agreed on the terminal. Without a terminal: Error{kLocked}.
 void take_over_if_agreed(CommandContext& context, const OpenParcel& parcel, bool take_lock,
@@ -50,6 +52,9 @@ int with_session(const OpenParcel& parcel, const std::function<int()>& body);
 /// lock of this host that is left of it.
 int report_nothing_here(CommandContext& context, const OpenParcel& parcel);
 
+/// A request that publishes, as ask_daemon(); takes the lock before as take_over_if_agreed() says.
+nlohmann::json ask_to_publish(CommandContext& context, const OpenParcel& parcel, const fs::path& socket,
+                              nlohmann::json request, bool take_lock, const std::string& title);
 /// One request to the daemon, with its progress shown under `title`.
 nlohmann::json ask_daemon(CommandContext& context, const fs::path& socket, const nlohmann::json& request,
                           const std::string& title);

@@ -289,16 +289,16 @@ LockRecord ParcelLock::renew(const LockRecord& mine) {
   fail_racing(chain_);
 }
 
-void ParcelLock::release(const std::string& hold) {
+bool ParcelLock::release(const std::string& hold) {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const Found found = look_readable();
-    if (!found.ruling || !found.ruling->is_hold(hold)) return;
+    if (!found.ruling || !found.ruling->is_hold(hold)) return !found.ruling || !found.ruling->is_moved_hold(hold);
     LockRecord record = found.ruling->record;
     record.s = found.next;
     record.r = 0;
     record.held = false;
     record.time = wall_now();
-    if (put(record)) return;
+    if (put(record)) return true;
   }
   fail_racing(chain_);
 }

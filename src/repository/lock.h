@@ -51,6 +51,8 @@ struct LockRuling {
   bool expired = false;  ///< attended, and older than its lease (by the store's clock)
   /// Held by this host as `hold`.
   bool is_hold(const std::string& hold) const { return ours && record.hold == hold; }
+  /// Held as `hold` under another host id: the state directory that has the hold was moved, or is a copy.
+  bool is_moved_hold(const std::string& hold) const { return record.held && !ours && record.hold == hold; }
 };
 
 /// Error{kLocked} with what the caller may want to phrase anew, knowing the parcel's name.
@@ -103,8 +105,9 @@ class ParcelLock {
   /// A new renewal behind `mine`, or behind a renewal of it. LockedError when `mine.hold` does not have the lock any
   /// more.
   LockRecord renew(const LockRecord& mine);
-  /// Ends the hold; nothing when it does not have the lock.
-  void release(const std::string& hold);
+  /// Ends the hold; nothing when it does not have the lock. False: it has it under another host id (is_moved_hold()),
+  /// so it stays.
+  bool release(const std::string& hold);
   /// lock break: writes a released record over whatever rules, readable or not.
   void break_lock(const std::string& reason);
 

@@ -108,6 +108,7 @@ class Daemon {
 
   json run_command(const std::string& command, const json& request, const ControlReply& reply,
                    const std::stop_token& stop_token) {
+    if (request.value("publishes", false) && request.contains("steal_reason")) secure_lock(request, stop_token);
     if (command == "sync") return sync(request, reply);
     if (command == "lock") return secure_lock(request, stop_token);
     machine_.require_unused();  // all others take the mount away
@@ -271,7 +272,9 @@ class Daemon {
       machine_.close_disks();
       result = publish(memory, message, reply);
       machine_.unmount();
-      result["lock_due"] = !session_.end();
+      const LockReturn lock = session_.end();
+      result["lock_due"] = lock == LockReturn::kLater;
+      result["lock_moved"] = lock == LockReturn::kMoved;
     } catch (...) {
       guarded("opening the disks", [&] { machine_.open_disks(); });
       throw;

@@ -100,8 +100,8 @@ TakenParcel::~TakenParcel() {
 }
 
 LockRecord take_lock(const Account& account, const ParcelEntry& parcel, LockMode mode, const LockBase& base,
-                     const std::optional<std::string>& steal_reason) {
-  ParcelLock lock = account.lock(parcel);
+                     const std::optional<std::string>& steal_reason, const std::stop_token& stop) {
+  ParcelLock lock = account.lock(parcel, stop);
   const LockRequest wanted{.hold = random_hold(), .mode = mode, .base = base};
   note_lock(account, parcel.id, wanted.hold);
   try {
@@ -121,17 +121,23 @@ void forget_lock(const Account& account, const std::string& parcel_id, const std
   remove_if_exists(note_file(account, parcel_id, hold));
 }
 
-bool give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold) {
-  if (account.offline()) return false;
+LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold) {
+  if (account.offline()) return LockReturn::kLater;
   try {
     ParcelEntry parcel;
     parcel.id = parcel_id;
-    account.lock(parcel).release(hold);
+    if (!account.lock(parcel).release(hold)) {
+      log::warn(
+          "the lock of parcel {} stays: it was taken before this state directory was moved, or by the one that this is "
+          "a copy of; isr lock ls shows it, isr lock break frees it",
+          parcel_id.substr(0, 12));
+      return LockReturn::kMoved;
+    }
     forget_lock(account, parcel_id, hold);
-    return true;
+    return LockReturn::kDone;
   } catch (const std::exception& error) {
     log::warn("the lock of parcel {} is not given back yet: {}", parcel_id.substr(0, 12), error.what());
-    return false;
+    return LockReturn::kLater;
   }
 }
 

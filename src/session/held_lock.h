@@ -31,13 +31,19 @@ class TakenParcel {
 /// Takes the parcel's lock for a new hold, which stays written down. The caller has take_parcel(). Errors as
 /// ParcelLock::acquire(), or, with a reason, steal().
 LockRecord take_lock(const Account& account, const ParcelEntry& parcel, LockMode mode, const LockBase& base,
-                     const std::optional<std::string>& steal_reason);
+                     const std::optional<std::string>& steal_reason, const std::stop_token& stop = {});
 /// A session's description names the hold from now on.
 void forget_lock(const Account& account, const std::string& parcel_id, const std::string& hold);
 /// Writes down that the hold is to be given back; durable.
 void note_lock(const Account& account, const std::string& parcel_id, const std::string& hold);
-/// Releases what is written down. False: not now, so it stays written down.
-bool give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold);
+/// What came of giving a lock back.
+enum class LockReturn {
+  kDone,
+  kLater,  ///< the repository cannot be reached; the hold stays written down
+  kMoved,  ///< the hold has the lock under another host id (ParcelLock::release()), so it stays, and stays written down
+};
+/// Releases what is written down.
+LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold);
 
 /// Gives back what is written down and neither a session's nor being taken this moment. Never fails; does nothing
 /// offline.

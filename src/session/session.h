@@ -10,6 +10,7 @@
 #include "image/settle_policy.h"
 #include "image/snapshot.h"
 #include "image/uploader.h"
+#include "session/held_lock.h"
 #include "session/lease_keeper.h"
 #include "session/memory_check.h"
 #include "session/session_state.h"
@@ -134,9 +135,9 @@ class Session {
   };
   PublishResult publish(const PublishOptions& options, const ProgressFn& progress);
 
-  /// After a publish: deletes the directory and releases the lock. False: the repository cannot be reached, and the
-  /// lock is given back when it can. Error{kVm}, and nothing done, unless all that is here was in it.
-  bool end();
+  /// After a publish: deletes the directory and releases the lock. Error{kVm}, and nothing done, unless all that is
+  /// here was in it.
+  LockReturn end();
   /// Everything since the base is dropped; stays checked out. After a failure nothing has changed.
   void discard();
   /// After a failure of the above the disk may say that it had succeeded: puts that right. To be called before a
@@ -217,8 +218,10 @@ class Session {
   void empty_settled(const std::map<Cid, std::uint32_t>& published);
   LockRequest lock_request() const;
   bool keep_lock(const std::stop_token& stop);
+  void take_over_lock(const std::string& reason, const std::stop_token& stop);
   void resume_lease();
   [[noreturn]] void refuse_lost_lock(const LockRuling& ruling) const;
+  [[noreturn]] void refuse_moved(const LockRuling& ruling) const;
   [[noreturn]] void refuse_passed_by(std::uint64_t newest) const;
   /// What can be compared: something was written to a disk between two that differ.
   std::uint64_t disk_writes() const;

@@ -121,7 +121,7 @@ std::uint64_t Session::disk_writes() const {
   return sum;
 }
 
-bool Session::end() {
+LockReturn Session::end() {
   if (!published_ || published_->phase != state_.phase || published_->disk_writes != disk_writes()) {
     throw Error(ErrorKind::kVm, fmt::format("{} has changes that no version has", parcel_.name),
                 {"the same command again publishes them; nothing is lost"});
@@ -143,11 +143,21 @@ bool Session::keep_lock(const std::stop_token& stop) {
   ParcelLock lock = account_.lock(parcel_, stop);
   try {
     lock.keep(lock_request());
-  } catch (const LockedError&) {
+  } catch (const LockedError& locked) {
+    if (locked.ruling().is_moved_hold(state_.hold)) refuse_moved(locked.ruling());
     return false;
   }
   resume_lease();
   return true;
+}
+
+/// Each take-over is a hold of its own, so that a copy of this session does not pass for its holder.
+void Session::take_over_lock(const std::string& reason, const std::stop_token& stop) {
+  const LockRequest wanted = lock_request();
+  const LockRecord taken = take_lock(account_, parcel_, wanted.mode, wanted.base, reason, stop);
+  change_state([&](SessionState& next) { next.hold = taken.hold; });
+  forget_lock(account_, parcel_.id, taken.hold);
+  lease_.reset();  // of the hold before
 }
 
 bool Session::secure_lock(const std::optional<std::string>& steal_reason, const std::stop_token& stop) {
@@ -161,12 +171,16 @@ bool Session::secure_lock(const std::optional<std::string>& steal_reason, const 
     }
     if (!steal_reason) {
       const bool is_anothers = ruling && ruling->record.held && !ruling->ours;
-      if (is_anothers) refuse_lost_lock(*ruling);
+      if (is_anothers) ruling->is_moved_hold(state_.hold) ? refuse_moved(*ruling) : refuse_lost_lock(*ruling);
       const auto newest = account_.chain(parcel_.chain(), stop).newest();
       if (newest && newest->hash != state_.base_hash && find_pending(*newest) == nullptr)
         refuse_passed_by(newest->head.n);
     }
-    steal_reason ? lock.steal(lock_request(), *steal_reason) : lock.acquire(lock_request());
+    if (steal_reason) {
+      take_over_lock(*steal_reason, stop);
+    } else {
+      lock.acquire(lock_request());
+    }
     resume_lease();
     log::info("the lock is ours again");
     return true;
@@ -195,6 +209,18 @@ void Session::refuse_lost_lock(const LockRuling& ruling) const {
               fmt::format("{} has taken over {} (since {}{}); what is here is kept", ruling.record.host, parcel_.name,
                           to_rfc3339(ruling.record.since), seen),
               choices(parcel_.name));
+}
+
+/// The state directory was moved, or is a copy beside one that is in use: only the user knows.
+void Session::refuse_moved(const LockRuling& ruling) const {
+  throw Error(
+      ErrorKind::kLocked,
+      fmt::format("the lock of {} was taken on {} at another place (since {}): this state directory was moved or "
+                  "copied; what is here is kept",
+                  parcel_.name, ruling.record.host, to_rfc3339(ruling.record.since)),
+      {"if it was moved             the same command with --take-lock",
+       fmt::format("if the original is in use   isr discard {0} && isr checkin {0}    gives this copy up",
+                   parcel_.name)});
 }
 
 void Session::refuse_passed_by(std::uint64_t newest) const {

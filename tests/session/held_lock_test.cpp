@@ -45,7 +45,7 @@ TEST_CASE("what a killed command has taken is given back by the next one", "[ses
     Account offline = place.account;
     offline.store = nullptr;
     give_back_left_locks(offline);
-    CHECK_FALSE(give_back_lock(offline, place.parcel.id, hold));
+    CHECK((give_back_lock(offline, place.parcel.id, hold) == LockReturn::kLater));
     CHECK(has_lock_to_give_back(place.account, place.parcel));
   }
   give_back_left_locks(place.account);
@@ -84,7 +84,7 @@ TEST_CASE("the lock of a session that ends without a network is given back later
     CHECK(session.publish({}, {}).unchanged);
     place.account.store = line;
     line->script(std::vector<test::Fault>(20, test::Fault::kBefore));
-    CHECK_FALSE(session.end());
+    CHECK((session.end() == LockReturn::kLater));
   }
   CHECK_FALSE(place.has_directory());
   CHECK(has_lock_to_give_back(place.account, place.parcel));
@@ -144,7 +144,7 @@ TEST_CASE("a publish takes a free lock again, and makes a fork only when another
     CHECK(result.fork.empty());
     CHECK(result.version == 2);
     CHECK(place.lock().show()->ours);
-    CHECK(session.end());
+    CHECK((session.end() == LockReturn::kDone));
     CHECK(place.is_free());
   }
   SECTION("taken over and given back, without a version") {
@@ -206,6 +206,64 @@ TEST_CASE("a copy of the state directory is another host", "[session]") {
   CHECK(host_id_of({.value = {2}}, "machine", "/home/alice/.local/state/isr") != here);
 }
 
+TEST_CASE("a session in a moved state directory publishes once the user has taken its lock", "[session]") {
+  Place place;
+  place.check_out();
+  const std::string hold = place.lock().show()->record.hold;
+  Account moved = place.account;
+  moved.host.host_id = std::string(32, 'e');
+  Session session(moved, place.parcel);
+  const auto is_refused = [&] { return test::kind_thrown([&] { session.publish({}, {}); }) == ErrorKind::kLocked; };
+  session.image("disk")->write(0, test::random_bytes(700, 7));
+  CHECK(is_refused());
+  CHECK((test::kind_thrown([&] { session.secure_lock({}, {}); }) == ErrorKind::kLocked));
+  CHECK(place.lock().show()->is_hold(hold));
+  SECTION("it was moved") {
+    session.secure_lock("--take-lock", {});
+    CHECK_FALSE(place.lock().show()->is_moved_hold(hold));
+    CHECK(session.publish({}, {}).version == 2);
+    CHECK((session.end() == LockReturn::kDone));
+    CHECK(place.is_free());
+    CHECK_FALSE(has_lock_to_give_back(moved, place.parcel));
+  }
+  SECTION("the original goes on, and publishes first") {
+    const StoredHead before = load_version(place.account, place.parcel).head;
+    const ParcelVersion version = load_version(place.account, place.parcel).version;
+    place.account.chain(place.parcel.chain())
+        .publish(2, make_head(place.account, place.parcel, {2, before.hash}, version));
+    CHECK_FALSE(session.publish({}, {}).fork.empty());
+    CHECK(place.lock().show()->is_hold(hold));
+  }
+}
+
+TEST_CASE("a copy of a session that takes the lock is another holder for the original", "[session]") {
+  Place place;
+  place.check_out();
+  const std::string hold = place.lock().show()->record.hold;
+  ParcelLock copy(place.account.store, place.parcel.chain(), place.account.keys.signing, {"vm", std::string(32, 'e')});
+  CHECK_FALSE(copy.release(hold));
+  CHECK(place.lock().show()->is_hold(hold));
+  copy.steal(place.wanting('5'), "--take-lock");
+  Session session(place.account, place.parcel);
+  session.image("disk")->write(0, test::random_bytes(700, 7));
+  const PublishResult kept = session.publish({}, {});
+  CHECK(kept.is_lock_lost);
+  CHECK_FALSE(kept.fork.empty());
+}
+
+TEST_CASE("a lock that was taken before the state directory moved stays written down", "[session]") {
+  const Place place;
+  place.take();
+  Account moved = place.account;
+  moved.host.host_id = std::string(32, 'e');
+  give_back_left_locks(moved);
+  CHECK(has_lock_to_give_back(moved, place.parcel));
+  CHECK_FALSE(place.is_free());
+  place.lock().break_lock("moved");
+  give_back_left_locks(moved);
+  CHECK_FALSE(has_lock_to_give_back(moved, place.parcel));
+}
+
 TEST_CASE("what an earlier end has left holds up neither the next end nor the next checkout", "[session]") {
   Place place;
   const fs::path directory = place.account.parcel_directory(place.parcel);
@@ -217,7 +275,7 @@ TEST_CASE("what an earlier end has left holds up neither the next end nor the ne
   {
     Session session(place.account, place.parcel);
     CHECK(session.publish({}, {}).unchanged);
-    CHECK(session.end());
+    CHECK((session.end() == LockReturn::kDone));
   }
   CHECK_FALSE(fs::exists(directory));
   place.check_out();

@@ -138,10 +138,61 @@ def test_a_copy_of_the_home_directory_is_another_host(world):
     copy = world.host("copy")
     for folder in ("config", "state"):
         shutil.copytree(a.home / folder, copy.home / folder)
-    refused = copy.run("checkout", "work", expect=11)
-    expect("taken over" in refused.err, f"the copy is told that another host has the lock\n{refused}")
-    copy.run("checkin", "work", expect=17)
+    for command in ("checkout", "checkin", "resume"):
+        refused = copy.run(command, "work", expect=11)
+        expect("moved or copied" in refused.err and "--take-lock" in refused.err, f"what it may be is said\n{refused}")
+    expect_equal(lock_of(a)["state"], "ours", "the lock of the original")
     a.run("checkin", "work")
+    copy.run("checkin", "work", expect=17)
+
+
+def test_of_two_copies_one_publishes(world):
+    _, a, b = two_hosts(world)
+    a.run("checkout", "work")
+    write(a, 1)
+    writing.kill_daemon(a, "work")
+    copy = world.host("copy")
+    for folder in ("config", "state"):
+        shutil.copytree(a.home / folder, copy.home / folder)
+    copy.run("checkout", "work", "--take-lock")
+    kept = a.run("checkin", "work", expect=17)
+    expect("has taken over" in kept.err, f"the original is told that it has the lock no more\n{kept}")
+    copy.run("checkin", "work")
+    expect_equal(row_of(b)["version"], 2, "versions")
+    expect_equal(lock_of(b)["state"], "free", "the lock in the end")
+
+
+def move_state(host):
+    moved = host.home / f"moved{len(list(host.home.glob('moved*')))}"
+    os.rename(host.environment()["XDG_STATE_HOME"], moved)
+    host.variables["XDG_STATE_HOME"] = str(moved)
+    host.state = moved / "isr"
+
+
+def test_a_moved_state_directory_publishes_what_it_has(world):
+    _, a, b = two_hosts(world)
+    a.run("checkout", "work")
+    write(a, 1)
+    writing.kill_daemon(a, "work")
+    move_state(a)
+    refused = a.run("checkin", "work", expect=11)
+    expect("--take-lock" in refused.err, f"the way on is said\n{refused}")
+    a.run("checkin", "work", "--take-lock")
+    expect_equal(lock_of(b)["state"], "free", "the lock in the end")
+    expect_equal(row_of(b)["version"], 2, "versions")
+
+    a.run("checkout", "work")
+    writing.kill_daemon(a, "work")
+    move_state(a)
+    told = a.run("checkin", "work")
+    expect("isr lock break work" in told.err, f"that the lock stays is said\n{told}")
+    expect_equal(lock_of(b)["state"], "held", "the lock of the moved session")
+    expect(a.run("stat", "work", json=True)["lock_due"], "the lock is not forgotten")
+    a.run("lock", "break", "work", "--confirm", "work")
+    a.run("ls")
+    expect(not a.run("stat", "work", json=True)["lock_due"], "nothing is due once it is free")
+    b.run("checkout", "work")
+    b.run("checkin", "work")
 
 
 if __name__ == "__main__":
@@ -150,4 +201,6 @@ if __name__ == "__main__":
                  test_a_lock_that_was_broken_here_is_no_conflict,
                  test_a_lease_that_ran_out_is_not_taken_in_silence,
                  test_a_host_that_comes_back_to_a_lost_lock_chooses,
-                 test_a_copy_of_the_home_directory_is_another_host)
+                 test_a_copy_of_the_home_directory_is_another_host,
+                 test_of_two_copies_one_publishes,
+                 test_a_moved_state_directory_publishes_what_it_has)

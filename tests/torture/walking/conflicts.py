@@ -30,7 +30,8 @@ class Conflicts:
         return f"branch{self._names}"
 
     def copied_home(self, parcel):
-        """A copy of a home directory, with a session that another host has: it is refused, and its work becomes a fork."""
+        """A copy of a home directory, with a session that another host has: it is refused. Its work stays where it is, or
+        becomes a fork when the original has published."""
         self._names += 1
         copy = self.place.world.host(f"copy{self._names}")
         copy.variables = dict(parcel.host.variables)
@@ -38,10 +39,13 @@ class Conflicts:
             shutil.copytree(parcel.host.home / folder, copy.home / folder)
         refused = copy.run("resume", PARCEL, expect=None)
         expect(refused.code in (expected.LOCKED, expected.FORKED), f"a copy of a home directory resumes the session: {refused}")
-        kept = copy.run("suspend", PARCEL, expect=(expected.DONE, expected.FORKED))
+        kept = copy.run("suspend", PARCEL, expect=(expected.DONE, expected.LOCKED, expected.FORKED))
         low = parcel.memory.low if parcel.memory else 0
         fork = self.take_fork(kept, low, parcel.flushed)
         expect((kept.code == expected.FORKED) == (fork is not None), f"no fork is named: {kept}")
+        if kept.code == expected.LOCKED:
+            copy.run("--yes", "discard", PARCEL)
+            copy.run("checkin", PARCEL)
         shutil.rmtree(copy.home)
 
     def prove(self, name, moment, take_lock):
