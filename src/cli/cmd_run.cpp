@@ -29,13 +29,9 @@ struct StopOptions {
 int suspend(CommandContext& context, const OpenParcel& parcel, const SuspendOptions& options) {
   const auto socket = open_session(parcel);
   if (!socket) return report_nothing_here(context, parcel);
-  const auto result =
-      ask_to_publish(context, parcel, *socket,
-                     {{"command", "suspend"},
-                      {"upload", !options.no_upload},
-                      {"message", options.message},
-                      {"drop_caches", !options.no_upload && context.config().get_bool("suspend.drop_caches")}},
-                     options.take_lock, "Suspending " + parcel.entry.name);
+  const auto result = ask_to_publish(
+      context, parcel, *socket, {{"command", "suspend"}, {"upload", !options.no_upload}, {"message", options.message}},
+      options.take_lock, "Suspending " + parcel.entry.name);
   return report_publish(context, parcel.entry.name, "suspended", result);
 }
 

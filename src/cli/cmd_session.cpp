@@ -53,7 +53,7 @@ int check_out(CommandContext& context, OpenParcel& parcel, const CheckoutOptions
     take_over_if_agreed(context, parcel, options.take_lock, [&](const auto& steal_reason) {
       json request{{"command", "lock"}, {"online", !parcel.account.offline()}};
       if (steal_reason) request["steal_reason"] = *steal_reason;
-      control_request(socket, request, {}, context.stop());
+      ask_daemon(context, socket, request, "Opening " + parcel.entry.name);
     });
   }
   const json status = control_request(socket, {{"command", "status"}}, {}, context.stop());

@@ -84,11 +84,10 @@ Account CommandContext::open_account(const std::string& repository_name, StoreOp
   options.use_keyring = !password_is_given(*this);
   options.store = store;
   options.store.waits = waits_;
+  options.config = config();
   tell_of_waits(entry.name);
-  Account account = isr::open_account(
+  return isr::open_account(
       paths(), entry, password_source(*this, fmt::format("Password of {} at {}: ", entry.user, entry.name)), options);
-  account.upload_limit = config().get_bytes("upload.limit");
-  return account;
 }
 
 /// Once the repository is asked, a wait for it is no silence. One repository is asked by a command, at most.

@@ -212,16 +212,22 @@ int with_session(const OpenParcel& parcel, const std::function<int()>& body) {
 
 json ask_daemon(CommandContext& context, const fs::path& socket, const json& request, const std::string& title) {
   Progress progress(context.out, title);
-  json limited = request;
-  limited["rehearsal"] = context.config().get_bool("suspend.rehearsal");
-  limited["upload_limit"] = context.config().get_bytes("upload.limit");  // of this command, not of the daemon's start
-  return control_request(
-      socket, limited,
+  json with_settings = request;
+  with_settings["settings"] = encode_settings(context.paths(), context.config());
+  json result = control_request(
+      socket, with_settings,
       [&](const json& line) {
         progress.update(line.value("step", ""), line.value("done", std::uint64_t{0}),
                         line.value("total", std::uint64_t{0}));
       },
       context.stop());
+  const auto kept = result.value("kept_settings", std::vector<std::string>{});
+  result.erase("kept_settings");
+  if (!kept.empty()) {
+    context.out.note(fmt::format("the session goes on with the {} that it began with; this command has another",
+                                 fmt::join(kept, ", ")));
+  }
+  return result;
 }
 
 json ask_to_publish(CommandContext& context, const OpenParcel& parcel, const fs::path& socket, json request,

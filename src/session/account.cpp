@@ -201,15 +201,15 @@ std::string host_name() {
 }
 
 Account finish(const Paths& paths, const RepositoryEntry& entry, Reached reached, UserKeys keys,
-               const StoreOptions& store_options) {
+               const OpenOptions& options) {
   Account account;
   account.paths = paths;
   account.entry = entry;
   account.info = reached.info;
   account.store = std::move(reached.store);
   account.keys = std::move(keys);
-  account.store_options = store_options;
-  account.lease = Config::load(paths).get_seconds("lock.lease");
+  account.store_options = options.store;
+  account.config = options.config;
   account.state_directory = state_directory_of(paths, account.info, entry.user);
   make_private_directory(account.state_directory);
   const fs::path trust = account.state_directory / "trust.db";
@@ -228,8 +228,8 @@ fs::path kept_head(const Account& account, std::string chain) {
 
 /// What an earlier command could not give back is given back as soon as the repository is reached.
 Account finish_and_tidy(const Paths& paths, const RepositoryEntry& entry, Reached reached, UserKeys keys,
-                        const StoreOptions& store_options) {
-  Account account = finish(paths, entry, std::move(reached), std::move(keys), store_options);
+                        const OpenOptions& options) {
+  Account account = finish(paths, entry, std::move(reached), std::move(keys), options);
   give_back_left_locks(account);
   return account;
 }
@@ -278,7 +278,7 @@ std::optional<StoredHead> Account::newest_head(const std::string& chain, std::st
 
 ParcelLock Account::lock(const ParcelEntry& parcel, std::stop_token stop) const {
   online(fmt::format("the lock of {}", parcel.name));
-  return {make_stoppable(store, std::move(stop)), parcel.chain(), keys.signing, host, lease};
+  return {make_stoppable(store, std::move(stop)), parcel.chain(), keys.signing, host, lease()};
 }
 
 LockBase base_of(const ParcelEntry& parcel, const StoredHead& head) {
@@ -314,12 +314,12 @@ Account open_account(const Paths& paths, const RepositoryEntry& entry, const Pas
   Reached reached = reach(paths, entry, options);
   if (options.use_keyring) {
     if (auto keys = keys_from_keyring(reached.info, entry.user)) {
-      return finish_and_tidy(paths, entry, std::move(reached), std::move(*keys), options.store);
+      return finish_and_tidy(paths, entry, std::move(reached), std::move(*keys), options);
     }
   }
   const fs::path directory = state_directory_of(paths, reached.info, entry.user);
   UserKeys keys = unlock(directory, entry, reached, password);
-  return finish_and_tidy(paths, entry, std::move(reached), std::move(keys), options.store);
+  return finish_and_tidy(paths, entry, std::move(reached), std::move(keys), options);
 }
 
 Account open_account_with_keys(const Paths& paths, const RepositoryEntry& entry, const UserKeys& keys,
@@ -327,7 +327,7 @@ Account open_account_with_keys(const Paths& paths, const RepositoryEntry& entry,
   if (keys.user != entry.user) {
     throw Error(ErrorKind::kBug, fmt::format("keys of {} for an account of {}", keys.user, entry.user));
   }
-  return finish_and_tidy(paths, entry, reach(paths, entry, options), keys, options.store);
+  return finish_and_tidy(paths, entry, reach(paths, entry, options), keys, options);
 }
 
 void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, const std::string& passphrase,
@@ -338,7 +338,7 @@ void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& st
   put_first_keybox(store, entry.user, keybox);
   pin_repository(paths, entry, info);
   const BlobStorePtr borrowed(BlobStorePtr(), &store);  // the caller's, and it outlives the account
-  Account account = finish(paths, entry, {borrowed, info}, keys, {});
+  Account account = finish(paths, entry, {borrowed, info}, keys, OpenOptions());
   keep_keybox(account.state_directory, keybox);
   change_profile(account, [](Profile&) {});
 }

@@ -45,9 +45,11 @@ struct Account {
   std::shared_ptr<TrustStore> trust;
   fs::path state_directory;  ///< state/REPOSITORY-ID/USER
   StoreOptions store_options{};
-  std::chrono::seconds lease{600};  ///< of attended locks
-  std::uint64_t upload_limit = 0;   ///< bytes/s of what is published or imported; 0: none
+  Config config{};  ///< as the command resolved it, also in a daemon
 
+  std::chrono::seconds lease() const { return config.get_seconds("lock.lease"); }  ///< of attended locks
+  /// Bytes a second of what is published or imported; 0: none.
+  std::uint64_t upload_limit() const { return config.get_bytes("upload.limit"); }
   bool offline() const { return store == nullptr; }
   /// Throws Error{kOffline} unless online; names what for.
   BlobStore& online(const std::string& what) const;
@@ -72,6 +74,7 @@ using SecretSource = std::function<KeyboxSecret()>;
 struct OpenOptions {
   bool offline = false;     ///< do not touch the network
   bool use_keyring = true;  ///< false: the password was given, so it is asked for and checked
+  Config config{};          ///< of the account
   StoreOptions store{};     ///< time-outs
 };
 /// Keys come from the kernel keyring (isr login), else from `password` and the

@@ -24,27 +24,29 @@ struct KnownKey {
   Form form;
   std::string_view built_in;
   const char* variable;
+  SettingScope scope = SettingScope::kCommand;
 };
 
 constexpr KnownKey kKnownKeys[] = {
     {"default_repo", Form::kRepositoryName, "home", "ISR_REPO"},
     {"offline", Form::kBoolean, "false", "ISR_OFFLINE"},
-    {"cache.limit", Form::kSize, "20G", "ISR_CACHE_LIMIT"},
-    {"cache.min_free", Form::kSize, "1G", "ISR_CACHE_MIN_FREE"},
-    {"cache.decoded", Form::kSize, "2G", "ISR_CACHE_DECODED"},
-    {"cache.dir", Form::kAbsolutePath, "", "ISR_CACHE_DIR"},
-    {"read.unreachable", Form::kWaitOrFail, "wait", "ISR_READ_UNREACHABLE"},
+    {"cache.limit", Form::kSize, "20G", "ISR_CACHE_LIMIT", SettingScope::kSession},
+    {"cache.min_free", Form::kSize, "1G", "ISR_CACHE_MIN_FREE", SettingScope::kSession},
+    {"cache.decoded", Form::kSize, "2G", "ISR_CACHE_DECODED", SettingScope::kSession},
+    {"cache.dir", Form::kAbsolutePath, "", "ISR_CACHE_DIR"},  // Paths::cache is handed over
+    {"read.unreachable", Form::kWaitOrFail, "wait", "ISR_READ_UNREACHABLE", SettingScope::kSession},
     {"vm.accelerator", Form::kAccelerator, "auto", "ISR_VM_ACCELERATOR"},
-    {"vm.memory", Form::kMemory, "auto", "ISR_VM_MEMORY"},
-    {"suspend.drop_caches", Form::kBoolean, "true", "ISR_SUSPEND_DROP_CACHES"},
-    {"suspend.rehearsal", Form::kBoolean, "true", "ISR_SUSPEND_REHEARSAL"},
-    {"lock.lease", Form::kLease, "600", "ISR_LOCK_LEASE"},
-    {"upload.limit", Form::kSize, "0", "ISR_UPLOAD_LIMIT"},
+    {"vm.memory", Form::kMemory, "auto", "ISR_VM_MEMORY", SettingScope::kRequest},
+    {"suspend.drop_caches", Form::kBoolean, "true", "ISR_SUSPEND_DROP_CACHES", SettingScope::kRequest},
+    {"suspend.rehearsal", Form::kBoolean, "true", "ISR_SUSPEND_REHEARSAL", SettingScope::kRequest},
+    {"lock.lease", Form::kLease, "600", "ISR_LOCK_LEASE", SettingScope::kSession},
+    {"upload.limit", Form::kSize, "0", "ISR_UPLOAD_LIMIT", SettingScope::kRequest},
     {"password.file", Form::kText, "", "ISR_PASSWORD_FILE"},
     {"password.command", Form::kText, "", "ISR_PASSWORD_COMMAND"},
 };
 
 constexpr std::string_view kBuiltIn = "built in";  // as an origin
+constexpr std::string_view kOfCommand = "the command";
 
 const KnownKey* find_key(std::string_view key) {
   const auto* found = std::find_if(std::begin(kKnownKeys), std::end(kKnownKeys),
@@ -184,13 +186,15 @@ void Config::read_environment() {
   }
 }
 
+Config::Config() {
+  for (const KnownKey& known : kKnownKeys) {
+    settings_[std::string(known.key)] = {std::string(known.key), std::string(known.built_in), std::string(kBuiltIn)};
+  }
+}
+
 Config Config::load(const Paths& paths) {
   Config config;
   config.paths_ = paths;
-  for (const KnownKey& known : kKnownKeys) {
-    config.settings_[std::string(known.key)] = {std::string(known.key), std::string(known.built_in),
-                                                std::string(kBuiltIn)};
-  }
   config.read_file(paths.system_config_file);
   if (!paths.config_file.empty() && !fs::exists(paths.config_file)) {
     throw Error(ErrorKind::kUsage, fmt::format("{}: no such file", paths.config_file.string()));
@@ -230,6 +234,33 @@ std::chrono::seconds Config::get_seconds(const std::string& key) const {
   return std::chrono::seconds(parse_size(get(key)));
 }
 bool Config::get_bool(const std::string& key) const { return get(key) == "true"; }
+
+std::map<std::string, std::string> Config::for_daemon() const {
+  std::map<std::string, std::string> values;
+  for (const KnownKey& known : kKnownKeys) {
+    if (known.scope != SettingScope::kCommand)
+      values[std::string(known.key)] = settings_.at(std::string(known.key)).value;
+  }
+  return values;
+}
+
+Config Config::from_command(const std::map<std::string, std::string>& values) {
+  Config config;
+  for (const auto& [key, value] : values) config.assign(key, value, std::string(kOfCommand));
+  return config;
+}
+
+std::vector<std::string> Config::follow(const std::map<std::string, std::string>& values) {
+  std::vector<std::string> kept;
+  for (const auto& [key, value] : values) {
+    if (known_key(key).scope == SettingScope::kRequest) {
+      assign(key, value, std::string(kOfCommand));
+    } else if (get(key) != value) {
+      kept.push_back(key);
+    }
+  }
+  return kept;
+}
 
 void Config::override_with_flag(const std::string& key, const std::string& value) { assign(key, value, "flag"); }
 

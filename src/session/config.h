@@ -44,6 +44,15 @@ struct RepositoryEntry {
 ///     limit = "0"               # bytes per second
 ///     [password]
 ///     file = "/path"            # or command = "pass show isr"
+///
+/// A session daemon reads none of it: it goes by the settings of the command that started it, and those of kRequest
+/// follow the command whose request it carries out.
+enum class SettingScope {
+  kCommand,  ///< the command itself goes by it
+  kRequest,  ///< the daemon, for as long as it carries out the command's request
+  kSession,  ///< the daemon, from its start to its end
+};
+
 struct Setting {
   std::string key;  ///< "cache.limit"
   std::string value;
@@ -52,6 +61,7 @@ struct Setting {
 
 class Config {
  public:
+  Config();  ///< all of it built in
   /// Error{kUsage} with file and line for bad TOML, unknown or duplicate keys, bad
   /// values, a file over 1 MiB, a directory, or one that others may write.
   static Config load(const Paths& paths);
@@ -64,6 +74,13 @@ class Config {
   std::uint64_t get_bytes(const std::string& key) const;
   std::chrono::seconds get_seconds(const std::string& key) const;
   bool get_bool(const std::string& key) const;
+
+  /// What a daemon goes by: key and value. Values are UTF-8.
+  std::map<std::string, std::string> for_daemon() const;
+  /// Built in, but for these.
+  static Config from_command(const std::map<std::string, std::string>& values);
+  /// Takes those of kRequest. Returns the keys of kSession that have another value here. Error{kUsage}.
+  std::vector<std::string> follow(const std::map<std::string, std::string>& values);
 
   /// What a flag of the command line says; not written anywhere.
   void override_with_flag(const std::string& key, const std::string& value);

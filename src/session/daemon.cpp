@@ -41,8 +41,7 @@ class Daemon {
  public:
   explicit Daemon(const Handover& handover)
       : paths_(handover.paths),
-        account_(open_account_with_keys(paths_, handover.entry, handover.keys,
-                                        {.offline = handover.offline, .store = {.waits = waits_}})),
+        account_(open_account(handover, waits_)),
         parcel_(handover.parcel),
         session_(account_, parcel_),
         machine_(session_, paths_, parcel_.name, parcel_.id, [this] { return stats_json(); }) {}
@@ -93,14 +92,15 @@ class Daemon {
       Daemon& daemon;
       ~Done() { *daemon.current_.lock() = {}; }
     } done{*this};
-    account_.upload_limit = request.value("upload_limit", std::uint64_t{0});
-    rehearses_ = request.value("rehearsal", true);
+    std::vector<std::string> kept_settings;
+    if (request.contains("settings")) kept_settings = follow_settings(account_, request.at("settings"));
     reap();  // the keeper may not have come to it
     const ControlReply noted_reply = [&](const json& line) {
       current_.lock()->progress = line;
       return reply(line);
     };
     json result = run_command(command, request, noted_reply, stop);
+    result["kept_settings"] = kept_settings;
     if (ended_) ending_ = {command, result};
     *last_status_lock() = full_status();
     return result;
@@ -127,6 +127,7 @@ class Daemon {
     options.network = find_network_mode(request.value("network", ""));
     options.isolate_network = request.value("isolate_network", false);
     options.accelerator = request.value("accelerator", "auto");
+    options.memory = account_.config.get("vm.memory");
     options.fresh = fresh;
     options.prefetch = parse_prefetch(request.value("prefetch", "all"));
     options.progress = progress_to(reply);
@@ -159,7 +160,7 @@ class Daemon {
   json suspend(const json& request, const ControlReply& reply) {
     // Without a VM (checked out only, or after a crash) there are the disks to save.
     if (machine_.running()) {
-      if (request.value("drop_caches", false)) {
+      if (request.value("upload", true) && account_.config.get_bool("suspend.drop_caches")) {
         reply({{"type", "progress"}, {"step", "page cache"}, {"done", 0}, {"total", 0}});
         machine_.drop_page_cache();
       }
@@ -240,7 +241,9 @@ class Daemon {
     std::optional<Rehearsal> rehearsal;
     if (memory) {
       guarded("rehearsing a resume", [&] {
-        if (rehearses_) rehearsal.emplace(session_, paths_, parcel_.name, parcel_.id);
+        if (!account_.config.get_bool("suspend.rehearsal")) return;
+        rehearsal.emplace(session_, paths_, parcel_.name, parcel_.id,
+                          RehearsalOptions{.memory = account_.config.get("vm.memory")});
       });
       options.boot_order = [&] { return rehearsal ? rehearsal->take() : BootOrder{}; };
     }
@@ -448,9 +451,8 @@ class Daemon {
   Sync<json> last_stats_;
   Session session_;  // its lease says the first two, the machine's mount asks for the others
   Machine machine_;
-  bool ended_ = false;     // guarded by operation_
-  bool rehearses_ = true;  // the same
-  EndingCommand ending_;   // the same
+  bool ended_ = false;    // guarded by operation_
+  EndingCommand ending_;  // the same
   Sync<CurrentCommand> current_;
   Sync<json> last_status_sync_;
   std::unique_ptr<ControlServer> server_;

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "repository/store_waits.h"
 #include "session/account.h"
 
 namespace isr {
@@ -15,7 +16,7 @@ namespace isr {
 ///   start        network, accelerator, cdrom       boots from the disks, or the CD (the image's path in base64)
 ///   resume       network, accelerator, prefetch    continues the suspended memory; without one, boots
 ///   lock         –                                 makes sure that the lock is ours, as start and resume do
-///   suspend      upload, message, drop_caches      memory and disks kept, uploaded, published; the session ends
+///   suspend      upload, message                   memory and disks kept, uploaded, published; the session ends
 ///   stop         timeout_s, kill, message          the guest shuts down; published; the session ends. Given up when
 ///                                                  the client goes before the guest is off
 ///   poweroff     –                                 memory dropped, stays checked out
@@ -26,8 +27,8 @@ namespace isr {
 ///   type         text                              types into the serial console
 ///
 /// One of them at a time; status, console and type any time. One that waits is told for what, and gets the result of
-/// the command that ends the session meanwhile if it is the same one. All others also take upload_limit
-/// (bytes a second; 0: none) and rehearsal (false: a suspend makes no boot pack).
+/// the command that ends the session meanwhile if it is the same one. All others also take settings
+/// (encode_settings()), and answer kept_settings: those that stay what they were when the daemon began.
 /// start, resume and lock take online (the lock is looked at) and steal_reason (it is taken whoever has it).
 
 /// Starts the daemon of a parcel that Session::create() checked out, or that a
@@ -41,10 +42,16 @@ inline constexpr const char* kSessionDaemonArgument = "__session";
 std::string encode_path(const fs::path& path);
 fs::path decode_path(const std::string& text);
 
+/// The settings of a command, as its requests to a daemon have them.
+nlohmann::json encode_settings(const Paths& paths, const Config& config);
+/// In the daemon: goes by those that follow the command. Returns the keys of those that stay though they differ.
+std::vector<std::string> follow_settings(Account& account, const nlohmann::json& settings);
+
 /// How the keys of an account, and where its command keeps things, pass to a process of ours.
 Bytes serialise_handover(const Account& account, const ParcelEntry& parcel, const std::string& extra);
 struct Handover {
-  Paths paths;  ///< as the command resolved them from its flags, environment and configuration
+  Paths paths;    ///< as the command resolved them from its flags, environment and configuration
+  Config config;  ///< the same
   RepositoryEntry entry;
   UserKeys keys;
   ParcelEntry parcel;
@@ -52,5 +59,7 @@ struct Handover {
   std::string extra;
 };
 Handover parse_handover(ByteView bytes);
+/// The account that it hands over. waits: of its store, may be null.
+Account open_account(const Handover& handover, const std::shared_ptr<StoreWaits>& waits);
 
 }  // namespace isr

@@ -31,7 +31,26 @@ Paths decode_paths(const json& in) {
   return paths;
 }
 
+constexpr const char* kCacheKey = "cache.dir";  // a path, which JSON cannot hold
+
+std::map<std::string, std::string> values_of(json settings) {
+  settings.erase(kCacheKey);
+  return settings.get<std::map<std::string, std::string>>();
+}
+
 }  // namespace
+
+json encode_settings(const Paths& paths, const Config& config) {
+  json settings = config.for_daemon();
+  settings[kCacheKey] = encode_path(paths.cache);
+  return settings;
+}
+
+std::vector<std::string> follow_settings(Account& account, const json& settings) {
+  std::vector<std::string> kept = account.config.follow(values_of(settings));
+  if (decode_path(settings.at(kCacheKey).get<std::string>()) != account.paths.cache) kept.emplace_back(kCacheKey);
+  return kept;
+}
 
 std::string encode_path(const fs::path& path) { return to_base64(as_bytes(path.native())); }
 fs::path decode_path(const std::string& text) { return std::string(as_text(from_base64(text).value())); }
@@ -40,6 +59,7 @@ Bytes serialise_handover(const Account& account, const ParcelEntry& parcel, cons
   json epochs = json::object();
   for (const auto& [epoch, key] : parcel.epoch_keys) epochs[std::to_string(epoch)] = to_hex(key.view());
   const json message{{"paths", encode_paths(account.paths)},
+                     {"settings", encode_settings(account.paths, account.config)},
                      {"repo", account.entry.name},
                      {"url", account.entry.url},
                      {"user", account.entry.user},
@@ -57,6 +77,7 @@ Handover parse_handover(ByteView bytes) {
   if (!message.is_object()) throw Error(ErrorKind::kUsage, "this command is for isr itself");
   Handover handover;
   handover.paths = decode_paths(message.at("paths"));
+  handover.config = Config::from_command(values_of(message.at("settings")));
   handover.entry = {message.at("repo").get<std::string>(), message.at("url").get<std::string>(),
                     message.at("user").get<std::string>()};
   handover.keys = parse_user_keys(from_base64(message.at("keys").get<std::string>()).value());
@@ -69,6 +90,14 @@ Handover parse_handover(ByteView bytes) {
   handover.offline = message.at("offline").get<bool>();
   handover.extra = message.at("extra").get<std::string>();
   return handover;
+}
+
+Account open_account(const Handover& handover, const std::shared_ptr<StoreWaits>& waits) {
+  OpenOptions options;
+  options.offline = handover.offline;
+  options.store.waits = waits;
+  options.config = handover.config;
+  return open_account_with_keys(handover.paths, handover.entry, handover.keys, options);
 }
 
 fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel) {

@@ -42,8 +42,8 @@ class Importer {
         source_(source),
         stop_(stop),
         result_(result),
-        cache_(open_cache(account.paths, Config::load(account.paths))),
-        uploader_(account.store, {.bytes_per_second = account.upload_limit, .stop = stop}, counters_),
+        cache_(open_cache(account.paths, account.config)),
+        uploader_(account.store, {.bytes_per_second = account.upload_limit(), .stop = stop}, counters_),
         builder_(disk.tree.size, account.keys.domain_secret, [this](const SealedObject& page) { put(page); }),
         known_(pages_) {
     learn_known_chunks();

@@ -39,7 +39,7 @@ std::string reader_stats(const SourceStats& stats, const std::vector<std::shared
 void serve_mount(const Handover& handover) {
   const json extra = json::parse(handover.extra);
   const fs::path directory = decode_path(extra.at("directory").get<std::string>());
-  Account account = open_account_with_keys(handover.paths, handover.entry, handover.keys, {handover.offline});
+  Account account = open_account(handover, nullptr);
   VersionChoice choice;
   choice.fork = extra.at("fork").get<std::string>();
   if (choice.fork.empty()) choice.number = extra.at("version").get<std::uint64_t>();

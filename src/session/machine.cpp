@@ -6,7 +6,6 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "session/config.h"
 #include "vm/swap.h"
 
 namespace isr {
@@ -72,16 +71,16 @@ Machine::~Machine() {
   release_vm();
 }
 
-QemuOptions qemu_options_in(const fs::path& run_directory, const Paths& paths) {
+QemuOptions qemu_options_in(const fs::path& run_directory, const std::string& memory) {
   QemuOptions options;
   make_private_directory(run_directory);
   options.run_directory = run_directory;
-  options.private_memory = private_memory_allowed(Config::load(paths).get("vm.memory"));
+  options.private_memory = private_memory_allowed(memory);
   return options;
 }
 
-QemuOptions Machine::qemu_options() const {
-  QemuOptions options = qemu_options_in(run_directory_, paths_);
+QemuOptions Machine::qemu_options(const std::string& memory) const {
+  QemuOptions options = qemu_options_in(run_directory_, memory);
   options.on_event = [](const VmEvent& event) {
     if (event.kind == VmEventKind::kIoError) log::error("the guest is held: {}", event.detail);
     if (event.kind == VmEventKind::kGuestPanicked) log::warn("the guest's kernel has panicked");
@@ -118,8 +117,9 @@ bool Machine::start(const BootOptions& options) {
     files.isolate_network = options.isolate_network;
     // A CD is never part of what was suspended: another image under a guest that has read from one would be damage.
     if (!resume) files.cdrom = options.cdrom;
-    vm_ = resume ? Qemu::resume_paused(settings, files, accelerator_, qemu_options(), session_.device_state())
-                 : Qemu::start_paused(settings, files, accelerator_, qemu_options());
+    const QemuOptions qemu = qemu_options(options.memory);
+    vm_ = resume ? Qemu::resume_paused(settings, files, accelerator_, qemu, session_.device_state())
+                 : Qemu::start_paused(settings, files, accelerator_, qemu);
     set_network(settings.network, options.isolate_network);
     *console_.lock() = vm_->console();
     // What the guest writes the kernel brings to our scratch file at any time.

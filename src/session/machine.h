@@ -9,6 +9,7 @@ namespace isr {
 struct BootOptions {
   std::optional<NetworkMode> network;  ///< from now on; nullopt: as it was
   bool isolate_network = false;        ///< this time nothing outside can be reached
+  std::string memory = "auto";         ///< how QEMU maps it: the setting vm.memory
   std::string accelerator = "auto";
   bool fresh = false;                  ///< boot from the disks even where suspended memory is there
   std::optional<fs::path> cdrom;       ///< in the drive of a machine that boots; one that continues finds it empty
@@ -104,7 +105,7 @@ class Machine {
   void copy(std::span<const MemoryRange> runs);
   void end_copy() noexcept;
   std::vector<SampledPage> sample_memory() const;
-  QemuOptions qemu_options() const;
+  QemuOptions qemu_options(const std::string& memory) const;
 
   Session& session_;
   Paths paths_;
@@ -135,8 +136,8 @@ std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>
                                        std::shared_ptr<Endurance> endurance);
 /// Under a part of the parcel's id: ps shows every user how a process was started, and its name is nobody's business.
 VmFiles vm_files(const std::string& parcel_id, const std::vector<std::shared_ptr<Image>>& disks, const fs::path& mount);
-/// As the settings say; makes the directory.
-QemuOptions qemu_options_in(const fs::path& run_directory, const Paths& paths);
+/// memory: the setting vm.memory. Makes the directory.
+QemuOptions qemu_options_in(const fs::path& run_directory, const std::string& memory);
 
 /// Guest memory's name in the mount.
 inline constexpr const char* kMemoryFileName = "memory.raw";

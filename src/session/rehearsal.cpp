@@ -21,7 +21,6 @@ fs::path beside(const fs::path& directory) { return directory.string() + kSuffix
 Rehearsal::Rehearsal(Session& session, const Paths& paths, const std::string& name, const std::string& parcel_id,
                      const RehearsalOptions& options)
     : options_(options),
-      paths_(paths),
       began_(std::chrono::steady_clock::now()),
       name_(name),
       mount_directory_(beside(mount_directory(paths, parcel_id))),
@@ -78,7 +77,7 @@ void Rehearsal::run(const std::stop_token& stop) {
       mount_directory_, mounted_files(images_->disks, images_->memory, std::make_shared<Endurance>()),
       [] { return std::string("{}\n"); }, mount_options);
   mount->start();
-  QemuOptions qemu = qemu_options_in(run_directory_, paths_);
+  QemuOptions qemu = qemu_options_in(run_directory_, options_.memory);
   qemu.patience = {options_.deadline, stop};
   const auto vm = Qemu::resume_paused(settings_, files_, accelerator_, qemu, device_state_);
   vm->cont();

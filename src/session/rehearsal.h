@@ -10,6 +10,7 @@ struct RehearsalOptions {
   std::chrono::milliseconds under_kvm{1000};  ///< how long the guest runs
   std::chrono::milliseconds under_tcg{2000};
   std::chrono::milliseconds deadline{5000};  ///< for all of it
+  std::string memory = "auto";               ///< how QEMU maps it: the setting vm.memory
 };
 
 /// Runs the suspended state of a session once more, for a second, to see what a resume will read
@@ -35,7 +36,6 @@ class Rehearsal {
   void run(const std::stop_token& stop);
 
   RehearsalOptions options_;
-  Paths paths_;
   std::chrono::steady_clock::time_point began_;
   std::string name_;
   fs::path mount_directory_;

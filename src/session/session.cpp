@@ -61,7 +61,7 @@ Session::Session(Account& account, const ParcelEntry& parcel)
   auto state = read_session_state(directory_, account.device_key, parcel.id);
   if (!state) refuse();
   state_ = std::move(*state);
-  const Config config = Config::load(account.paths);
+  const Config& config = account.config;
   cache_ = open_cache(account.paths, config);
   if (is_one_disk(cache_directory(account.paths), directory_)) {
     make_room_ = [this](std::uint64_t bytes) { return make_room(bytes); };

@@ -242,13 +242,13 @@ void Session::resume_lease() {
   // A store of its own, where there was none: the account's comes when a command goes online.
   auto open = [store = account_.store, entry = account_.entry, info = account_.info, options = account_.store_options,
                chain = parcel_.chain(), key = account_.keys.signing, host = account_.host,
-               lease = account_.lease](const std::stop_token& stop) mutable -> ParcelLock {
+               lease = account_.lease()](const std::stop_token& stop) mutable -> ParcelLock {
     if (!store) store = open_pinned_store(entry, info, options, stop);
     return {make_stoppable(store, stop), chain, key, host, lease};
   };
   LockRecord held;
   held.hold = state_.hold;
-  held.lease = account_.lease;
+  held.lease = account_.lease();
   lease_.emplace(held, std::move(open), on_lease_lost_);
   try {
     lease_->start();

@@ -203,7 +203,7 @@ Presence Session::begin_upload() {
 
 void Session::upload(const std::map<Cid, std::uint32_t>& objects, Presence presence, std::string_view step,
                      const ProgressFn& progress, const std::stop_token& stop) {
-  Uploader uploader(account_.store, {.bytes_per_second = account_.upload_limit, .stop = stop}, upload_counters_);
+  Uploader uploader(account_.store, {.bytes_per_second = account_.upload_limit(), .stop = stop}, upload_counters_);
   std::uint64_t total = 0;
   for (const auto& [cid, length] : objects) total += length;
   std::uint64_t done = 0;

@@ -27,13 +27,12 @@ std::shared_ptr<ChunkReader> make_reader(const StackParts& parts, SourceStats& s
 }
 
 VersionReader::VersionReader(Account& account, Unreachable unreachable) {
-  const Config config = Config::load(account.paths);
-  cache = open_cache(account.paths, config);
+  cache = open_cache(account.paths, account.config);
   StackParts parts;
   parts.cache = cache;
   parts.repository = account.store;
   parts.unreachable = unreachable;
-  reader = make_reader(parts, stats, account.paths, config);
+  reader = make_reader(parts, stats, account.paths, account.config);
 }
 
 std::shared_ptr<Image> VersionReader::open(const VersionImage& image) {

@@ -25,13 +25,6 @@ def mapping_in_force(host):
     return [modes for _, modes, *rest in lines if rest[-1].endswith("/memory.raw")]
 
 
-def end_daemon(host):
-    """So that the next one has the environment of then."""
-    pid = host.stat("work")["daemon_pid"]
-    support.kill(pid)
-    support.wait_until(lambda: not pathlib.Path(f"/proc/{pid}").exists(), "the daemon ends")
-
-
 def begin(host, command, way, *flags):
     """Starts or resumes with memory mapped so; returns the console."""
     host.variables["ISR_VM_MEMORY"] = way
@@ -65,7 +58,6 @@ def test_a_machine_that_booted_with_shared_memory_continues_with_private(world):
     checksum = before.wait("MEM filled (.*)")[0]
     before.wait(r"TICK \d+")
     a.run("suspend", "work", "--no-upload")
-    end_daemon(a)
     after = begin(a, "resume", "private")
     after.wait(f"MEM ok {checksum}")
     support.expect_continuation(before, after)
@@ -135,7 +127,7 @@ def test_a_kill_while_memory_comes_on_demand_leaves_the_suspended_version(world)
         lost.wait(r"TICK \d+")
         writing.moment(chance, 3.0)
         qemu = a.stat("work")["vm"]["pid"]
-        end_daemon(a)
+        writing.kill_daemon(a, "work")
         support.wait_until(lambda: not pathlib.Path(f"/proc/{qemu}").exists(), "QEMU ends with its daemon")
         a.run("--yes", "discard", "work")
         again = begin(a, "resume", way)

@@ -130,6 +130,41 @@ def test_a_session_daemon_has_the_configuration_of_its_command(world):
     expect_equal(files(b.cache) if b.cache.exists() else [], [], "files in the other cache")
 
 
+def memory_of(host, *command, expect=0):
+    """How QEMU maps the memory of a guest that runs after `command`; it is off again afterwards."""
+    host.run(*command, "work", "--no-network", expect=expect)
+    way = host.stat("work")["vm"]["memory"]
+    host.run("poweroff", "work", "--yes")
+    return way
+
+
+def test_a_running_daemon_follows_the_configuration_of_each_command(world):
+    a, _, _ = set_up(world)
+    other = a.home / "other.toml"
+    other.write_text((a.config / "config.toml").read_text() +
+                     '\n[vm]\nmemory = "shared"\n[cache]\nlimit = "3G"\n[read]\nunreachable = "fail"\n')
+    a.variables["ISR_VM_MEMORY"] = "private"
+    a.run("checkout", "work")
+    daemon = a.stat("work")["daemon_pid"]
+    expect_equal(memory_of(a, "start"), "private", "memory as the command that checked out has it")
+    a.variables["ISR_VM_MEMORY"] = "shared"
+    expect_equal(memory_of(a, "start"), "shared", "memory as the environment of a start has it")
+    del a.variables["ISR_VM_MEMORY"]
+    expect_equal(memory_of(a, "--config", other, "start"), "shared", "memory as the --config of a start has it")
+    expect_equal(memory_of(a, "start"), "private", "memory as it is built in")
+    for command in (("checkout",), ("sync",), ("--yes", "discard")):
+        told = a.run("--config", other, *command, "work")
+        expect("goes on with the cache.limit, read.unreachable that it began with" in told.err, f"not said what stays: {told}")
+        told = a.run(*command, "work")
+        expect("began with" not in told.err, f"nothing stays that differs: {told}")
+    a.variables["ISR_CACHE_DIR"] = str(a.home / "cache elsewhere")
+    told = a.run("sync", "work")
+    expect("the cache.dir that it began with" in told.err, f"not said that the cache stays: {told}")
+    del a.variables["ISR_CACHE_DIR"]
+    expect_equal(a.stat("work")["daemon_pid"], daemon, "the daemon")
+    a.run("checkin", "work")
+
+
 def test_a_session_is_controlled_from_another_runtime_directory(world):
     a, _, content = set_up(world)
     writing.check_out(a, "work")
@@ -204,5 +239,6 @@ def test_a_cache_that_becomes_read_only_is_only_a_cache(world):
 if __name__ == "__main__":
     support.main(test_lost_and_damaged_state_keeps_unsynced_work, test_a_checkout_that_cannot_start_gives_the_lock_back,
                  test_a_session_daemon_has_the_configuration_of_its_command,
+                 test_a_running_daemon_follows_the_configuration_of_each_command,
                  test_a_session_is_controlled_from_another_runtime_directory, test_a_session_belongs_to_one_daemon, test_a_cache_that_goes_away_or_is_replaced_is_only_a_cache,
                  test_a_cache_that_becomes_read_only_is_only_a_cache)
