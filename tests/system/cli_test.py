@@ -1,37 +1,11 @@
 """What a person types wrong, and how isr answers: exit codes, messages, nothing changed."""
 import os
-import pty
-import select
 import signal
 import subprocess
 import time
 
 import support
 from support import expect, expect_equal
-
-
-def on_terminal(host, arguments, talk):
-    """Runs isr on a terminal of its own; talk: (what to wait for, what to type). Returns (exit code, screen)."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        environment = {k: v for k, v in host.environment().items() if k != "ISR_PASSWORD_FILE"}
-        os.execve(support.ISR, [str(support.ISR), *map(str, arguments)], environment)
-    screen, seen, talk, end = b"", 0, list(talk), time.monotonic() + 30
-    while time.monotonic() < end:
-        if not select.select([terminal], [], [], 0.1)[0]:
-            continue
-        try:
-            got = os.read(terminal, 4096)
-        except OSError:
-            break
-        if not got:
-            break
-        screen += got
-        if talk and talk[0][0] in screen[seen:]:
-            seen = len(screen)
-            os.write(terminal, talk.pop(0)[1])
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), screen.decode()
 
 
 def test_usage_errors_are_one_line_and_a_suggestion(world):
@@ -111,13 +85,13 @@ def test_prompts_ask_twice_and_leave_the_terminal_as_it_was(world):
     host = world.host("a")
     folder = world.new_folder("repository")
     init = ["repo", "init", folder, "--user", "alice"]
-    code, screen = on_terminal(host, init, [(b"New password", b"one\n"), (b"Again", b"two\n")])
+    code, screen = support.on_terminal(host, init, [(b"New password", b"one\n"), (b"Again", b"two\n")])
     expect(code == 2 and "differ" in screen and "one" not in screen.replace("one of", ""), f"{code}: {screen}")
-    code, screen = on_terminal(host, init, [(b"New password", b"onx\x7fe\n"), (b"Again", b"one\n")])
+    code, screen = support.on_terminal(host, init, [(b"New password", b"onx\x7fe\n"), (b"Again", b"one\n")])
     expect_equal(code, 0, f"exit code of the second attempt: {screen}")
-    code, screen = on_terminal(host, ["ls"], [(b"Password", b"\x03")])
+    code, screen = support.on_terminal(host, ["ls"], [(b"Password", b"\x03")])
     expect_equal(code, 130, f"exit code of Ctrl-C: {screen}")
-    code, screen = on_terminal(host, ["ls"], [(b"Password", b"one\n")])
+    code, screen = support.on_terminal(host, ["ls"], [(b"Password", b"one\n")])
     expect_equal(code, 0, f"exit code with the right password: {screen}")
 
 
@@ -145,7 +119,7 @@ def test_a_password_is_changed_and_a_lost_one_replaced(world):
     there.run("passwd", "--recovery-file", wrong_key, "--new-password-file", third, expect=2)  # mistyped
     there.run("passwd", "--recovery-file", world.folder / "absent", "--new-password-file", third, expect=12)
     typed = [(b"Recovery key", key.read_bytes()), (b"New password", b"new password\n"), (b"Again", b"new password\n")]
-    code, screen = on_terminal(there, ["passwd", "--recovery"], typed)
+    code, screen = support.on_terminal(there, ["passwd", "--recovery"], typed)
     expect(code == 0 and key.read_text().strip() not in screen, f"{code}: {screen}")
     fresh.run("repo", "add", "home", server.url, "--user", "alice", "--recovery-file", key, "--new-password-file", third)
     fresh.run("ls", "--password-file", third)

@@ -1,7 +1,9 @@
 """Locks: what was taken is given back whatever happens, and nothing is taken over, or lost, in silence."""
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -130,6 +132,68 @@ def test_a_host_that_comes_back_to_a_lost_lock_chooses(world):
     b.run("suspend", "work", expect=17)
 
 
+def test_a_lock_that_is_lost_while_a_machine_starts_keeps_its_guest_from_running(world):
+    _, a, b = two_hosts(world)
+    a.run("checkout", "work")
+    write(a, 1)
+    begun, may_go_on = world.folder / "begun", world.folder / "may-go-on"
+    a.replace_qemu(f'case "$*" in *qmp*) touch {begun}; while [ ! -e {may_go_on} ]; do sleep 0.1; done;; esac')
+    writing.kill_daemon(a, "work")  # the next one finds this QEMU
+    process = a.start("start", "work", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    support.wait_until(begun.exists, "QEMU is started")
+    b.run("checkout", "work", "--take-lock")
+    may_go_on.touch()
+    said = process.communicate(timeout=support.COMMAND_TIMEOUT)
+    expect_equal(process.returncode, 11, f"the exit code of a start whose lock was taken meanwhile: {said}")
+    expect(b"taken over" in said[1], f"what happened is not said: {said}")
+    stat = a.stat("work")
+    expect_equal((stat["state"], "vm" in stat), ("checked out", False), "the session, and no guest")
+    a.run("checkin", "work", expect=17)
+    expect_equal(lock_of(b)["state"], "ours", "the other host's lock")
+    b.run("checkin", "work")
+
+
+def test_a_lease_that_ran_out_is_taken_when_the_user_agrees(world):
+    """And the host that lost it takes the other's work as it is told to."""
+    _, a, b = two_hosts(world)
+    for host in (a, b):
+        host.variables["ISR_LOCK_LEASE"] = str(LEASE)
+    a.run("start", "work")
+    daemon = a.stat("work")["daemon_pid"]
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        support.wait_until(lambda: lock_of(b)["state"] == "expired", "the lease runs out")
+        before, holder = lock_of(b), socket.gethostname().lower().encode()
+        for answer, code, state in ((b"n", 130, "expired"), (b"y", 0, "ours")):
+            talk = [(b"Password", support.PASSWORD.encode() + b"\n"), (b"[y/N]", answer + b"\n")]
+            exit_code, screen = support.on_terminal(b, ("checkout", "work"), talk)
+            expect_equal(exit_code, code, f"the exit code after {answer}: {screen}")
+            question = screen[:screen.index("[y/N]")]
+            expect(holder.decode() in question and re.search(r"last seen (\d+ \w+ ago|just now)", question),
+                   f"who has it and how old that is are not asked: {screen}")
+            expect_equal(lock_of(b)["state"], state, f"the lock after {answer}")
+            if answer == b"n":
+                expect_equal(lock_of(b)["host"], before["host"], "the holder")
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    support.wait_until(lambda: a.stat("work")["lock_lost"], "the sleeper notices")
+    a.run("suspend", "work", "--no-upload")
+    refused = a.run("resume", "work", expect=11)
+    (hint,) = [line for line in refused.err.splitlines() if "to take the other" in line]
+    *commands, last = re.findall(r"isr (\w+) work", hint)
+    expect_equal(last, "resume", f"the last command of '{hint}'")
+    for command in commands:
+        a.run("--yes", command, "work")
+    expect_equal(a.stat("work")["state"], "not checked out here", f"the state after {commands}")
+    expect_equal(lock_of(b)["state"], "ours", "the other host's lock")
+    write(b, 2)
+    b.run("checkin", "work")
+    a.run("resume", "work")
+    expect_equal(a.stat("work")["version"], 2, "the version that the host which gave in has")
+    a.run("poweroff", "work", "--yes")
+    a.run("checkin", "work")
+
+
 def test_a_copy_of_the_home_directory_is_another_host(world):
     _, a, _ = two_hosts(world)
     a.run("checkout", "work")
@@ -201,6 +265,8 @@ if __name__ == "__main__":
                  test_a_lock_that_was_broken_here_is_no_conflict,
                  test_a_lease_that_ran_out_is_not_taken_in_silence,
                  test_a_host_that_comes_back_to_a_lost_lock_chooses,
+                 test_a_lock_that_is_lost_while_a_machine_starts_keeps_its_guest_from_running,
+                 test_a_lease_that_ran_out_is_taken_when_the_user_agrees,
                  test_a_copy_of_the_home_directory_is_another_host,
                  test_of_two_copies_one_publishes,
                  test_a_moved_state_directory_publishes_what_it_has)

@@ -22,7 +22,9 @@ import inspect
 import json
 import os
 import pathlib
+import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -162,6 +164,30 @@ class Host:
 
     def daemon_logs(self):
         return sorted(self.state.glob("*/*/parcels/*/daemon.log"))
+
+
+def on_terminal(host, arguments, talk):
+    """Runs isr on a terminal of its own; talk: (what to wait for, what to type). Returns (exit code, screen)."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        environment = {k: v for k, v in host.environment().items() if k != "ISR_PASSWORD_FILE"}
+        os.execve(ISR, [str(ISR), *map(str, arguments)], environment)
+    screen, seen, talk, end = b"", 0, list(talk), time.monotonic() + 30
+    while time.monotonic() < end:
+        if not select.select([terminal], [], [], 0.1)[0]:
+            continue
+        try:
+            got = os.read(terminal, 4096)
+        except OSError:
+            break
+        if not got:
+            break
+        screen += got
+        if talk and talk[0][0] in screen[seen:]:
+            seen = len(screen)
+            os.write(terminal, talk.pop(0)[1])
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), screen.decode()
 
 
 class Console:
