@@ -26,13 +26,6 @@ def kill_daemon_at_work(host, command, longest, chance):
     return process.returncode
 
 
-def publish_again(host, command, parcel):
-    """What a person does who was interrupted. A session that ended in time has nothing left to do."""
-    result = host.run(command, parcel, expect=None)
-    nothing_left = result.code in (10, 16, 20) and host.stat(parcel)["state"] == "not checked out here"
-    expect(result.code == 0 or nothing_left, f"the command again: {result}")
-
-
 def expect_chain(root, number):
     expect_equal([int(name) for name in race_test.names(root, "parcels/*/heads/*")], list(range(1, number + 1)), "heads")
     expect_equal(race_test.names(root, "parcels/*/forks/*/*"), [], "forks")
@@ -68,7 +61,7 @@ def interrupted_checkins(world, interrupted_checkin):
     for number in range(1, writing.rounds(4) + 1):
         change(a, content, chance)
         early += interrupted_checkin(a, chance) != 0
-        publish_again(a, "checkin", "work")
+        a.run("checkin", "work")
         expect_chain(server.root, 1 + number)
         expect_published(world, a, content)
     print(f"    {early} of {writing.rounds(4)} were interrupted in time", flush=True)
@@ -124,6 +117,22 @@ def test_a_checkin_that_is_repeated_while_the_interrupted_one_goes_on_says_that_
     expect_chain(server.root, 5)
 
 
+def test_a_suspend_that_is_repeated_while_the_interrupted_one_goes_on_says_that_it_is_done(world):
+    server, a = suspended_machine(world)
+    before = a.console("work")
+    before.wait(r"TICK \d+")
+    interrupt_while_it_uploads(server, a, "suspend", "12M")
+    again = a.run("suspend", "work", "--progress", "plain")
+    expect("as version 2" in again.out or "nothing to do" in again.err, f"a suspend that was run again says: {again}")
+    expect_equal(a.stat("work")["state"], "not checked out here", "the state after a suspend that was run again")
+    expect_chain(server.root, 2)
+    a.run("resume", "work")
+    after = a.console("work")
+    after.wait(r"TICK \d+", count=2)
+    support.expect_continuation(before, after)
+    a.run("suspend", "work")
+
+
 def test_a_resume_that_meets_an_interrupted_suspend_continues_what_that_published(world):
     server, a = suspended_machine(world)
     before = a.console("work")
@@ -156,7 +165,7 @@ def test_a_suspend_whose_command_is_killed_completes_when_repeated(world):
         writing.moment(chance, 3.0)
         process.kill()
         process.wait()
-        publish_again(a, "suspend", "work")
+        a.run("suspend", "work")
         expect_chain(server.root, 1 + number)
         before.close()
         a.run("resume", "work")
@@ -182,7 +191,7 @@ def test_a_suspend_whose_daemon_is_killed_while_uploading_completes_when_repeate
         # Memory is durable here before anything is uploaded, so the machine goes on, not only its disks.
         a.run("suspend", "work", "--no-upload")
         kill_daemon_at_work(a, "suspend", 0.5, chance)
-        publish_again(a, "suspend", "work")
+        a.run("suspend", "work")
         expect_chain(server.root, 1 + number)
         before.close()
         a.run("resume", "work")
@@ -199,6 +208,7 @@ def test_a_suspend_whose_daemon_is_killed_while_uploading_completes_when_repeate
 if __name__ == "__main__":
     support.main(test_a_checkin_whose_command_is_killed_completes_when_repeated,
                  test_a_checkin_that_is_repeated_while_the_interrupted_one_goes_on_says_that_it_is_done,
+                 test_a_suspend_that_is_repeated_while_the_interrupted_one_goes_on_says_that_it_is_done,
                  test_a_resume_that_meets_an_interrupted_suspend_continues_what_that_published,
                  test_a_checkin_whose_daemon_is_killed_completes_when_repeated,
                  test_a_suspend_whose_command_is_killed_completes_when_repeated,
