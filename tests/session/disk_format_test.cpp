@@ -89,3 +89,52 @@ TEST_CASE("a trailer is recognised in the last sector", "[session]") {
   CHECK(place.detect("mac.dmg", kSize - 512, "koly", kSize) == "refused");
   CHECK(place.detect("disk.raw", kSize - 500, "conectix", kSize) == "raw");
 }
+
+TEST_CASE("every format that is not read is refused with its name and what makes a disk of it", "[session]") {
+  struct Known {
+    std::string file;
+    std::size_t offset;
+    std::string_view bytes;
+    std::string words;
+    std::string hint;
+  };
+  constexpr std::size_t kSize = 1U << 20U;
+  const auto known = GENERATE_COPY(values<Known>({
+      {"qcow", 0, "QFI\xfb\0\0\0\1"sv, "qcow image of version 1", "qemu-img convert -f qcow "},
+      {"descriptor.vmdk", 0, "# Disk DescriptorFile", "names other files", "qemu-img convert -f vmdk "},
+      {"qed", 0, "QED\0"sv, "QED", "qemu-img convert -f qed "},
+      {"dynamic.vhd", 0, "conectix", "VHD", "qemu-img convert -f vpc "},
+      {"fixed.vhd", kSize - 512, "conectix", "VHD", "qemu-img convert -f vpc "},
+      {"old.vhd", kSize - 511, "conectix", "VHD", "qemu-img convert -f vpc "},
+      {"parallels", 0, "WithoutFreeSpace", "Parallels", "qemu-img convert -f parallels "},
+      {"large.parallels", 0, "WithouFreSpacExt", "Parallels", "qemu-img convert -f parallels "},
+      {"bochs", 0, "Bochs Virtual HD Image", "Bochs", "qemu-img convert -f bochs "},
+      {"luks", 0, "LUKS\xba\xbe"sv, "encrypted with LUKS", "driver=luks,key-secret=k,file.filename="},
+      {"gz", 0, "\x1f\x8b\x08"sv, "gzip", "gzip --decompress --keep "},
+      {"xz", 0, "\xfd\x37zXZ\0"sv, "xz", "xz --decompress --keep "},
+      {"bz2", 0, "BZh", "bzip2", "bzip2 --decompress --keep "},
+      {"zst", 0, "\x28\xb5\x2f\xfd"sv, "zstd", "zstd --decompress "},
+      {"lz4", 0, "\x04\x22\x4d\x18"sv, "lz4", "lz4 --decompress "},
+      {"zip", 0, "PK\3\4"sv, "zip archive", "unzip "},
+      {"7z", 0, "7z\xbc\xaf\x27\x1c"sv, "7z archive", "7z x "},
+      {"tar", 257, "ustar", "tar archive", "tar xf "},
+      {"iso", 32769, "CD001", "CD or DVD", "isr create NAME --cdrom "},
+      {"dmg", kSize - 512, "koly", "DMG", "qemu-img convert -f dmg "},
+  }));
+  Place place;
+  CAPTURE(known.file);
+  CHECK(place.detect(known.file, known.offset, known.bytes, kSize) == "refused");
+  CHECK(place.words.find(known.words) != std::string::npos);
+  REQUIRE_FALSE(place.hints.empty());
+  CHECK(place.hints[0].find(known.hint) != std::string::npos);
+  CHECK(place.hints[0].find((place.directory.path() / known.file).string()) != std::string::npos);
+}
+
+TEST_CASE("a format that is read is named by its first bytes", "[session]") {
+  Place place;
+  CHECK(place.detect("a", 0, "QFI\xfb\0\0\0\2"sv) == "qcow2");
+  CHECK(place.detect("b", 0, "KDMV") == "vmdk");
+  CHECK(place.detect("c", 0, "COWD") == "vmdk");
+  CHECK(place.detect("d", 0, "vhdxfile") == "vhdx");
+  CHECK(place.detect("e", 0x40, "\x7f\x10\xda\xbe"sv) == "vdi");
+}

@@ -157,6 +157,13 @@ TEST_CASE("a publish takes a free lock again, and makes a fork only when another
     CHECK_FALSE(session.publish({}, {}).fork.empty());
     CHECK(place.laptop().show()->ours);
   }
+  SECTION("under another hold of this host: no process has it, for this session has the parcel's flock") {
+    const std::string hold = place.lock().show()->record.hold;
+    place.lock().steal(place.wanting('2'), "by a command that was killed");
+    CHECK_FALSE(place.lock().show()->is_hold(hold));
+    CHECK(session.publish({}, {}).version == 2);
+    CHECK(place.lock().show()->is_hold(hold));
+  }
 }
 
 TEST_CASE("a guest runs only on a lock that is ours", "[session]") {

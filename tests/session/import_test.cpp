@@ -6,6 +6,7 @@
 #include "session/inspect.h"
 #include "support/account_place.h"
 #include "support/bytes.h"
+#include "support/fault_store.h"
 
 using namespace isr;
 
@@ -100,4 +101,32 @@ TEST_CASE("a padded disk is exported whole once something was written behind its
   CHECK(export_size(*reader.open(disk), disk) == 8192);
   disk.original_size = 8000;
   CHECK(export_size(*reader.open(disk), disk) == 8192);
+}
+
+TEST_CASE("the lock of a branch is held while its first version is put", "[session]") {
+  class AtFirstHead : public test::FaultStore {
+   public:
+    AtFirstHead(BlobStorePtr inner, std::function<void(const std::string& chain)> look)
+        : FaultStore(std::move(inner)), look_(std::move(look)) {}
+    PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
+      const auto heads = name.find("/heads/");
+      if (name.starts_with("parcels/") && heads != std::string_view::npos) look_(std::string(name.substr(0, heads)));
+      return FaultStore::put_new(name, bytes, stop);
+    }
+
+   private:
+    std::function<void(const std::string& chain)> look_;
+  };
+  Place place;
+  place.import("work", {1, 2});
+  const LoadedVersion from = load_version(place.account, place.parcel);
+  const BlobStorePtr store = place.account.store;
+  std::vector<std::string> held;
+  place.account.store = std::make_shared<AtFirstHead>(store, [&](const std::string& chain) {
+    const auto ruling = ParcelLock(store, chain, place.account.keys.signing, place.account.host).show();
+    if (ruling && ruling->record.held && ruling->ours) held.push_back(chain);
+  });
+  const ParcelEntry lab = branch_parcel(place.account, place.parcel, from, "lab");
+  CHECK((held == std::vector<std::string>{lab.chain()}));
+  CHECK_FALSE(place.account.lock(lab).show()->record.held);
 }

@@ -415,6 +415,39 @@ TEST_CASE("another repository that has come to the address is neither published 
   CHECK(session.publish({}, {}).version == 2);
 }
 
+TEST_CASE("the lease of a session is not renewed in another repository that has come to the address", "[session]") {
+  Place place;
+  place.account.config.override_with_flag("lock.lease", "3");
+  place.account.store = nullptr;  // the session is opened offline
+  Session session(place.account, place.parcel);
+  const fs::path root = place.entry.url;
+  const fs::path kept = place.directory.path() / "true";
+  fs::rename(root, kept);
+  const bool is_another = GENERATE(true, false);
+  if (is_another) {
+    prepare_store_location(place.entry.url);
+    init_repository(*open_store(place.entry.url));
+    fs::copy(kept / "parcels", root / "parcels", fs::copy_options::recursive);  // with the lock
+  } else {
+    fs::rename(kept, root);
+  }
+  const auto locks = [&] {
+    std::set<fs::path> found;
+    for (const auto& file : fs::recursive_directory_iterator(root)) {
+      const std::string path = file.path().string();
+      if (path.find("/locks/") != std::string::npos || path.find("/renewals/") != std::string::npos) found.insert(path);
+    }
+    return found;
+  };
+  const auto before = locks();
+  session.keep_lease([](const Error&) {});
+  const auto end = std::chrono::steady_clock::now() + (is_another ? std::chrono::seconds(3) : std::chrono::minutes(2));
+  while (locks() == before && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  CHECK((locks() == before) == is_another);
+}
+
 TEST_CASE("what a publish compared is adopted, not what the store says next", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
