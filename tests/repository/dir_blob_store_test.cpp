@@ -3,8 +3,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <ctime>
 #include <fstream>
 
+#include "base/clock.h"
 #include "base/crypto.h"
 #include "base/file.h"
 #include "repository/blob_store_suite.h"
@@ -61,6 +64,39 @@ extern "C" int fsync(int fd) {
 }
 
 namespace {
+
+/// How far this host's clock is ahead.
+std::atomic<std::time_t> seconds_ahead{0};
+
+struct ClockAhead {
+  explicit ClockAhead(std::chrono::seconds by) { seconds_ahead = by.count(); }
+  ~ClockAhead() { seconds_ahead = 0; }
+  ClockAhead(const ClockAhead&) = delete;
+  ClockAhead& operator=(const ClockAhead&) = delete;
+};
+
+}  // namespace
+
+/// In the place of the C library's.
+extern "C" int clock_gettime(clockid_t clock, timespec* time) noexcept {
+  const auto failed = static_cast<int>(::syscall(SYS_clock_gettime, clock, time));
+  if (failed == 0 && clock == CLOCK_REALTIME) time->tv_sec += seconds_ahead;
+  return failed;
+}
+
+namespace {
+
+TEST_CASE("a lock in a directory is as old as the file server's clock says", "[repository]") {
+  const TempDirectory directory;
+  const ClockAhead ahead(std::chrono::hours(5));
+  REQUIRE(wall_now() - std::chrono::file_clock::to_sys(fs::last_write_time(directory.path())) > std::chrono::hours(4));
+  const auto store = make_directory_store(directory.path());
+  store->put_new("parcels/p/locks/1", text_bytes("held"));
+  const auto lock = store->get("parcels/p/locks/1");
+  REQUIRE(lock.has_value());
+  REQUIRE(lock->age.has_value());
+  CHECK(*lock->age < std::chrono::seconds(60));
+}
 
 TEST_CASE("an object that was found, not put, is durable before the head that needs it", "[repository]") {
   const TempDirectory directory;
