@@ -1,11 +1,14 @@
 // The contract of BlobStore over HTTP, and what the server promises beyond it.
 #include "server/server.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <csignal>
@@ -17,7 +20,9 @@
 #include "repository/http_client.h"
 #include "repository/http_message.h"
 #include "support/bytes.h"
+#include "support/descriptor_limit.h"
 #include "support/error_kind.h"
+#include "support/no_threads.h"
 
 namespace isr {
 namespace {
@@ -58,6 +63,45 @@ const Bytes& sample() {
 std::string sample_target() { return "/" + object_name(cid_of(sample())); }
 
 }  // namespace
+
+TEST_CASE("a server without a thread fails to start", "[server]") {
+  const test::NoThreads none;
+  CHECK_THROWS(Served());
+}
+
+namespace {
+
+std::chrono::duration<double> processor_time() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return std::chrono::seconds(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+         std::chrono::microseconds(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
+
+}  // namespace
+
+TEST_CASE("a server without a free descriptor pauses, and answers once there is one", "[server]") {
+  const Served served;
+  const UniqueFd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(served.server->port());
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  {
+    const test::DescriptorLimit none(0);
+    REQUIRE(::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    const auto before = processor_time();
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    CHECK((processor_time() - before).count() < 0.2);
+  }
+  const std::string request = "GET /absent HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+  REQUIRE(::send(client.get(), request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size()));
+  const timeval patience{.tv_sec = 60, .tv_usec = 0};
+  ::setsockopt(client.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  std::array<char, 9> answer{};
+  REQUIRE(::recv(client.get(), answer.data(), answer.size(), MSG_WAITALL) == static_cast<ssize_t>(answer.size()));
+  CHECK(std::string_view(answer.data(), answer.size()) == "HTTP/1.1 ");
+}
 
 TEST_CASE("a store behind isr serve keeps the contract of a blob store", "[server]") {
   ServerOptions options;
