@@ -65,7 +65,9 @@ def test_a_fork_opens_wherever_a_version_does(world):
     b.run("checkin", "work")
     expect(race_test.stamp_of(a, world, "work@3") == lost, "version 3 does not continue the fork")
     # Branch, then put it on top once more.
+    before = race_test.names(root, "objects/*/*")
     made = a.run("branch", f"work@{fork}", "lab", json=True)
+    expect_equal(race_test.names(root, "objects/*/*"), before, "the repository's objects after a branch")
     expect_equal((made["parcel"], made["version"], made["branch_of"]), ("lab", 1, f"work@{fork}"), "the branch")
     expect(race_test.stamp_of(b, world, "lab") == lost, "the branch is not the loser's work")
     expect_equal(b.run("lock", "show", "lab", json=True)["locks"][0]["state"], "free", "the branch's lock")

@@ -45,6 +45,14 @@ def test_a_new_machine_reaches_nothing_until_it_is_said(world):
     expect("network user:" in said, f"what create was told: {said}")
     a.run("poweroff", "open", "--yes")
     a.run("checkin", "open")
+    disk = world.new_file("disk.raw")
+    disk.write_bytes(bytes(1 << 20))
+    for mode in ("none", "user"):
+        a.run("import", mode, disk, "--memory", "64M", "--network", mode)
+        said = a.run("start", mode).err
+        expect(f"network {mode}:" in said, f"what import was told: {said}")
+        a.run("poweroff", mode, "--yes")
+        a.run("checkin", mode)
 
 
 def test_suspended_memory_continues_with_any_network(world):

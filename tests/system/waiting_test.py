@@ -22,7 +22,7 @@ def test_who_waits_for_a_repository_without_an_answer_is_told(world):
     a.run("create", "work", "--size", "16M", "--memory", "64M")
     with open(writing.check_out(a, "work"), "r+b") as disk:
         disk.write(os.urandom(8 << 20))
-    said = {name: world.new_file(name) for name in ("sync", "log")}
+    said = {name: world.new_file(name) for name in ("sync", "log", "suspend")}
 
     def start(name):
         with open(said[name], "wb") as err:
@@ -35,11 +35,18 @@ def test_who_waits_for_a_repository_without_an_answer_is_told(world):
     tells("sync", "upload")
     with paused(server):
         processes.append(start("log"))
-        for name in said:
+        for name in ("sync", "log"):
             tells(name, "no answer from home for 1")
     for process in processes:
         expect_equal(process.wait(60), 0, "exit code once the repository answers")
-    a.run("checkin", "work")
+    with open(writing.check_out(a, "work"), "r+b") as disk:
+        disk.write(os.urandom(8 << 20))
+    suspend = start("suspend")
+    tells("suspend", "upload")
+    with paused(server):
+        tells("suspend", "no answer from home for 1")
+    expect_equal(suspend.wait(60), 0, "exit code of suspend once the repository answers")
+    expect_equal(a.stat("work")["state"], "not checked out here", "the state after suspend")
 
 
 @contextlib.contextmanager
