@@ -90,7 +90,9 @@ void Machine::end_copy() noexcept {
 }
 
 std::vector<SampledPage> Machine::sample_memory() const {
-  return vm_->memory().sample(kSampledPages, std::random_device()());
+  const std::uint64_t seed = std::random_device()();
+  log::info("memory is compared in pages that are chosen by {}", seed);  // so that a difference can be found again
+  return vm_->memory().sample(kSampledPages, seed);
 }
 
 MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
