@@ -1,8 +1,9 @@
-// newest() reads the hint before it walks: a head that the hint names was
-// published before that moment, so if the walk ends below it, heads between are
-// missing. A host that has seen head s walks from s, one head at a time, for
-// only that shows that the new heads continue what it has seen. A host that
-// has seen nothing may begin at the hint.
+// A host that has seen head s walks from s, one head at a time, for only that
+// shows that the new heads continue what it has seen. A host that has seen
+// nothing may begin at the hint. Where the walk ends, the list and the hint, both
+// read before, tell of numbers further on. A head there was published after all
+// numbers before it were used. So a number between that is empty now is junk that a
+// later head names, or a version that is missing.
 //
 // Junk: anybody who may create blobs can put anything under the next number, and no number can be written twice. So
 // a number that holds no head of the signer is used up. Skipping it is for the user to say (accept_older), because it
@@ -122,14 +123,22 @@ std::uint64_t Chain::hinted() {
   return sequence_number("x", "x/" + std::string(text)).value_or(0);
 }
 
+/// The greatest version below n that accept_older() would take; 0 when none is found.
+std::uint64_t Chain::newest_below(std::uint64_t n) {
+  const std::uint64_t greatest = std::min(newest_in_sequence(*store_, heads()), n - 1);
+  for (std::uint64_t back = 0; back <= kMaxSkipped && back < greatest; ++back) {
+    if (look(greatest - back).head) return greatest - back;
+  }
+  return 0;
+}
+
 StoredHead Chain::read_seen(const Seen& seen) {
   auto blob = store_->get(head_name(id_, seen.n));
   if (!blob) {
-    const std::uint64_t there = std::min(newest_in_sequence(*store_, heads()), seen.n - 1);
     refuse_history(
         fmt::format("{}: the repository was rolled back: version {} of {}, which this host has seen, is gone", id_,
                     seen.n, to_rfc3339(seen.time)),
-        std::max<std::uint64_t>(there, 1));
+        newest_below(seen.n));
   }
   StoredHead stored = decode(std::move(blob->bytes), seen.n);
   if (stored.hash != seen.hash) {
@@ -168,7 +177,19 @@ void Chain::check_step(const StoredHead& at, const StoredHead& next) const {
   }
 }
 
-/// The head that follows `at`. nullopt: there is none, and at.junk is what lies under the next numbers.
+/// `between` is what lies under the numbers between the two heads: junk, or nothing any more.
+void Chain::check_skipped(const StoredHead& at, const StoredHead& next,
+                          const std::vector<std::optional<Sha256>>& between) const {
+  const auto is_named = [](const std::optional<Sha256>& junk, const Sha256& named) { return !junk || *junk == named; };
+  const std::vector<Sha256>& named = next.head.skipped;
+  if (std::equal(between.begin(), between.end(), named.begin(), named.end(), is_named)) return;
+  refuse_history(fmt::format("{}: version {} names other junk than {} shows behind version {}", id_, next.head.n,
+                             store_->describe(), at.head.n),
+                 next.head.n);
+}
+
+/// The head that follows `at`. nullopt: there is none before the first empty number, and at.junk is what lies under
+/// the numbers up to there.
 std::optional<StoredHead> Chain::step(StoredHead& at) {
   at.junk.clear();
   for (std::uint64_t n = at.head.n + 1; n <= kMaxSequence; ++n) {
@@ -180,14 +201,58 @@ std::optional<StoredHead> Chain::step(StoredHead& at) {
       continue;
     }
     check_step(at, *place.head);
-    if (place.head->head.skipped != at.junk) {
-      refuse_history(fmt::format("{}: version {} names other junk than {} shows behind version {}", id_, n,
-                                 store_->describe(), at.head.n),
-                     at.head.n);
-    }
+    check_skipped(at, *place.head, {at.junk.begin(), at.junk.end()});
     return std::move(place.head);
   }
   return std::nullopt;
+}
+
+/// The numbers behind n that the store names, by its list and the hint. There may be nothing under them.
+std::vector<std::uint64_t> Chain::numbers_behind(std::uint64_t n, std::uint64_t hint) {
+  std::vector<std::uint64_t> numbers;
+  std::optional<ListPage> page;
+  try {
+    page = store_->list_page(heads() + "/", head_name(id_, n));
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;  // as if it had no list
+  }
+  for (const std::string& name : page ? page->names : std::vector<std::string>{}) {
+    if (const auto number = sequence_number(heads(), name)) numbers.push_back(*number);
+  }
+  if (hint > n) numbers.push_back(hint);
+  std::sort(numbers.begin(), numbers.end());
+  return numbers;
+}
+
+/// The head that follows `at` behind numbers that are empty, because the junk that it names was removed. nullopt:
+/// there is no head behind `at`.
+std::optional<StoredHead> Chain::step_over_gap(const StoredHead& at, std::uint64_t hint) {
+  const std::vector<std::uint64_t> named = numbers_behind(at.head.n, hint);
+  if (named.empty()) return std::nullopt;
+  const std::uint64_t last = std::min(named.back(), at.head.n + kMaxSkipped + 1);
+  std::vector<std::optional<Sha256>> between;
+  for (std::uint64_t n = at.head.n + 1; n <= last; ++n) {
+    Place place = look(n);
+    if (!place.head) {
+      between.push_back(place.junk);
+      continue;
+    }
+    if (place.head->head.prev_n() > at.head.n) refuse_missing(place.head->head.prev_n(), n);
+    check_step(at, *place.head);
+    check_skipped(at, *place.head, between);
+    return std::move(place.head);
+  }
+  std::size_t looks = 0;
+  for (auto n = named.rbegin(); n != named.rend() && *n > last && looks < kMaxSkipped; ++n, ++looks) {
+    if (look(*n).head) refuse_missing(at.head.n + 1, *n);
+  }
+  return std::nullopt;
+}
+
+void Chain::refuse_missing(std::uint64_t n, std::uint64_t later) const {
+  throw Error(ErrorKind::kCorrupt,
+              fmt::format("{}: version {} is missing, though there is a version {}", id_, n, later),
+              {"nothing here was changed", accept_older_hint(later, "if it is lost for good:")});
 }
 
 void Chain::refuse_endless_junk(const StoredHead& at) const {
@@ -198,9 +263,13 @@ void Chain::refuse_endless_junk(const StoredHead& at) const {
               {"whoever administers the repository must remove it; nothing here was changed"});
 }
 
-StoredHead Chain::walk_forward(StoredHead at) {
-  while (auto next = step(at)) at = std::move(*next);
-  return at;
+StoredHead Chain::walk_forward(StoredHead at, std::uint64_t hint) {
+  for (;;) {
+    auto next = step(at);
+    if (!next) next = step_over_gap(at, hint);
+    if (!next) return at;
+    at = std::move(*next);
+  }
 }
 
 void Chain::report_junk(const StoredHead& newest, const std::optional<Seen>& seen) const {
@@ -219,19 +288,7 @@ std::optional<StoredHead> Chain::find_newest(const std::optional<Seen>& seen) {
   const std::uint64_t hint = hinted();
   auto start = seen ? read_seen(*seen) : first_sight(hint);
   if (!start) return std::nullopt;
-  StoredHead newest = walk_forward(std::move(*start));
-  if (hint > newest.head.n) {
-    if (auto beyond = read(hint)) {
-      // The junk that it skips may have been removed since.
-      const bool follows = beyond->head.prev == newest.hash && !beyond->head.skipped.empty() && newest.junk.empty();
-      if (!follows) {
-        throw Error(ErrorKind::kCorrupt, fmt::format("{}: version {} is missing, though there is a version {}", id_,
-                                                     newest.head.n + 1, hint));
-      }
-      check_step(newest, *beyond);
-      newest = walk_forward(std::move(*beyond));
-    }
-  }
+  StoredHead newest = walk_forward(std::move(*start), hint);
   report_junk(newest, seen);
   return newest;
 }

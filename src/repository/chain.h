@@ -35,7 +35,8 @@ class Chain {
   const std::string& id() const noexcept { return id_; }
   /// The newest head: from what was seen, or from the hint, forward while there
   /// is a next one. Every step is checked (signature, prev, trust) and the
-  /// result remembered. nullopt: no head at all, and none seen before.
+  /// result remembered. nullopt: no head at all, and none seen before. Error{kCorrupt}: a version before a later one
+  /// is missing.
   /// Error{kHistory} when older than, or forked from, what was seen. Junk under
   /// the next number (it is no head of the signer) ends the walk with a warning,
   /// unless a head behind it names it; Error{kHistory} when nothing was seen of the
@@ -81,17 +82,23 @@ class Chain {
   std::string heads() const { return id_ + "/heads"; }
   StoredHead decode(Bytes blob, std::uint64_t n) const;
   std::uint64_t hinted();
+  std::uint64_t newest_below(std::uint64_t n);
   StoredHead read_seen(const Seen& seen);
   std::optional<StoredHead> first_sight(std::uint64_t hint);
   struct Place;
   Place look(std::uint64_t n);
   std::optional<StoredHead> step(StoredHead& at);
+  std::vector<std::uint64_t> numbers_behind(std::uint64_t n, std::uint64_t hint);
+  std::optional<StoredHead> step_over_gap(const StoredHead& at, std::uint64_t hint);
   void find_junk(StoredHead& at);
   [[noreturn]] void refuse_junk(std::uint64_t n, std::uint64_t newest) const;
   [[noreturn]] void refuse_endless_junk(const StoredHead& at) const;
+  [[noreturn]] void refuse_missing(std::uint64_t n, std::uint64_t later) const;
   void check_step(const StoredHead& at, const StoredHead& next) const;
+  void check_skipped(const StoredHead& at, const StoredHead& next,
+                     const std::vector<std::optional<Sha256>>& between) const;
   void report_junk(const StoredHead& newest, const std::optional<Seen>& seen) const;
-  StoredHead walk_forward(StoredHead at);
+  StoredHead walk_forward(StoredHead at, std::uint64_t hint);
   std::optional<StoredHead> find_newest(const std::optional<Seen>& seen);
   void check_follows(const StoredHead& ours, const std::optional<Seen>& seen);
   bool is_published(const StoredHead& ours);

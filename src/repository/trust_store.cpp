@@ -274,9 +274,14 @@ void TrustStore::Impl::log_older(Database& to, const std::string& chain, const S
   use.bind(std::string_view(reason)).bind(log_mac(key, id, chain, seen, now, reason).view()).run();
 }
 
+std::string accept_older_hint(std::uint64_t n, const std::string& when) {
+  return fmt::format("{}  isr accept-older NAME@{} --reason TEXT", when, n);
+}
+
 void refuse_history(const std::string& what, std::uint64_t offered, const std::string& when) {
-  throw Error(ErrorKind::kHistory, what,
-              {"nothing here was changed", fmt::format("{}  isr accept-older NAME@{} --reason TEXT", when, offered)});
+  std::vector<std::string> hints{"nothing here was changed"};
+  if (offered != 0) hints.push_back(accept_older_hint(offered, when));
+  throw Error(ErrorKind::kHistory, what, std::move(hints));
 }
 
 namespace {
