@@ -349,7 +349,7 @@ void Chain::check_follows(const StoredHead& ours, const std::optional<Seen>& see
   const std::vector<Sha256>& skipped = ours.head.skipped;
   const std::uint64_t prev = ours.head.prev_n();
   const bool accepted = skipped.empty() || (seen && skipped == seen->junk);
-  const bool follows = !seen || n <= seen->n || (prev == seen->n && ours.head.prev == seen->hash && accepted);
+  const bool follows = !seen || (prev == seen->n && ours.head.prev == seen->hash && accepted);
   if (!follows) {
     refuse_history(fmt::format("{}: version {} does not follow what this host has seen", id_, n), seen->n);
   }
@@ -378,9 +378,27 @@ HeadPlace Chain::next(const std::optional<StoredHead>& newest) {
   return {newest->head.n + 1 + newest->junk.size(), newest->hash, newest->junk};
 }
 
+/// Head n of the history that this host has seen: zero when its number is junk. nullopt: what was seen ends below n.
+/// Another process of this host may have seen more since the caller asked for the newest head.
+std::optional<Sha256> Chain::seen_at(const std::optional<Seen>& seen, std::uint64_t n) {
+  if (!seen || seen->n < n) return std::nullopt;
+  const auto there = ancestor(read_seen(*seen), n);
+  return there ? there->hash : Sha256{};
+}
+
+/// Does nothing when another process of this host has already seen a later head that follows ours.
+void Chain::accept_published(const StoredHead& ours) {
+  try {
+    accept(ours);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kHistory || seen_at(trust_->seen(id_), ours.head.n) != ours.hash) throw;
+  }
+}
+
 std::optional<StoredHead> Chain::publish(std::uint64_t n, ByteView blob) {
   StoredHead ours = decode(to_bytes(blob), n);
   const auto seen = trust_->seen(id_);
+  if (const auto there = seen_at(seen, n)) return *there == ours.hash ? std::optional(std::move(ours)) : std::nullopt;
   trust_->check(id_, seen_of(ours));
   check_follows(ours, seen);
   const PutResult put = store_->put_new(head_name(id_, n), blob);
@@ -390,23 +408,13 @@ std::optional<StoredHead> Chain::publish(std::uint64_t n, ByteView blob) {
     }
     return std::nullopt;
   }
-  accept(ours);
+  accept_published(ours);
   try {
     store_->put_hint(id_ + "/latest", as_bytes(fmt::format("{:016}\n", n)));
   } catch (const Error& error) {
     log::debug("{}: the hint was not set: {}", id_, error.what());  // it only saves time
   }
   return ours;
-}
-
-void Chain::verify_base(StoredHead newest, std::uint64_t n, const Sha256& hash) {
-  if (n == 0) return;
-  const auto base = ancestor(std::move(newest), n);
-  if (base && base->hash == hash) return;
-  throw Error(
-      ErrorKind::kHistory,
-      fmt::format("{}: the history that this host trusts has another version {} than the one that was worked on", id_,
-                  n));
 }
 
 StoredHead Chain::accept_older(std::uint64_t n, const std::string& reason) {

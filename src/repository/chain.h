@@ -57,7 +57,7 @@ class Chain {
   /// Head n of the history that ends with `newest`, by walking before() down to it;
   /// nullopt when n is 0 or above `newest`. Errors as before().
   std::optional<StoredHead> ancestor(StoredHead newest, std::uint64_t n);
-  /// Publishes head.n = n of a new version, and returns it. nullopt: another host
+  /// Publishes head.n = n of a new version, and returns it. nullopt: another host, or another process of this one,
   /// published n first. The head was read back, is remembered, and the hint set;
   /// so it is when the store has these very bytes already (a lost answer, a rerun).
   /// Error{kHistory} when it is not the next after what was seen, or when head
@@ -101,6 +101,8 @@ class Chain {
   StoredHead walk_forward(StoredHead at, std::uint64_t hint);
   std::optional<StoredHead> find_newest(const std::optional<Seen>& seen);
   void check_follows(const StoredHead& ours, const std::optional<Seen>& seen);
+  std::optional<Sha256> seen_at(const std::optional<Seen>& seen, std::uint64_t n);
+  void accept_published(const StoredHead& ours);
   bool is_published(const StoredHead& ours);
   Seen seen_of(const StoredHead& stored) const;
   void accept(const StoredHead& stored);

@@ -71,6 +71,16 @@ std::optional<StoredHead> Chain::read_fork(const std::string& fork) {
   return stored;
 }
 
+void Chain::verify_base(StoredHead newest, std::uint64_t n, const Sha256& hash) {
+  if (n == 0) return;
+  const auto base = ancestor(std::move(newest), n);
+  if (base && base->hash == hash) return;
+  throw Error(
+      ErrorKind::kHistory,
+      fmt::format("{}: the history that this host trusts has another version {} than the one that was worked on", id_,
+                  n));
+}
+
 std::optional<std::vector<std::string>> Chain::forks() {
   const std::string prefix = id_ + "/forks/";
   const auto names = store_->list(prefix);

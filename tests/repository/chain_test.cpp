@@ -1,5 +1,8 @@
 #include "repository/chain.h"
 
+#include <functional>
+#include <utility>
+
 #include "base/file.h"
 #include "repository/blob_store_suite.h"
 #include "repository/chain_host.h"
@@ -402,6 +405,70 @@ TEST_CASE("of two hosts that publish the same number one wins, the other keeps a
       CHECK(kind_thrown_by([&] { a.chain.read_fork(bad); }) == ErrorKind::kUsage);
     }
   }
+}
+
+TEST_CASE("publish loses the race when another process of this host has seen more since newest()", "[repository]") {
+  const auto store = std::make_shared<MemoryStore>();
+  Host host(store);
+  Host laptop(store);
+  host.publish_up_to(1);
+  Chain other_process(store, kId, owner().public_key, host.trust);
+  const auto second = [&](const std::string& name) { return make_head(2, host.chain.read(1)->hash, name); };
+  const Bytes ours = second("desk-42");
+
+  SECTION("the version of another host") {
+    CHECK(laptop.publish_next("laptop")->head.n == 2);
+    if (GENERATE(false, true)) CHECK(laptop.publish_next("laptop")->head.n == 3);
+    other_process.newest();
+    CHECK_FALSE(host.chain.publish(2, ours).has_value());
+    CHECK(host.chain.newest()->head.host == "laptop");
+  }
+  SECTION("a version that the other process has published") {
+    REQUIRE(other_process.publish(2, second("other")));
+    CHECK_FALSE(host.chain.publish(2, ours).has_value());
+  }
+  SECTION("but not when that version is gone since, or is another one") {
+    CHECK(laptop.publish_next("laptop")->head.n == 2);
+    other_process.newest();
+    store->overwrite(head_name(kId, 2), second("fork"));
+    CHECK(kind_thrown_by([&] { host.chain.publish(2, ours); }) == ErrorKind::kHistory);
+    store->remove(head_name(kId, 2));
+    CHECK(kind_thrown_by([&] { host.chain.publish(2, ours); }) == ErrorKind::kHistory);
+    CHECK_FALSE(store->stat(head_name(kId, 2)).has_value());
+  }
+  SECTION("and wins it when ours is what others have published on") {
+    store->put_new(head_name(kId, 2), ours);
+    CHECK(laptop.publish_next("laptop")->head.n == 3);
+    other_process.newest();
+    CHECK((host.chain.publish(2, ours)->blob == ours));
+    CHECK(host.chain.newest()->head.n == 3);
+  }
+}
+
+TEST_CASE("publish succeeds when another process of this host sees a later version before it remembers ours",
+          "[repository]") {
+  class WatchedStore : public MemoryStore {
+   public:
+    PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
+      const PutResult result = MemoryStore::put_new(name, bytes, stop);
+      if (const auto then = std::exchange(then_, nullptr)) then();
+      return result;
+    }
+    std::function<void()> then_;
+  };
+  const auto store = std::make_shared<WatchedStore>();
+  Host host(store);
+  Host laptop(store);
+  host.publish_up_to(1);
+  Chain other_process(store, kId, owner().public_key, host.trust);
+  store->then_ = [&] {
+    laptop.publish_next("laptop");
+    other_process.newest();
+  };
+  const auto second = host.publish_next();
+  REQUIRE(second.has_value());
+  CHECK(second->head.host == "desk-42");
+  CHECK(host.chain.newest()->head.n == 3);
 }
 
 TEST_CASE("read_fork refuses another head in the place of a fork", "[repository]") {
