@@ -150,9 +150,9 @@ class Stage:
     def case(self, title, make_lie, known, fresh, believed="2", only=FINE):
         """`make_lie` gives the lie anew for each command; `known` and `fresh` the exit codes of each."""
         self.most = []
-        for codes in (known, fresh):
+        for host_is_known, codes in ((True, known), (False, fresh)):
             for name in only:
-                host = self.known if codes is known else self.fresh()
+                host = self.known if host_is_known else self.fresh()
                 self.server.lie = make_lie()
                 try:
                     self.command(host, name, codes[name], believed)
