@@ -4,6 +4,8 @@
 
 #include <iterator>
 
+#include "repository/blob_name.h"
+
 namespace isr {
 namespace {
 
@@ -20,6 +22,15 @@ bool is_component(std::string_view part) {
          std::all_of(part.begin(), part.end(), is_name_character);
 }
 
+// A name that was refused may hold anything: keep the terminal safe.
+std::string printable(std::string_view name) {
+  std::string out;
+  for (const char c : name.substr(0, 80)) out += (c >= 0x20 && c < 0x7f) ? c : '?';
+  return out;
+}
+
+}  // namespace
+
 bool is_blob_name(std::string_view name) {
   if (name == "isr-repository") return true;
   if (name.size() > kMaxNameSize) return false;
@@ -31,15 +42,6 @@ bool is_blob_name(std::string_view name) {
     rest.remove_prefix(slash + 1);
   }
 }
-
-// A name that was refused may hold anything: keep the terminal safe.
-std::string printable(std::string_view name) {
-  std::string out;
-  for (const char c : name.substr(0, 80)) out += (c >= 0x20 && c < 0x7f) ? c : '?';
-  return out;
-}
-
-}  // namespace
 
 bool BlobStore::list_pages(std::string_view prefix, const std::function<void(ListPage)>& take, std::stop_token stop) {
   ListLimit limit(fmt::format("{}/{}", describe(), prefix));

@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "base/sync.h"
+#include "repository/blob_name.h"
 #include "repository/blob_store.h"
 #include "repository/store_clock.h"
 
@@ -223,7 +224,8 @@ void DirectoryStore::put_hint(std::string_view name, ByteView bytes, std::stop_t
 }
 
 /// The entries of a directory whose names begin with `prefix`, in the order of these names: files, and directories
-/// with a '/' behind. Left out are those that have nothing after `after`.
+/// with a '/' behind. Left out are those that have nothing after `after`, and what no blob can be called: another
+/// program may have put it there.
 std::vector<std::string> DirectoryStore::entries(const fs::path& directory, const std::string& prefix,
                                                  std::string_view after) const {
   std::vector<std::string> found;
@@ -233,7 +235,7 @@ std::vector<std::string> DirectoryStore::entries(const fs::path& directory, cons
   if (error) fail("cannot list", directory, error.value());
   for (; entries != fs::directory_iterator(); entries.increment(error)) {
     std::string name = entries->path().filename().string();
-    if (name.front() == '.' || entries->is_symlink(error)) continue;
+    if (!is_blob_name(prefix + name) || entries->is_symlink(error)) continue;
     // The directory says what most are; to ask each file would take longer than all the rest.
     if (entries->is_directory(error)) {
       name += '/';

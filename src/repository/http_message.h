@@ -50,8 +50,9 @@ std::variant<WholeBlob, NotSatisfiable, PartOfBlob> parse_range(std::string_view
 /// One answer to a LIST request: names, one a line, and a last line ".end" or
 /// ".more", so that a page which was cut short is not taken for a whole one.
 std::string encode_list_page(const ListPage& page);
-/// Error{kCorrupt} unless each name is a blob name that begins with prefix and
-/// they ascend strictly from `after` (so that asking for the next page ends).
+/// Error{kCorrupt} unless each name begins with prefix and they ascend strictly
+/// from `after` (so that asking for the next page ends). Names that no blob can
+/// have are left out.
 ListPage parse_list_page(ByteView body, std::string_view prefix, std::string_view after);
 
 }  // namespace isr

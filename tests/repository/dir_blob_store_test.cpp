@@ -155,6 +155,10 @@ TEST_CASE("temporary and foreign files are invisible", "[repository]") {
   const auto store = make_directory_store(directory.path());
   store->put_new("a/b", text_bytes("x"));
   std::ofstream(directory.path() / "a" / ".tmp-0123") << "half";
+  std::ofstream(directory.path() / "a" / "b (conflicted copy)") << "x";
+  std::ofstream(directory.path() / "a" / std::string(201, 'b')) << "x";
+  fs::create_directory(directory.path() / "a" / "new folder");
+  std::ofstream(directory.path() / "a" / "new folder" / "b") << "x";
   fs::create_symlink("/etc/passwd", directory.path() / "a" / "link");
   REQUIRE(::mkfifo((directory.path() / "a" / "fifo").c_str(), 0600) == 0);
   fs::create_directory(directory.path() / "a" / "directory");

@@ -63,11 +63,13 @@ TEST_CASE("a page of a list is whole, sorted and about what was asked", "[http]"
   };
   CHECK_FALSE(kind("a/b\n.end\n").has_value());
   for (const std::string bad :
-       {"", "a/b\n", "a/b\n.en", "a/b.end\n", "b/c\n.end\n", "a/c\na/b\n.end\n", "a/b\na/b\n.end\n", "a/../b\n.end\n",
-        "a/b\r\n.end\n", "\n.end\n", ".more\n", "<html>login</html>", "a/b\n.end\na/c\n.end\n"}) {
+       {"", "a/b\n", "a/b\n.en", "a/b.end\n", "b/c\n.end\n", "a/c\na/b\n.end\n", "a/b\na/b\n.end\n", "a/b\r\n.end\r\n",
+        "\n.end\n", "a/../b\n.more\n", ".more\n", "<html>login</html>", "a/b\n.end\na/c\n.end\n"}) {
     INFO(bad);
     CHECK(kind(bad) == ErrorKind::kCorrupt);
   }
+  const std::string stray = "a/../b\na/b\na/b\r\na/b (conflicted copy)\na/c\n.end\n";
+  CHECK((parse_list_page(as_bytes(stray), "a/", "").names == std::vector<std::string>{"a/b", "a/c"}));
   CHECK(kind("a/b\n.end\n", "a/b") == ErrorKind::kCorrupt);  // would go round for ever
 }
 

@@ -1,0 +1,10 @@
+#pragma once
+
+#include <string_view>
+
+namespace isr {
+
+/// It has the form that BlobStore documents.
+bool is_blob_name(std::string_view name);
+
+}  // namespace isr
