@@ -25,24 +25,25 @@ bool StoreClock::is_current(const Measured& measured, WallTime host_now) const {
   return passed < kHolds && std::chrono::abs((host_now - measured.host_time) - passed) < kJump;
 }
 
-WallTime StoreClock::now() {
-  const WallTime host_now = host_clock_();
-  auto measured = measured_.lock();
-  if (*measured && is_current(**measured, host_now)) return host_now + (*measured)->ahead;
-  const auto begun = boot_time();
-  std::chrono::seconds ahead{0};  // read-only, or full: the host's clock has to do
+StoreClock::Measured StoreClock::measure() const {
+  std::optional<WallTime> dated;
   try {
     const UniqueFd file = open_unnamed_file(directory_);
     const std::uint8_t byte = 0;
     write_all_at(file.get(), {&byte, 1}, 0, directory_);
     sync_file(file.get(), directory_);  // a file server dates it when it gets it
     struct stat status {};
-    if (::fstat(file.get(), &status) == 0) ahead = WallTime{std::chrono::seconds(status.st_mtim.tv_sec)} - host_now;
+    if (::fstat(file.get(), &status) == 0) dated = WallTime{std::chrono::seconds(status.st_mtim.tv_sec)};
   } catch (const Error&) {
   }
-  if (boot_time() - begun > kJump) return host_now;  // a disk that had to wake up says nothing of clocks
-  *measured = Measured{ahead, begun, host_now};
-  return host_now + ahead;
+  const WallTime host_now = host_clock_();
+  return {dated ? *dated - host_now : std::chrono::seconds(0), boot_time(), host_now};
+}
+
+WallTime StoreClock::now() {
+  auto measured = measured_.lock();
+  if (!*measured || !is_current(**measured, host_clock_())) *measured = measure();
+  return host_clock_() + (*measured)->ahead;
 }
 
 }  // namespace isr

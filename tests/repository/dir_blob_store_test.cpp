@@ -6,6 +6,7 @@
 #include <atomic>
 #include <ctime>
 #include <fstream>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/crypto.h"
@@ -27,6 +28,7 @@ class Syncs {
   Syncs& operator=(const Syncs&) = delete;
 
   void fail_next(const std::string& name) { failing_ = name; }
+  void slow_down(std::chrono::milliseconds by) { delay_ = by; }
   /// Where the directory `name` stands among what was synced, after `from`; synced.size(): nowhere.
   std::size_t position_of(const std::string& name, std::size_t from = 0) const {
     const auto first = synced_.begin() + static_cast<std::ptrdiff_t>(from);
@@ -37,6 +39,7 @@ class Syncs {
   /// False: it is to fail.
   static bool note(int fd) {
     if (active == nullptr) return true;
+    std::this_thread::sleep_for(active->delay_);
     const fs::path path = fs::read_symlink("/proc/self/fd/" + std::to_string(fd));
     const std::string name = path.lexically_relative(active->directory_).string();
     if (name == active->failing_) {
@@ -52,16 +55,18 @@ class Syncs {
   fs::path directory_;
   std::vector<std::string> synced_;
   std::string failing_;
+  std::chrono::milliseconds delay_{0};
 };
 
 }  // namespace
 
-/// In the place of the C library's.
+// In the place of the C library's.
 extern "C" int fsync(int fd) {
   if (Syncs::note(fd)) return static_cast<int>(::syscall(SYS_fsync, fd));
   errno = EIO;
   return -1;
 }
+extern "C" int fdatasync(int fd) { return ::fsync(fd); }
 
 namespace {
 
@@ -120,6 +125,19 @@ TEST_CASE("an object that was found, not put, is durable before the head that ne
   const std::size_t before = syncs.size();
   store->put_new("parcels/p/heads/2", text_bytes("h"));
   CHECK(syncs.position_of("objects/ab", before) == syncs.size());  // once is enough
+}
+
+TEST_CASE("a slow disk is asked for its clock once, and not at all for objects", "[repository]") {
+  const TempDirectory directory;
+  const auto store = make_directory_store(directory.path());
+  store->put_new("objects/ab/abc", text_bytes("x"));
+  store->put_new("locks/1", text_bytes("x"));
+  Syncs syncs(directory.path());
+  syncs.slow_down(std::chrono::milliseconds(2500));
+  for (int i = 0; i < 3; ++i) CHECK_FALSE(store->get("objects/ab/abc")->age);
+  CHECK(syncs.size() == 0);
+  for (int i = 0; i < 3; ++i) CHECK(store->get("locks/1")->age < std::chrono::seconds(60));
+  CHECK(syncs.size() == 1);
 }
 
 TEST_CASE("a directory keeps the contract of a blob store", "[repository]") {
