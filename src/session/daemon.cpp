@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
@@ -275,14 +276,20 @@ class Daemon {
       machine_.close_disks();
       result = publish(memory, message, reply);
       machine_.unmount();
-      const LockReturn lock = session_.end();
-      result["lock_due"] = lock == LockReturn::kLater;
-      result["lock_moved"] = lock == LockReturn::kMoved;
+      session_.require_published();
     } catch (...) {
       guarded("opening the disks", [&] { machine_.open_disks(); });
       throw;
     }
-    end_soon();
+    // Once its directory is gone the next session may begin, which must not meet this daemon.
+    fall_silent();
+    const struct Done {
+      EndWait& end;
+      ~Done() { end.done(); }
+    } done{end_};
+    const LockReturn lock = session_.end();
+    result["lock_due"] = lock == LockReturn::kLater;
+    result["lock_moved"] = lock == LockReturn::kMoved;
     result["ended"] = true;
     return result;
   }
@@ -290,6 +297,7 @@ class Daemon {
   // --- status and console, any time ----------------------------------------
 
   json status() {
+    if (ended_) throw Error(ErrorKind::kDaemon, "the session has just ended");
     if (operation_.try_lock_politely_for(500ms)) {
       const std::lock_guard lock(operation_, std::adopt_lock);
       if (ended_) throw Error(ErrorKind::kDaemon, "the session has just ended");
@@ -388,10 +396,14 @@ class Daemon {
     }
   }
 
-  /// Who is told of the end may start the next daemon at once, and must not meet this one.
-  void end_soon() {
+  /// Answers what it has accepted, and nothing else. It has to end then.
+  void fall_silent() {
     ended_ = true;
     server_->stop_listening();
+  }
+
+  void end_soon() {
+    fall_silent();
     end_.done();
   }
 
@@ -451,8 +463,8 @@ class Daemon {
   Sync<json> last_stats_;
   Session session_;  // its lease says the first two, the machine's mount asks for the others
   Machine machine_;
-  bool ended_ = false;    // guarded by operation_
-  EndingCommand ending_;  // the same
+  std::atomic<bool> ended_{false};  // set under operation_
+  EndingCommand ending_;            // guarded by operation_
   Sync<CurrentCommand> current_;
   Sync<json> last_status_sync_;
   std::unique_ptr<ControlServer> server_;

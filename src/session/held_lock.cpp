@@ -48,7 +48,8 @@ void remove_if_empty(const fs::path& directory) {
   for (const auto& file : fs::directory_iterator(directory)) {
     if (file.path().filename() != "lock") return;
   }
-  remove_parcel_directory(directory);
+  take_directory_away(directory);
+  remove_ended_directories(directory);
 }
 
 void give_back(const Account& account, const Note& note) {
@@ -168,11 +169,8 @@ bool give_back_orphaned_lock(const Account& account, const ParcelEntry& parcel) 
   return true;
 }
 
-void remove_parcel_directory(const fs::path& directory) {
-  const fs::path ended = directory.string() + std::string(kEnded) + random_hold();
-  fs::rename(directory, ended);
-  std::error_code remains;  // remove_ended_directories() comes by again
-  fs::remove_all(ended, remains);
+void take_directory_away(const fs::path& directory) {
+  fs::rename(directory, directory.string() + std::string(kEnded) + random_hold());
 }
 
 void remove_ended_directories(const fs::path& directory) {

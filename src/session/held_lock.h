@@ -54,9 +54,9 @@ bool has_lock_to_give_back(const Account& account, const ParcelEntry& parcel);
 /// online.
 bool give_back_orphaned_lock(const Account& account, const ParcelEntry& parcel);
 
-/// Takes a session's directory away, at once, so that no half of a session is ever found; by who has take_parcel().
-/// Only that can fail: what cannot be deleted afterwards is left for remove_ended_directories().
-void remove_parcel_directory(const fs::path& directory);
+/// Takes a session's directory away, at once, so that no half of a session is ever found; by the process that has
+/// take_parcel(). It is left to remove_ended_directories().
+void take_directory_away(const fs::path& directory);
 /// Deletes what an earlier end of a session in this directory has left. Never fails.
 void remove_ended_directories(const fs::path& directory);
 

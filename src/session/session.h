@@ -135,8 +135,10 @@ class Session {
   };
   PublishResult publish(const PublishOptions& options, const ProgressFn& progress);
 
-  /// After a publish: deletes the directory and releases the lock. Error{kVm}, and nothing done, unless all that is
-  /// here was in it.
+  /// Error{kVm} unless all that is here is in what was published last.
+  void require_published() const;
+  /// After a publish: takes the directory away and releases the lock. Errors as of require_published(), or of the file
+  /// system: nothing is done then.
   LockReturn end();
   /// Everything since the base is dropped; stays checked out. After a failure nothing has changed.
   void discard();

@@ -108,8 +108,9 @@ void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
     fs::remove(mount, ignored);
   }
   note_lock(account, parcel.id, state->hold);
-  remove_parcel_directory(directory);
+  take_directory_away(directory);
   give_back_lock(account, parcel.id, state->hold);
+  remove_ended_directories(directory);
 }
 
 std::uint64_t Session::disk_writes() const {
@@ -121,16 +122,22 @@ std::uint64_t Session::disk_writes() const {
   return sum;
 }
 
-LockReturn Session::end() {
+void Session::require_published() const {
   if (!published_ || published_->phase != state_.phase || published_->disk_writes != disk_writes()) {
     throw Error(ErrorKind::kVm, fmt::format("{} has changes that no version has", parcel_.name),
                 {"the same command again publishes them; nothing is lost"});
   }
+}
+
+LockReturn Session::end() {
+  require_published();
   note_lock(account_, parcel_.id, state_.hold);
-  remove_parcel_directory(directory_);
+  take_directory_away(directory_);
   lease_.reset();
   cancel();
-  return give_back_lock(account_, parcel_.id, state_.hold);
+  const LockReturn returned = give_back_lock(account_, parcel_.id, state_.hold);
+  remove_ended_directories(directory_);
+  return returned;
 }
 
 LockRequest Session::lock_request() const {

@@ -9,6 +9,9 @@ import support
 import writing
 from support import expect, expect_equal
 
+sys.path.append(str(support.PROJECT / "tests" / "support"))
+from hostile_server import HostileServer  # pylint: disable=wrong-import-position
+
 # Opens a file as its second argument says, says so, and keeps it until its standard input ends.
 HOLDER = """
 import mmap, os, sys
@@ -169,7 +172,40 @@ def test_what_is_flushed_while_a_command_uploads_is_in_the_version_or_still_here
         expect(writer.refused > 0, f"the upload of {command} was too fast to try")
 
 
+def test_a_checkout_while_the_session_before_gives_its_lock_back_has_a_disk_that_is_kept(world):
+    server = HostileServer(world.serve().port)
+    a = world.host("a")
+    a.init_repository(server.url)
+    image, _ = writing.small_disk(world, writing.chance(), size=2 << 20)
+    a.run("import", "work", image)
+    writing.check_out(a, "work")
+    held, let_go_on = threading.Event(), threading.Event()
+
+    def hold_releases(request):
+        if request.method == "PUT" and "/locks/" in request.name:
+            held.set()
+            let_go_on.wait(20)
+
+    server.lie = hold_releases
+    try:
+        ending = a.start("checkin", "work", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        expect(held.wait(60), "a checkin that gives its lock back")
+        server.lie = None
+        disk = writing.check_out(a, "work")
+        with open(disk, "r+b", buffering=0) as file:
+            file.write(b"written after the end")
+            os.fsync(file.fileno())
+        let_go_on.set()
+        expect_equal(ending.wait(60), 0, "exit code of the checkin")
+        a.run("checkin", "work")
+        expect(exported(world, a).startswith(b"written after the end"), "what was written is in no version")
+    finally:
+        let_go_on.set()
+        server.stop()
+
+
 if __name__ == "__main__":
     support.main(test_whoever_has_a_disk_open_is_named_and_keeps_it,
                  test_a_file_system_that_is_mounted_from_a_disk_is_named_and_keeps_its_files,
-                 test_what_is_flushed_while_a_command_uploads_is_in_the_version_or_still_here)
+                 test_what_is_flushed_while_a_command_uploads_is_in_the_version_or_still_here,
+                 test_a_checkout_while_the_session_before_gives_its_lock_back_has_a_disk_that_is_kept)
