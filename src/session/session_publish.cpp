@@ -114,11 +114,18 @@ void Session::resolve_pending(Chain& chain, const std::optional<StoredHead>& new
   }
 }
 
-/// Before the replay: when a publish that a crash interrupted did happen, what it covers is void.
+/// Before the replay: when a publish that a crash interrupted did happen, what it covers is void. Without an answer
+/// the session opens as it does offline, so that the work can be reached; publish() asks again.
 void Session::resolve_pending() {
   if (state_.pending.empty() || account_.offline()) return;
-  Chain chain = account_.chain(parcel_.chain());
-  resolve_pending(chain, chain.newest());
+  try {
+    Chain chain = account_.chain(parcel_.chain());
+    resolve_pending(chain, chain.newest());
+  } catch (const Error& error) {
+    const ErrorKind kind = error.kind();
+    if (kind != ErrorKind::kHistory && kind != ErrorKind::kCorrupt && kind != ErrorKind::kTransient) throw;
+    log::warn("it is not known whether the last publish happened; the next one asks again: {}", error.what());
+  }
 }
 
 void Session::freeze(const PublishOptions& options, Publication& publication) {

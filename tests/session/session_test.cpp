@@ -743,6 +743,37 @@ TEST_CASE("a publish without an answer is found behind a version of another host
   CHECK_FALSE(result.is_lock_lost);
 }
 
+TEST_CASE("a session with a publish without an answer opens when the history is refused", "[session]") {
+  Place place;
+  const Bytes ours = test::random_bytes(kChunkSize, 11);
+  {
+    Session session(place.account, place.parcel);
+    session.image("disk")->write(0, ours);
+    lose_publish(place, session, false);
+  }
+  const std::string first = head_name(place.parcel.chain(), 1);
+  const std::string second = head_name(place.parcel.chain(), 2);
+  const bool arrived = GENERATE(true, false);
+  if (!arrived) place.account.store->remove(second);
+  const Bytes seen = place.account.store->get(first)->bytes;
+  place.account.store->remove(first);  // the one that this host has seen
+
+  Session session(place.account, place.parcel);
+  Bytes found(kChunkSize);
+  session.image("disk")->read(0, found);
+  CHECK((found == ours));
+  CHECK(session.state().pending.size() == 1);
+  CHECK((test::kind_thrown([&] { session.publish({}, {}); }) == ErrorKind::kHistory));
+  session.image("disk")->read(0, found);
+  CHECK((found == ours));
+
+  place.account.store->put_new(first, seen);
+  const PublishResult result = session.publish({}, {});
+  CHECK(result.fork.empty());
+  CHECK(result.version == 2);
+  CHECK(session.state().pending.empty());
+}
+
 TEST_CASE("two publishes in a row without an answer make no fork", "[session]") {
   Place place;
   const bool second_arrives = GENERATE(true, false);
