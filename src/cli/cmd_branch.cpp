@@ -28,7 +28,7 @@ int run_branch(CommandContext& context, const BranchOptions& options) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only: a branch needs a place for its first version",
                                                      account.store->describe()));
   }
-  const LoadedVersion from = load_selected(account, parcel.entry, parcel.version);
+  const LoadedVersion from = load_version(account, parcel.entry, parcel.version.choice);
   branch_parcel(account, parcel.entry, from, target.parcel);
   const std::string origin = fmt::format("{}@{}", parcel.entry.name, from.label());
   if (!parcel.version.given && local_state(account, parcel.entry)) {

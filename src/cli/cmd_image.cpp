@@ -216,7 +216,7 @@ int run_export(CommandContext& context, const ExportOptions& options) {
   if (target == "-") throw Error(ErrorKind::kUsage, "an export needs a file that can have holes, not standard output");
   if (fs::exists(target)) throw Error(ErrorKind::kUsage, fmt::format("{} exists", target.string()));
   OpenParcel parcel = context.open_parcel(options.name);
-  const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, parcel.version);
+  const LoadedVersion loaded = load_version(parcel.account, parcel.entry, parcel.version.choice);
   VersionReader reader(parcel.account, Unreachable::kFail);
   const VersionImage& disk = choose_disk(loaded.version, options.disk);
   const auto image = reader.open(disk);
@@ -247,7 +247,7 @@ int run_export(CommandContext& context, const ExportOptions& options) {
 
 int run_mount(CommandContext& context, const MountCommandOptions& options) {
   OpenParcel parcel = context.open_parcel(options.name);
-  const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, parcel.version);
+  const LoadedVersion loaded = load_version(parcel.account, parcel.entry, parcel.version.choice);
   mount_version(parcel.account, parcel.entry, loaded.choice(), options.directory);
   if (context.out.json()) {
     context.out.document({{"schema", 1},

@@ -22,7 +22,7 @@ struct LogOptions {
 /// Up to `count` versions from the newest (or the version or fork that was named) down.
 std::vector<LoadedVersion> read_versions(CommandContext& context, const OpenParcel& parcel, std::uint64_t count) {
   std::vector<LoadedVersion> entries;
-  LoadedVersion at = load_selected(parcel.account, parcel.entry, parcel.version);
+  LoadedVersion at = load_version(parcel.account, parcel.entry, parcel.version.choice);
   if (parcel.account.offline()) return {std::move(at)};
   Chain chain = parcel.account.chain(parcel.entry.chain());
   for (;;) {
@@ -122,7 +122,7 @@ int run_log(CommandContext& context, const LogOptions& options) {
   if (parcel.account.offline()) {
     context.out.note("offline: only the newest version that this host has seen");
   } else if (oldest > 1 && !options.count) {
-    context.out.note(fmt::format("{} older versions; isr log {} -n N shows more", oldest - 1, parcel.entry.name));
+    context.out.note(fmt::format("older versions are left out; isr log {} -n N shows more", parcel.entry.name));
   }
   if (!forks.empty()) {
     context.out.line("\nForks: work that lost a race for a version, kept");

@@ -44,7 +44,7 @@ int check_out(CommandContext& context, OpenParcel& parcel, const CheckoutOptions
     const VersionSelector selector = wanted_version(parcel, options.version);
     parcel.account.online("checking out " + parcel.entry.name);
     VersionChoice choice;
-    if (!selector.is_newest()) choice = load_selected(parcel.account, parcel.entry, selector).choice();
+    if (!selector.choice.is_newest()) choice = load_version(parcel.account, parcel.entry, selector.choice).choice();
     socket = take_out(context, parcel, LockMode::kCheckout, choice, options.take_lock);
   } else if (options.version || parcel.version.given) {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here already", parcel.entry.name));
@@ -125,7 +125,7 @@ int run_rollback(CommandContext& context, const RollbackOptions& options) {
                 {fmt::format("isr checkin {}    first", parcel.entry.name)});
   }
   parcel.account.online("rolling back");
-  const LoadedVersion old = load_selected(parcel.account, parcel.entry, parcel.version);
+  const LoadedVersion old = load_version(parcel.account, parcel.entry, parcel.version.choice);
   const std::string what = fmt::format("{} {}", old.fork.empty() ? "version" : "fork", old.label());
   confirm(context.flags,
           fmt::format("{} becomes what it was at {}, as a new version. Go on?", parcel.entry.name, what));

@@ -59,7 +59,7 @@ VersionSelector parse_version_selector(std::string_view text) {
   const auto rest = text.substr(kLatest.size());
   if (rest.empty()) return selector;
   if (rest[0] != '~') refuse_version(text);
-  selector.back = whole_number(rest.substr(1), text);
+  selector.choice.back = whole_number(rest.substr(1), text);
   return selector;
 }
 
@@ -95,19 +95,6 @@ void refuse_taken_name(Account& account, const std::string& name) {
       throw Error(ErrorKind::kUsage, fmt::format("a parcel called {} exists", name), {"isr ls"});
     }
   }
-}
-
-LoadedVersion load_selected(const Account& account, const ParcelEntry& parcel, const VersionSelector& version) {
-  if (!version.choice.is_newest()) return load_version(account, parcel, version.choice);
-  LoadedVersion newest = load_version(account, parcel);
-  if (version.back == 0) return newest;
-  if (version.back >= newest.head.head.n) {
-    throw Error(ErrorKind::kNotFound,
-                fmt::format("{} has no version {} before its newest, which is {}", parcel.name, version.back,
-                            newest.head.head.n),
-                {fmt::format("isr log {}", parcel.name)});
-  }
-  return load_version(account, parcel, {newest.head.head.n - version.back});
 }
 
 std::chrono::seconds parse_duration(const std::string& text) {

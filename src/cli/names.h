@@ -15,10 +15,7 @@ namespace isr {
 /// What stands after '@': a number, "latest", "latest~N" or a fork ("desk-42-3f2a/41"); nothing is latest.
 struct VersionSelector {
   VersionChoice choice;
-  std::uint64_t back = 0;  ///< latest~back
-  bool given = false;      ///< there was an '@'
-
-  bool is_newest() const { return choice.is_newest() && back == 0; }
+  bool given = false;  ///< there was an '@'
 };
 
 /// "[REPO:]PARCEL[@VERSION]". "OWNER/" is refused until appliances exist.
@@ -35,9 +32,6 @@ ParcelName parse_new_parcel_name(const std::string& text);
 std::string new_parcel_name(const std::string& text);
 /// Error{kUsage} when the account has a parcel of that name, {kOffline}.
 void refuse_taken_name(Account& account, const std::string& name);
-/// The version itself; the newest unless the selector says another.
-LoadedVersion load_selected(const Account& account, const ParcelEntry& parcel, const VersionSelector& version);
-
 /// "90s", "5m", "12h", "2d", "90": Error{kUsage}.
 std::chrono::seconds parse_duration(const std::string& text);
 

@@ -39,10 +39,10 @@ void give_back(const fs::path& socket) {
 fs::path check_out(CommandContext& context, OpenParcel& parcel, const RunOptions& options, bool fresh) {
   const VersionSelector selector = wanted_version(parcel, options.version);
   parcel.account.online("resuming " + parcel.entry.name);
-  const LoadedVersion loaded = load_selected(parcel.account, parcel.entry, selector);
+  const LoadedVersion loaded = load_version(parcel.account, parcel.entry, selector.choice);
   if (!fresh) check_memory_loads_here(parcel, loaded);
   // The newest is what it is once the lock is ours.
-  const VersionChoice choice = selector.is_newest() ? VersionChoice{} : loaded.choice();
+  const VersionChoice choice = selector.choice.is_newest() ? VersionChoice{} : loaded.choice();
   return take_out(context, parcel, LockMode::kAttended, choice, options.take_lock);
 }
 

@@ -134,9 +134,10 @@ std::vector<VersionImage> images_from_json(const json& in) {
 }
 
 [[noreturn]] void refuse_offline(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice) {
-  const std::string which = choice.number         ? fmt::format("version {}", *choice.number)
-                            : choice.fork.empty() ? std::string("a version")
-                                                  : "fork " + choice.fork;
+  const std::string which = choice.number          ? fmt::format("version {}", *choice.number)
+                            : !choice.fork.empty() ? "fork " + choice.fork
+                            : choice.back != 0     ? fmt::format("latest~{}", choice.back)
+                                                   : std::string("a version");
   throw Error(ErrorKind::kOffline, fmt::format("{} of {} is not described on this host, and {} cannot be reached",
                                                which, parcel.name, account.entry.name));
 }
@@ -151,17 +152,34 @@ StoredHead load_fork(Chain chain, const ParcelEntry& parcel, StoredHead newest, 
   return std::move(*fork);
 }
 
+StoredHead go_back(Chain chain, const ParcelEntry& parcel, StoredHead newest, std::uint64_t count) {
+  const std::uint64_t last = newest.head.n;
+  StoredHead at = std::move(newest);
+  for (std::uint64_t back = 0; back < count; ++back) {
+    auto before = chain.before(at);
+    if (!before) {
+      throw Error(ErrorKind::kNotFound,
+                  fmt::format("{} has {} versions before its newest, which is {}", parcel.name, back, last),
+                  {fmt::format("isr log {}", parcel.name)});
+    }
+    at = std::move(*before);
+  }
+  return at;
+}
+
 StoredHead load_head(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice,
                      const std::stop_token& stop) {
   const auto& n = choice.number;
   auto newest = account.newest_head(parcel.chain(), stop);
-  const bool is_newest = newest && choice.fork.empty() && (!n || *n == newest->head.n);
-  if (account.offline() && !is_newest) refuse_offline(account, parcel, choice);
+  const bool is_newest = choice.is_newest() || (newest && n == newest->head.n);
+  if (account.offline() && (!is_newest || !newest)) refuse_offline(account, parcel, choice);
   if (!newest) throw Error(ErrorKind::kNotFound, fmt::format("{} has no version yet", parcel.name));
   if (is_newest) return std::move(*newest);
-  if (!n) return load_fork(account.chain(parcel.chain(), stop), parcel, std::move(*newest), choice.fork);
+  Chain chain = account.chain(parcel.chain(), stop);
+  if (!choice.fork.empty()) return load_fork(std::move(chain), parcel, std::move(*newest), choice.fork);
+  if (!n) return go_back(std::move(chain), parcel, std::move(*newest), choice.back);
   const std::uint64_t last = newest->head.n;
-  auto wanted = account.chain(parcel.chain(), stop).ancestor(std::move(*newest), *n);
+  auto wanted = chain.ancestor(std::move(*newest), *n);
   if (!wanted) refuse_absent(parcel, *n, last);
   return std::move(*wanted);
 }

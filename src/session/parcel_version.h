@@ -41,12 +41,13 @@ Bytes encode_version(const ParcelVersion& version);
 /// Error{kCorrupt}: names, sizes, roles and counts are checked; unknown VM settings are refused.
 ParcelVersion parse_version(ByteView payload);
 
-/// Which version of a parcel is meant: the newest, one by its number, or a fork.
+/// Which version of a parcel is meant: the newest, one by its number, a fork, or one some versions before the newest.
 struct VersionChoice {
   std::optional<std::uint64_t> number{};
-  std::string fork{};  ///< its name as Chain::forks() gives it
+  std::string fork{};      ///< its name as Chain::forks() gives it
+  std::uint64_t back = 0;  ///< so many versions before the newest; junk uses up numbers, but is no version
 
-  bool is_newest() const { return !number && fork.empty(); }
+  bool is_newest() const { return !number && fork.empty() && back == 0; }
 };
 
 struct LoadedVersion {
@@ -56,7 +57,7 @@ struct LoadedVersion {
 
   /// What stands for it after '@'.
   std::string label() const { return fork.empty() ? std::to_string(head.head.n) : fork; }
-  VersionChoice choice() const { return fork.empty() ? VersionChoice{head.head.n, {}} : VersionChoice{{}, fork}; }
+  VersionChoice choice() const { return fork.empty() ? VersionChoice{head.head.n, {}, 0} : VersionChoice{{}, fork, 0}; }
 };
 /// Checked: signed, and part of the history that this host trusts; a fork follows a version of it.
 /// Error{kNotFound} when there is no such version, {kHistory}, {kCancelled} on stop.
