@@ -334,7 +334,7 @@ void register_image(App& app) {
           "A file is raw when it begins with a partition table, a boot sector, a known file system or zeros, when its "
           "name ends in .raw, or with --format raw.")
       .note("A disk is padded with zeros to a multiple of 4096 bytes; isr export leaves them out while they are zeros.")
-      .exit_codes({0, 2, 3, 13, 18, 19, 130})
+      .exit_codes({0, 2, 3, 13, 14, 15, 18, 19, 130})
       .run([import](CommandContext& context) { return run_import(context, *import); });
 
   auto create = std::make_shared<ImportOptions>();
@@ -348,7 +348,7 @@ void register_image(App& app) {
                "isr start lab")
       .example("isr create lab --size 1T --memory 4G", "with 4 GiB of memory")
       .note("Finish an installation before you suspend: a resume finds the CD drive empty.")
-      .exit_codes({0, 2, 13, 19})
+      .exit_codes({0, 2, 13, 14, 15, 19})
       .run([create](CommandContext& context) { return run_create(context, *create); });
 
   auto exported = std::make_shared<ExportOptions>();

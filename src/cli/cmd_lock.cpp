@@ -199,7 +199,7 @@ void register_accept_older(App& app) {
           "skipped, and the next version names what was skipped, so that your other hosts pass it, too.")
       .example("isr accept-older work@39 --reason 'server restored from Monday backup'", "the parcel work")
       .example("isr accept-older --profile 4 --reason 'server restored'", "the list of parcels itself")
-      .exit_codes({0, 2, 10, 12, 13, 14})
+      .exit_codes({0, 2, 10, 12, 13, 14, 15})
       .run([options](CommandContext& context) { return run_accept(context, *options); });
 }
 

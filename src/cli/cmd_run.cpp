@@ -138,7 +138,7 @@ void register_run(App& app) {
       .note(
           "A guest that runs qemu-guest-agent drops its page cache before, so that there is less to upload; that takes "
           "5 s at most. isr config set suspend.drop_caches false turns that off.")
-      .exit_codes({0, 11, 13, 14, 15, 16, 17, 18})
+      .exit_codes({0, 11, 13, 14, 15, 16, 17, 18, 20})
       .run([suspending](CommandContext& context) { return run_suspend(context, *suspending); });
   add_take_lock_of_session(suspend_command, suspending->take_lock);
 
@@ -150,7 +150,7 @@ void register_run(App& app) {
       .example("isr stop work", "shut down and upload")
       .example("isr stop work --timeout 5m --kill", "wait five minutes at most")
       .note("Ctrl-C gives up waiting for the guest: it goes on, unless it is shutting down already.")
-      .exit_codes({0, 11, 13, 14, 15, 16, 17, 18})
+      .exit_codes({0, 11, 13, 14, 15, 16, 17, 18, 20})
       .run([stopping](CommandContext& context) { return run_stop(context, *stopping); });
   add_take_lock_of_session(stop_command, stopping->take_lock);
 

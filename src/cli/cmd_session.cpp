@@ -332,7 +332,7 @@ void register_session(App& app) {
       .alias("ci")
       .example("isr checkin work", "publish what changed")
       .example("isr checkin work -m 'new kernel'", "with a message")
-      .exit_codes({0, 11, 13, 14, 15, 16, 17, 18})
+      .exit_codes({0, 11, 13, 14, 15, 16, 17, 18, 20})
       .run([checkin](CommandContext& context) {
         return publish_command(context, *checkin, "checkin", "Checking in ", "checked in");
       });
@@ -347,7 +347,7 @@ void register_session(App& app) {
       .note(
           "A running parcel stands still for some milliseconds, the upload goes on beside it. The version can be "
           "resumed like a suspended one: elsewhere when this host is lost, or here after isr poweroff and isr discard.")
-      .exit_codes({0, 10, 11, 13, 14, 15, 17, 18})
+      .exit_codes({0, 10, 11, 13, 14, 15, 17, 18, 20})
       .run([sync](CommandContext& context) { return publish_command(context, *sync, "sync", "Syncing ", "synced"); });
   add_take_lock_of_session(sync_command, sync->take_lock);
 
