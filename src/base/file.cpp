@@ -371,10 +371,23 @@ void remove_if_exists(const fs::path& path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) fail("cannot remove", path, errno);
 }
 
+namespace {
+
+/// Of the whole file.
+struct flock exclusive_lock() {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  return lock;
+}
+
+}  // namespace
+
 std::optional<FileLock> FileLock::try_acquire(const fs::path& path) {
   UniqueFd fd = open_file(path, O_RDWR | O_CREAT);
-  if (uninterrupted([&] { return ::flock(fd.get(), LOCK_EX | LOCK_NB); }) != 0) {
-    if (errno == EWOULDBLOCK) return std::nullopt;
+  struct flock lock = exclusive_lock();
+  if (uninterrupted([&] { return ::fcntl(fd.get(), F_OFD_SETLK, &lock); }) != 0) {
+    if (errno == EAGAIN || errno == EACCES) return std::nullopt;
     fail("cannot lock", path, errno);
   }
   // Its last holder may have removed it meanwhile: then another process can lock the next file of this name.
@@ -385,6 +398,14 @@ std::optional<FileLock> FileLock::try_acquire(const fs::path& path) {
     return std::nullopt;
   }
   return FileLock(std::move(fd));
+}
+
+bool FileLock::is_held(const fs::path& path) {
+  const auto fd = open_if_exists(path, O_RDWR);
+  if (!fd) return false;
+  struct flock lock = exclusive_lock();
+  if (::fcntl(fd->get(), F_OFD_GETLK, &lock) != 0) fail("cannot look at the lock of", path, errno);
+  return lock.l_type != F_UNLCK;
 }
 
 TempDirectory::TempDirectory(std::string_view prefix) {

@@ -73,11 +73,13 @@ CreateResult create_file(const fs::path& path, ByteView bytes, mode_t mode = 060
 void make_private_directory(const fs::path& path);
 void remove_if_exists(const fs::path& path);
 
-/// An exclusive flock held until destruction.
+/// An exclusive lock of a file (an open file description lock), held until destruction.
 class FileLock {
  public:
   /// nullopt when another FileLock holds it, in this process or another.
   static std::optional<FileLock> try_acquire(const fs::path& path);
+  /// A FileLock holds it, in this process or another. Takes nothing, so it is in nobody's way.
+  static bool is_held(const fs::path& path);
 
  private:
   explicit FileLock(UniqueFd fd) : fd_(std::move(fd)) {}

@@ -73,18 +73,22 @@ void give_back(const Account& account, const Note& note) {
 
 }  // namespace
 
-FileLock take_parcel(const Account& account, const ParcelEntry& parcel) {
+std::optional<FileLock> await_parcel(const Account& account, const ParcelEntry& parcel) {
   const fs::path directory = account.parcel_directory(parcel);
   const auto until = std::chrono::steady_clock::now() + kGoing;
   for (;; std::this_thread::sleep_for(kPoll)) {
     try {
       make_private_directory(directory);
-      if (auto held = FileLock::try_acquire(directory / "lock")) return std::move(*held);
+      if (auto held = FileLock::try_acquire(directory / "lock")) return held;
     } catch (const Error&) {
       if (fs::exists(directory)) throw;  // else a session's end took it away meanwhile
     }
-    if (std::chrono::steady_clock::now() > until) break;
+    if (std::chrono::steady_clock::now() > until) return std::nullopt;
   }
+}
+
+FileLock take_parcel(const Account& account, const ParcelEntry& parcel) {
+  if (auto held = await_parcel(account, parcel)) return std::move(*held);
   throw Error(ErrorKind::kVm, fmt::format("{} is in use by another process here", parcel.name),
               {fmt::format("isr stat {}", parcel.name)});
 }

@@ -14,6 +14,8 @@ namespace isr {
 /// The flock that one process at a time has while it works on a parcel here, or takes its lock. Makes the parcel's
 /// directory. Error{kVm} when another process has it, and does not end within 3 s.
 FileLock take_parcel(const Account& account, const ParcelEntry& parcel);
+/// The same; nullopt where take_parcel() throws.
+std::optional<FileLock> await_parcel(const Account& account, const ParcelEntry& parcel);
 
 /// take_parcel() for a command that leaves nothing here: its end removes the directory, unless more lies in it.
 class TakenParcel {

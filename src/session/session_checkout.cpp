@@ -97,7 +97,8 @@ void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode,
 
 void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
   const fs::path directory = account.parcel_directory(parcel);
-  const auto flock = FileLock::try_acquire(directory / "lock");
+  if (!fs::exists(directory / "session")) return;
+  const auto flock = await_parcel(account, parcel);
   const auto state = read_session_state(directory, account.device_key, parcel.id);
   if (!flock || !state) return;
   const fs::path journal = directory / "journal";

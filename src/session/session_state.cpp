@@ -1,9 +1,7 @@
 #include "session/session_state.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/limits.h>
-#include <sys/file.h>
 
 #include <nlohmann/json.hpp>
 
@@ -105,11 +103,6 @@ SessionState from_json(const json& in) {
   return state;
 }
 
-bool daemon_holds(const fs::path& lock_file) {
-  const auto fd = open_if_exists(lock_file, O_RDWR);
-  return fd && ::flock(fd->get(), LOCK_SH | LOCK_NB) != 0;
-}
-
 std::string short_id(const std::string& parcel_id) { return parcel_id.substr(0, 12); }
 
 }  // namespace
@@ -168,7 +161,7 @@ std::optional<LocalState> local_state(const Account& account, const ParcelEntry&
   auto state = read();
   if (!state) return std::nullopt;
   LocalState local;
-  local.daemon_alive = daemon_holds(directory / "lock");
+  local.daemon_alive = FileLock::is_held(directory / "lock");
   // It may have ended the session between the two looks.
   if (!local.daemon_alive) state = read();
   if (!state) return std::nullopt;
