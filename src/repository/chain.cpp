@@ -136,6 +136,7 @@ StoredHead Chain::read_seen(const Seen& seen) {
   auto blob = store_->get(head_name(id_, seen.n));
   if (!blob) {
     refuse_history(
+        id_,
         fmt::format("{}: the repository was rolled back: version {} of {}, which this host has seen, is gone", id_,
                     seen.n, to_rfc3339(seen.time)),
         newest_below(seen.n));
@@ -143,7 +144,8 @@ StoredHead Chain::read_seen(const Seen& seen) {
   StoredHead stored = decode(std::move(blob->bytes), seen.n);
   if (stored.hash != seen.hash) {
     refuse_history(
-        fmt::format("{}: history was forked: version {} is not the one that this host has seen", id_, seen.n), seen.n);
+        id_, fmt::format("{}: history was forked: version {} is not the one that this host has seen", id_, seen.n),
+        seen.n);
   }
   return stored;
 }
@@ -168,11 +170,12 @@ std::optional<StoredHead> Chain::first_sight(std::uint64_t hint) {
 void Chain::check_step(const StoredHead& at, const StoredHead& next) const {
   if (next.head.prev != at.hash || next.head.prev_n() != at.head.n) {
     refuse_history(
-        fmt::format("{}: history was forked: version {} does not follow version {}", id_, next.head.n, at.head.n),
+        id_, fmt::format("{}: history was forked: version {} does not follow version {}", id_, next.head.n, at.head.n),
         next.head.n);
   }
   if (next.head.epoch < at.head.epoch) {
-    refuse_history(fmt::format("{}: version {} is under an older key than version {}", id_, next.head.n, at.head.n),
+    refuse_history(id_,
+                   fmt::format("{}: version {} is under an older key than version {}", id_, next.head.n, at.head.n),
                    next.head.n);
   }
 }
@@ -183,7 +186,8 @@ void Chain::check_skipped(const StoredHead& at, const StoredHead& next,
   const auto is_named = [](const std::optional<Sha256>& junk, const Sha256& named) { return !junk || *junk == named; };
   const std::vector<Sha256>& named = next.head.skipped;
   if (std::equal(between.begin(), between.end(), named.begin(), named.end(), is_named)) return;
-  refuse_history(fmt::format("{}: version {} names other junk than {} shows behind version {}", id_, next.head.n,
+  refuse_history(id_,
+                 fmt::format("{}: version {} names other junk than {} shows behind version {}", id_, next.head.n,
                              store_->describe(), at.head.n),
                  next.head.n);
 }
@@ -252,7 +256,7 @@ std::optional<StoredHead> Chain::step_over_gap(const StoredHead& at, std::uint64
 void Chain::refuse_missing(std::uint64_t n, std::uint64_t later) const {
   throw Error(ErrorKind::kCorrupt,
               fmt::format("{}: version {} is missing, though there is a version {}", id_, n, later),
-              {"nothing here was changed", accept_older_hint(later, "if it is lost for good:")});
+              {"nothing here was changed", accept_older_hint(id_, later, "if it is lost for good:")});
 }
 
 void Chain::refuse_endless_junk(const StoredHead& at) const {
@@ -277,7 +281,7 @@ void Chain::report_junk(const StoredHead& newest, const std::optional<Seen>& see
   const std::string what =
       fmt::format("{}: under the number {} lies something that is no version", id_, newest.head.n + 1);
   if (!seen) {
-    refuse_history(what + "; it may hide newer ones, of which this host has seen none", newest.head.n,
+    refuse_history(id_, what + "; it may hide newer ones, of which this host has seen none", newest.head.n,
                    "if you know that there is none:");
   }
   warn_once(
@@ -351,22 +355,23 @@ void Chain::check_follows(const StoredHead& ours, const std::optional<Seen>& see
   const bool accepted = skipped.empty() || (seen && skipped == seen->junk);
   const bool follows = !seen || (prev == seen->n && ours.head.prev == seen->hash && accepted);
   if (!follows) {
-    refuse_history(fmt::format("{}: version {} does not follow what this host has seen", id_, n), seen->n);
+    refuse_history(id_, fmt::format("{}: version {} does not follow what this host has seen", id_, n), seen->n);
   }
   if (n == 1) return;
   const auto before = store_->get(head_name(id_, prev));
   if (!before) {
-    refuse_history(fmt::format("{}: the repository was rolled back: version {} is gone", id_, prev), prev);
+    refuse_history(id_, fmt::format("{}: the repository was rolled back: version {} is gone", id_, prev), prev);
   }
   if (head_hash(before->bytes) != ours.head.prev) {
     refuse_history(
-        fmt::format("{}: history was forked: version {} is not the one that version {} follows", id_, prev, n), prev);
+        id_, fmt::format("{}: history was forked: version {} is not the one that version {} follows", id_, prev, n),
+        prev);
   }
 }
 
 void Chain::refuse_junk(std::uint64_t n, std::uint64_t newest) const {
   refuse_history(
-      fmt::format("{}: under the number {} lies something that is no version, so none can be put there", id_, n),
+      id_, fmt::format("{}: under the number {} lies something that is no version, so none can be put there", id_, n),
       newest, "if no other host has published:");
 }
 

@@ -274,13 +274,15 @@ void TrustStore::Impl::log_older(Database& to, const std::string& chain, const S
   use.bind(std::string_view(reason)).bind(log_mac(key, id, chain, seen, now, reason).view()).run();
 }
 
-std::string accept_older_hint(std::uint64_t n, const std::string& when) {
-  return fmt::format("{}  isr accept-older NAME@{} --reason TEXT", when, n);
+std::string accept_older_hint(const std::string& chain, std::uint64_t n, const std::string& when) {
+  const bool is_profile = chain.starts_with("users/");
+  const std::string version = is_profile ? fmt::format("--profile {}", n) : fmt::format("NAME@{}", n);
+  return fmt::format("{}  isr accept-older {} --reason TEXT", when, version);
 }
 
-void refuse_history(const std::string& what, std::uint64_t offered, const std::string& when) {
+void refuse_history(const std::string& chain, const std::string& what, std::uint64_t offered, const std::string& when) {
   std::vector<std::string> hints{"nothing here was changed"};
-  if (offered != 0) hints.push_back(accept_older_hint(offered, when));
+  if (offered != 0) hints.push_back(accept_older_hint(chain, offered, when));
   throw Error(ErrorKind::kHistory, what, std::move(hints));
 }
 
@@ -292,17 +294,19 @@ void check_against(const std::string& chain, const Contents& contents, const See
   const Seen& seen = found->second;
   if (candidate.n < seen.n) {
     refuse_history(
+        chain,
         fmt::format("{}: the repository was rolled back: it shows version {}, this host has seen version {} of {}",
                     chain, candidate.n, seen.n, to_rfc3339(seen.time)),
         candidate.n);
   }
   if (candidate.n == seen.n && candidate.hash != seen.hash) {
     refuse_history(
-        fmt::format("{}: history was forked: version {} is not the one that this host has seen", chain, seen.n),
+        chain, fmt::format("{}: history was forked: version {} is not the one that this host has seen", chain, seen.n),
         candidate.n);
   }
   if (candidate.epoch < seen.epoch) {
-    refuse_history(fmt::format("{}: version {} is under an older key than version {}", chain, candidate.n, seen.n),
+    refuse_history(chain,
+                   fmt::format("{}: version {} is under an older key than version {}", chain, candidate.n, seen.n),
                    candidate.n);
   }
 }

@@ -21,11 +21,12 @@ struct Seen {
   std::vector<Sha256> junk{};
 };
 
-/// The way out of a refusal: the command that makes version n the newest trusted one, behind the words `when`.
-std::string accept_older_hint(std::uint64_t n, const std::string& when);
+/// The way out of a refusal: the command that makes version n of the chain, a parcel's or a user's profile, the newest
+/// trusted one, behind the words `when`.
+std::string accept_older_hint(const std::string& chain, std::uint64_t n, const std::string& when);
 /// Throws Error{kHistory} with the way out as a hint; `offered` is the version
 /// that accept-older would take; 0: there is none.
-[[noreturn]] void refuse_history(const std::string& what, std::uint64_t offered,
+[[noreturn]] void refuse_history(const std::string& chain, const std::string& what, std::uint64_t offered,
                                  const std::string& when = "if the repository was restored from a backup on purpose:");
 
 /// What this host has seen of every chain, so that a repository cannot hand

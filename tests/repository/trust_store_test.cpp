@@ -111,6 +111,17 @@ TEST_CASE("damage says which file to look at", "[repository]") {
   CHECK(open_kind() == ErrorKind::kCorrupt);
 }
 
+TEST_CASE("a refused history names the version to accept, of a parcel or of the list of parcels", "[repository]") {
+  const auto [chain, version] = GENERATE(table<std::string, std::string>(
+      {{"parcels/4f", " isr accept-older NAME@3 "}, {"users/alice/profile", " isr accept-older --profile 3 "}}));
+  try {
+    refuse_history(chain, "the repository was rolled back", 3);
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::kHistory);
+    CHECK_THAT(error.hints().at(1), Catch::Contains(version));
+  }
+}
+
 TEST_CASE("a damaged file that is moved away as the hint says leaves nothing behind", "[repository]") {
   const TempDirectory directory;
   const auto file = directory.path() / "trust.db";
