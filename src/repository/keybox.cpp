@@ -288,22 +288,28 @@ Key parse_recovery_key(std::string_view text) {
 }
 
 std::optional<StoredKeybox> read_keybox(BlobStore& store, const std::string& user) {
-  const std::string prefix = keybox_prefix(user);
-  const std::uint64_t newest = newest_in_sequence(store, prefix);
+  const std::uint64_t newest = newest_keybox_number(store, user);
   if (newest == 0) return std::nullopt;
-  auto blob = store.get(sequence_name(prefix, newest));
+  auto blob = store.get(sequence_name(keybox_prefix(user), newest));
   if (!blob) throw Error(ErrorKind::kCorrupt, fmt::format("the keybox of {} is listed, but cannot be read", user));
   return StoredKeybox{newest, std::move(blob->bytes)};
 }
 
+std::uint64_t newest_keybox_number(BlobStore& store, const std::string& user) {
+  return newest_in_sequence(store, keybox_prefix(user));
+}
+
 void put_first_keybox(BlobStore& store, const std::string& user, ByteView blob) {
-  const std::string prefix = keybox_prefix(user);
-  const bool exists =
-      newest_in_sequence(store, prefix) != 0 || store.put_new(sequence_name(prefix, 1), blob) == PutResult::kExists;
+  const bool exists = newest_keybox_number(store, user) != 0 ||
+                      store.put_new(sequence_name(keybox_prefix(user), 1), blob) == PutResult::kExists;
   if (exists) throw Error(ErrorKind::kUsage, fmt::format("there is a user {} already", user));
 }
 
 void put_next_keybox(BlobStore& store, const std::string& user, std::uint64_t previous, ByteView blob) {
+  if (previous >= kMaxSequence) {
+    throw Error(ErrorKind::kCorrupt, fmt::format("the keyboxes of {} have reached the last number", user),
+                {"an administrator of the repository must remove what is no keybox in " + keybox_prefix(user)});
+  }
   const std::string name = sequence_name(keybox_prefix(user), previous + 1);
   if (store.put_new(name, blob) == PutResult::kCreated) return;
   // Ours after all when an answer was lost and the request repeated: no two boxes have the same salt.

@@ -50,10 +50,13 @@ struct StoredKeybox {
 };
 /// The newest keybox of a user: nullopt when the repository has no such user.
 std::optional<StoredKeybox> read_keybox(BlobStore& store, const std::string& user);
+/// The greatest number under which a keybox of the user, or junk, lies; 0 when there is none.
+std::uint64_t newest_keybox_number(BlobStore& store, const std::string& user);
 /// Puts the first keybox; Error{kUsage} when the user exists.
 void put_first_keybox(BlobStore& store, const std::string& user, ByteView blob);
-/// Puts the keybox that was made from number `previous` (a changed password).
-/// Error{kForked} when another one was made from that first; nothing is changed then.
+/// Puts the keybox behind number `previous`, the newest (a changed password).
+/// Error{kForked} when another one was put there first, {kCorrupt} when there is no number left; nothing is changed
+/// then.
 void put_next_keybox(BlobStore& store, const std::string& user, std::uint64_t previous, ByteView blob);
 
 /// User and host names: 1..64 of [a-z0-9._-], beginning with a letter or digit.

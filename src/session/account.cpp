@@ -121,37 +121,60 @@ UserKeys open_for(const RepositoryEntry& entry, ByteView blob, const std::option
 
 /// In a handler: throws on, unless this is junk in the place of a keybox and this host has one that opened.
 void pass_over_junk(const Error& error, const RepositoryEntry& entry, bool is_kept) {
-  if (error.kind() != ErrorKind::kCorrupt || !is_kept) throw;
+  if (error.kind() != ErrorKind::kCorrupt) throw;
+  if (!is_kept) {
+    throw Error(error.kind(), error.what(),
+                {fmt::format("on a host that has used {} before, isr passwd {} puts a good keybox behind it",
+                             entry.name, entry.name)});
+  }
   log::warn("{}: the newest keybox of {} cannot be read ({}); the one that is kept on this host is used", entry.name,
             entry.user, error.what());
+}
+
+/// The keybox to open, and the greatest number there.
+struct NewestKeybox {
+  std::uint64_t n = 0;  ///< 0: offline
+  Bytes blob;           ///< the kept one when we are offline, or when what lies under n is junk
+};
+
+NewestKeybox fetch_newest_keybox(Reached& reached, const RepositoryEntry& entry, const std::optional<Bytes>& kept) {
+  NewestKeybox newest;
+  try {
+    if (auto box = fetch_keybox(reached, entry)) return {box->n, std::move(box->blob)};
+  } catch (const Error& error) {
+    pass_over_junk(error, entry, kept.has_value());
+    newest.n = newest_keybox_number(*reached.store, entry.user);
+  }
+  if (!kept) {
+    throw Error(ErrorKind::kOffline,
+                fmt::format("{} does not answer, and {} never logged in on this host", entry.name, entry.user),
+                {"run isr login once while it can be reached"});
+  }
+  newest.blob = *kept;
+  return newest;
+}
+
+/// Makes the kept one of a blob that turns out to be junk.
+UserKeys open_newest(NewestKeybox& newest, const RepositoryEntry& entry, const std::optional<Bytes>& kept,
+                     const KeyboxSecret& secret) {
+  try {
+    return open_for(entry, newest.blob, kept, secret);
+  } catch (const Error& error) {
+    if (newest.blob == kept) throw;
+    pass_over_junk(error, entry, kept.has_value());
+  }
+  newest.blob = *kept;
+  return open_for(entry, *kept, kept, secret);
 }
 
 UserKeys unlock(const fs::path& directory, const RepositoryEntry& entry, Reached& reached,
                 const PasswordSource& password) {
   const auto kept = read_file_if_exists(directory / "keybox", kMaxKeyboxSize);
-  std::optional<StoredKeybox> newest;
-  try {
-    newest = fetch_keybox(reached, entry);
-  } catch (const Error& error) {
-    pass_over_junk(error, entry, kept.has_value());
-  }
-  if (!newest && !kept) {
-    throw Error(ErrorKind::kOffline,
-                fmt::format("{} does not answer, and {} never logged in on this host", entry.name, entry.user),
-                {"run isr login once while it can be reached"});
-  }
-  const KeyboxSecret secret = password();
-  if (newest && newest->blob != kept) {
-    try {
-      UserKeys keys = open_for(entry, newest->blob, kept, secret);
-      // Only now: a keybox that does not open must not displace the one that does.
-      keep_keybox(directory, newest->blob);
-      return keys;
-    } catch (const Error& error) {
-      pass_over_junk(error, entry, kept.has_value());
-    }
-  }
-  return open_for(entry, *kept, kept, secret);
+  NewestKeybox newest = fetch_newest_keybox(reached, entry, kept);
+  UserKeys keys = open_newest(newest, entry, kept, password());
+  // Only now: a keybox that does not open must not displace the one that does.
+  if (newest.blob != kept) keep_keybox(directory, newest.blob);
+  return keys;
 }
 
 [[noreturn]] void refuse_device_key(const fs::path& file, std::string_view why) {
@@ -347,16 +370,17 @@ UserKeys change_password(const Paths& paths, const RepositoryEntry& entry, const
                          const PasswordSource& next, const OpenOptions& options) {
   check_user_name(entry.user);
   Reached reached = reach(paths, entry, options);
-  const auto box = fetch_keybox(reached, entry);
-  if (!box) {
+  const fs::path directory = state_directory_of(paths, reached.info, entry.user);
+  const auto kept = read_file_if_exists(directory / "keybox", kMaxKeyboxSize);
+  NewestKeybox newest = fetch_newest_keybox(reached, entry, kept);
+  if (!reached.store) {
     throw Error(ErrorKind::kOffline,
                 fmt::format("changing a password needs {}, which cannot be reached now", entry.name));
   }
-  const fs::path directory = state_directory_of(paths, reached.info, entry.user);
   const KeyboxSecret secret = current();
-  UserKeys keys = open_for(entry, box->blob, read_file_if_exists(directory / "keybox", kMaxKeyboxSize), secret);
-  const Bytes changed = with_new_passphrase(box->blob, entry.user, secret, next());
-  put_next_keybox(*reached.store, entry.user, box->n, changed);
+  UserKeys keys = open_newest(newest, entry, kept, secret);
+  const Bytes changed = with_new_passphrase(newest.blob, entry.user, secret, next());
+  put_next_keybox(*reached.store, entry.user, newest.n, changed);
   keep_keybox(directory, changed);
   return keys;
 }

@@ -98,6 +98,12 @@ TEST_CASE("junk under the next number of the keybox leaves a host that has a cop
   CHECK(kind_thrown([&] { place.open("here", "wrong horse"); }) == ErrorKind::kDenied);
   CHECK_FALSE(kind_thrown([&] { place.open("here", "correct horse", true); }));  // the copy is still the good one
   CHECK(kind_thrown([&] { place.open("there"); }) == ErrorKind::kCorrupt);
+
+  CHECK(kind_thrown([&] { place.change("there", "correct horse", password("new password")); }) == ErrorKind::kCorrupt);
+  CHECK(kind_thrown([&] { place.change("here", "wrong horse", never_asked()); }) == ErrorKind::kDenied);
+  place.change("here", "correct horse", password("new password"));  // under the number behind the junk
+  CHECK_FALSE(kind_thrown([&] { place.open("here", "new password"); }));
+  CHECK_FALSE(kind_thrown([&] { place.open("there", "new password"); }));
 }
 
 TEST_CASE("the recovery key gives a new password, on a host that is new too", "[session]") {
