@@ -13,6 +13,7 @@
 #include "base/thread_pool.h"
 #include "image/known_chunks.h"
 #include "image/tree_builder.h"
+#include "repository/sequence.h"
 #include "session/held_lock.h"
 
 namespace isr {
@@ -215,11 +216,7 @@ ParcelEntry new_entry(const std::string& name) {
   return parcel;
 }
 
-void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVersion& version) {
-  const Bytes blob = make_head(account, parcel, {}, version);
-  if (!account.chain(parcel.chain()).publish(1, blob)) {
-    throw Error(ErrorKind::kBug, "a new parcel's id is taken");
-  }
+void add_to_profile(Account& account, const ParcelEntry& parcel) {
   change_profile(account, [&](Profile& profile) {
     for (const ParcelEntry& other : profile.parcels) {
       if (other.name == parcel.name) {
@@ -228,6 +225,26 @@ void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVers
     }
     profile.parcels.push_back(parcel);
   });
+}
+
+/// The head before the profile: a name without a version could be neither opened nor given to another parcel, a head
+/// without a name is never looked for. Only a refusal says that no profile names it; after any other failure it stays.
+void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVersion& version) {
+  const Bytes blob = make_head(account, parcel, {}, version);
+  if (!account.chain(parcel.chain()).publish(1, blob)) {
+    throw Error(ErrorKind::kBug, "a new parcel's id is taken");
+  }
+  try {
+    add_to_profile(account, parcel);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kUsage) throw;
+    try {
+      account.store->remove(sequence_name(parcel.chain() + "/heads", 1));
+    } catch (const Error& left) {
+      log::warn("the head of a parcel that was not made stays in the repository: {}", left.what());
+    }
+    throw;
+  }
 }
 
 /// Runs body under the parcel's lock, which is given back however it ends.

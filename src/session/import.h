@@ -23,7 +23,8 @@ VersionImage import_disk(Account& account, const std::string& name, DiskSource& 
                          const ProgressFn& progress, ImportResult& result);
 
 /// A new parcel with this first version: publishes it, then names it in the
-/// profile. Error{kUsage} when the name is taken.
+/// profile. Error{kUsage} when the name is taken, or the profile is full; the version is removed again then. After a
+/// crash between the two it is a chain that no profile names (docs/formats/profile.md).
 ParcelEntry create_parcel(Account& account, const std::string& name, const ParcelVersion& version);
 /// A new parcel whose first version is a copy of `from`, memory included. Only references are written: what they
 /// name lies in the repository already. Its lock is held until its name is known. Error as create_parcel().

@@ -1,6 +1,7 @@
 #include "session/import.h"
 
 #include <catch2/catch.hpp>
+#include <set>
 
 #include "base/file.h"
 #include "session/inspect.h"
@@ -129,4 +130,20 @@ TEST_CASE("the lock of a branch is held while its first version is put", "[sessi
   const ParcelEntry lab = branch_parcel(place.account, place.parcel, from, "lab");
   CHECK((held == std::vector<std::string>{lab.chain()}));
   CHECK_FALSE(place.account.lock(lab).show()->record.held);
+}
+
+TEST_CASE("a parcel whose name another host took meanwhile leaves no version in the repository", "[session]") {
+  Place place;
+  place.import("work", {1});
+  const auto parcels = [&] {
+    std::set<std::string> found;
+    for (const auto& file : fs::recursive_directory_iterator(place.entry.url)) {
+      if (file.path().parent_path().filename() == "heads") found.insert(file.path());
+    }
+    return found;
+  };
+  const auto before = parcels();
+  CHECK_THROWS_AS(place.import("work", {2}), Error);
+  CHECK((parcels() == before));
+  CHECK(place.is_whole());
 }
