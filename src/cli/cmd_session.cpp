@@ -322,7 +322,7 @@ void register_session(App& app) {
           "The lock does not expire: a checkout is for travelling. isr checkin gives it back, without a network as "
           "soon as "
           "there is one.")
-      .exit_codes({0, 10, 11, 12, 13, 14, 15, 17, 18, 19})
+      .exit_codes({0, 10, 11, 12, 13, 14, 15, 18, 19})
       .run([checkout](CommandContext& context) { return run_checkout(context, *checkout); });
 
   auto checkin = std::make_shared<SyncOptions>();
@@ -367,7 +367,7 @@ void register_session(App& app) {
       .example("isr rollback work@3", "version 3 again, as a new version")
       .example("isr rollback work@latest~1", "one version back")
       .example("isr rollback work@desk-42-3f2a/41", "a fork becomes the newest version")
-      .exit_codes({0, 2, 10, 11, 13, 14, 15, 16, 17})
+      .exit_codes({0, 2, 10, 11, 13, 14, 15, 16})
       .run([rollback](CommandContext& context) { return run_rollback(context, *rollback); });
 
   auto stat = std::make_shared<std::string>();

@@ -298,7 +298,10 @@ std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const Versi
     published = account.chain(parcel.chain()).publish(next.n, blob).has_value();
   });
   if (!published) {
-    throw Error(ErrorKind::kForked, fmt::format("another host published version {} of {} first", next.n, parcel.name));
+    throw Error(
+        ErrorKind::kHistory,
+        fmt::format("another host published version {} of {} first; nothing was rolled back", next.n, parcel.name),
+        {fmt::format("isr log {}    shows it; the same command again puts the copy on top of it", parcel.name)});
   }
   return next.n;
 }

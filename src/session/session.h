@@ -147,7 +147,7 @@ class Session {
   void make_state_certain();
   /// Makes sure that the lock is ours before a guest runs on what is here: takes it again where it is free and the
   /// newest version is the base, and in any case with a reason. False when the repository does not answer: nobody
-  /// knows. Error{kLocked} another host has it, {kForked} another host has published; with the ways out as hints.
+  /// knows. Error{kLocked} another host has it, {kHistory} another host has published; with the ways out as hints.
   bool secure_lock(const std::optional<std::string>& steal_reason, const std::stop_token& stop);
   /// Renews the lease until the session ends; nothing of a lock without one.
   void keep_lease(LeaseKeeper::OnLost on_lost);
@@ -222,6 +222,7 @@ class Session {
   bool keep_lock(const std::stop_token& stop);
   void take_over_lock(const std::string& reason, const std::stop_token& stop);
   void resume_lease();
+  std::string going_on() const;
   [[noreturn]] void refuse_lost_lock(const LockRuling& ruling) const;
   [[noreturn]] void refuse_moved(const LockRuling& ruling) const;
   [[noreturn]] void refuse_passed_by(std::uint64_t newest) const;

@@ -201,22 +201,29 @@ bool Session::secure_lock(const std::optional<std::string>& steal_reason, const 
 
 namespace {
 
-std::vector<std::string> choices(const std::string& name) {
-  return {fmt::format("to go on with this one   isr resume {} --take-lock", name),
-          fmt::format("to take the other        isr discard {0} && isr checkin {0} && isr resume {0}", name),
-          fmt::format("to have both             isr suspend {0}    keeps this one as a fork, isr branch {0}@FORK NEW "
-                      "opens it",
-                      name)};
+std::string having_both(const std::string& name) {
+  return fmt::format(
+      "to have both             isr suspend {0}    keeps this one as a fork, isr branch {0}@FORK NEW opens it", name);
 }
 
 }  // namespace
 
+std::string Session::going_on() const {
+  const std::string_view command = state_.phase == SessionPhase::kSuspended ? "resume" : "checkout";
+  return fmt::format("to go on with this one   isr {} {} --take-lock", command, parcel_.name);
+}
+
 void Session::refuse_lost_lock(const LockRuling& ruling) const {
   const std::string seen = ruling.age ? ", last seen " + describe_age(*ruling.age) : std::string();
-  throw Error(ErrorKind::kLocked,
-              fmt::format("{} has taken over {} (since {}{}); what is here is kept", ruling.record.host, parcel_.name,
-                          to_rfc3339(ruling.record.since), seen),
-              choices(parcel_.name));
+  throw Error(
+      ErrorKind::kLocked,
+      fmt::format("{} has taken over {} (since {}{}); what is here is kept", ruling.record.host, parcel_.name,
+                  to_rfc3339(ruling.record.since), seen),
+      {going_on(),
+       fmt::format("to take the other        isr discard {0} && isr checkin {0}    and, once {1} has suspended it, "
+                   "isr resume {0}",
+                   parcel_.name, ruling.record.host),
+       having_both(parcel_.name)});
 }
 
 /// The state directory was moved, or is a copy beside one that is in use: only the user knows.
@@ -233,10 +240,12 @@ void Session::refuse_moved(const LockRuling& ruling) const {
 
 void Session::refuse_passed_by(std::uint64_t newest) const {
   throw Error(
-      ErrorKind::kForked,
+      ErrorKind::kHistory,
       fmt::format("another host has published version {} of {}; what is here comes from version {}, and is kept",
                   newest, parcel_.name, state_.base),
-      choices(parcel_.name));
+      {going_on() + fmt::format("    its suspend becomes a fork, isr rollback {}@FORK puts that on top", parcel_.name),
+       fmt::format("to take the other        isr discard {0} && isr checkin {0} && isr resume {0}", parcel_.name),
+       having_both(parcel_.name)});
 }
 
 void Session::keep_lease(LeaseKeeper::OnLost on_lost) {

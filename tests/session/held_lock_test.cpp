@@ -192,7 +192,7 @@ TEST_CASE("a guest runs only on a lock that is ours", "[session]") {
     place.account.chain(place.parcel.chain())
         .publish(2, make_head(place.account, place.parcel, {2, before.hash}, version));
     place.laptop().release(place.wanting('2').hold);
-    CHECK((outcome() == ErrorKind::kForked));
+    CHECK((outcome() == ErrorKind::kHistory));
     session.secure_lock("--take-lock", {});
     CHECK(place.lock().show()->ours);
   }

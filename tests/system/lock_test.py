@@ -125,10 +125,14 @@ def test_a_host_that_comes_back_to_a_lost_lock_chooses(world):
     a.run("suspend", "work", "--no-upload")
     refused = a.run("resume", "work", expect=11)
     expect("taken over" in refused.err and "--take-lock" in refused.err, f"what happened and the choices are said\n{refused}")
+    expect("once" in refused.err, f"the other can be had only when its host has given it back\n{refused}")
     expect(a.stat("work")["upload_due"], "the session is kept")
     a.run("resume", "work", "--take-lock")
     support.wait_until(lambda: b.stat("work")["lock_lost"], "the other host notices")
     a.run("suspend", "work")
+    b.run("suspend", "work", "--no-upload")
+    passed = b.run("resume", "work", expect=15)
+    expect("has published version 2" in passed.err and "--take-lock" in passed.err, f"the choices are said\n{passed}")
     b.run("suspend", "work", expect=17)
 
 

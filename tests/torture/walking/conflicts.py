@@ -38,7 +38,7 @@ class Conflicts:
         for folder in ("config", "state"):
             shutil.copytree(parcel.host.home / folder, copy.home / folder)
         refused = copy.run("resume", PARCEL, expect=None)
-        expect(refused.code in (expected.LOCKED, expected.FORKED), f"a copy of a home directory resumes the session: {refused}")
+        expect(refused.code in (expected.LOCKED, expected.HISTORY), f"a copy of a home directory resumes the session: {refused}")
         kept = copy.run("suspend", PARCEL, expect=(expected.DONE, expected.LOCKED, expected.FORKED))
         low = parcel.memory.low if parcel.memory else 0
         fork = self.take_fork(kept, low, parcel.flushed)

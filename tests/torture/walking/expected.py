@@ -6,7 +6,7 @@ The states are those of src/session/session_state.h, as `isr stat` names them he
     off        checked out, no memory            running    with a VM
 """
 
-DONE, NOT_FOUND, LOCKED, OFFLINE, VM, FORKED, NO_DAEMON, INTERRUPTED = 0, 10, 11, 13, 16, 17, 20, 130
+DONE, NOT_FOUND, LOCKED, OFFLINE, HISTORY, VM, FORKED, NO_DAEMON, INTERRUPTED = 0, 10, 11, 13, 15, 16, 17, 20, 130
 
 ENDS = ("suspend", "stop", "checkin")
 PUBLISHES = (*ENDS, "sync")
@@ -23,7 +23,7 @@ def outcomes(state, command, options, *, online, lock, base):
     if lock == "taken":
         plain = outcomes(state, command, options, online=online, lock="free", base=base)
         if command in ("resume", "start", "checkout") and state != "running" and "--take-lock" not in options:
-            return plain | {(LOCKED, state), (FORKED, state)}
+            return plain | {(LOCKED, state), (HISTORY, state)}
         if command in PUBLISHES and "--no-upload" not in options:
             return plain | {(FORKED, after) for _, after in plain} | {(FORKED, state)}
         return plain

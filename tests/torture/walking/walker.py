@@ -473,7 +473,7 @@ class Walker:
         """Where the disks are; brings the daemon back when it was killed. None: refused, for its lock was lost."""
         if "mount" in status:
             return status["mount"]
-        result = parcel.host.run("--json", "checkout", PARCEL, expect=(0, expected.LOCKED, expected.FORKED) if parcel.lock_lost else 0)
+        result = parcel.host.run("--json", "checkout", PARCEL, expect=(0, expected.LOCKED, expected.HISTORY) if parcel.lock_lost else 0)
         return result.json["mount"] if result.code == 0 else None
 
     def _meet(self, parcel):
