@@ -253,7 +253,7 @@ int run_mount(CommandContext& context, const MountCommandOptions& options) {
     context.out.document({{"schema", 1},
                           {"parcel", parcel.entry.name},
                           {"version", loaded.head.head.n},
-                          {"mount", fs::absolute(options.directory).string()}});
+                          {"mount", printable(fs::absolute(options.directory).string())}});
   } else {
     context.out.line(printable(
         fmt::format("{}@{} is mounted read-only at {}", parcel.entry.name, loaded.label(), options.directory)));

@@ -60,9 +60,9 @@ int check_out(CommandContext& context, OpenParcel& parcel, const CheckoutOptions
   const auto content = status.value("content", std::uint64_t{0});
   if (context.out.json()) {
     context.out.document(
-        {{"schema", 1}, {"parcel", parcel.entry.name}, {"mount", status.at("mount")}, {"version", content}});
+        {{"schema", 1}, {"parcel", parcel.entry.name}, {"mount", mount_of(status)}, {"version", content}});
   } else {
-    context.out.line(fmt::format("{}@{} is checked out at {}", parcel.entry.name, content, status.value("mount", "")));
+    context.out.line(fmt::format("{}@{} is checked out at {}", parcel.entry.name, content, mount_of(status)));
     if (const auto newest = status.value("version", std::uint64_t{0}); newest != content) {
       context.out.note(fmt::format("a newer version is there: what is saved from here becomes {}", newest + 1));
     }
@@ -246,6 +246,7 @@ json status_of(CommandContext& context, const Account& account, const ParcelEntr
     return status_without_daemon(account, parcel, local);  // it has ended just now
   }
   status.erase("type");
+  status["mount"] = mount_of(status);
   status["state"] = local->state;
   status["upload_due"] = local->upload_due;
   return status;

@@ -230,6 +230,10 @@ json ask_daemon(CommandContext& context, const fs::path& socket, const json& req
   return result;
 }
 
+std::string mount_of(const json& answer) {
+  return printable(decode_path(answer.at("mount").get<std::string>()).string());
+}
+
 json ask_to_publish(CommandContext& context, const OpenParcel& parcel, const fs::path& socket, json request,
                     bool take_lock, const std::string& title) {
   json result;
@@ -355,6 +359,7 @@ int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& op
     result["type"] = "summary";
     result["schema"] = 1;
     result["parcel"] = name;
+    result["mount"] = mount_of(result);
     result["seconds"] = seconds;
     context.out.document(result);
     return 0;

@@ -58,6 +58,8 @@ nlohmann::json ask_to_publish(CommandContext& context, const OpenParcel& parcel,
 /// One request to the daemon, with its progress shown under `title`.
 nlohmann::json ask_daemon(CommandContext& context, const fs::path& socket, const nlohmann::json& request,
                           const std::string& title);
+/// The mount that a daemon's answer has, as people and scripts read it: bytes that are no UTF-8 as \xNN.
+std::string mount_of(const nlohmann::json& answer);
 /// Prints what a publish came to; the exit code (0, or 17 for a fork).
 int report_publish(CommandContext& context, const std::string& name, const std::string& done,
                    const nlohmann::json& result);

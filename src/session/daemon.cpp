@@ -146,7 +146,7 @@ class Daemon {
             {"accelerator_reason", machine_.accelerator().reason},
             {"fetches_memory", resumed && options.prefetch == Prefetch::kAll},
             {"boot_pack_pages", session_.boot_pack_pages()},
-            {"mount", machine_.directory().string()}};
+            {"mount", encode_path(machine_.directory())}};
   }
 
   /// Before anything is fetched for a guest that may not run.
@@ -321,7 +321,7 @@ class Daemon {
   json full_status() {
     guarded("the guest's end", [&] { reap(); });  // else it is said to run, and has no VM
     json answer = session_.stats();
-    answer["mount"] = machine_.directory().string();
+    answer["mount"] = encode_path(machine_.directory());
     answer["daemon_pid"] = ::getpid();
     answer["id"] = parcel_.id;
     answer["lock_lost"] = lock_lost_.load();

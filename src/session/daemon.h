@@ -12,7 +12,7 @@ namespace isr {
 /// control socket (control.h):
 ///
 ///   command      fields                            what happens
-///   status       –                                 the answer of `isr stat --json`
+///   status       –                                 the answer of `isr stat --json`, the mount in base64
 ///   start        network, accelerator, cdrom       boots from the disks, or the CD (the image's path in base64)
 ///   resume       network, accelerator, prefetch    continues the suspended memory; without one, boots
 ///   lock         –                                 makes sure that the lock is ours, as start and resume do
@@ -29,7 +29,8 @@ namespace isr {
 /// One of them at a time; status, console and type any time. One that waits is told for what, and gets the result of
 /// the command that ends the session meanwhile if it is the same one. All others also take settings
 /// (encode_settings()), and answer kept_settings: those that stay what they were when the daemon began.
-/// start, resume and lock take online (the lock is looked at) and steal_reason (it is taken whoever has it).
+/// start, resume and lock take online (the lock is looked at) and steal_reason (it is taken whoever has it); those that
+/// publish take them, too, with `publishes`.
 
 /// Starts the daemon of a parcel that Session::create() checked out, or that a
 /// crash left, unless one runs. Returns its control socket.

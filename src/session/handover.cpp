@@ -61,7 +61,7 @@ Bytes serialise_handover(const Account& account, const ParcelEntry& parcel, cons
   const json message{{"paths", encode_paths(account.paths)},
                      {"settings", encode_settings(account.paths, account.config)},
                      {"repo", account.entry.name},
-                     {"url", account.entry.url},
+                     {"url", encode_path(account.entry.url)},  // of a directory: any bytes
                      {"user", account.entry.user},
                      {"keys", to_base64(serialise_user_keys(account.keys))},
                      {"parcel", parcel.id},
@@ -78,7 +78,7 @@ Handover parse_handover(ByteView bytes) {
   Handover handover;
   handover.paths = decode_paths(message.at("paths"));
   handover.config = Config::from_command(values_of(message.at("settings")));
-  handover.entry = {message.at("repo").get<std::string>(), message.at("url").get<std::string>(),
+  handover.entry = {message.at("repo").get<std::string>(), decode_path(message.at("url").get<std::string>()).string(),
                     message.at("user").get<std::string>()};
   handover.keys = parse_user_keys(from_base64(message.at("keys").get<std::string>()).value());
   handover.parcel.id = message.at("parcel").get<std::string>();

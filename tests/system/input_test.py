@@ -410,6 +410,25 @@ def test_surroundings(world):
     expect(closed.returncode in (0, 18), f"stdout closed: {closed}")
 
 
+def test_a_mount_whose_path_is_no_text(world):
+    """Its daemon has a mount namespace of its own, since other tests read the list of mounts as text."""
+    if os.geteuid() != 0:
+        return
+    a = world.host("a")
+    a.init_repository(world.serve().url)
+    a.run("create", "work", "--size", "1M", "--memory", "64M")
+    runtime = a.home / os.fsdecode(b"run\xff")
+    runtime.mkdir(mode=0o700)
+    a.variables["XDG_RUNTIME_DIR"] = str(runtime)
+    a.under = ["unshare", "--mount"]
+    shown = str(a.home / "run") + "\\xff/isr/mnt/"
+    expect(a.run("checkout", "work", json=True)["mount"].startswith(shown), "checkout shows the bytes of the mount")
+    expect(a.stat("work")["mount"].startswith(shown), "stat shows the bytes of the mount")
+    expect(shown in a.run("stat", "work").out, "stat shows them to people")
+    expect(shown in a.run("checkout", "work").out, "checkout shows them to people")
+    a.run("checkin", "work")
+
+
 def test_control_sockets(world):
     _, a, _, _ = set_up(world)
     disk = writing.check_out(a, "work")
@@ -486,5 +505,5 @@ if __name__ == "__main__":
                  test_an_image_that_was_cut_off_is_refused_and_forced_with_a_warning,
                  test_an_export_is_whole_or_leaves_no_file, test_places_of_a_repository, test_mount_points,
                  test_what_keeps_fuse_from_working,
-                 test_states_of_a_parcel, test_settings_files, test_surroundings, test_control_sockets,
+                 test_states_of_a_parcel, test_settings_files, test_surroundings, test_a_mount_whose_path_is_no_text, test_control_sockets,
                  test_a_full_server_names_the_cause_and_shows_no_half)
