@@ -1,4 +1,5 @@
-// /proc says what each process has open and mapped, /sys what loop devices stand on.
+// /proc says what each process has open and mapped, /sys what loop devices stand on. Reading the links in /proc/PID/fd
+// never waits; /proc/PID/maps and map_files wait for the process's mmap lock.
 
 #include "fusefs/file_users.h"
 
@@ -40,12 +41,27 @@ std::string first_line(const fs::path& file) {
   return line;
 }
 
-bool has_open(const fs::path& process, const std::string& below) {
+std::vector<std::string> open_files_of(const fs::path& process) {
+  std::vector<std::string> files;
   for (const fs::path& link : entries_of(process / "fd")) {
     std::error_code gone;
-    if (fs::read_symlink(link, gone).string().starts_with(below)) return true;
+    files.push_back(fs::read_symlink(link, gone).string());
   }
-  return false;
+  return files;
+}
+
+bool is_any_below(const std::vector<std::string>& files, const std::string& directory) {
+  return std::any_of(files.begin(), files.end(), [&](const std::string& file) { return file.starts_with(directory); });
+}
+
+/// The other isr mounts, each with a slash behind it.
+std::vector<std::string> siblings_of(const std::string& below) {
+  std::vector<std::string> siblings;
+  for (const MountedSource& mount : all_mounts()) {
+    std::string point = mount.point.string() + "/";
+    if (mount.type == kMountType && point != below) siblings.push_back(std::move(point));
+  }
+  return siblings;
 }
 
 bool has_mapped(const fs::path& process, const std::string& below) {
@@ -56,10 +72,17 @@ bool has_mapped(const fs::path& process, const std::string& below) {
   return false;
 }
 
+bool uses_files(const fs::path& process, const std::string& below, const std::vector<std::string>& siblings) {
+  const std::vector<std::string> files = open_files_of(process);
+  if (is_any_below(files, below)) return true;
+  const auto has_open = [&](const std::string& sibling) { return is_any_below(files, sibling); };
+  return std::none_of(siblings.begin(), siblings.end(), has_open) && has_mapped(process, below);
+}
+
 /// Where a loop device or its partitions are mounted, as far as this process sees.
 FileUser describe_loop(const std::string& device) {
   FileUser user{device, fmt::format("losetup -d {}", device)};
-  for (const auto& [source, point] : all_mounts()) {
+  for (const auto& [type, source, point] : all_mounts()) {
     if (source != device && !source.starts_with(device + "p")) continue;
     return {fmt::format("{}, which is mounted on {}", device, point.string()),
             fmt::format("umount {}", point.string())};
@@ -71,6 +94,7 @@ FileUser describe_loop(const std::string& device) {
 
 std::vector<FileUser> find_file_users(const fs::path& directory, std::span<const pid_t> but_for) {
   const std::string below = directory.string() + "/";
+  const std::vector<std::string> siblings = siblings_of(below);
   std::vector<FileUser> users;
   for (const fs::path& device : entries_of("/sys/block")) {
     if (!device.filename().string().starts_with("loop")) continue;
@@ -80,7 +104,7 @@ std::vector<FileUser> find_file_users(const fs::path& directory, std::span<const
   for (const fs::path& process : entries_of("/proc")) {
     const auto pid = process_number(process.filename().string());
     if (!pid || *pid == ::getpid() || std::find(but_for.begin(), but_for.end(), *pid) != but_for.end()) continue;
-    if (!has_open(process, below) && !has_mapped(process, below)) continue;
+    if (!uses_files(process, below, siblings)) continue;
     users.push_back({fmt::format("{} (process {})", first_line(process / "comm"), *pid), fmt::format("kill {}", *pid)});
   }
   return users;

@@ -35,7 +35,6 @@ extern char** environ;
 namespace isr {
 namespace {
 
-constexpr std::string_view kType = "fuse.isr";
 constexpr const char* kHelper = "fusermount3";
 constexpr int kMaxLinks = 40;
 constexpr auto kMuteDeadline = std::chrono::seconds(2);
@@ -183,7 +182,7 @@ UniqueFd attach_as_root(const fs::path& directory, const AttachOptions& options)
                                        ::geteuid(), ::getegid());
   unsigned long flags = MS_NOSUID | MS_NODEV;
   if (options.read_only) flags |= MS_RDONLY;
-  if (::mount(options.source_name.c_str(), directory.c_str(), kType.data(), flags, data.c_str()) != 0) {
+  if (::mount(options.source_name.c_str(), directory.c_str(), kMountType.data(), flags, data.c_str()) != 0) {
     throw Error(ErrorKind::kDaemon, fmt::format("cannot mount on {}: {}", directory.string(), message_of(errno)));
   }
   return fd;
@@ -220,7 +219,9 @@ std::optional<KernelMount> mount_at(const fs::path& directory) {
 
 std::vector<MountedSource> all_mounts() {
   std::vector<MountedSource> found;
-  for_each_mount([&](const fs::path& point, const KernelMount& mount) { found.push_back({mount.source, point}); });
+  for_each_mount([&](const fs::path& point, const KernelMount& mount) {
+    found.push_back({mount.type, mount.source, point});
+  });
   return found;
 }
 
@@ -259,7 +260,7 @@ Detached detach(const fs::path& directory) {
 bool unmount(const fs::path& directory) {
   const fs::path point = absolute_mount_point(directory);
   const auto mount = mount_at(point);
-  if (!mount || mount->type != kType) return false;
+  if (!mount || mount->type != kMountType) return false;
   detach(point);
   return true;
 }

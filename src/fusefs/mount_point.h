@@ -25,10 +25,12 @@ std::optional<KernelMount> mount_at(const std::filesystem::path& directory);
 
 /// What is mounted where.
 struct MountedSource {
+  std::string type;  ///< "fuse.isr"
   std::string source;
   std::filesystem::path point;
 };
 std::vector<MountedSource> all_mounts();
+inline constexpr std::string_view kMountType = "fuse.isr";
 
 /// Throws what make_mount() documents, unless a mount may be made here.
 void require_mountable(const std::filesystem::path& directory);
