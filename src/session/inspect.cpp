@@ -10,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "session/background.h"
 #include "session/daemon.h"
+#include "session/machine.h"
 
 namespace isr {
 namespace {
@@ -53,7 +54,7 @@ void serve_mount(const Handover& handover) {
   }
   MountOptions options;
   options.immutable = true;
-  options.source_name = fmt::format("isr:{}@{}", handover.parcel.name, loaded.label());
+  options.source_name = fmt::format("{}@{}", mount_source(handover.parcel.id), loaded.label());
   auto mount = make_mount(
       directory, std::move(files), [&] { return reader_stats(reader.stats, images); }, options);
   mount->start();

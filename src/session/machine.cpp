@@ -34,6 +34,8 @@ bool private_memory_allowed(const std::string& setting) {
 
 }  // namespace
 
+std::string mount_source(const std::string& parcel_id) { return "isr:" + parcel_id.substr(0, kShownId); }
+
 VmFiles vm_files(const std::string& parcel_id, const std::vector<std::shared_ptr<Image>>& disks,
                  const fs::path& mount) {
   VmFiles files;

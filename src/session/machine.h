@@ -136,6 +136,8 @@ std::vector<MountedFile> mounted_files(const std::vector<std::shared_ptr<Image>>
                                        std::shared_ptr<Endurance> endurance);
 /// Under a part of the parcel's id: ps shows every user how a process was started, and its name is nobody's business.
 VmFiles vm_files(const std::string& parcel_id, const std::vector<std::shared_ptr<Image>>& disks, const fs::path& mount);
+/// The source of a mount, for which the same holds: every user can read /proc/mounts.
+std::string mount_source(const std::string& parcel_id);
 /// memory: the setting vm.memory. Makes the directory.
 QemuOptions qemu_options_in(const fs::path& run_directory, const std::string& memory);
 

@@ -55,7 +55,7 @@ void Machine::mount(const std::shared_ptr<Image>& memory) {
   if (is_dead_mount(mount_directory_)) isr::unmount(mount_directory_);
   make_private_directory(mount_directory_);
   MountOptions options;
-  options.source_name = "isr:" + name_;
+  options.source_name = mount_source(parcel_id_);
   options.immutable = !memory && session_.state().phase == SessionPhase::kSuspended;
   mount_ = make_mount(mount_directory_, std::move(files), stats_json_, options);
   mount_->start();

@@ -72,7 +72,7 @@ void Rehearsal::run(const std::stop_token& stop) {
     fs::path mount, run;
   } directories(*this);
   MountOptions mount_options;
-  mount_options.source_name = "isr:" + name_;
+  mount_options.source_name = mount_source(files_.name);
   const auto mount = make_mount(
       mount_directory_, mounted_files(images_->disks, images_->memory, std::make_shared<Endurance>()),
       [] { return std::string("{}\n"); }, mount_options);

@@ -90,11 +90,17 @@ def test_a_machine_that_runs_shows_nobody_its_name_and_holds_nothing_of_its_star
         expect(CANARY not in (process / "comm").read_text(encoding="latin-1"), "a process called like the parcel")
         opened = [os.readlink(fd) for fd in (process / "fd").iterdir()]
         expect(str(inherited) not in opened, f"what its starter had open is open in process {pid}: {opened}")
+        expect(CANARY not in (process / "mounts").read_text(encoding="utf-8"), "a mount called like the parcel")
         expect_equal(int((process / "coredump_filter").read_text(encoding="ascii"), 16), 0, "what a core would hold")
     os.kill(status["daemon_pid"], signal.SIGTERM)
     support.wait_until(lambda: not os.path.exists(f"/proc/{status['daemon_pid']}"), "the daemon ends")
     a.run("resume", CANARY)
     expect_nowhere(CANARY, a.state, a.cache)
+    point = world.new_folder("mount")
+    a.run("mount", CANARY, point)
+    mounts = pathlib.Path("/proc/mounts").read_text(encoding="utf-8")
+    expect(str(point) in mounts and CANARY not in mounts, f"a mounted version called like the parcel: {mounts}")
+    a.run("umount", point)
     a.run("poweroff", CANARY, "--yes")
     a.run("checkin", CANARY)
 
