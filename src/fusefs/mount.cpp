@@ -143,8 +143,16 @@ class FuseMount : public Mount {
     }
     device.release();  // the session closes it
 
-    loop_ =
-        std::jthread([serving = serving_, threads = std::max(2U, options_.threads)] { run_loop(*serving, threads); });
+    try {
+      loop_ =
+          std::jthread([serving = serving_, threads = std::max(2U, options_.threads)] { run_loop(*serving, threads); });
+    } catch (const std::system_error&) {
+      // With its device open and without a loop each look below the mount would wait for ever.
+      serving_->session.reset();
+      detach(directory_);
+      device_.clear();
+      throw Error(ErrorKind::kDaemon, "no thread can be started to serve the mount");
+    }
     if (!serving_->server.wait_initialised(kInitDeadline)) {
       throw Error(ErrorKind::kDaemon,
                   fmt::format("the kernel did not begin to use the mount on {}", directory_.string()));

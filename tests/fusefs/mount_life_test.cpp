@@ -14,6 +14,7 @@
 #include "fusefs/mount.h"
 #include "fusefs/mount_point.h"
 #include "mounted_image.h"
+#include "support/no_threads.h"
 
 namespace isr {
 namespace {
@@ -43,6 +44,18 @@ std::string mount_options_at(const fs::path& point) {
     if (line.find(" " + point.string() + " ") != std::string::npos) return line;
   }
   return {};
+}
+
+TEST_CASE("a mount without a thread to serve it fails, and nothing stays mounted", "[fusefs]") {
+  if (!can_mount()) return;
+  const TempDirectory directory;
+  const auto mount = make_mount(directory.path(), {}, [] { return std::string("{}"); }, {});
+  {
+    const test::NoThreads none;
+    CHECK_THROWS(mount->start());
+  }
+  REQUIRE(mount_options_at(directory.path()).empty());  // a look below one that nothing serves would wait for ever
+  CHECK(fs::is_empty(directory.path()));
 }
 
 TEST_CASE("a mount point must be an empty directory that nobody mounted on", "[fusefs]") {
