@@ -12,16 +12,17 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
-#include "base/sleep.h"
 #include "base/stop.h"
 #include "repository/store_waits.h"
 #include "session/background.h"
 #include "session/command_progress.h"
 #include "session/control.h"
+#include "session/daemon_messages.h"
 #include "session/end_wait.h"
 #include "session/follow_console.h"
 #include "session/machine.h"
 #include "session/operation.h"
+#include "session/read_interrupter.h"
 #include "session/rehearsal.h"
 #include "session/shutdown_delay.h"
 
@@ -124,13 +125,8 @@ class Daemon {
   }
 
   json start(const json& request, const ControlReply& reply, const std::stop_token& stop, bool fresh) {
-    BootOptions options;
-    options.network = find_network_mode(request.value("network", ""));
-    options.isolate_network = request.value("isolate_network", false);
-    options.accelerator = request.value("accelerator", "auto");
-    options.memory = account_.config.get("vm.memory");
+    BootOptions options = parse_boot_options(request, account_.config.get("vm.memory"));
     options.fresh = fresh;
-    options.prefetch = parse_prefetch(request.value("prefetch", "all"));
     options.progress = progress_to(reply);
     const EitherStop either(stop, told_.get_token());
     options.stop = either.token();
@@ -138,15 +134,8 @@ class Daemon {
     if (request.value("online", false)) {
       options.before_run = [this, stop = options.stop] { session_.secure_lock({}, stop); };
     }
-    if (request.contains("cdrom")) options.cdrom = decode_path(request.at("cdrom").get<std::string>());
     const bool resumed = machine_.start(options);
-    return {{"resumed", resumed},
-            {"network", to_name(machine_.network())},
-            {"accelerator", machine_.accelerator().name},
-            {"accelerator_reason", machine_.accelerator().reason},
-            {"fetches_memory", resumed && options.prefetch == Prefetch::kAll},
-            {"boot_pack_pages", session_.boot_pack_pages()},
-            {"mount", encode_path(machine_.directory())}};
+    return describe_boot(resumed, options, machine_, session_);
   }
 
   /// Before anything is fetched for a guest that may not run.
@@ -186,10 +175,7 @@ class Daemon {
       const auto timeout = std::chrono::seconds(request.value("timeout_s", 60));
       reply({{"type", "progress"}, {"step", "guest shuts down"}, {"done", 0}, {"total", 0}});
       if (!machine_.power_down({timeout, either.token()}) && !request.value("kill", false)) {
-        throw Error(ErrorKind::kVm,
-                    fmt::format("{} did not shut down within {} s; it is still running", parcel_.name, timeout.count()),
-                    {fmt::format("isr stop {} --kill      switches it off when it does not", parcel_.name),
-                     fmt::format("isr suspend {}          keeps it as it is", parcel_.name)});
+        throw still_running(parcel_.name, timeout);
       }
       power_off();
     }
@@ -248,26 +234,16 @@ class Daemon {
       });
       options.boot_order = [&] { return rehearsal ? rehearsal->take() : BootOrder{}; };
     }
-    const PublishResult result = publish_or_explain(options, progress_to(reply));
+    PublishResult result;
+    try {
+      result = session_.publish(options, progress_to(reply));
+    } catch (const Error& error) {
+      throw explain_publish_failure(error, parcel_.name, account_.entry.name, memory);
+    }
     if (result.fork.empty() && !result.unchanged) lock_lost_ = false;
-    json answer{{"version", result.version},
-                {"unchanged", result.unchanged},
-                {"fork", result.fork},
-                {"lock_lost", result.is_lock_lost},
-                {"uploaded", true},
-                {"uploaded_bytes", result.uploaded_bytes},
-                {"uploaded_objects", result.uploaded_objects}};
+    json answer = describe_publish(result);
     if (running) answer["paused_ms"] = std::chrono::duration<double, std::milli>(machine_.last_pause()).count();
     return answer;
-  }
-
-  /// Who is told only of an address that does not answer fears for his work.
-  PublishResult publish_or_explain(const Session::PublishOptions& options, const ProgressFn& progress) {
-    try {
-      return session_.publish(options, progress);
-    } catch (const Error& error) {
-      throw explain_publish_failure(error, parcel_.name, account_.entry.name, options.memory);
-    }
   }
 
   json publish_and_end(bool memory, const std::string& message, const ControlReply& reply) {
@@ -320,16 +296,10 @@ class Daemon {
 
   json full_status() {
     guarded("the guest's end", [&] { reap(); });  // else it is said to run, and has no VM
-    json answer = session_.stats();
-    answer["mount"] = encode_path(machine_.directory());
-    answer["daemon_pid"] = ::getpid();
+    json answer = describe_session(session_, machine_);
     answer["id"] = parcel_.id;
     answer["lock_lost"] = lock_lost_.load();
     answer["last_event"] = *last_event_.lock();
-    if (machine_.running()) {
-      answer["changed_bytes"] = answer.at("changed_bytes").get<std::uint64_t>() + machine_.changed_bytes_in_qemu();
-      answer["vm"] = machine_.stats();
-    }
     return answer;
   }
 
@@ -402,11 +372,6 @@ class Daemon {
     server_->stop_listening();
   }
 
-  void end_soon() {
-    fall_silent();
-    end_.done();
-  }
-
   // --- being told to end ----------------------------------------------------
 
   /// What runs is suspended here; what is under way is given up where that loses nothing. A second signal, or time
@@ -432,21 +397,15 @@ class Daemon {
     *current_.lock() = {"suspend", {}};
     while (!ended_ && machine_.running()) {
       guarded("suspending before the end", [&] {
-        // QEMU stops only once its disk reads are answered, and those may wait for the network.
-        std::jthread hurry;
-        guarded("hurrying what waits", [&] {
-          hurry = std::jthread([this](const std::stop_token& done) {
-            for (sleep_unless_stopped(kHoldUp, done); !done.stop_requested(); sleep_unless_stopped(kHoldUp, done)) {
-              guarded("what waits", [&] { session_.interrupt_reads(); });
-            }
-          });
-        });
+        const ReadInterrupter interrupter(session_, kHoldUp);
         machine_.suspend();
       });
       if (machine_.running()) std::this_thread::sleep_for(kSaveAgain);
     }
     *current_.lock() = {};
-    if (!ended_) end_soon();
+    if (ended_) return;
+    fall_silent();
+    end_.done();
   }
 
   Sync<json>::Guard last_status_lock() { return last_status_sync_.lock(); }
