@@ -5,7 +5,8 @@
 #include "session/machine.h"
 #include "session/session.h"
 
-/// Requests and answers of a session daemon that have more than a field or two, as JSON; control.h says how they travel.
+/// Requests and answers of a session daemon that have more than a field or two, as JSON. control.h says how they
+/// travel.
 namespace isr {
 
 /// Of start and resume. `memory` is the setting vm.memory. Error{kUsage} for a value that is none of its kind; what

@@ -151,7 +151,7 @@ def test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on(world):
             peer.sendall(b'{"type":"accepted"}\n')
             asked.set()
             stopped.wait(60)
-            peer.sendall(b'{"type":"alive"}\n{"type":"result","phase":"answered","sources":{}}\n')
+            peer.sendall(b'{"type":"alive"}\n{"type":"result","phase":"answered","mount":"L21udA==","sources":{}}\n')
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))

@@ -96,4 +96,6 @@ def codes_after(event, number, plain):
         codes |= {VM, DONE}
     elif event == "beside":
         codes |= {VM}  # in use by the other one
+    elif event in ("cut", "kill server"):
+        codes |= {OFFLINE}  # also of a parcel that is not here: its name could not be looked up
     return codes
