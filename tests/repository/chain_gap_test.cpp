@@ -13,6 +13,17 @@ using test::MemoryStore;
 using test::text_bytes;
 using Listing = MemoryStore::Listing;
 
+struct Hosts {
+  explicit Hosts(Listing listing = Listing::kYes)
+      : store(std::make_shared<MemoryStore>(listing)), writer(store), behind(store) {
+    writer.publish_up_to(2);
+    CHECK(behind.chain.newest()->head.n == 2);
+  }
+  std::shared_ptr<MemoryStore> store;
+  Host writer;
+  Host behind;  ///< has seen version 2
+};
+
 /// Versions 1, 2, junk under 3 and 4, versions 5 and 6.
 void publish_over_junk(MemoryStore& store, Host& writer) {
   writer.publish_up_to(2);
@@ -30,11 +41,8 @@ void remove_junk(MemoryStore& store) {
 }
 
 TEST_CASE("a host that is several versions behind passes a gap that a later head names as junk", "[repository]") {
-  const auto store = std::make_shared<MemoryStore>(GENERATE(Listing::kYes, Listing::kNo));
-  Host writer(store);
-  Host behind(store);
-  writer.publish_up_to(2);
-  CHECK(behind.chain.newest()->head.n == 2);
+  Hosts hosts(GENERATE(Listing::kYes, Listing::kNo));
+  auto& [store, writer, behind] = hosts;
   publish_over_junk(*store, writer);
   remove_junk(*store);
 
@@ -47,11 +55,8 @@ TEST_CASE("a host that is several versions behind passes a gap that a later head
 }
 
 TEST_CASE("the list leads over such a gap when the hint is old or absent", "[repository]") {
-  const auto store = std::make_shared<MemoryStore>();
-  Host writer(store);
-  Host behind(store);
-  writer.publish_up_to(2);
-  CHECK(behind.chain.newest()->head.n == 2);
+  Hosts hosts;
+  auto& [store, writer, behind] = hosts;
   publish_over_junk(*store, writer);
   remove_junk(*store);
   const std::string hint = GENERATE("", "0000000000000002\n", "0000000000000003\n");
@@ -64,11 +69,8 @@ TEST_CASE("the list leads over such a gap when the hint is old or absent", "[rep
 }
 
 TEST_CASE("a gap that no later head names as junk is a missing version", "[repository]") {
-  const auto store = std::make_shared<MemoryStore>();
-  Host writer(store);
-  Host behind(store);
-  writer.publish_up_to(2);
-  CHECK(behind.chain.newest()->head.n == 2);
+  Hosts hosts;
+  auto& [store, writer, behind] = hosts;
   const std::uint64_t last = GENERATE(4, 6, 40);
   writer.publish_up_to(last);
   const std::uint64_t there = last < 40 ? 4 : 40;
@@ -115,11 +117,8 @@ TEST_CASE("behind a gap only the head that follows is taken, with junk as it nam
 }
 
 TEST_CASE("the way out of \"names other junk\" leads out", "[repository]") {
-  const auto store = std::make_shared<MemoryStore>();
-  Host writer(store);
-  Host behind(store);
-  writer.publish_up_to(2);
-  CHECK(behind.chain.newest()->head.n == 2);
+  Hosts hosts;
+  auto& [store, writer, behind] = hosts;
   publish_over_junk(*store, writer);
   store->overwrite(head_name(kId, 4), text_bytes("other"));
   try {

@@ -1,4 +1,5 @@
 """Locks: what was taken is given back whatever happens, and nothing is taken over, or lost, in silence."""
+import contextlib
 import os
 import re
 import shutil
@@ -90,27 +91,9 @@ def test_a_lock_that_was_broken_here_is_no_conflict(world):
     expect_equal(row_of(b)["version"], 3, "versions")
 
 
-def test_a_lease_that_ran_out_is_not_taken_in_silence(world):
-    _, a, b = two_hosts(world)
-    for host in (a, b):
-        host.variables["ISR_LOCK_LEASE"] = str(LEASE)
-    a.run("start", "work")
-    daemon = a.stat("work")["daemon_pid"]
-    os.kill(daemon, signal.SIGSTOP)  # as a machine that sleeps
-    try:
-        support.wait_until(lambda: lock_of(b)["state"] == "expired", "the lease runs out")
-        for command in ("resume", "start", "checkout"):
-            refused = b.run("--no-input", command, "work", expect=11)
-            expect("--take-lock" in refused.err and "last seen" in refused.err, f"who has it and the way on are said\n{refused}")
-    finally:
-        os.kill(daemon, signal.SIGCONT)
-    support.wait_until(lambda: lock_of(b)["state"] == "held", "the sleeper renews its lease")
-    a.run("poweroff", "work", "--yes")
-    a.run("checkin", "work")
-
-
-def test_a_host_that_comes_back_to_a_lost_lock_chooses(world):
-    _, a, b = two_hosts(world)
+@contextlib.contextmanager
+def asleep(a, b):
+    """The machine of host a runs, and sleeps until b finds that its lease has run out and is done."""
     for host in (a, b):
         host.variables["ISR_LOCK_LEASE"] = str(LEASE)
     a.run("start", "work")
@@ -118,9 +101,26 @@ def test_a_host_that_comes_back_to_a_lost_lock_chooses(world):
     os.kill(daemon, signal.SIGSTOP)
     try:
         support.wait_until(lambda: lock_of(b)["state"] == "expired", "the lease runs out")
-        b.run("start", "work", "--take-lock")
+        yield
     finally:
         os.kill(daemon, signal.SIGCONT)
+
+
+def test_a_lease_that_ran_out_is_not_taken_in_silence(world):
+    _, a, b = two_hosts(world)
+    with asleep(a, b):
+        for command in ("resume", "start", "checkout"):
+            refused = b.run("--no-input", command, "work", expect=11)
+            expect("--take-lock" in refused.err and "last seen" in refused.err, f"who has it and the way on are said\n{refused}")
+    support.wait_until(lambda: lock_of(b)["state"] == "held", "the sleeper renews its lease")
+    a.run("poweroff", "work", "--yes")
+    a.run("checkin", "work")
+
+
+def test_a_host_that_comes_back_to_a_lost_lock_chooses(world):
+    _, a, b = two_hosts(world)
+    with asleep(a, b):
+        b.run("start", "work", "--take-lock")
     support.wait_until(lambda: a.stat("work")["lock_lost"], "the sleeper notices")
     a.run("suspend", "work", "--no-upload")
     refused = a.run("resume", "work", expect=11)
@@ -160,13 +160,7 @@ def test_a_lock_that_is_lost_while_a_machine_starts_keeps_its_guest_from_running
 def test_a_lease_that_ran_out_is_taken_when_the_user_agrees(world):
     """And the host that lost it takes the other's work as it is told to."""
     _, a, b = two_hosts(world)
-    for host in (a, b):
-        host.variables["ISR_LOCK_LEASE"] = str(LEASE)
-    a.run("start", "work")
-    daemon = a.stat("work")["daemon_pid"]
-    os.kill(daemon, signal.SIGSTOP)
-    try:
-        support.wait_until(lambda: lock_of(b)["state"] == "expired", "the lease runs out")
+    with asleep(a, b):
         before, holder = lock_of(b), socket.gethostname().lower().encode()
         for answer, code, state in ((b"n", 130, "expired"), (b"y", 0, "ours")):
             talk = [(b"Password", support.PASSWORD.encode() + b"\n"), (b"[y/N]", answer + b"\n")]
@@ -178,8 +172,6 @@ def test_a_lease_that_ran_out_is_taken_when_the_user_agrees(world):
             expect_equal(lock_of(b)["state"], state, f"the lock after {answer}")
             if answer == b"n":
                 expect_equal(lock_of(b)["host"], before["host"], "the holder")
-    finally:
-        os.kill(daemon, signal.SIGCONT)
     support.wait_until(lambda: a.stat("work")["lock_lost"], "the sleeper notices")
     a.run("suspend", "work", "--no-upload")
     refused = a.run("resume", "work", expect=11)

@@ -117,6 +117,14 @@ def test_a_checkin_that_is_repeated_while_the_interrupted_one_goes_on_says_that_
     expect_chain(server.root, 5)
 
 
+def expect_goes_on(a, before):
+    """Its console, of the machine that was resumed."""
+    after = a.console("work")
+    after.wait(r"TICK \d+", count=2)
+    support.expect_continuation(before, after)
+    return after
+
+
 def test_a_suspend_that_is_repeated_while_the_interrupted_one_goes_on_says_that_it_is_done(world):
     server, a = suspended_machine(world)
     before = a.console("work")
@@ -127,9 +135,7 @@ def test_a_suspend_that_is_repeated_while_the_interrupted_one_goes_on_says_that_
     expect_equal(a.stat("work")["state"], "not checked out here", "the state after a suspend that was run again")
     expect_chain(server.root, 2)
     a.run("resume", "work")
-    after = a.console("work")
-    after.wait(r"TICK \d+", count=2)
-    support.expect_continuation(before, after)
+    expect_goes_on(a, before)
     a.run("suspend", "work")
 
 
@@ -140,9 +146,7 @@ def test_a_resume_that_meets_an_interrupted_suspend_continues_what_that_publishe
     interrupt_while_it_uploads(server, a, "suspend", "12M")
     a.run("resume", "work")
     expect_chain(server.root, 2)
-    after = a.console("work")
-    after.wait(r"TICK \d+", count=2)
-    support.expect_continuation(before, after)
+    expect_goes_on(a, before)
     a.run("suspend", "work")
 
 
@@ -169,10 +173,7 @@ def test_a_suspend_whose_command_is_killed_completes_when_repeated(world):
         expect_chain(server.root, 1 + number)
         before.close()
         a.run("resume", "work")
-        after = a.console("work")
-        after.wait(r"TICK \d+", count=2)
-        support.expect_continuation(before, after)
-        before = after
+        before = expect_goes_on(a, before)
     before.wait("MEM ok .*")
     flushed = before.flushed()
     a.run("suspend", "work")
@@ -195,10 +196,7 @@ def test_a_suspend_whose_daemon_is_killed_while_uploading_completes_when_repeate
         expect_chain(server.root, 1 + number)
         before.close()
         a.run("resume", "work")
-        after = a.console("work")
-        after.wait(r"TICK \d+", count=2)
-        support.expect_continuation(before, after)
-        before = after
+        before = expect_goes_on(a, before)
     before.wait("MEM ok .*")
     a.run("suspend", "work")
     a.run("check", "work", "--deep")
