@@ -373,7 +373,7 @@ void remove_if_exists(const fs::path& path) {
 
 namespace {
 
-/// Of the whole file.
+/// A request for the lock of a whole file.
 struct flock exclusive_lock() {
   struct flock lock {};
   lock.l_type = F_WRLCK;

@@ -75,7 +75,7 @@ class Config {
   std::chrono::seconds get_seconds(const std::string& key) const;
   bool get_bool(const std::string& key) const;
 
-  /// What a daemon goes by: key and value. Values are UTF-8.
+  /// The settings that a command hands over to a daemon, key and value. Values are UTF-8.
   std::map<std::string, std::string> for_daemon() const;
   /// Built in, but for these.
   static Config from_command(const std::map<std::string, std::string>& values);

@@ -307,7 +307,7 @@ std::string Session::keep_fork(std::uint64_t n, ByteView blob, const std::stop_t
   return fork;
 }
 
-/// Error{kHistory} unless the version that a fork comes from is in the history: nobody could open the fork.
+/// Error{kHistory} unless the session's base version is in the history. A fork of any other version cannot be opened.
 void Session::require_base(const StoredHead& newest, const std::stop_token& stop) {
   try {
     account_.chain(parcel_.chain(), stop).verify_base(newest, state_.base, state_.base_hash);

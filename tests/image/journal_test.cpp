@@ -195,7 +195,7 @@ TEST_CASE("a synced segment that ends where a record does, too early, is damage"
   CHECK(fs::file_size(first) == kSegmentHeaderSize + records * kRecord);  // nothing was changed
 }
 
-TEST_CASE("what was lost before a segment that nothing calls synced is no damage, then and later", "[image]") {
+TEST_CASE("a gap before a segment that was never synced is no damage, at once and after later syncs", "[image]") {
   const TempDirectory temp;
   const Bytes data = test::random_bytes(1000, 1);
   {

@@ -19,7 +19,7 @@ namespace {
 using test::kind_thrown_by;
 using test::text_bytes;
 
-/// What is synced below a directory while one of these lives, in order; one at a time.
+/// Records the syncs of files and directories below a directory, in order, while it lives. One at a time.
 class Syncs {
  public:
   explicit Syncs(const fs::path& directory) : directory_(fs::canonical(directory)) { active = this; }

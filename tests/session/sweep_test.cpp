@@ -25,7 +25,7 @@ class FullStore : public test::FaultStore {
   }
 };
 
-/// What the files of a directory take on the disk: packs have holes where objects were deleted.
+/// The space that the files of a directory take on the disk. Packs have holes where objects were deleted.
 std::uint64_t bytes_on_disk(const fs::path& directory) {
   std::uint64_t sum = 0;
   for (const auto& entry : fs::recursive_directory_iterator(directory)) {
@@ -37,7 +37,7 @@ std::uint64_t bytes_on_disk(const fs::path& directory) {
 
 }  // namespace
 
-TEST_CASE("what was sealed and then written again takes no room for long", "[session]") {
+TEST_CASE("sealed chunks that were written again soon give their room back", "[session]") {
   test::ParcelPlace place;
   const fs::path file = place.directory.path() / "large.raw";
   replace_file(file, Bytes(kChunks * kChunkSize));
