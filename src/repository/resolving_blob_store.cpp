@@ -69,9 +69,7 @@ class ResolvingStore : public BlobStore {
   PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
     bool ambiguous = false;
     return attempt(name, stop, [&](int) {
-      if (ambiguous) {
-        if (const auto settled = settle(name, bytes, stop)) return *settled;
-      }
+      // Put again, also what has arrived: the store makes durable what it answers for, and its first answer was lost.
       const bool asked_before = std::exchange(ambiguous, true);
       const PutResult result = inner_->put_new(name, bytes, stop);
       // It may exist because an earlier attempt of ours arrived late.
@@ -94,8 +92,7 @@ class ResolvingStore : public BlobStore {
   std::optional<PutResult> settle(std::string_view name, ByteView bytes, const std::stop_token& stop) {
     const auto there = inner_->get(name, {}, stop);
     if (!there) return std::nullopt;
-    return std::equal(there->bytes.begin(), there->bytes.end(), bytes.begin(), bytes.end()) ? PutResult::kCreated
-                                                                                            : PutResult::kExists;
+    return std::ranges::equal(there->bytes, bytes) ? PutResult::kCreated : PutResult::kExists;
   }
 
   BlobStorePtr inner_;
