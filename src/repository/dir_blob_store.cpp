@@ -185,6 +185,7 @@ void DirectoryStore::prepare_parent(const fs::path& path) {
 void DirectoryStore::sync_found_objects() {
   auto found = found_.lock();
   for (auto directory = found->begin(); directory != found->end(); directory = found->erase(directory)) {
+    if (!fs::exists(*directory)) continue;  // emptied, or another disk is mounted there
     prepare_parent(*directory / "object");
     sync_directory(*directory);
   }

@@ -127,6 +127,16 @@ TEST_CASE("an object that was found, not put, is durable before the head that ne
   CHECK(syncs.position_of("objects/ab", before) == syncs.size());  // once is enough
 }
 
+TEST_CASE("a directory of found objects that was emptied is in nobody's way", "[repository]") {
+  const TempDirectory directory;
+  const auto store = make_directory_store(directory.path());
+  store->put_new("objects/ab/abc", text_bytes("x"));
+  REQUIRE(store->stat("objects/ab/abc") == 1);
+  fs::remove_all(directory.path() / "objects");
+  CHECK(store->put_new("parcels/p/heads/1", text_bytes("h")) == PutResult::kCreated);
+  CHECK(store->put_new("objects/ab/abc", text_bytes("y")) == PutResult::kCreated);
+}
+
 TEST_CASE("a slow disk is asked for its clock once, and not at all for objects", "[repository]") {
   const TempDirectory directory;
   const auto store = make_directory_store(directory.path());
