@@ -175,7 +175,9 @@ struct Journal::Impl {
   static std::vector<Unsynced> unsynced_of(const State& s) {
     std::vector<Unsynced> unsynced;
     for (const Segment& segment : s.segments) {
-      if (segment->is_synced()) continue;
+      // A new segment takes the file's name once this one could be removed.
+      const bool will_be_removed = segment == s.torn && segment->size == kSegmentHeaderSize;
+      if (segment->is_synced() || will_be_removed) continue;
       unsynced.push_back({segment, segment->file, segment->size, segment->is_suspect, segment->is_cut});
     }
     return unsynced;
