@@ -54,7 +54,7 @@ void serve_mount(const Handover& handover) {
   }
   MountOptions options;
   options.immutable = true;
-  options.source_name = fmt::format("{}@{}", mount_source(handover.parcel.id), loaded.label());
+  options.source_name = fmt::format("{}@{}", mount_source(handover.parcel.id), loaded.head.head.n);
   auto mount = make_mount(
       directory, std::move(files), [&] { return reader_stats(reader.stats, images); }, options);
   mount->start();
