@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "session/background.h"
@@ -101,7 +103,12 @@ Account open_account(const Handover& handover, const std::shared_ptr<StoreWaits>
 }
 
 fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel) {
-  if (const fs::path socket = control_socket(account, parcel); control_alive(socket)) return socket;
+  if (const fs::path socket = control_socket(account, parcel); control_alive(socket)) {
+    if (FileLock::is_held(account.parcel_directory(parcel) / "lock")) return socket;
+    throw Error(ErrorKind::kVm,
+                fmt::format("{} is in use from another state directory, of which this one may be a copy", parcel.name),
+                {"isr suspend or isr checkin with the other one first; nothing was changed"});
+  }
   runtime_directory(account.paths);
   const Bytes secret = serialise_handover(account, parcel, "");
   start_background({kSessionDaemonArgument}, secret, account.parcel_directory(parcel) / "daemon.log");

@@ -189,7 +189,10 @@ fs::path control_socket(const Paths& paths, const std::string& parcel_id) {
   return paths.runtime / "ctl" / short_id(parcel_id);
 }
 fs::path control_socket(const Account& account, const ParcelEntry& parcel) {
-  const auto noted = read_file_if_exists(account.parcel_directory(parcel) / kControlNote, PATH_MAX);
+  const fs::path directory = account.parcel_directory(parcel);
+  // Without a daemon that holds this directory the note may be the copy of another directory's.
+  std::optional<Bytes> noted;
+  if (FileLock::is_held(directory / "lock")) noted = read_file_if_exists(directory / kControlNote, PATH_MAX);
   return noted && !noted->empty() ? fs::path(std::string(as_text(*noted))) : control_socket(account.paths, parcel.id);
 }
 void note_control_socket(const Account& account, const ParcelEntry& parcel) {

@@ -190,30 +190,49 @@ def test_a_lease_that_ran_out_is_taken_when_the_user_agrees(world):
     a.run("checkin", "work")
 
 
-def test_a_copy_of_the_home_directory_is_another_host(world):
-    _, a, _ = two_hosts(world)
-    a.run("checkout", "work")
-    write(a, 1)
-    writing.kill_daemon(a, "work")
+def copy_of(world, host):
+    """A host with a copy of the home directory of another one, whose daemon goes on."""
     copy = world.host("copy")
     for folder in ("config", "state"):
-        shutil.copytree(a.home / folder, copy.home / folder)
+        shutil.copytree(host.home / folder, copy.home / folder)
+    return copy
+
+
+def test_a_copy_of_the_home_directory_is_another_host(world):
+    _, a, b = two_hosts(world)
+    a.run("checkout", "work")
+    write(a, 1)
+    copy = copy_of(world, a)
     for command in ("checkout", "checkin", "resume"):
         refused = copy.run(command, "work", expect=11)
         expect("moved or copied" in refused.err and "--take-lock" in refused.err, f"what it may be is said\n{refused}")
     expect_equal(lock_of(a)["state"], "ours", "the lock of the original")
+    copy.run("discard", "work", "--yes")  # its own changes, whose daemon is not the original's
     a.run("checkin", "work")
-    copy.run("checkin", "work", expect=17)
+    expect_equal(row_of(b)["version"], 2, "the version with what the original wrote")
+    copy.run("checkin", "work")
+
+
+def test_a_copy_under_the_same_runtime_directory_does_not_reach_the_daemon_of_the_original(world):
+    _, a, b = two_hosts(world)
+    a.run("checkout", "work")
+    write(a, 1)
+    shutil.copytree(a.home / "state", a.home / "other")
+    original = a.environment()["XDG_STATE_HOME"]
+    a.variables["XDG_STATE_HOME"] = str(a.home / "other")
+    for command in (("discard", "work", "--yes"), ("checkin", "work"), ("suspend", "work"), ("resume", "work")):
+        refused = a.run(*command, expect=16)
+        expect("another state directory" in refused.err, f"where it is in use is said\n{refused}")
+    a.variables["XDG_STATE_HOME"] = original
+    a.run("checkin", "work")
+    expect_equal(row_of(b)["version"], 2, "the version with what the original wrote")
 
 
 def test_of_two_copies_one_publishes(world):
     _, a, b = two_hosts(world)
     a.run("checkout", "work")
     write(a, 1)
-    writing.kill_daemon(a, "work")
-    copy = world.host("copy")
-    for folder in ("config", "state"):
-        shutil.copytree(a.home / folder, copy.home / folder)
+    copy = copy_of(world, a)
     copy.run("checkout", "work", "--take-lock")
     kept = a.run("checkin", "work", expect=17)
     expect("has taken over" in kept.err, f"the original is told that it has the lock no more\n{kept}")
@@ -264,5 +283,6 @@ if __name__ == "__main__":
                  test_a_lock_that_is_lost_while_a_machine_starts_keeps_its_guest_from_running,
                  test_a_lease_that_ran_out_is_taken_when_the_user_agrees,
                  test_a_copy_of_the_home_directory_is_another_host,
+                 test_a_copy_under_the_same_runtime_directory_does_not_reach_the_daemon_of_the_original,
                  test_of_two_copies_one_publishes,
                  test_a_moved_state_directory_publishes_what_it_has)
