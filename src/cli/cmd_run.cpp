@@ -36,6 +36,9 @@ int suspend(CommandContext& context, const OpenParcel& parcel, const SuspendOpti
 }
 
 int run_suspend(CommandContext& context, const SuspendOptions& options) {
+  if (options.no_upload && options.take_lock) {
+    throw Error(ErrorKind::kUsage, "--take-lock is for an upload, and --no-upload makes none");
+  }
   const OpenParcel parcel =
       options.no_upload ? context.open_local_parcel(options.name) : context.open_parcel_without_version(options.name);
   return with_session(parcel, [&] { return suspend(context, parcel, options); });

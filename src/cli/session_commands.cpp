@@ -131,6 +131,10 @@ void take_over_if_agreed(CommandContext& context, const OpenParcel& parcel, bool
   std::optional<std::string> reason;
   if (take_lock) reason = "--take-lock";
   phrase_locked(name, [&] {
+  if (take_lock && parcel.account.offline()) {
+    throw Error(ErrorKind::kOffline, fmt::format("--take-lock needs the repository of {}, which is out of reach", name),
+                {"nothing was changed; the same command again when it can be reached"});
+  }
     try {
       body(reason);
     } catch (const Error& error) {

@@ -110,10 +110,11 @@ class Daemon {
 
   json run_command(const std::string& command, const json& request, const ControlReply& reply,
                    const std::stop_token& stop_token) {
+    if (command == "lock") return secure_lock(request, stop_token);
+    if (command != "sync") machine_.require_unused();  // all others take the mount away
+    if (command == "checkin") require_off();
     if (request.value("publishes", false) && request.contains("steal_reason")) secure_lock(request, stop_token);
     if (command == "sync") return sync(request, reply);
-    if (command == "lock") return secure_lock(request, stop_token);
-    machine_.require_unused();  // all others take the mount away
     if (command == "start") return start(request, reply, stop_token, true);
     if (command == "resume") return start(request, reply, stop_token, false);
     if (command == "suspend") return suspend(request, reply);
@@ -191,11 +192,13 @@ class Daemon {
     return publish(session_.state().phase == SessionPhase::kSuspended, request.value("message", "sync"), reply);
   }
 
+  void require_off() const {
+    if (!machine_.running()) return;
+    throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name),
+                {fmt::format("isr suspend {}    or    isr stop {}", parcel_.name, parcel_.name)});
+  }
+
   json check_in(const json& request, const ControlReply& reply) {
-    if (machine_.running()) {
-      throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name),
-                  {fmt::format("isr suspend {}    or    isr stop {}", parcel_.name, parcel_.name)});
-    }
     return publish_and_end(session_.state().phase == SessionPhase::kSuspended, request.value("message", "checkin"),
                            reply);
   }

@@ -193,7 +193,8 @@ bool Session::secure_lock(const std::optional<std::string>& steal_reason, const 
     log::info("the lock is ours again");
     return true;
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kTransient && error.kind() != ErrorKind::kOffline) throw;
+    const bool is_out_of_reach = error.kind() == ErrorKind::kTransient || error.kind() == ErrorKind::kOffline;
+    if (!is_out_of_reach || steal_reason) throw;  // to take the lock was the user's wish
     log::warn("the lock could not be looked at: {}", error.what());
     return false;
   }
