@@ -4,7 +4,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "base/sleep.h"
 #include "cli/commands.h"
 #include "cli/session_commands.h"
 #include "session/control.h"
@@ -17,9 +16,6 @@ namespace isr {
 namespace {
 
 using nlohmann::json;
-
-constexpr std::chrono::seconds kBeginningOrEnding{3};
-constexpr std::chrono::milliseconds kPoll{50};
 
 struct CheckoutOptions {
   std::string name;
@@ -210,18 +206,6 @@ void print_status(CommandContext& context, const std::string& name, const json& 
   if (const std::string event = status.value("last_event", ""); !event.empty()) out.line("LAST     " + event);
 }
 
-/// A daemon that begins does not listen yet, and one that ends does no more: soon it is the one or the other.
-std::optional<LocalState> settled_local_state(CommandContext& context, const Account& account,
-                                              const ParcelEntry& parcel) {
-  const auto deadline = std::chrono::steady_clock::now() + kBeginningOrEnding;
-  for (;;) {
-    auto local = local_state(account, parcel);
-    if (!local || !local->daemon_alive || control_alive(control_socket(account, parcel))) return local;
-    if (std::chrono::steady_clock::now() > deadline || context.stop().stop_requested()) return local;
-    sleep_unless_stopped(kPoll, context.stop());
-  }
-}
-
 json status_without_daemon(const Account& account, const ParcelEntry& parcel, const std::optional<LocalState>& local) {
   const std::string state = local ? local->state : "not checked out here";
   return {{"schema", 1},
@@ -234,14 +218,14 @@ json status_without_daemon(const Account& account, const ParcelEntry& parcel, co
 }
 
 json status_of(CommandContext& context, const Account& account, const ParcelEntry& parcel) {
-  auto local = settled_local_state(context, account, parcel);
+  auto local = settled_local_state(account, parcel, context.stop());
   if (!local || !local->daemon_alive) return status_without_daemon(account, parcel, local);
   json status;
   try {
     status = control_request(control_socket(account, parcel), {{"command", "status"}}, {}, context.stop());
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kDaemon) throw;
-    local = settled_local_state(context, account, parcel);
+    local = settled_local_state(account, parcel, context.stop());
     if (local && local->daemon_alive) throw;
     return status_without_daemon(account, parcel, local);  // it has ended just now
   }

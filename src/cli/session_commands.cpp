@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/sleep.h"
 #include "session/cdrom.h"
 #include "session/control.h"
 #include "session/daemon.h"
@@ -16,7 +17,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kSessionAttempts = 3;  // who ends a session that was just made again is at work against us
+constexpr int kSessionAttempts = 3;  // a session that is ended again and again is somebody else's to sort out
+constexpr std::chrono::seconds kBeginningOrEnding{3};
+constexpr std::chrono::milliseconds kPoll{50};
 
 /// Before the lock is taken and before anything is downloaded.
 void check_memory_loads_here(const OpenParcel& parcel, const LoadedVersion& loaded) {
@@ -128,13 +131,13 @@ std::optional<std::string> agree_to_take_over(CommandContext& context, const std
 void take_over_if_agreed(CommandContext& context, const OpenParcel& parcel, bool take_lock,
                          const std::function<void(const std::optional<std::string>& steal_reason)>& body) {
   const std::string& name = parcel.entry.name;
-  std::optional<std::string> reason;
-  if (take_lock) reason = "--take-lock";
-  phrase_locked(name, [&] {
   if (take_lock && parcel.account.offline()) {
     throw Error(ErrorKind::kOffline, fmt::format("--take-lock needs the repository of {}, which is out of reach", name),
                 {"nothing was changed; the same command again when it can be reached"});
   }
+  std::optional<std::string> reason;
+  if (take_lock) reason = "--take-lock";
+  phrase_locked(name, [&] {
     try {
       body(reason);
     } catch (const Error& error) {
@@ -201,15 +204,28 @@ fs::path require_session(const OpenParcel& parcel) {
               {fmt::format("isr resume {0}    or    isr checkout {0}", parcel.entry.name)});
 }
 
+std::optional<LocalState> settled_local_state(const Account& account, const ParcelEntry& parcel,
+                                              const std::stop_token& stop) {
+  const auto deadline = std::chrono::steady_clock::now() + kBeginningOrEnding;
+  for (;;) {
+    auto local = local_state(account, parcel);
+    if (!local || !local->daemon_alive || control_alive(control_socket(account, parcel))) return local;
+    if (std::chrono::steady_clock::now() > deadline || stop.stop_requested()) return local;
+    sleep_unless_stopped(kPoll, stop);
+  }
+}
+
 int with_session(const OpenParcel& parcel, const std::function<int()>& body) {
   for (int attempt = 1;; ++attempt) {
     const bool was_here = local_state(parcel.account, parcel.entry).has_value();
     try {
       return body();
     } catch (const Error& error) {
-      const bool session_is_missed = error.kind() == ErrorKind::kDaemon || error.kind() == ErrorKind::kNotFound;
-      const bool has_ended = was_here && !local_state(parcel.account, parcel.entry);
-      if (!session_is_missed || !has_ended || attempt == kSessionAttempts) throw;
+      // kIo: the directory went while a daemon's log was opened in it.
+      const bool session_is_missed =
+          error.kind() == ErrorKind::kDaemon || error.kind() == ErrorKind::kNotFound || error.kind() == ErrorKind::kIo;
+      if (!session_is_missed || !was_here || attempt == kSessionAttempts) throw;
+      if (settled_local_state(parcel.account, parcel.entry, {})) throw;
     }
   }
 }

@@ -3,6 +3,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "cli/app.h"
+#include "session/session_state.h"
 
 namespace isr {
 
@@ -43,6 +44,10 @@ void take_over_if_agreed(CommandContext& context, const OpenParcel& parcel, bool
                          const std::function<void(const std::optional<std::string>& steal_reason)>& body);
 /// Runs body; a lock that another host holds is reported with the parcel's name.
 void phrase_locked(const std::string& name, const std::function<void()>& body);
+
+/// local_state() once a daemon that begins listens, or one that ends has ended; as it is after 3 s, or on stop.
+std::optional<LocalState> settled_local_state(const Account& account, const ParcelEntry& parcel,
+                                              const std::stop_token& stop);
 
 /// Runs the body of a command; again when the session that it found was ended meanwhile by another command (an
 /// interrupted suspend goes on in the daemon, for one), so that it deals with what that one left.

@@ -54,12 +54,12 @@ class Daemon {
     *last_status_lock() = full_status();
     {
       const std::lock_guard lock(operation_);  // the first request may be there before server_ is
+      session_.keep_lease([this](const Error& how) { lose_lock(how); });
       server_ = start_control_server(control_socket(paths_, parcel_.id),
                                      [this](const json& request, const ControlReply& reply,
                                             const std::stop_token& stop) { return handle(request, reply, stop); });
     }
     note_control_socket(account_, parcel_);
-    session_.keep_lease([this](const Error& how) { lose_lock(how); });
     keeper_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
     background_ready();
     if (const auto cause = end_.wait(); cause != EndWait::Cause::kDone) save_in_time(cause);
@@ -255,21 +255,16 @@ class Daemon {
       machine_.close_disks();
       result = publish(memory, message, reply);
       machine_.unmount();
-      session_.require_published();
+      // The next session may begin once the directory of this one is gone, and must not meet this daemon.
+      const LockReturn lock = session_.end([this] { fall_silent(); });
+      result["lock_due"] = lock == LockReturn::kLater;
+      result["lock_moved"] = lock == LockReturn::kMoved;
+      result["ended"] = true;
     } catch (...) {
-      guarded("opening the disks", [&] { machine_.open_disks(); });
+      ended_ ? end_.done() : guarded("opening the disks", [&] { machine_.open_disks(); });
       throw;
     }
-    // Once its directory is gone the next session may begin, which must not meet this daemon.
-    fall_silent();
-    const struct Done {
-      EndWait& end;
-      ~Done() { end.done(); }
-    } done{end_};
-    const LockReturn lock = session_.end();
-    result["lock_due"] = lock == LockReturn::kLater;
-    result["lock_moved"] = lock == LockReturn::kMoved;
-    result["ended"] = true;
+    end_.done();
     return result;
   }
 

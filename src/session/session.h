@@ -135,11 +135,10 @@ class Session {
   };
   PublishResult publish(const PublishOptions& options, const ProgressFn& progress);
 
-  /// Error{kVm} unless all that is here is in what was published last.
-  void require_published() const;
-  /// After a publish: takes the directory away and releases the lock. Errors as of require_published(), or of the file
-  /// system: nothing is done then.
-  LockReturn end();
+  /// After a publish: takes the directory away and releases the lock. Error{kVm} unless all that is here is in what was
+  /// published last, or an error of the file system: the session is still there then. `before` is called just before
+  /// the directory goes: from then on another session may begin.
+  LockReturn end(const std::function<void()>& before = {});
   /// Everything since the base is dropped; stays checked out. After a failure nothing has changed.
   void discard();
   /// After a failure of the above the disk may say that it had succeeded: puts that right. To be called before a

@@ -123,16 +123,13 @@ std::uint64_t Session::disk_writes() const {
   return sum;
 }
 
-void Session::require_published() const {
+LockReturn Session::end(const std::function<void()>& before) {
   if (!published_ || published_->phase != state_.phase || published_->disk_writes != disk_writes()) {
     throw Error(ErrorKind::kVm, fmt::format("{} has changes that no version has", parcel_.name),
                 {"the same command again publishes them; nothing is lost"});
   }
-}
-
-LockReturn Session::end() {
-  require_published();
   note_lock(account_, parcel_.id, state_.hold);
+  if (before) before();
   take_directory_away(directory_);
   lease_.reset();
   cancel();
