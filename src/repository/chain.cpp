@@ -14,6 +14,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 #include "base/file.h"
@@ -32,8 +33,6 @@ void warn_once(const std::string& text) {
   static Sync<std::set<std::string>> said;
   if (said.lock()->insert(text).second) log::warn("{}", text);
 }
-
-bool same(ByteView a, ByteView b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); }
 
 }  // namespace
 
@@ -63,7 +62,7 @@ void Chain::keep(const StoredHead& stored) const {
   if (kept_.empty()) return;
   try {
     const auto before = read_file_if_exists(kept_, kMaxHeadSize);
-    if (before && same(*before, stored.blob)) return;
+    if (before && std::ranges::equal(*before, stored.blob)) return;
     make_private_directory(kept_.parent_path());
     replace_file(kept_, stored.blob);
   } catch (const Error& error) {
@@ -125,9 +124,13 @@ std::uint64_t Chain::hinted() {
 
 /// The greatest version below n that accept_older() would take; 0 when none is found.
 std::uint64_t Chain::newest_below(std::uint64_t n) {
-  const std::uint64_t greatest = std::min(newest_in_sequence(*store_, heads()), n - 1);
-  for (std::uint64_t back = 0; back <= kMaxSkipped && back < greatest; ++back) {
-    if (look(greatest - back).head) return greatest - back;
+  try {
+    const std::uint64_t greatest = std::min(newest_in_sequence(*store_, heads()), n - 1);
+    for (std::uint64_t back = 0; back <= kMaxSkipped && back < greatest; ++back) {
+      if (look(greatest - back).head) return greatest - back;
+    }
+  } catch (const Error& error) {
+    log::debug("{}: no version below {} is found: {}", id_, n, error.what());  // the roll-back is what is told
   }
   return 0;
 }
@@ -334,19 +337,6 @@ std::optional<StoredHead> Chain::ancestor(StoredHead newest, std::uint64_t n) {
   return at;
 }
 
-/// The store has a head n: ours, or that of another host?
-bool Chain::is_published(const StoredHead& ours) {
-  const std::uint64_t n = ours.head.n;
-  const auto there = store_->get(head_name(id_, n));
-  if (!there) {
-    throw Error(ErrorKind::kCorrupt,
-                fmt::format("{}: {} says that it has version {}, but does not give it", id_, store_->describe(), n));
-  }
-  if (same(there->bytes, ours.blob)) return true;
-  if (!find_head(there->bytes, signer_, id_, n)) refuse_junk(n, ours.head.prev_n());
-  return false;
-}
-
 /// A store that was rolled back or forked must not get a new head above the gap.
 void Chain::check_follows(const StoredHead& ours, const std::optional<Seen>& seen) {
   const std::uint64_t n = ours.head.n;
@@ -381,45 +371,6 @@ HeadPlace Chain::next(const std::optional<StoredHead>& newest) {
   const bool accepted = seen && seen->n == newest->head.n && seen->junk == newest->junk;
   if (!newest->junk.empty() && !accepted) refuse_junk(newest->head.n + 1, newest->head.n);
   return {newest->head.n + 1 + newest->junk.size(), newest->hash, newest->junk};
-}
-
-/// Head n of the history that this host has seen: zero when its number is junk. nullopt: what was seen ends below n.
-/// Another process of this host may have seen more since the caller asked for the newest head.
-std::optional<Sha256> Chain::seen_at(const std::optional<Seen>& seen, std::uint64_t n) {
-  if (!seen || seen->n < n) return std::nullopt;
-  const auto there = ancestor(read_seen(*seen), n);
-  return there ? there->hash : Sha256{};
-}
-
-/// Does nothing when another process of this host has already seen a later head that follows ours.
-void Chain::accept_published(const StoredHead& ours) {
-  try {
-    accept(ours);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kHistory || seen_at(trust_->seen(id_), ours.head.n) != ours.hash) throw;
-  }
-}
-
-std::optional<StoredHead> Chain::publish(std::uint64_t n, ByteView blob) {
-  StoredHead ours = decode(to_bytes(blob), n);
-  const auto seen = trust_->seen(id_);
-  if (const auto there = seen_at(seen, n)) return *there == ours.hash ? std::optional(std::move(ours)) : std::nullopt;
-  trust_->check(id_, seen_of(ours));
-  check_follows(ours, seen);
-  const PutResult put = store_->put_new(head_name(id_, n), blob);
-  if (!is_published(ours)) {
-    if (put == PutResult::kCreated) {
-      log::warn("{}: {} let two hosts write version {}; check it with: isr repo check", id_, store_->describe(), n);
-    }
-    return std::nullopt;
-  }
-  accept_published(ours);
-  try {
-    store_->put_hint(id_ + "/latest", as_bytes(fmt::format("{:016}\n", n)));
-  } catch (const Error& error) {
-    log::debug("{}: the hint was not set: {}", id_, error.what());  // it only saves time
-  }
-  return ours;
 }
 
 StoredHead Chain::accept_older(std::uint64_t n, const std::string& reason) {

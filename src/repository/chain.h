@@ -63,6 +63,9 @@ class Chain {
   /// Error{kHistory} when it is not the next after what was seen, or when head
   /// n-1 in the store is gone or not the one that this one names.
   std::optional<StoredHead> publish(std::uint64_t n, ByteView blob);
+  /// Makes a head of ours that was found durable in the repository: its put may have been killed before that. Nothing
+  /// where the repository cannot be written. Error{kTransient} when it is not known to be durable.
+  void make_durable(const StoredHead& ours);
   /// Keeps a head that lost the race, under forks/NAME/n; NAME is its host's name plus the first digits of its hash,
   /// so that a store cannot give one fork for another. Returns the fork's name as forks() gives it; it was read back
   /// then.

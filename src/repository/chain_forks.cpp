@@ -1,6 +1,8 @@
 // Forks: heads that lost the race for their number, kept beside the chain under forks/HOST-DIGITS/n.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "repository/chain.h"
 #include "repository/sequence.h"
 
@@ -10,8 +12,6 @@ namespace {
 constexpr int kAttempts = 5;
 
 constexpr std::size_t kForkDigits = 4;
-
-bool same(ByteView a, ByteView b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); }
 
 /// HOST-DIGITS/N
 struct ForkName {
@@ -51,7 +51,7 @@ std::string Chain::keep_fork(std::uint64_t n, ByteView blob) {
     const PutResult put = store_->put_new(place, blob);
     // The caller may give up what it has of the fork.
     const auto kept = store_->get(place);
-    if (kept && same(kept->bytes, blob)) return fmt::format("{}/{}", fork, n);
+    if (kept && std::ranges::equal(kept->bytes, blob)) return fmt::format("{}/{}", fork, n);
     if (put == PutResult::kCreated) {
       throw Error(ErrorKind::kCorrupt, fmt::format("{}: {} says that it keeps fork {}, but does not give it", id_,
                                                    store_->describe(), fork));

@@ -108,6 +108,7 @@ void Session::resolve_pending(Chain& chain, const std::optional<StoredHead>& new
     const auto head = chain.ancestor(*newest, pending.n);
     if (!head || head->hash != pending.hash) continue;
     const ParcelVersion version = open_version(parcel_, head->head);
+    chain.make_durable(*head);  // before what it holds is dropped here
     change_state([&, made = pending](SessionState& next) { rebase_on(made, next, version); });
     log::info("version {} had been published before the interruption", state_.base);
     return;

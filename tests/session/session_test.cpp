@@ -373,7 +373,8 @@ class HookedPublish : public test::FaultStore {
       : FaultStore(std::move(inner)), hook_(std::move(hook)) {}
   PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
     const PutResult result = FaultStore::put_new(name, bytes, stop);
-    if (name.find("/heads/") != std::string_view::npos) hook_();
+    const bool is_new_head = name.find("/heads/") != std::string_view::npos && result == PutResult::kCreated;
+    if (is_new_head) hook_();  // not of one that is put again, to be durable
     return result;
   }
 
@@ -772,6 +773,38 @@ TEST_CASE("a session with a publish without an answer opens when the history is 
   CHECK(result.fork.empty());
   CHECK(result.version == 2);
   CHECK(session.state().pending.empty());
+}
+
+TEST_CASE("a publish that had arrived is not believed before its head is known to be durable", "[session]") {
+  class FullStore : public test::FaultStore {
+   public:
+    using FaultStore::FaultStore;
+    PutResult put_new(std::string_view, ByteView, std::stop_token) override {
+      throw Error(ErrorKind::kIo, "the store is full");
+    }
+  };
+  Place place;
+  const Bytes ours = test::random_bytes(kChunkSize, 11);
+  {
+    Session session(place.account, place.parcel);
+    session.image("disk")->write(0, ours);
+    lose_publish(place, session, false);
+  }
+  const BlobStorePtr store = std::exchange(place.account.store, std::make_shared<FullStore>(place.account.store));
+  Session session(place.account, place.parcel);
+  CHECK(session.state().pending.size() == 1);
+  CHECK(session.state().base == 1);
+  place.account.store = store;
+  CHECK(session.publish({}, {}).version == 2);
+  CHECK(session.state().pending.empty());
+}
+
+TEST_CASE("a lock that is to be taken and cannot be asked for is an error, not a wish that is forgotten", "[session]") {
+  Place place;
+  Session session(place.account, place.parcel);
+  place.account.store = std::make_shared<test::FaultStore>(place.account.store, std::vector(99, test::Fault::kBefore));
+  CHECK_FALSE(session.secure_lock({}, {}));
+  CHECK((test::kind_thrown([&] { session.secure_lock("wanted", {}); }) == ErrorKind::kTransient));
 }
 
 TEST_CASE("two publishes in a row without an answer make no fork", "[session]") {
