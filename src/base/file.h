@@ -78,7 +78,7 @@ class FileLock {
  public:
   /// nullopt when another FileLock holds it, in this process or another.
   static std::optional<FileLock> try_acquire(const fs::path& path);
-  /// A FileLock holds it, in this process or another. Takes nothing, so it is in nobody's way.
+  /// True when a FileLock holds it, in this process or another. Takes no lock itself.
   static bool is_held(const fs::path& path);
 
  private:

@@ -17,7 +17,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kSessionAttempts = 3;  // a session that is ended again and again is somebody else's to sort out
+constexpr int kSessionAttempts = 3;  // more would mean that another user of this home ends each session at once
 constexpr std::chrono::seconds kBeginningOrEnding{3};
 constexpr std::chrono::milliseconds kPoll{50};
 

@@ -45,7 +45,8 @@ void take_over_if_agreed(CommandContext& context, const OpenParcel& parcel, bool
 /// Runs body; a lock that another host holds is reported with the parcel's name.
 void phrase_locked(const std::string& name, const std::function<void()>& body);
 
-/// local_state() once a daemon that begins listens, or one that ends has ended; as it is after 3 s, or on stop.
+/// Waits until a daemon that is starting listens, or one that is ending has gone; for 3 s at most, or until stop. Then
+/// local_state().
 std::optional<LocalState> settled_local_state(const Account& account, const ParcelEntry& parcel,
                                               const std::stop_token& stop);
 

@@ -4,7 +4,7 @@
 
 namespace isr {
 
-/// It has the form that BlobStore documents.
+/// True when the name has the form that BlobStore documents.
 bool is_blob_name(std::string_view name);
 
 }  // namespace isr

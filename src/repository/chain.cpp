@@ -1,7 +1,7 @@
 // A host that has seen head s walks from s, one head at a time, for only that
 // shows that the new heads continue what it has seen. A host that has seen
-// nothing may begin at the hint. Where the walk ends, the list and the hint, both
-// read before, tell of numbers further on. A head there was published after all
+// nothing may begin at the hint. Where the walk ends, the list and the hint
+// tell of numbers further on. A head there was published after all
 // numbers before it were used. So a number between that is empty now is junk that a
 // later head names, or a version that is missing.
 //

@@ -9,7 +9,7 @@
 
 namespace isr {
 
-/// The store has a head n: ours, or that of another host?
+/// The store has a head n. True when it is ours, false when it is another host's.
 bool Chain::is_published(const StoredHead& ours) {
   const std::uint64_t n = ours.head.n;
   const auto there = store_->get(head_name(id_, n));

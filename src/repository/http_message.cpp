@@ -146,7 +146,7 @@ ListPage parse_list_page(ByteView body, std::string_view prefix, std::string_vie
     const auto [name, others] = *line;
     if (!name.starts_with(prefix)) bad_list("holds a name that was not asked for");
     if (name <= last) bad_list("is not sorted");
-    if (is_blob_name(name)) page.names.emplace_back(name);  // a stray file is nothing that anybody asks for
+    if (is_blob_name(name)) page.names.emplace_back(name);  // else it is a stray file
     last = name;
     rest = others;
   }

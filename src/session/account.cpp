@@ -131,7 +131,7 @@ void pass_over_junk(const Error& error, const RepositoryEntry& entry, bool is_ke
             entry.user, error.what());
 }
 
-/// The keybox to open, and the greatest number there.
+/// The keybox that is to be opened, and the greatest number in the repository.
 struct NewestKeybox {
   std::uint64_t n = 0;  ///< 0: offline
   Bytes blob;           ///< the kept one when we are offline, or when what lies under n is junk
@@ -154,7 +154,7 @@ NewestKeybox fetch_newest_keybox(Reached& reached, const RepositoryEntry& entry,
   return newest;
 }
 
-/// Makes the kept one of a blob that turns out to be junk.
+/// Takes the kept keybox in the place of a blob that is junk.
 UserKeys open_newest(NewestKeybox& newest, const RepositoryEntry& entry, const std::optional<Bytes>& kept,
                      const KeyboxSecret& secret) {
   try {

@@ -61,7 +61,7 @@ struct Setting {
 
 class Config {
  public:
-  Config();  ///< all of it built in
+  Config();  ///< every setting has its default
   /// Error{kUsage} with file and line for bad TOML, unknown or duplicate keys, bad
   /// values, a file over 1 MiB, a directory, or one that others may write.
   static Config load(const Paths& paths);
@@ -77,7 +77,7 @@ class Config {
 
   /// The settings that a command hands over to a daemon, key and value. Values are UTF-8.
   std::map<std::string, std::string> for_daemon() const;
-  /// Built in, but for these.
+  /// The defaults, with these values in their place.
   static Config from_command(const std::map<std::string, std::string>& values);
   /// Takes those of kRequest. Returns the keys of kSession that have another value here. Error{kUsage}.
   std::vector<std::string> follow(const std::map<std::string, std::string>& values);

@@ -364,7 +364,7 @@ class Daemon {
     }
   }
 
-  /// Answers what it has accepted, and nothing else. It has to end then.
+  /// Answers the requests that it has accepted and takes no more. The daemon must end after this.
   void fall_silent() {
     ended_ = true;
     server_->stop_listening();

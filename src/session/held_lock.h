@@ -14,7 +14,7 @@ namespace isr {
 /// The flock that one process at a time has while it works on a parcel here, or takes its lock. Makes the parcel's
 /// directory. Error{kVm} when another process has it, and does not end within 3 s.
 FileLock take_parcel(const Account& account, const ParcelEntry& parcel);
-/// The same; nullopt where take_parcel() throws.
+/// As take_parcel(), but nullopt when another process has it.
 std::optional<FileLock> await_parcel(const Account& account, const ParcelEntry& parcel);
 
 /// take_parcel() for a command that leaves nothing here: its end removes the directory, unless more lies in it.
@@ -38,7 +38,7 @@ LockRecord take_lock(const Account& account, const ParcelEntry& parcel, LockMode
 void forget_lock(const Account& account, const std::string& parcel_id, const std::string& hold);
 /// Writes down that the hold is to be given back; durable.
 void note_lock(const Account& account, const std::string& parcel_id, const std::string& hold);
-/// What came of giving a lock back.
+/// The result of giving a lock back.
 enum class LockReturn {
   kDone,
   kLater,  ///< the repository cannot be reached; the hold stays written down
