@@ -53,16 +53,20 @@ std::string to_hex(ByteView bytes) {
   return out;
 }
 
-std::optional<Bytes> from_hex(std::string_view text) {
-  if (text.size() % 2 != 0) return std::nullopt;
-  Bytes out;
-  out.reserve(text.size() / 2);
-  for (std::size_t i = 0; i < text.size(); i += 2) {
-    const auto high = hex_digit(text[i]);
-    const auto low = hex_digit(text[i + 1]);
-    if (high == kNoDigit || low == kNoDigit) return std::nullopt;
-    out.push_back(static_cast<std::uint8_t>(high << 4U | low));
+bool decode_hex(std::string_view text, MutableBytes out) noexcept {
+  if (text.size() != 2 * out.size()) return false;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const std::uint32_t high = hex_digit(text[2 * i]);
+    const std::uint32_t low = hex_digit(text[2 * i + 1]);
+    if (high == kNoDigit || low == kNoDigit) return false;
+    out[i] = static_cast<std::uint8_t>(high << 4U | low);
   }
+  return true;
+}
+
+std::optional<Bytes> from_hex(std::string_view text) {
+  Bytes out(text.size() / 2);
+  if (!decode_hex(text, out)) return std::nullopt;
   return out;
 }
 

@@ -46,7 +46,7 @@ struct FixedBytes {
 using Sha256 = FixedBytes<32, struct Sha256Tag>;  ///< digest of a plaintext, or hash of a head
 using Sha1 = FixedBytes<20, struct Sha1Tag>;      ///< only ever finds candidates
 using Cid = FixedBytes<32, struct CidTag>;        ///< SHA-256 of a stored object: its name
-using Key = FixedBytes<32, struct KeyTag>;        ///< any 256-bit symmetric secret
+using Key = FixedBytes<32, struct KeyTag>;        ///< a 256-bit symmetric secret; one that is kept is a SecretKey
 
 struct FixedBytesHash {  ///< for unordered_map: the values are uniform already
   template <std::size_t N, class Tag>
@@ -60,6 +60,8 @@ struct FixedBytesHash {  ///< for unordered_map: the values are uniform already
 std::string to_hex(ByteView bytes);
 /// nullopt unless text is an even number of lower- or upper-case hex digits.
 std::optional<Bytes> from_hex(std::string_view text);
+/// False unless text is 2 * out.size() hex digits.
+[[nodiscard]] bool decode_hex(std::string_view text, MutableBytes out) noexcept;
 std::string to_base64(ByteView bytes);
 /// nullopt unless text is canonical base64 with padding.
 std::optional<Bytes> from_base64(std::string_view text);
@@ -68,10 +70,8 @@ std::string short_hex(ByteView bytes);
 
 template <class Fixed>
 std::optional<Fixed> fixed_from_hex(std::string_view text) {
-  const auto bytes = from_hex(text);
-  if (!bytes || bytes->size() != Fixed::kSize) return std::nullopt;
-  Fixed out;
-  std::copy(bytes->begin(), bytes->end(), out.value.begin());
+  std::optional<Fixed> out(std::in_place);
+  if (!decode_hex(text, out->mutable_view())) out.reset();
   return out;
 }
 

@@ -124,6 +124,14 @@ EVP_CIPHER_CTX* run_gcm(bool seal, const Key& key, const Nonce& nonce, std::init
   return ctx;
 }
 
+constexpr Key kNoKey{};
+
+/// A thread's context lies in ordinary memory: between two calls it must hold no key.
+void forget_key(EVP_CIPHER_CTX* ctx) {
+  constexpr Nonce kNoNonce{};
+  check(EVP_CipherInit_ex2(ctx, nullptr, kNoKey.value.data(), kNoNonce.value.data(), 1, nullptr), "GCM end");
+}
+
 Pkey private_key(const Key& seed) {
   return Pkey(check(EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, nullptr, seed.value.data(), Key::kSize),
                     "Ed25519 private key"));
@@ -174,10 +182,11 @@ Key hmac_sha256(ByteView key, std::initializer_list<ByteView> parts) {
   Key out;
   std::size_t size = 0;
   check(EVP_MAC_final(ctx.get(), out.value.data(), &size, Key::kSize), "HMAC final");
+  check(EVP_MAC_init(ctx.get(), kNoKey.value.data(), Key::kSize, nullptr), "HMAC end");  // as forget_key()
   return out;
 }
 
-Key hkdf_sha256(ByteView secret, ByteView salt, std::string_view info) {
+SecretKey hkdf_sha256(ByteView secret, ByteView salt, std::string_view info) {
   const KdfCtx ctx(check(EVP_KDF_CTX_new(hkdf_algorithm()), "HKDF context"));
   char name[] = "SHA256";
   const auto octets = [](const char* parameter, ByteView bytes) {
@@ -186,8 +195,8 @@ Key hkdf_sha256(ByteView secret, ByteView salt, std::string_view info) {
   const OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, name, 0),
                                octets(OSSL_KDF_PARAM_KEY, secret), octets(OSSL_KDF_PARAM_SALT, salt),
                                octets(OSSL_KDF_PARAM_INFO, as_bytes(info)), OSSL_PARAM_construct_end()};
-  Key out;
-  check(EVP_KDF_derive(ctx.get(), out.value.data(), Key::kSize, params), "HKDF");
+  SecretKey out;
+  check(EVP_KDF_derive(ctx.get(), out.mutable_view().data(), Key::kSize, params), "HKDF");
   return out;
 }
 
@@ -199,9 +208,9 @@ void random_bytes(MutableBytes out) {
   }
 }
 
-Key random_key() {
-  Key key;
-  check(RAND_priv_bytes(key.value.data(), Key::kSize), "random key");
+SecretKey random_key() {
+  SecretKey key;
+  check(RAND_priv_bytes(key.mutable_view().data(), Key::kSize), "random key");
   return key;
 }
 
@@ -216,6 +225,7 @@ std::array<std::uint8_t, kTagSize> gcm_seal(const Key& key, const Nonce& nonce, 
   int written = 0;
   check(EVP_CipherFinal_ex(ctx, tag.data(), &written), "GCM final");  // writes nothing: GCM has no last block
   check(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, kTagSize, tag.data()), "GCM tag");
+  forget_key(ctx);
   return tag;
 }
 
@@ -227,8 +237,10 @@ bool gcm_open(const Key& key, const Nonce& nonce, std::initializer_list<ByteView
     check(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_SET_TAG, kTagSize, expected), "GCM set tag");
     std::uint8_t nothing[kTagSize];
     int written = 0;
-    if (EVP_CipherFinal_ex(ctx, nothing, &written) == 1) return true;
-    ERR_clear_error();
+    const bool good = EVP_CipherFinal_ex(ctx, nothing, &written) == 1;
+    if (!good) ERR_clear_error();
+    forget_key(ctx);
+    if (good) return true;
   }
   wipe(out);
   return false;
@@ -237,7 +249,7 @@ bool gcm_open(const Key& key, const Nonce& nonce, std::initializer_list<ByteView
 Bytes seal_box(const Key& key, ByteView aad, ByteView plaintext) {
   Nonce nonce;
   random_bytes(nonce.mutable_view());
-  Bytes box(kNonceSize + plaintext.size() + kTagSize);
+  Bytes box(kBoxOverhead + plaintext.size());
   const MutableBytes view(box);
   std::copy(nonce.value.begin(), nonce.value.end(), box.begin());
   const auto tag = gcm_seal(key, nonce, {aad}, plaintext, view.subspan(kNonceSize, plaintext.size()));
@@ -245,21 +257,23 @@ Bytes seal_box(const Key& key, ByteView aad, ByteView plaintext) {
   return box;
 }
 
-std::optional<Bytes> open_box(const Key& key, ByteView aad, ByteView box) {
-  if (box.size() < kNonceSize + kTagSize) return std::nullopt;
+bool open_box(const Key& key, ByteView aad, ByteView box, MutableBytes out) {
+  if (box.size() < kBoxOverhead || box.size() - kBoxOverhead != out.size()) return false;
   Nonce nonce;
   std::copy_n(box.begin(), kNonceSize, nonce.value.begin());
-  Bytes plaintext(box.size() - kNonceSize - kTagSize);
-  if (!gcm_open(key, nonce, {aad}, box.subspan(kNonceSize, plaintext.size()), box.last(kTagSize), plaintext)) {
-    return std::nullopt;
-  }
+  return gcm_open(key, nonce, {aad}, box.subspan(kNonceSize, out.size()), box.last(kTagSize), out);
+}
+
+std::optional<Bytes> open_box(const Key& key, ByteView aad, ByteView box) {
+  if (box.size() < kBoxOverhead) return std::nullopt;
+  Bytes plaintext(box.size() - kBoxOverhead);
+  if (!open_box(key, aad, box, plaintext)) return std::nullopt;
   return plaintext;
 }
 
 SigningKey signing_key_from_seed(const Key& seed) {
   const Pkey pkey = private_key(seed);
-  SigningKey out;
-  out.seed = seed;
+  SigningKey out{.seed = SecretKey(seed), .public_key = {}};
   std::size_t size = PublicKey::kSize;
   check(EVP_PKEY_get_raw_public_key(pkey.get(), out.public_key.value.data(), &size), "Ed25519 public key");
   return out;
@@ -294,12 +308,12 @@ void check_scrypt_params(const ScryptParams& params) {
   }
 }
 
-Key scrypt(ByteView password, ByteView salt, const ScryptParams& params) {
+SecretKey scrypt(ByteView password, ByteView salt, const ScryptParams& params) {
   check_scrypt_cost(params);
-  Key out;
+  SecretKey out;
   // Without maxmem OpenSSL stops at 32 MiB, which refuses even N=2^15, r=8.
   check(EVP_PBE_scrypt(reinterpret_cast<const char*>(data_of(password)), password.size(), data_of(salt), salt.size(),
-                       params.n, params.r, params.p, scrypt_memory(params), out.value.data(), Key::kSize),
+                       params.n, params.r, params.p, scrypt_memory(params), out.mutable_view().data(), Key::kSize),
         "scrypt");
   return out;
 }

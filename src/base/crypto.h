@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/bytes.h"
+#include "base/secret.h"
 
 /// The primitives that the formats name, over OpenSSL 3. All are pure but
 /// random_bytes(). All may be called from many threads. A failure inside
@@ -17,9 +18,9 @@ Cid cid_of(ByteView object);
 Sha1 sha1(ByteView data);
 /// HMAC over the concatenation of parts.
 Key hmac_sha256(ByteView key, std::initializer_list<ByteView> parts);
-Key hkdf_sha256(ByteView secret, ByteView salt, std::string_view info);
+SecretKey hkdf_sha256(ByteView secret, ByteView salt, std::string_view info);
 void random_bytes(MutableBytes out);
-Key random_key();
+SecretKey random_key();
 /// Overwrites secrets in a way that the compiler keeps.
 void wipe(MutableBytes bytes) noexcept;
 
@@ -40,12 +41,15 @@ std::array<std::uint8_t, kTagSize> gcm_seal(const Key& key, const Nonce& nonce, 
 Bytes seal_box(const Key& key, ByteView aad, ByteView plaintext);
 /// nullopt when the tag does not fit or the box is too short.
 std::optional<Bytes> open_box(const Key& key, ByteView aad, ByteView box);
+inline constexpr std::size_t kBoxOverhead = kNonceSize + kTagSize;
+/// The same into memory of the caller. False also unless box.size() == kBoxOverhead + out.size().
+[[nodiscard]] bool open_box(const Key& key, ByteView aad, ByteView box, MutableBytes out);
 
 using PublicKey = FixedBytes<32, struct PublicKeyTag>;
 using Signature = FixedBytes<64, struct SignatureTag>;
 /// An Ed25519 pair; `seed` is the RFC 8032 private key.
 struct SigningKey {
-  Key seed;
+  SecretKey seed;
   PublicKey public_key;
 };
 SigningKey signing_key_from_seed(const Key& seed);
@@ -62,6 +66,6 @@ struct ScryptParams {
 void check_scrypt_params(const ScryptParams& params);
 /// Error{kCorrupt} when N is no power of two, the memory asked for is above
 /// 512 MiB, or 128 N r p is above 2 GiB (some 10 s of work).
-Key scrypt(ByteView password, ByteView salt, const ScryptParams& params);
+SecretKey scrypt(ByteView password, ByteView salt, const ScryptParams& params);
 
 }  // namespace isr

@@ -33,9 +33,7 @@ int run_login(CommandContext& context, const LoginOptions& options) {
   const Account account =
       open_account(context.paths(), entry,
                    password_source(context, fmt::format("Password of {} at {}: ", entry.user, entry.name)), open);
-  Bytes secret = serialise_user_keys(account.keys);
-  keyring_store(keyring_label(account.info, entry.user), secret, ttl);
-  wipe(secret);
+  keyring_store(keyring_label(account.info, entry.user), serialise_user_keys(account.keys), ttl);
   const WallTime until = wall_now() + ttl;
   if (context.out.json()) {
     context.out.document({{"schema", 1},

@@ -65,7 +65,7 @@ void make_repository(BlobStore& store, const RepositoryEntry& entry) {
 
 /// Makes the user. The recovery key is in a file before there is anything that it opens, so that neither a
 /// full disk nor a kill loses it; the file's own name appears when all is done. True when the file has it.
-bool make_user(CommandContext& context, const RepositoryEntry& entry, BlobStore& store, const std::string& password,
+bool make_user(CommandContext& context, const RepositoryEntry& entry, BlobStore& store, std::string_view password,
                const Key& recovery, const std::string& file) {
   if (file.empty()) {
     create_user(context.paths(), entry, store, password, recovery);
@@ -112,11 +112,11 @@ int run_init(CommandContext& context, const InitOptions& options) {
                 {"name a new file for the recovery key"});
   }
   // First, so that a command that has no password leaves nothing behind.
-  const std::string password = new_password(context, fmt::format("New password of {} at {}: ", entry.user, entry.name));
+  const SecretText password = new_password(context, fmt::format("New password of {} at {}: ", entry.user, entry.name));
   prepare_store_location(entry.url);
   const BlobStorePtr store = open_store(entry.url);
   make_repository(*store, entry);
-  const Key recovery = random_key();
+  const SecretKey recovery = random_key();
   const bool kept = make_user(context, entry, *store, password, recovery, options.recovery_file);
   context.config().add_repository(entry);
   print_new_repository(context, entry, format_recovery_key(recovery), kept ? options.recovery_file : "");

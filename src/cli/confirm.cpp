@@ -11,12 +11,13 @@ bool may_ask(const GlobalFlags& flags) { return !flags.yes && !flags.no_input &&
 
 void confirm(const GlobalFlags& flags, const std::string& question) {
   if (flags.yes) return;
-  std::optional<std::string> answer;
+  std::optional<SecretText> answer;
   if (!flags.no_input) answer = ask_terminal(printable(question) + " [y/N] ", Echo::kShown);
   if (!answer) {
     throw Error(ErrorKind::kUsage, fmt::format("there is nobody to ask: {}", question), {"say yes with --yes"});
   }
-  if (*answer != "y" && *answer != "Y" && *answer != "yes") throw Error(ErrorKind::kCancelled, "nothing was changed");
+  if (const std::string_view said = *answer; said != "y" && said != "Y" && said != "yes")
+    throw Error(ErrorKind::kCancelled, "nothing was changed");
 }
 
 void confirm_name(const GlobalFlags& flags, const std::string& question, const std::string& name,
@@ -25,7 +26,7 @@ void confirm_name(const GlobalFlags& flags, const std::string& question, const s
     if (confirm_flag == name) return;
     throw Error(ErrorKind::kUsage, fmt::format("--confirm says another name than {}", name));
   }
-  std::optional<std::string> answer;
+  std::optional<SecretText> answer;
   if (!flags.no_input) {
     answer = ask_terminal(printable(question) + "\nType " + printable(name) + " to go on: ", Echo::kShown);
   }
@@ -33,7 +34,7 @@ void confirm_name(const GlobalFlags& flags, const std::string& question, const s
     throw Error(ErrorKind::kUsage, fmt::format("there is nobody to ask: {}", question),
                 {fmt::format("--confirm {}   (--yes is not enough for this)", name)});
   }
-  if (*answer != name) throw Error(ErrorKind::kCancelled, "nothing was changed");
+  if (answer->view() != name) throw Error(ErrorKind::kCancelled, "nothing was changed");
 }
 
 }  // namespace isr

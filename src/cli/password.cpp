@@ -22,32 +22,32 @@ namespace {
   throw Error(ErrorKind::kUsage, fmt::format("the password is longer than {} bytes", kMaxPassword));
 }
 
-std::string read_stream(int fd, const std::string& name) {
-  std::string text;
-  std::array<char, 4096> buffer{};
+SecretText read_stream(int fd, const std::string& name) {
+  SecretText text;
+  std::vector<char, LockedAllocator<char>> buffer(4096);
   for (;;) {
     const ssize_t n = ::read(fd, buffer.data(), buffer.size());
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EBADF) throw Error(ErrorKind::kDenied, fmt::format("{} is closed: no password there", name));
     if (n < 0) throw_errno(name, errno);
     if (n == 0) return text;
-    text.append(buffer.data(), static_cast<std::size_t>(n));
+    text.append({buffer.data(), static_cast<std::size_t>(n)});
     if (text.size() > kMaxPassword + 2) refuse_long();
   }
 }
 
 /// Takes off one line end; refuses what no keybox was made with.
-std::string checked(std::string text) {
-  if (text.ends_with('\n')) text.pop_back();
-  if (text.ends_with('\r')) text.pop_back();
+SecretText checked(SecretText text) {
+  if (text.view().ends_with('\n')) text.pop_back();
+  if (text.view().ends_with('\r')) text.pop_back();
   if (text.empty()) throw Error(ErrorKind::kUsage, "the password is empty");
   if (text.size() > kMaxPassword) refuse_long();
   return text;
 }
 
-std::string from_file(const std::string& path) {
+SecretText from_file(const std::string& path) {
   if (path == "-") {
-    std::string text = read_stream(STDIN_FILENO, "stdin");
+    SecretText text = read_stream(STDIN_FILENO, "stdin");
     // An empty line is an empty password; nothing at all is a stdin that nobody feeds.
     if (text.empty()) throw Error(ErrorKind::kDenied, "stdin is closed or empty: no password there");
     return text;
@@ -60,7 +60,7 @@ std::string from_file(const std::string& path) {
   return read_stream(fd.get(), path);
 }
 
-std::string from_command(const std::string& command) {
+SecretText from_command(const std::string& command) {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw_errno("a pipe", errno);
   const UniqueFd reading(ends[0]);
@@ -85,7 +85,7 @@ std::string from_command(const std::string& command) {
   ::posix_spawnattr_destroy(&attributes);
   if (failure != 0) throw_errno("/bin/sh", failure);
   writing.reset();
-  std::string printed;
+  SecretText printed;
   std::exception_ptr reading_failed;
   try {
     printed = read_stream(reading.get(), "the password command");
@@ -105,7 +105,7 @@ std::string from_command(const std::string& command) {
 }
 
 /// nullopt: nothing says where the password is.
-std::optional<std::string> given_password(CommandContext& context) {
+std::optional<SecretText> given_password(CommandContext& context) {
   // A flag goes before the other one's variable or setting.
   const bool command_flag = !context.flags.password_command.empty();
   const std::string file = command_flag ? "" : context.config().get("password.file");
@@ -115,9 +115,9 @@ std::optional<std::string> given_password(CommandContext& context) {
   return std::nullopt;
 }
 
-std::string ask_for(CommandContext& context, const std::string& what, const std::string& prompt,
-                    const std::string& hint) {
-  std::optional<std::string> answer;
+SecretText ask_for(CommandContext& context, const std::string& what, const std::string& prompt,
+                   const std::string& hint) {
+  std::optional<SecretText> answer;
   if (!context.flags.no_input) answer = ask_terminal(printable(prompt), Echo::kHidden);
   if (!answer) {
     throw Error(ErrorKind::kDenied, fmt::format("the {} is needed, and there is no terminal to ask for it", what),
@@ -127,7 +127,7 @@ std::string ask_for(CommandContext& context, const std::string& what, const std:
   return std::move(*answer);
 }
 
-std::string ask(CommandContext& context, const std::string& prompt) {
+SecretText ask(CommandContext& context, const std::string& prompt) {
   return ask_for(context, "password", prompt,
                  "--password-file FILE (- is stdin), --password-command COMMAND, or isr login first");
 }
@@ -145,24 +145,24 @@ PasswordSource password_source(CommandContext& context, const std::string& promp
   };
 }
 
-std::string new_password(CommandContext& context, const std::string& prompt) {
+SecretText new_password(CommandContext& context, const std::string& prompt) {
   if (auto given = given_password(context)) return std::move(*given);
-  std::string first = ask(context, prompt);
-  if (ask(context, "Again: ") != first) throw Error(ErrorKind::kUsage, "the two passwords differ");
+  const SecretText first = ask(context, prompt);
+  if (ask(context, "Again: ").view() != first.view()) throw Error(ErrorKind::kUsage, "the two passwords differ");
   return first;
 }
 
-std::string replacing_password(CommandContext& context, const std::string& file, const std::string& prompt) {
+SecretText replacing_password(CommandContext& context, const std::string& file, const std::string& prompt) {
   if (!file.empty()) return checked(from_file(file));
   const auto ask_new = [&](const std::string& text) {
     return ask_for(context, "new password", text, "--new-password-file FILE (- is stdin)");
   };
-  std::string first = ask_new(prompt);
-  if (ask_new("Again: ") != first) throw Error(ErrorKind::kUsage, "the two passwords differ");
+  const SecretText first = ask_new(prompt);
+  if (ask_new("Again: ").view() != first.view()) throw Error(ErrorKind::kUsage, "the two passwords differ");
   return first;
 }
 
-Key recovery_key(CommandContext& context, const std::string& file) {
+SecretKey recovery_key(CommandContext& context, const std::string& file) {
   if (!file.empty()) return parse_recovery_key(from_file(file));
   return parse_recovery_key(
       ask_for(context, "recovery key", "Recovery key (isr-recovery-...): ", "--recovery-file FILE (- is stdin)"));

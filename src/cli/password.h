@@ -16,10 +16,10 @@ PasswordSource password_source(CommandContext& context, const std::string& promp
 /// True when a flag or variable says where the password is: it then goes before the session's keys.
 bool password_is_given(CommandContext& context);
 /// A new password: as above, and asked twice on a terminal. Error{kUsage} when the two differ.
-std::string new_password(CommandContext& context, const std::string& prompt);
+SecretText new_password(CommandContext& context, const std::string& prompt);
 /// One that takes the place of another, which the flags above name: `file`, or asked twice when that is empty.
-std::string replacing_password(CommandContext& context, const std::string& file, const std::string& prompt);
+SecretText replacing_password(CommandContext& context, const std::string& file, const std::string& prompt);
 /// From `file` (-: stdin), or asked for on /dev/tty when that is empty. Error{kUsage} on a typing error.
-Key recovery_key(CommandContext& context, const std::string& file);
+SecretKey recovery_key(CommandContext& context, const std::string& file);
 
 }  // namespace isr

@@ -52,16 +52,15 @@ void say(int fd, std::string_view text) {
 }
 
 /// Takes off the last character, which may be several bytes. False when there is none.
-bool erase_last(std::string& line) {
+bool erase_last(SecretText& line) {
   if (line.empty()) return false;
-  while (line.size() > 1 && (static_cast<unsigned char>(line.back()) & 0xC0U) == 0x80) line.pop_back();
+  while (line.size() > 1 && (static_cast<unsigned char>(line.view().back()) & 0xC0U) == 0x80) line.pop_back();
   line.pop_back();
   return true;
 }
 
-std::string read_line(int fd, Echo echo) {
-  std::string line;
-  line.reserve(256);
+SecretText read_line(int fd, Echo echo) {
+  SecretText line;
   for (;;) {
     char c = 0;
     const ssize_t n = ::read(fd, &c, 1);
@@ -78,7 +77,7 @@ std::string read_line(int fd, Echo echo) {
         if (echo == Echo::kShown) say(fd, "\b \b");
       }
     } else {
-      line += c;
+      line.append({&c, 1});
       if (echo == Echo::kShown) say(fd, std::string_view(&c, 1));
     }
     if (line.size() > kMaxLine) throw Error(ErrorKind::kUsage, "the answer is longer than 1 MiB");
@@ -91,7 +90,7 @@ std::string read_line(int fd, Echo echo) {
 
 bool has_terminal() { return UniqueFd(::open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY)).get() >= 0; }
 
-std::optional<std::string> ask_terminal(const std::string& question, Echo echo) {
+std::optional<SecretText> ask_terminal(const std::string& question, Echo echo) {
   const UniqueFd terminal(::open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY));
   if (!terminal) return std::nullopt;
   const RawTerminal raw(terminal.get());

@@ -3,13 +3,15 @@
 #include <optional>
 #include <string>
 
+#include "base/secret.h"
+
 namespace isr {
 
 /// A line typed on /dev/tty, without its end; with `hidden`, not shown.
 /// nullopt: there is no terminal. Error{kCancelled} for Ctrl-C and Ctrl-D,
 /// {kUsage} for more than 1 MiB.
 enum class Echo { kShown, kHidden };
-std::optional<std::string> ask_terminal(const std::string& question, Echo echo);
+std::optional<SecretText> ask_terminal(const std::string& question, Echo echo);
 
 bool has_terminal();
 

@@ -51,7 +51,7 @@ struct Journal::Impl {
       : directory(made(std::move(journal_directory))), device_key(key), files(directory) {}
 
   fs::path directory;
-  Key device_key;
+  SecretKey device_key;
   OpenSegments files;
   struct State {
     std::vector<Segment> segments;  // ascending

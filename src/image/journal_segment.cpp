@@ -65,7 +65,7 @@ std::optional<RecordHeader> decode_header(ByteView bytes) {
   return h;
 }
 
-Key segment_key(const Key& device_key, ByteView id) { return hkdf_sha256(device_key.view(), id, "isr1/journal"); }
+SecretKey segment_key(const Key& device_key, ByteView id) { return hkdf_sha256(device_key.view(), id, "isr1/journal"); }
 
 /// Records of a segment's first `end` bytes, read through a window, so that a record costs no call to the kernel.
 class RecordReader {
@@ -192,7 +192,7 @@ std::shared_ptr<JournalSegment> JournalSegment::make(const fs::path& directory, 
                                                      const Key& device_key) {
   Bytes id(kSegmentIdSize);
   random_bytes(id);
-  const Key key = segment_key(device_key, id);
+  const SecretKey key = segment_key(device_key, id);
   ByteWriter header;
   header.put(as_bytes(kMagic)).u32(kFormat).put(id).u64(begin.index).u64(begin.first_sequence).u64(begin.end_before);
   const auto tag = gcm_seal(key, header_nonce(), {header.bytes()}, {}, {});
@@ -211,7 +211,7 @@ std::shared_ptr<JournalSegment> JournalSegment::parse(const fs::path& path, Byte
   if (const auto format = r.u32(); format != kFormat) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: journal format {} is not known", path.string(), format));
   }
-  const Key key = segment_key(device_key, r.take(kSegmentIdSize));
+  const SecretKey key = segment_key(device_key, r.take(kSegmentIdSize));
   Begin begin;
   begin.index = r.u64();
   begin.first_sequence = r.u64();

@@ -63,7 +63,7 @@ class JournalSegment {
  private:
   JournalSegment(fs::path file, ByteView header_bytes, const Begin& begin, const Key& segment_key);
   Bytes header_;
-  Key key_;
+  SecretKey key_;
   std::uint64_t end_before_;
 };
 

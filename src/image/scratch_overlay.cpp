@@ -299,7 +299,7 @@ class Scratch : public ScratchOverlay {
 
   fs::path directory_;
   fs::path path_;
-  Key key_;
+  SecretKey key_;
   std::atomic<std::uint64_t> counter_{0};
   mutable std::array<std::mutex, kStripes> stripes_;
   std::size_t chunk_count_;

@@ -11,7 +11,7 @@ namespace isr {
 struct SealContext {
   ChunkReader& reader;
   PackStore& settled;  ///< durable: sealed objects wait here for their upload
-  Key domain_secret;
+  SecretKey domain_secret;
   unsigned threads = 2;
   SettledSweep* sweep = nullptr;  ///< keeps what is sealed; null: nothing is swept before a record names it
   std::stop_token stop{};         ///< Error{kCancelled} once requested

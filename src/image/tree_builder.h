@@ -21,7 +21,7 @@ class TreeBuilder {
   ChunkRef seal(unsigned level);
 
   std::uint64_t size_;
-  Key domain_secret_;
+  SecretKey domain_secret_;
   EmitObject emit_;
   std::vector<std::vector<ChunkRef>> open_;  // by level: references of the page being filled
   std::uint64_t added_ = 0;

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/error.h"
 #include "repository/sequence.h"
@@ -82,42 +83,38 @@ Keybox decode(ByteView blob) {
   return box;
 }
 
-Key passphrase_key(std::string_view passphrase, const Bytes& salt, const ScryptParams& params) {
-  Key stretched = scrypt(as_bytes(passphrase), salt, params);
-  const Key key = hkdf_sha256(stretched.view(), salt, "isr1/keybox-passphrase");
-  wipe(stretched.mutable_view());
-  return key;
+SecretKey passphrase_key(std::string_view passphrase, const Bytes& salt, const ScryptParams& params) {
+  return hkdf_sha256(scrypt(as_bytes(passphrase), salt, params).view(), salt, "isr1/keybox-passphrase");
 }
 
-Key recovery_slot_key(const Key& recovery_key) { return hkdf_sha256(recovery_key.view(), {}, "isr1/keybox-recovery"); }
+SecretKey recovery_slot_key(const Key& recovery_key) {
+  return hkdf_sha256(recovery_key.view(), {}, "isr1/keybox-recovery");
+}
 
-Key unwrap_box_key(const Keybox& box, const std::string& user, std::string_view kind, Key slot_key, ByteView slot) {
-  auto bytes = open_box(slot_key, context_of(kind, user), slot);
-  wipe(slot_key.mutable_view());
-  if (!bytes || bytes->size() != Key::kSize || box.user != user) {
+SecretKey unwrap_box_key(const Keybox& box, const std::string& user, std::string_view kind, const Key& slot_key,
+                         ByteView slot) {
+  SecretKey box_key;
+  if (!open_box(slot_key, context_of(kind, user), slot, box_key.mutable_view()) || box.user != user) {
     throw Error(ErrorKind::kDenied, kind == "passphrase" ? "password wrong" : "recovery key wrong");
   }
-  Key box_key;
-  std::copy(bytes->begin(), bytes->end(), box_key.value.begin());
-  wipe(*bytes);
   return box_key;
 }
 
-Key box_key_by(const Keybox& box, const std::string& user, std::string_view passphrase) {
+SecretKey box_key_by(const Keybox& box, const std::string& user, std::string_view passphrase) {
   return unwrap_box_key(box, user, "passphrase", passphrase_key(passphrase, box.salt, box.scrypt), box.passphrase_slot);
 }
 
-Key box_key_by(const Keybox& box, const std::string& user, const Key& recovery_key) {
+SecretKey box_key_by(const Keybox& box, const std::string& user, const Key& recovery_key) {
   return unwrap_box_key(box, user, "recovery", recovery_slot_key(recovery_key), box.recovery_slot);
 }
 
-/// Opens what the box is for, and wipes its key.
-UserKeys unwrap_keys(const Keybox& box, const std::string& user, Key box_key) {
-  auto plain = open_box(box_key, context_of("keys", user), box.keys);
-  wipe(box_key.mutable_view());
-  if (!plain) throw Error(ErrorKind::kCorrupt, fmt::format("keybox of {}: the keys in it are damaged", user));
-  UserKeys keys = parse_user_keys(*plain);
-  wipe(*plain);
+/// Opens what the box is for.
+UserKeys unwrap_keys(const Keybox& box, const std::string& user, const Key& box_key) {
+  SecretBytes plain(box.keys.size() - std::min(box.keys.size(), kBoxOverhead));
+  if (!open_box(box_key, context_of("keys", user), box.keys, plain)) {
+    throw Error(ErrorKind::kCorrupt, fmt::format("keybox of {}: the keys in it are damaged", user));
+  }
+  UserKeys keys = parse_user_keys(plain);
   if (keys.user != user) throw Error(ErrorKind::kCorrupt, fmt::format("keybox of {}: it holds other keys", user));
   return keys;
 }
@@ -142,22 +139,28 @@ constexpr std::string_view kRecoveryPrefix = "isr-recovery-";
 constexpr std::size_t kChecksumSize = 3;  // 35 bytes in all: 56 digits without a rest
 constexpr std::size_t kRecoveryDigits = (Key::kSize + kChecksumSize) * 8 / 5;
 
-Bytes with_checksum(const Key& key) {
-  ByteWriter hashed;
-  hashed.put(as_bytes("isr1/recovery-key")).u8(0).put(key.view());
-  const Sha256 sum = sha256(hashed.bytes());
-  return ByteWriter().put(key.view()).put(sum.view().first(kChecksumSize)).take();
+SecretBytes with_checksum(const Key& key) {
+  const ByteView label = as_bytes("isr1/recovery-key");
+  SecretBytes hashed(label.begin(), label.end());
+  hashed.push_back(0);
+  hashed.insert(hashed.end(), key.value.begin(), key.value.end());
+  const Sha256 sum = sha256(hashed);
+  SecretBytes out(key.value.begin(), key.value.end());
+  out.insert(out.end(), sum.value.begin(), sum.value.begin() + kChecksumSize);
+  return out;
 }
 
 /// The digits of a typed recovery key; Error{kUsage} for other characters.
-Bytes recovery_digits(std::string_view text) {
-  std::string typed;
+SecretBytes recovery_digits(std::string_view text) {
+  SecretText lower;
   for (const char c : text) {
     if (c == ' ' || c == '\t' || c == '\n' || c == '\r') continue;
-    typed += (c >= 'A' && c <= 'Z') ? static_cast<char>(c + ('a' - 'A')) : c;
+    const char small = (c >= 'A' && c <= 'Z') ? static_cast<char>(c + ('a' - 'A')) : c;
+    lower.append({&small, 1});
   }
-  if (typed.starts_with(kRecoveryPrefix)) typed.erase(0, kRecoveryPrefix.size());
-  Bytes digits;
+  std::string_view typed = lower;
+  if (typed.starts_with(kRecoveryPrefix)) typed.remove_prefix(kRecoveryPrefix.size());
+  SecretBytes digits;
   for (char c : typed) {
     if (c == '-') continue;
     if (c == 'o') c = '0';
@@ -189,13 +192,16 @@ UserKeys generate_user_keys(const std::string& user) {
   return {user, signing_key_from_seed(random_key()), random_key(), random_key(), random_key()};
 }
 
-Bytes serialise_user_keys(const UserKeys& keys) {
+SecretBytes serialise_user_keys(const UserKeys& keys) {
   check_user_name(keys.user);
-  ByteWriter out;
-  out.put(as_bytes("ISRU")).u8(1).u8(static_cast<std::uint8_t>(keys.user.size())).put(as_bytes(keys.user));
-  out.put(keys.signing.seed.view()).put(keys.exchange_secret.view());
-  out.put(keys.domain_secret.view()).put(keys.profile_key.view());
-  return out.take();
+  const std::array<std::uint8_t, 2> version_and_size = {1, static_cast<std::uint8_t>(keys.user.size())};
+  SecretBytes out;
+  for (const ByteView part :
+       {as_bytes("ISRU"), ByteView(version_and_size), as_bytes(keys.user), keys.signing.seed.view(),
+        keys.exchange_secret.view(), keys.domain_secret.view(), keys.profile_key.view()}) {
+    out.insert(out.end(), part.begin(), part.end());
+  }
+  return out;
 }
 
 UserKeys parse_user_keys(ByteView bytes) {
@@ -211,7 +217,7 @@ UserKeys parse_user_keys(ByteView bytes) {
   } catch (const Error&) {
     throw Error(ErrorKind::kCorrupt, "user keys: the name is not valid");
   }
-  keys.signing = signing_key_from_seed(reader.fixed<Key>());
+  keys.signing = signing_key_from_seed(SecretKey(reader.fixed<Key>()));
   keys.exchange_secret = reader.fixed<Key>();
   keys.domain_secret = reader.fixed<Key>();
   keys.profile_key = reader.fixed<Key>();
@@ -223,13 +229,10 @@ Bytes make_keybox(const UserKeys& keys, std::string_view passphrase, const Key& 
                   const ScryptParams& params) {
   Keybox box;
   box.user = keys.user;
-  Key box_key = random_key();
+  const SecretKey box_key = random_key();
   seal_passphrase_slot(box, passphrase, box_key, params);
   box.recovery_slot = seal_box(recovery_slot_key(recovery_key), context_of("recovery", keys.user), box_key.view());
-  Bytes plain = serialise_user_keys(keys);
-  box.keys = seal_box(box_key, context_of("keys", keys.user), plain);
-  wipe(plain);
-  wipe(box_key.mutable_view());
+  box.keys = seal_box(box_key, context_of("keys", keys.user), serialise_user_keys(keys));
   return to_bytes(as_bytes(encode(box)));
 }
 
@@ -242,10 +245,9 @@ UserKeys open_keybox(ByteView blob, const std::string& user, const KeyboxSecret&
 Bytes with_new_passphrase(ByteView blob, const std::string& user, const KeyboxSecret& secret,
                           std::string_view new_passphrase, const ScryptParams& params) {
   Keybox box = decode(blob);
-  Key box_key = std::visit([&](const auto& known) { return box_key_by(box, user, known); }, secret);
+  const SecretKey box_key = std::visit([&](const auto& known) { return box_key_by(box, user, known); }, secret);
   unwrap_keys(box, user, box_key);  // a damaged box is not passed on as a good one
   seal_passphrase_slot(box, new_passphrase, box_key, params);
-  wipe(box_key.mutable_view());
   return to_bytes(as_bytes(encode(box)));
 }
 
@@ -264,13 +266,13 @@ std::string format_recovery_key(const Key& key) {
   return out;
 }
 
-Key parse_recovery_key(std::string_view text) {
-  const Bytes digits = recovery_digits(text.substr(0, 1024));
+SecretKey parse_recovery_key(std::string_view text) {
+  const SecretBytes digits = recovery_digits(text.substr(0, 1024));
   if (digits.size() != kRecoveryDigits) {
     throw Error(ErrorKind::kUsage, fmt::format("recovery key: it has {} groups of 4, not {} characters",
                                                kRecoveryDigits / 4, digits.size()));
   }
-  Bytes bytes;
+  SecretBytes bytes;
   std::uint32_t bits = 0;
   unsigned count = 0;
   for (const std::uint8_t digit : digits) {
@@ -281,8 +283,8 @@ Key parse_recovery_key(std::string_view text) {
       bytes.push_back(static_cast<std::uint8_t>(bits >> count));
     }
   }
-  Key key;
-  std::copy_n(bytes.begin(), Key::kSize, key.value.begin());
+  SecretKey key;
+  std::copy_n(bytes.begin(), Key::kSize, key.mutable_view().begin());
   if (with_checksum(key) != bytes) throw Error(ErrorKind::kUsage, "recovery key: a character is mistyped");
   return key;
 }

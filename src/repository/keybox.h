@@ -11,15 +11,15 @@ namespace isr {
 
 /// Everything that a user's passphrase opens.
 struct UserKeys {
-  std::string user;     ///< name in the repository
-  SigningKey signing;   ///< Ed25519: heads, locks
-  Key exchange_secret;  ///< X25519, for envelopes of appliances
-  Key domain_secret;    ///< dedup domain of all the user's parcels
-  Key profile_key;      ///< epoch key of the profile chain
+  std::string user;           ///< name in the repository
+  SigningKey signing;         ///< Ed25519: heads, locks
+  SecretKey exchange_secret;  ///< X25519, for envelopes of appliances
+  SecretKey domain_secret;    ///< dedup domain of all the user's parcels
+  SecretKey profile_key;      ///< epoch key of the profile chain
 };
 UserKeys generate_user_keys(const std::string& user);
 /// For the kernel keyring and for pipes between our own processes.
-Bytes serialise_user_keys(const UserKeys& keys);
+SecretBytes serialise_user_keys(const UserKeys& keys);
 UserKeys parse_user_keys(ByteView bytes);
 
 /// The keybox blob, users/USER/keybox/%016d: JSON, docs/formats/keybox.md. A
@@ -28,7 +28,7 @@ UserKeys parse_user_keys(ByteView bytes);
 Bytes make_keybox(const UserKeys& keys, std::string_view passphrase, const Key& recovery_key,
                   const ScryptParams& params = {});
 /// What opens a keybox: the passphrase, or the recovery key.
-using KeyboxSecret = std::variant<std::string, Key>;
+using KeyboxSecret = std::variant<SecretText, SecretKey>;
 /// Error{kDenied} "password wrong" when its slot does not open or the user differs;
 /// {kCorrupt} for a damaged box or forbidden scrypt parameters, in well under 100 ms.
 UserKeys open_keybox(ByteView blob, const std::string& user, const KeyboxSecret& secret);
@@ -41,7 +41,7 @@ Bytes with_new_passphrase(ByteView blob, const std::string& user, const KeyboxSe
 /// "isr-recovery-…" in groups with a checksum that catches typing errors.
 std::string format_recovery_key(const Key& key);
 /// Error{kUsage} on a typing error.
-Key parse_recovery_key(std::string_view text);
+SecretKey parse_recovery_key(std::string_view text);
 
 /// Keybox n of a user; the greatest n counts.
 struct StoredKeybox {

@@ -123,7 +123,7 @@ struct TrustStore::Impl {
   }
 
   fs::path file;
-  Key key;
+  SecretKey key;
   Sync<Database> db;
 };
 

@@ -110,7 +110,7 @@ UserKeys open_for(const RepositoryEntry& entry, ByteView blob, const std::option
   try {
     return open_keybox(blob, entry.user, secret);
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kDenied || std::holds_alternative<Key>(secret)) throw;
+    if (error.kind() != ErrorKind::kDenied || std::holds_alternative<SecretKey>(secret)) throw;
     std::vector<std::string> hints;
     if (kept && !std::ranges::equal(*kept, blob))
       hints.push_back("it was changed since it was last used on this host: give the new one");
@@ -184,20 +184,18 @@ UserKeys unlock(const fs::path& directory, const RepositoryEntry& entry, Reached
 }
 
 /// `in_use`: something here is sealed under it already.
-Key open_device_key(const fs::path& file, const UserKeys& keys, bool in_use) {
-  const Key wrapping = hkdf_sha256(keys.domain_secret.view(), {}, "isr1/device");
+SecretKey open_device_key(const fs::path& file, const UserKeys& keys, bool in_use) {
+  const SecretKey wrapping = hkdf_sha256(keys.domain_secret.view(), {}, "isr1/device");
   const Bytes aad = to_bytes(as_bytes("isr1/device-key"));
   if (const auto box = read_file_if_exists(file, kMaxSmallFile)) {
-    const auto opened = open_box(wrapping, aad, *box);
-    if (!opened || opened->size() != Key::kSize) {
+    SecretKey key;
+    if (!open_box(wrapping, aad, *box, key.mutable_view())) {
       refuse_device_key(file, "does not open: it is damaged, or another user's");
     }
-    Key key;
-    std::copy(opened->begin(), opened->end(), key.value.begin());
     return key;
   }
   if (in_use) refuse_device_key(file, "is missing");
-  const Key key = random_key();
+  const SecretKey key = random_key();
   if (create_file(file, seal_box(wrapping, aad, key.view())) == CreateResult::kCreated) return key;
   return open_device_key(file, keys, in_use);  // another process was first
 }
@@ -262,7 +260,6 @@ std::optional<UserKeys> keys_from_keyring(const RepositoryInfo& info, const std:
   if (!secret) return std::nullopt;
   try {
     UserKeys keys = parse_user_keys(*secret);
-    wipe(*secret);
     if (keys.user == user) return keys;
   } catch (const Error& error) {
     log::warn("the kernel's keyring has a damaged key for {}: {}", user, error.what());
@@ -273,10 +270,10 @@ std::optional<UserKeys> keys_from_keyring(const RepositoryInfo& info, const std:
 }  // namespace
 
 std::string host_id_of(const Key& device_key, std::string_view machine_id, std::string_view state_directory) {
-  std::string text = "isr1/host-id";
+  SecretText text("isr1/host-id");
   for (const std::string_view part : {as_text(device_key.view()), machine_id, state_directory}) {
-    text += '\0';
-    text += part;
+    text.append({"", 1});
+    text.append(part);
   }
   const Sha256 digest = sha256(as_bytes(text));
   return to_hex(digest.view().first(16));
@@ -353,7 +350,7 @@ Account open_account_with_keys(const Paths& paths, const RepositoryEntry& entry,
   return finish_and_tidy(paths, entry, reach(paths, entry, options), keys, options);
 }
 
-void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, const std::string& passphrase,
+void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, std::string_view passphrase,
                  const Key& recovery) {
   const UserKeys keys = generate_user_keys(entry.user);
   const Bytes keybox = make_keybox(keys, passphrase, recovery);

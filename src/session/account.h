@@ -16,7 +16,7 @@ namespace isr {
 struct ParcelEntry {
   std::string id;  ///< 32 hex digits, random
   std::string name;
-  std::map<std::uint32_t, Key> epoch_keys;
+  std::map<std::uint32_t, SecretKey> epoch_keys;
   std::string chain() const { return "parcels/" + id; }
   std::uint32_t epoch() const { return epoch_keys.rbegin()->first; }
 };
@@ -40,7 +40,7 @@ struct Account {
   RepositoryInfo info;
   BlobStorePtr store;  ///< null when offline
   UserKeys keys;
-  Key device_key;
+  SecretKey device_key;
   LockIdentity host;
   std::shared_ptr<TrustStore> trust;
   fs::path state_directory;  ///< state/REPOSITORY-ID/USER
@@ -67,7 +67,7 @@ std::string host_id_of(const Key& device_key, std::string_view machine_id, std::
 LockBase base_of(const ParcelEntry& parcel, const StoredHead& head);
 
 /// Gives the passphrase when it is needed, or throws Error{kDenied}.
-using PasswordSource = std::function<std::string()>;
+using PasswordSource = std::function<SecretText()>;
 /// Gives the passphrase or the recovery key.
 using SecretSource = std::function<KeyboxSecret()>;
 
@@ -97,7 +97,7 @@ void pin_repository(const Paths& paths, const RepositoryEntry& entry, const Repo
 std::optional<RepositoryInfo> pinned_repository(const Paths& paths, const RepositoryEntry& entry);
 /// repo init: pin, keys, keybox, empty profile. The recovery key is the caller's, who keeps it before
 /// there is anything that it opens. Error{kUsage} when the user exists.
-void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, const std::string& passphrase,
+void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, std::string_view passphrase,
                  const Key& recovery);
 /// passwd: puts the next keybox and keeps a copy of it; no data is written anew. `current`
 /// is asked for and proved before `next` is. Returns the keys. Errors as open_account(),
@@ -120,7 +120,7 @@ void check_parcel_name(const std::string& name);
 
 /// Kernel keyring: `isr login`, `isr logout`. Errors are kFailed (no keyring here).
 void keyring_store(const std::string& label, ByteView secret, std::chrono::seconds ttl);
-std::optional<Bytes> keyring_find(const std::string& label);
+std::optional<SecretBytes> keyring_find(const std::string& label);
 bool keyring_forget(const std::string& label);
 /// Forgets every key whose label begins so; returns how many there were.
 std::size_t keyring_forget_all(std::string_view label_prefix);

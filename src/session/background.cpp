@@ -8,7 +8,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <spdlog/spdlog.h>
 #include <sys/wait.h>
 
 #include <chrono>
@@ -17,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/limited_log.h"
+#include "base/log.h"
 #include "vm/stream_socket.h"
 
 extern char** environ;
@@ -143,15 +143,20 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
               answer.value("hints", std::vector<std::string>{}));
 }
 
-Bytes read_background_secret() {
+SecretBytes read_background_secret() {
   log_to_stderr();
-  Bytes secret;
-  std::array<std::uint8_t, 4096> bytes{};
+  if (!secrets_are_locked()) {
+    log::warn("keys cannot be locked in memory, so they may be swapped out; ulimit -l should be 2048 or more");
+  }
+  constexpr std::size_t kPiece = 4096;
+  SecretBytes secret;
   for (;;) {
-    const ssize_t n = ::read(STDIN_FILENO, bytes.data(), bytes.size());
+    const std::size_t size = secret.size();
+    secret.resize(size + kPiece);
+    const ssize_t n = ::read(STDIN_FILENO, secret.data() + size, kPiece);
+    secret.resize(size + (n > 0 ? static_cast<std::size_t>(n) : 0));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return secret;
-    secret.insert(secret.end(), bytes.begin(), bytes.begin() + n);
     if (secret.size() > kMaxSecret) throw Error(ErrorKind::kUsage, "too much on standard input");
   }
 }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/secret.h"
 
 namespace isr {
 
@@ -17,8 +18,9 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
 /// The other side, first, before any thread: SIGTERM and SIGINT wait to be taken, a closed pipe or terminal ends
 /// nothing.
 void block_signals();
-/// Then: reads the secret, and logs to stderr from then on; then ready() or failed(), once.
-Bytes read_background_secret();
+/// Then: reads the secret, and logs to stderr from then on, first whether keys can be swapped out; then ready() or
+/// failed(), once.
+SecretBytes read_background_secret();
 void background_ready();
 void background_failed(const std::exception& error);
 

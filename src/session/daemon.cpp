@@ -434,8 +434,7 @@ int session_daemon_main() {
   block_signals();
   std::unique_ptr<Daemon> daemon;
   try {
-    const Bytes secret = read_background_secret();
-    daemon = std::make_unique<Daemon>(parse_handover(secret));
+    daemon = std::make_unique<Daemon>(parse_handover(read_background_secret()));
     daemon->run();
     return 0;
   } catch (const std::exception& error) {

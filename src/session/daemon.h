@@ -49,7 +49,7 @@ nlohmann::json encode_settings(const Paths& paths, const Config& config);
 std::vector<std::string> follow_settings(Account& account, const nlohmann::json& settings);
 
 /// How the keys of an account, and where its command keeps things, pass to a process of ours.
-Bytes serialise_handover(const Account& account, const ParcelEntry& parcel, const std::string& extra);
+SecretBytes serialise_handover(const Account& account, const ParcelEntry& parcel, const std::string& extra);
 struct Handover {
   Paths paths;    ///< as the command resolved them from its flags, environment and configuration
   Config config;  ///< the same

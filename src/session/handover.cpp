@@ -57,38 +57,53 @@ std::vector<std::string> follow_settings(Account& account, const json& settings)
 std::string encode_path(const fs::path& path) { return to_base64(as_bytes(path.native())); }
 fs::path decode_path(const std::string& text) { return std::string(as_text(from_base64(text).value())); }
 
-Bytes serialise_handover(const Account& account, const ParcelEntry& parcel, const std::string& extra) {
-  json epochs = json::object();
-  for (const auto& [epoch, key] : parcel.epoch_keys) epochs[std::to_string(epoch)] = to_hex(key.view());
+// The keys go before the JSON, whose library would leave copies of them in its memory: u16 size | user keys |
+// u32 count | count times (u32 epoch | key) | JSON.
+SecretBytes serialise_handover(const Account& account, const ParcelEntry& parcel, const std::string& extra) {
+  SecretBytes out;
+  const auto put = [&](ByteView bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); };
+  const SecretBytes user_keys = serialise_user_keys(account.keys);
+  put(ByteWriter().u16(static_cast<std::uint16_t>(user_keys.size())).bytes());
+  put(user_keys);
+  put(ByteWriter().u32(static_cast<std::uint32_t>(parcel.epoch_keys.size())).bytes());
+  for (const auto& [epoch, key] : parcel.epoch_keys) {
+    put(ByteWriter().u32(epoch).bytes());
+    put(key.view());
+  }
   const json message{{"paths", encode_paths(account.paths)},
                      {"settings", encode_settings(account.paths, account.config)},
                      {"repo", account.entry.name},
                      {"url", encode_path(account.entry.url)},  // of a directory: any bytes
                      {"user", account.entry.user},
-                     {"keys", to_base64(serialise_user_keys(account.keys))},
                      {"parcel", parcel.id},
                      {"name", parcel.name},
-                     {"epochs", epochs},
                      {"offline", account.offline()},
                      {"extra", extra}};
-  return to_bytes(as_bytes(message.dump()));
+  put(as_bytes(message.dump()));
+  return out;
 }
 
 Handover parse_handover(ByteView bytes) {
-  const json message = json::parse(as_text(bytes), nullptr, false);
-  if (!message.is_object()) throw Error(ErrorKind::kUsage, "this command is for isr itself");
   Handover handover;
+  json message;
+  try {
+    ByteReader reader(bytes, "handover");
+    handover.keys = parse_user_keys(reader.take(reader.u16()));
+    for (std::uint32_t left = reader.u32(); left > 0; --left) {
+      const std::uint32_t epoch = reader.u32();
+      handover.parcel.epoch_keys[epoch] = reader.fixed<Key>();
+    }
+    message = json::parse(as_text(reader.rest()), nullptr, false);
+  } catch (const Error&) {
+    message = {};
+  }
+  if (!message.is_object()) throw Error(ErrorKind::kUsage, "this command is for isr itself");
   handover.paths = decode_paths(message.at("paths"));
   handover.config = Config::from_command(values_of(message.at("settings")));
   handover.entry = {message.at("repo").get<std::string>(), decode_path(message.at("url").get<std::string>()).string(),
                     message.at("user").get<std::string>()};
-  handover.keys = parse_user_keys(from_base64(message.at("keys").get<std::string>()).value());
   handover.parcel.id = message.at("parcel").get<std::string>();
   handover.parcel.name = message.at("name").get<std::string>();
-  for (const auto& [epoch, key] : message.at("epochs").items()) {
-    handover.parcel.epoch_keys[static_cast<std::uint32_t>(std::stoul(epoch))] =
-        fixed_from_hex<Key>(key.get<std::string>()).value();
-  }
   handover.offline = message.at("offline").get<bool>();
   handover.extra = message.at("extra").get<std::string>();
   return handover;
@@ -110,7 +125,7 @@ fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel)
                 {"isr suspend or isr checkin with the other one first; nothing was changed"});
   }
   runtime_directory(account.paths);
-  const Bytes secret = serialise_handover(account, parcel, "");
+  const SecretBytes secret = serialise_handover(account, parcel, "");
   start_background({kSessionDaemonArgument}, secret, account.parcel_directory(parcel) / "daemon.log");
   return control_socket(account, parcel);
 }

@@ -209,7 +209,7 @@ namespace {
 ParcelEntry new_entry(const std::string& name) {
   check_parcel_name(name);
   ParcelEntry parcel;
-  const Key random = random_key();
+  const SecretKey random = random_key();
   parcel.id = to_hex(random.view().first(16));
   parcel.name = name;
   parcel.epoch_keys[1] = random_key();

@@ -45,10 +45,10 @@ void keyring_store(const std::string& label, ByteView secret, std::chrono::secon
   }
 }
 
-std::optional<Bytes> keyring_find(const std::string& label) {
+std::optional<SecretBytes> keyring_find(const std::string& label) {
   const key_serial_t key = find_key(label);
   if (key == 0) return std::nullopt;
-  Bytes secret(static_cast<std::size_t>(kMaxSecret));
+  SecretBytes secret(static_cast<std::size_t>(kMaxSecret));
   const long size = ::keyctl_read(key, reinterpret_cast<char*>(secret.data()), secret.size());
   // It may expire between the two calls: absent, not a failure.
   if (size < 0 || size > kMaxSecret) return std::nullopt;

@@ -55,9 +55,9 @@ ParcelEntry parse_parcel(const JsonValue& value) {
   if (!is_parcel_name(parcel.name)) fields.fail("name", "is no parcel name");
   auto epoch = static_cast<std::uint32_t>(fields.number("first_epoch", 1, 1U << 20U));
   for (const JsonValue& text : fields.array("keys", kMaxEpochs)) {
-    const auto key = fixed_from_hex<Key>(text.text);
+    auto key = fixed_from_hex<Key>(text.text);
     if (text.kind != JsonValue::Kind::kText || !key) fields.fail("keys", "has what is no key");
-    parcel.epoch_keys[epoch++] = *key;
+    parcel.epoch_keys[epoch++] = SecretKey(std::move(*key));
   }
   if (parcel.epoch_keys.empty()) fields.fail("keys", "is empty");
   fields.expect_end();
@@ -78,7 +78,10 @@ Bytes profile_head(const Account& account, const HeadPlace& place, const Profile
 }
 
 Profile open_profile(const Account& account, const Head& head) {
-  return parse_profile(open_payload(account.keys.profile_key, head));
+  Bytes payload = open_payload(account.keys.profile_key, head);
+  Profile profile = parse_profile(payload);
+  wipe(payload);
+  return profile;
 }
 
 }  // namespace

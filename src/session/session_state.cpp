@@ -18,7 +18,7 @@ constexpr std::string_view kFormat = "isr1-session";
 
 std::string context(const std::string& parcel_id) { return "isr1/session|" + parcel_id; }
 
-Key state_key(const Key& device_key) { return hkdf_sha256(device_key.view(), {}, "isr1/session-state"); }
+SecretKey state_key(const Key& device_key) { return hkdf_sha256(device_key.view(), {}, "isr1/session-state"); }
 
 json voids_to_json(const std::map<std::uint16_t, std::uint64_t>& voids) {
   json out = json::array();

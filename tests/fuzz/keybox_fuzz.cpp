@@ -1,6 +1,7 @@
 // What a password opens. Byte 0 chooses: 0 = the rest is a keybox, opened with the
 // recovery key, which reads all of the form but spares scrypt; 1 = serialised keys;
 // 2 = a typed recovery key.
+#include <algorithm>
 #include <cstdlib>
 
 #include "base/error.h"
@@ -31,7 +32,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     case 1:
       refused_or_read(
           [&] {
-            if (serialise_user_keys(parse_user_keys(input)) != to_bytes(input)) std::abort();
+            if (!std::ranges::equal(serialise_user_keys(parse_user_keys(input)), input)) std::abort();
           },
           ErrorKind::kCorrupt, ErrorKind::kCorrupt);
       break;

@@ -30,7 +30,7 @@ PasswordSource never_asked() {
 struct Place {
   TempDirectory directory;
   RepositoryEntry entry{"home", (directory.path() / "repository").string(), "alice"};
-  Key recovery = random_key();
+  SecretKey recovery = random_key();
 
   Place() {
     prepare_store_location(entry.url);
@@ -60,7 +60,7 @@ ParcelEntry parcel_called(const std::string& name) {
   ParcelEntry parcel;
   parcel.id = to_hex(test::random_bytes(16, 5));
   parcel.name = name;
-  parcel.epoch_keys[1].value.fill(9);
+  std::ranges::fill(parcel.epoch_keys[1].mutable_view(), 9);
   return parcel;
 }
 

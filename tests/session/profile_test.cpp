@@ -15,7 +15,7 @@ ParcelEntry parcel(const std::string& id_digit, const std::string& name, std::ui
   ParcelEntry entry;
   for (int i = 0; i < 16; ++i) entry.id += id_digit;
   entry.name = name;
-  for (int i = 0; i < keys; ++i) entry.epoch_keys[epoch++].value.fill(key_byte++);
+  for (int i = 0; i < keys; ++i) std::ranges::fill(entry.epoch_keys[epoch++].mutable_view(), key_byte++);
   return entry;
 }
 

@@ -74,6 +74,64 @@ def test_a_daemon_that_aborts_leaves_no_core(world):
     a.run("checkin", "work")
 
 
+def mappings_of(pid):
+    """First and last address and flags of each."""
+    found = []
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            begin, end = (int(address, 16) for address in words[0].split("-"))
+        elif words[0] == "VmFlags:":
+            found.append((begin, end, words[1:]))
+    return found
+
+
+def is_like_a_key(block):
+    return len(set(block)) >= 22 and 6 <= sum(byte >= 0x80 for byte in block) <= 26
+
+
+def test_keys_of_a_daemon_lie_in_locked_memory_and_nowhere_else(world):
+    if os.geteuid() != 0:
+        print("    skipped: only root may look into a daemon", flush=True)
+        return
+    a = world.host("a")
+    a.init_repository(world.new_folder("repository"))
+    image, _ = writing.small_disk(world, writing.chance())
+    a.run("import", "work", image)
+    with open(writing.check_out(a, "work"), "r+b") as disk:
+        disk.write(os.urandom(1 << 20))
+        os.fsync(disk.fileno())
+    a.run("sync", "work")
+    pid = a.stat("work")["daemon_pid"]
+    mappings = mappings_of(pid)
+    keys = set()
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        def read(begin, end):
+            memory.seek(begin)
+            try:
+                return memory.read(end - begin)
+            except OSError:  # guard pages, [vvar]
+                return b""
+        for begin, end, flags in mappings:
+            if "lo" not in flags:
+                continue
+            expect("dd" in flags, f"locked memory that a core would hold: {flags}")
+            data = read(begin, end)
+            keys |= {block for block in (data[at:at + 32] for at in range(0, len(data), 32)) if is_like_a_key(block)}
+        # Of the user four, of the host the device's and the trust store's, of the parcel its epoch's and its journal's.
+        expect(len(keys) >= 8, f"{len(keys)} keys in locked memory")
+        for begin, end, flags in mappings:
+            if "lo" in flags or "rd" not in flags:
+                continue
+            data = read(begin, end)
+            expect(support.PASSWORD.encode() not in data, f"the password at {begin:x}")
+            for key in keys:
+                at = data.find(key)
+                expect(at < 0, f"a copy of a key at {begin + at:x}, mapping {begin:x}-{end:x} {flags}")
+    print(f"    {len(keys)} keys", flush=True)
+    a.run("checkin", "work")
+
+
 def test_a_machine_that_runs_shows_nobody_its_name_and_holds_nothing_of_its_starter(world):
     a = world.host("a")
     a.init_repository(world.new_folder("repository"))
@@ -107,4 +165,5 @@ def test_a_machine_that_runs_shows_nobody_its_name_and_holds_nothing_of_its_star
 
 if __name__ == "__main__":
     support.main(test_a_disk_written_by_hand_is_readable_nowhere_else, test_a_daemon_that_aborts_leaves_no_core,
+                 test_keys_of_a_daemon_lie_in_locked_memory_and_nowhere_else,
                  test_a_machine_that_runs_shows_nobody_its_name_and_holds_nothing_of_its_starter)
