@@ -142,7 +142,7 @@ void take_over_if_agreed(CommandContext& context, const OpenParcel& parcel, bool
       body(reason);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kLocked || reason || parcel.account.offline()) throw;
-      const auto ruling = parcel.account.lock(parcel.entry).show();
+      const auto ruling = parcel.account.lock(parcel.entry, context.stop()).show();
       if (ruling) reason = agree_to_take_over(context, name, *ruling);
       if (!reason) throw;
       body(reason);
@@ -153,12 +153,12 @@ void take_over_if_agreed(CommandContext& context, const OpenParcel& parcel, bool
 fs::path take_out(CommandContext& context, OpenParcel& parcel, LockMode mode, const VersionChoice& choice,
                   bool take_lock) {
   take_over_if_agreed(context, parcel, take_lock, [&](const std::optional<std::string>& steal_reason) {
-    Session::create(parcel.account, parcel.entry, mode, choice, steal_reason);
+    Session::create(parcel.account, parcel.entry, mode, choice, steal_reason, context.stop());
   });
   try {
-    return start_session_daemon(parcel.account, parcel.entry);
+    return start_session_daemon(parcel.account, parcel.entry, context.stop());
   } catch (const Error&) {
-    Session::undo_create(parcel.account, parcel.entry);
+    Session::undo_create(parcel.account, parcel.entry, context.stop());
     throw;
   }
 }
@@ -354,8 +354,8 @@ int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& op
     confirm(context.flags, fmt::format("{} is suspended; starting it drops its memory. Start?", name));
   }
   const auto cdrom = choose_cdrom(context, parcel, options);
-  const fs::path socket =
-      local ? start_session_daemon(parcel.account, parcel.entry) : check_out(context, parcel, options, fresh);
+  const fs::path socket = local ? start_session_daemon(parcel.account, parcel.entry, context.stop())
+                                : check_out(context, parcel, options, fresh);
   json request{
       {"command", fresh ? "start" : "resume"},
       {"network", options.network},

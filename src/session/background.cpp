@@ -27,6 +27,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int kReadyTimeoutMs = 120'000;
+constexpr int kStopPollMs = 100;
 constexpr std::chrono::seconds kEndPatience{5};
 constexpr std::chrono::milliseconds kEndPoll{5};
 constexpr std::size_t kMaxSecret = 1U << 20U;
@@ -67,12 +68,15 @@ struct SpawnAttributes {
   posix_spawnattr_t attributes{};
 };
 
-std::string read_line(int fd, int timeout_ms) {
+std::string read_line(int fd, int timeout_ms, const std::stop_token& stop) {
   std::string line;
+  int waited_ms = 0;
   while (line.find('\n') == std::string::npos) {
     pollfd poll_fd{fd, POLLIN, 0};
-    const int ready = ::poll(&poll_fd, 1, timeout_ms);
+    const int ready = ::poll(&poll_fd, 1, kStopPollMs);
+    if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted while the session daemon started");
     if (ready < 0 && errno == EINTR) continue;
+    if (ready == 0 && (waited_ms += kStopPollMs) < timeout_ms) continue;
     if (ready == 0) throw Error(ErrorKind::kDaemon, "the session daemon did not start within two minutes");
     char bytes[512];
     const ssize_t n = ::read(fd, bytes, sizeof bytes);
@@ -106,7 +110,8 @@ void say(const json& line) {
 
 }  // namespace
 
-void start_background(const std::vector<std::string>& arguments, ByteView secret, const fs::path& log_file) {
+void start_background(const std::vector<std::string>& arguments, ByteView secret, const fs::path& log_file,
+                      const std::stop_token& stop) {
   const UniqueFd log = open_file(log_file, O_WRONLY | O_CREAT | O_APPEND);
   auto [to_daemon, daemon_input] = make_socket_pair();  // not a pipe: who writes to a dead one is killed
   Pipe from;
@@ -131,7 +136,7 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
   const SendResult handed = send_all(to_daemon.get(), {reinterpret_cast<const char*>(secret.data()), secret.size()}, -1,
                                      std::chrono::steady_clock::now() + std::chrono::milliseconds(kReadyTimeoutMs));
   to_daemon.reset();
-  const std::string line = read_line(from.read.get(), kReadyTimeoutMs);
+  const std::string line = read_line(from.read.get(), kReadyTimeoutMs, stop);
   const json answer = json::parse(line, nullptr, false);
   if (answer.is_object() && answer.value("ready", false)) return;
   await_end(pid);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -12,8 +13,9 @@ namespace isr {
 /// `secret` over a socket (never the command line or the environment) and waits
 /// until it says that it is ready. Its stderr goes to `log_file`, within the limits of base/limited_log.h.
 /// Rethrows the error that it reports; Error{kDaemon} when it dies or says
-/// nothing for two minutes.
-void start_background(const std::vector<std::string>& arguments, ByteView secret, const fs::path& log_file);
+/// nothing for two minutes; {kCancelled} on stop, which leaves it running.
+void start_background(const std::vector<std::string>& arguments, ByteView secret, const fs::path& log_file,
+                      const std::stop_token& stop = {});
 
 /// The other side, first, before any thread: SIGTERM and SIGINT wait to be taken, a closed pipe or terminal ends
 /// nothing.

@@ -33,8 +33,8 @@ namespace isr {
 /// publish take them, too, with `publishes`.
 
 /// Starts the daemon of a parcel that Session::create() checked out, or that a
-/// crash left, unless one runs. Returns its control socket.
-fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel);
+/// crash left, unless one runs. Returns its control socket. Error{kCancelled} on stop: it goes on starting.
+fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel, const std::stop_token& stop = {});
 /// main() of the process that start_session_daemon() starts ("__session").
 int session_daemon_main();
 inline constexpr const char* kSessionDaemonArgument = "__session";

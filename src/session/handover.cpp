@@ -117,7 +117,7 @@ Account open_account(const Handover& handover, const std::shared_ptr<StoreWaits>
   return open_account_with_keys(handover.paths, handover.entry, handover.keys, options);
 }
 
-fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel) {
+fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel, const std::stop_token& stop) {
   if (const fs::path socket = control_socket(account, parcel); control_alive(socket)) {
     if (FileLock::is_held(account.parcel_directory(parcel) / "lock")) return socket;
     throw Error(ErrorKind::kVm,
@@ -126,7 +126,7 @@ fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel)
   }
   runtime_directory(account.paths);
   const SecretBytes secret = serialise_handover(account, parcel, "");
-  start_background({kSessionDaemonArgument}, secret, account.parcel_directory(parcel) / "daemon.log");
+  start_background({kSessionDaemonArgument}, secret, account.parcel_directory(parcel) / "daemon.log", stop);
   return control_socket(account, parcel);
 }
 

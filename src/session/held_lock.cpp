@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "base/sleep.h"
 #include "session/session_state.h"
 
 namespace isr {
@@ -12,6 +13,7 @@ namespace {
 
 // A daemon that has just answered its last command, or was told to end, needs a moment to go.
 constexpr std::chrono::seconds kGoing{3};
+constexpr std::chrono::seconds kPatience{3};  // of a command that was interrupted
 constexpr std::chrono::milliseconds kPoll{20};
 constexpr std::size_t kIdSize = 32;
 constexpr std::string_view kEnded = ".ended.";
@@ -126,12 +128,13 @@ void forget_lock(const Account& account, const std::string& parcel_id, const std
   remove_if_exists(note_file(account, parcel_id, hold));
 }
 
-LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold) {
+LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold,
+                          const std::stop_token& stop) {
   if (account.offline()) return LockReturn::kLater;
   try {
     ParcelEntry parcel;
     parcel.id = parcel_id;
-    if (!account.lock(parcel).release(hold)) {
+    if (!account.lock(parcel, stop).release(hold)) {
       log::warn(
           "the lock of parcel {} stays: it was taken before this state directory was moved, or by the one that this is "
           "a copy of; isr lock ls shows it, isr lock break frees it",
@@ -144,6 +147,20 @@ LockReturn give_back_lock(const Account& account, const std::string& parcel_id, 
     log::warn("the lock of parcel {} is not given back yet: {}", parcel_id.substr(0, 12), error.what());
     return LockReturn::kLater;
   }
+}
+
+LockReturn give_back_lock_soon(const Account& account, const std::string& parcel_id, const std::string& hold) {
+  std::stop_source given_up;
+  std::jthread timer;
+  try {
+    timer = std::jthread([&](const std::stop_token& done) {
+      sleep_unless_stopped(kPatience, done);
+      given_up.request_stop();
+    });
+  } catch (const std::system_error&) {
+    return LockReturn::kLater;
+  }
+  return give_back_lock(account, parcel_id, hold, given_up.get_token());
 }
 
 void give_back_left_locks(const Account& account) {

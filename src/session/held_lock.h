@@ -31,7 +31,7 @@ class TakenParcel {
 };
 
 /// Takes the parcel's lock for a new hold, which stays written down. The caller has take_parcel(). Errors as
-/// ParcelLock::acquire(), or, with a reason, steal().
+/// ParcelLock::acquire(), or, with a reason, steal(); {kCancelled} on stop.
 LockRecord take_lock(const Account& account, const ParcelEntry& parcel, LockMode mode, const LockBase& base,
                      const std::optional<std::string>& steal_reason, const std::stop_token& stop = {});
 /// A session's description names the hold from now on.
@@ -44,8 +44,11 @@ enum class LockReturn {
   kLater,  ///< the repository cannot be reached; the hold stays written down
   kMoved,  ///< the hold has the lock under another host id (ParcelLock::release()), so it stays, and stays written down
 };
-/// Releases what is written down.
-LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold);
+/// Releases what is written down. kLater also on stop.
+LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold,
+                          const std::stop_token& stop = {});
+/// As above, but gives up after 3 s: for a command that was interrupted.
+LockReturn give_back_lock_soon(const Account& account, const std::string& parcel_id, const std::string& hold);
 
 /// Gives back what is written down and neither a session's nor being taken this moment. Never fails; does nothing
 /// offline.

@@ -62,12 +62,13 @@ struct MachineMoment {
 class Session {
  public:
   /// Checks out: takes the lock, reads the version, makes the directory.
-  /// Error{kLocked}, {kNotFound}, {kHistory}.
+  /// Error{kLocked}, {kNotFound}, {kHistory}; {kCancelled} on stop: then the lock is given back within seconds, or
+  /// stays written down to be given back (held_lock.h).
   static void create(Account& account, const ParcelEntry& parcel, LockMode mode, const VersionChoice& choice,
-                     const std::optional<std::string>& steal_reason);
+                     const std::optional<std::string>& steal_reason, const std::stop_token& stop = {});
   /// Takes back what create() just made, when nothing could be started on it. Does nothing while
-  /// another process has the session, or once something was written in it.
-  static void undo_create(const Account& account, const ParcelEntry& parcel);
+  /// another process has the session, or once something was written in it. The lock as in create().
+  static void undo_create(const Account& account, const ParcelEntry& parcel, const std::stop_token& stop = {});
   /// Opens what create() made, or what a crash left: replays the journal. A
   /// running phase becomes checkedout: what a crash leaves of memory is worthless.
   Session(Account& account, const ParcelEntry& parcel);

@@ -18,11 +18,11 @@ VersionImage placeholder(std::string_view name, ImageRole role, std::uint64_t si
 
 /// With the lock held, so that what is the newest version stays it.
 void write_first_state(const Account& account, const ParcelEntry& parcel, const LockRecord& lock,
-                       const VersionChoice& choice) {
-  LoadedVersion loaded = load_version(account, parcel);
+                       const VersionChoice& choice, const std::stop_token& stop) {
+  LoadedVersion loaded = load_version(account, parcel, {}, stop);
   const std::uint64_t newest = loaded.head.head.n;
   const Sha256 newest_hash = loaded.head.hash;
-  if (!choice.is_newest() && choice.number != newest) loaded = load_version(account, parcel, choice);
+  if (!choice.is_newest() && choice.number != newest) loaded = load_version(account, parcel, choice, stop);
 
   SessionState state;
   state.parcel_id = parcel.id;
@@ -43,6 +43,16 @@ void write_first_state(const Account& account, const ParcelEntry& parcel, const 
   write_session_state(directory, account.device_key, state);
 }
 
+/// An interrupted command does not wait for a repository that does not answer.
+void give_back(const Account& account, const ParcelEntry& parcel, const std::string& hold,
+               const std::stop_token& stop) {
+  if (stop.stop_requested()) {
+    give_back_lock_soon(account, parcel.id, hold);
+  } else {
+    give_back_lock(account, parcel.id, hold, stop);
+  }
+}
+
 }  // namespace
 
 std::vector<SessionImage> number_images(const ParcelVersion& version) {
@@ -61,7 +71,7 @@ std::vector<SessionImage> number_images(const ParcelVersion& version) {
 }
 
 void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode, const VersionChoice& choice,
-                     const std::optional<std::string>& steal_reason) {
+                     const std::optional<std::string>& steal_reason, const std::stop_token& stop) {
   const fs::path directory = account.parcel_directory(parcel);
   const auto refuse = [&] {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here already", parcel.name),
@@ -84,18 +94,18 @@ void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode,
     throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only: it can be mounted, not run", store.describe()),
                 {fmt::format("isr mount {}@latest DIR    looks at it", parcel.name)});
   }
-  const LockBase base = base_of(parcel, load_version(account, parcel).head);
-  const LockRecord record = take_lock(account, parcel, mode, base, steal_reason);
+  const LockBase base = base_of(parcel, load_version(account, parcel, {}, stop).head);
+  const LockRecord record = take_lock(account, parcel, mode, base, steal_reason, stop);
   try {
-    write_first_state(account, parcel, record, choice);
+    write_first_state(account, parcel, record, choice, stop);
   } catch (...) {
-    give_back_lock(account, parcel.id, record.hold);
+    give_back(account, parcel, record.hold, stop);
     throw;
   }
   forget_lock(account, parcel.id, record.hold);
 }
 
-void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
+void Session::undo_create(const Account& account, const ParcelEntry& parcel, const std::stop_token& stop) {
   const fs::path directory = account.parcel_directory(parcel);
   if (!fs::exists(directory / "session")) return;
   const auto flock = await_parcel(account, parcel);
@@ -110,7 +120,7 @@ void Session::undo_create(const Account& account, const ParcelEntry& parcel) {
   }
   note_lock(account, parcel.id, state->hold);
   take_directory_away(directory);
-  give_back_lock(account, parcel.id, state->hold);
+  give_back(account, parcel, state->hold, stop);
   remove_ended_directories(directory);
 }
 

@@ -7,6 +7,7 @@
 #include "support/error_kind.h"
 #include "support/fault_store.h"
 #include "support/parcel_place.h"
+#include "support/silent_store.h"
 
 using namespace isr;
 
@@ -30,7 +31,59 @@ struct Place : test::ParcelPlace {
   bool has_directory() const { return fs::exists(account.parcel_directory(parcel)); }
 };
 
+/// Somebody interrupts what comes after the lock; calls are told so, as real ones are.
+class InterruptedStore : public test::FaultStore {
+ public:
+  using FaultStore::FaultStore;
+  std::stop_source interrupt;
+
+  std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
+    if (has_lock_ && name.find("heads/") != std::string_view::npos) interrupt.request_stop();
+    if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "cancelled");
+    return FaultStore::get(name, range, stop);
+  }
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
+    has_lock_ = true;
+    return FaultStore::put_new(name, bytes, stop);
+  }
+
+ private:
+  bool has_lock_ = false;
+};
+
 }  // namespace
+
+TEST_CASE("a checkout that is interrupted while the repository says nothing ends, and keeps no lock", "[session]") {
+  Place place;
+  Account account = place.account;
+  const auto silent = std::make_shared<test::SilentStore>(account.store, GENERATE("heads/", "locks/"));
+  account.store = silent;
+  std::stop_source interrupt;
+  const std::jthread user([&] {
+    while (!silent->is_asked()) std::this_thread::yield();
+    interrupt.request_stop();
+  });
+  CHECK((test::kind_thrown([&] {
+           Session::create(account, place.parcel, LockMode::kCheckout, {}, {}, interrupt.get_token());
+         }) == ErrorKind::kCancelled));
+  CHECK_FALSE(silent->has_timed_out());
+  give_back_left_locks(place.account);
+  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+  CHECK_FALSE(place.lock().show().has_value());
+  place.check_out();
+}
+
+TEST_CASE("a checkout that is interrupted once it has the lock gives it back", "[session]") {
+  Place place;
+  Account account = place.account;
+  const auto store = std::make_shared<InterruptedStore>(account.store);
+  account.store = store;
+  CHECK((test::kind_thrown([&] {
+           Session::create(account, place.parcel, LockMode::kCheckout, {}, {}, store->interrupt.get_token());
+         }) == ErrorKind::kCancelled));
+  CHECK(place.is_free());
+  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+}
 
 TEST_CASE("what a killed command has taken is given back by the next one", "[session]") {
   const Place place;

@@ -3,6 +3,7 @@ import contextlib
 import mmap
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -47,6 +48,33 @@ def test_who_waits_for_a_repository_without_an_answer_is_told(world):
         tells("suspend", "no answer from home for 1")
     expect_equal(suspend.wait(60), 0, "exit code of suspend once the repository answers")
     expect_equal(a.stat("work")["state"], "not checked out here", "the state after suspend")
+
+
+def test_an_interrupted_checkout_of_a_repository_without_an_answer_ends_and_keeps_no_lock(world):
+    chance = writing.chance()
+    server = world.serve()
+    a, b = world.host("a"), world.host("b")
+    a.init_repository(server.url)
+    a.run("create", "work", "--size", "16M", "--memory", "64M")
+    b.add_repository(server.url)
+    codes = []
+    for command in ("checkout", "start") * writing.rounds(3):
+        process = a.start(command, "work", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        writing.moment(chance, 1.0)
+        with paused(server):
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            codes.append(process.wait(30))
+        expect(codes[-1] in (0, 130), f"exit code {codes[-1]}")
+        state = a.run("ls", json=True)["parcels"][0]["state"]
+        if state == "running":
+            a.run("stop", "work", "--kill")
+        elif state in ("checked out", "crashed"):  # its daemon was starting
+            a.run("checkin", "work")
+        # What the server was still asked when it was paused, it does only now.
+        wait_until(lambda: a.run("ls") and b.run("checkout", "work", expect=(0, 11)).code == 0, "the lock is free")
+        b.run("checkin", "work")
+    print(f"    exit codes {codes}", flush=True)
 
 
 @contextlib.contextmanager
@@ -131,5 +159,7 @@ def test_a_command_does_not_wait_for_what_settling_fetches(world):
     b.run("checkin", "work")
 
 
-support.main(test_who_waits_for_a_repository_without_an_answer_is_told, test_direct_writes_and_flushes_are_answered_while_many_direct_reads_wait,
+support.main(test_who_waits_for_a_repository_without_an_answer_is_told,
+             test_an_interrupted_checkout_of_a_repository_without_an_answer_ends_and_keeps_no_lock,
+             test_direct_writes_and_flushes_are_answered_while_many_direct_reads_wait,
              test_a_command_does_not_wait_for_what_settling_fetches)
