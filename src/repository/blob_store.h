@@ -111,7 +111,8 @@ std::optional<Cid> cid_from_object_name(std::string_view name);
 
 struct StoreOptions {
   std::chrono::milliseconds connect_timeout{10'000};
-  std::chrono::milliseconds stall_timeout{30'000};  ///< no byte for so long: kTransient
+  /// No byte for so long, or an answer other than an object that has not ended after so long: kTransient.
+  std::chrono::milliseconds stall_timeout{30'000};
   /// The first contact is tried again (kTransient) until so much time has passed: a server that restarts.
   std::chrono::milliseconds open_patience{3'000};
   int attempts = 5;  ///< of a call that fails as kTransient

@@ -76,6 +76,7 @@ HttpRequest request_for(HttpMethod method, std::string_view name) {
   request.method = method;
   request.target = fmt::format("/{}", name);
   request.max_response_bytes = kMaxBlobSize;
+  if (cid_from_object_name(name)) request.large_body_bytes = kMaxBlobSize;
   return request;
 }
 

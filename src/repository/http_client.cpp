@@ -189,14 +189,52 @@ bool has_connected(CURL* easy) {
   return microseconds > 0;
 }
 
-/// Drives the transfer until curl is done, stop is requested or it stalls.
+std::chrono::milliseconds longest(const HttpRequest& request, const HttpOptions& options) {
+  const std::uint64_t bytes = std::max(request.body.size(), request.large_body_bytes);
+  return options.stall_timeout + std::chrono::milliseconds(bytes * 1000 / kSlowestAverage);
+}
+
+/// Until when a transfer may go on.
+class Patience {
+ public:
+  Patience(const HttpRequest& request, const HttpOptions& options)
+      : step_(kSlowestBytesPerSecond * static_cast<std::uint64_t>(options.stall_timeout.count()) / 1000),
+        stall_timeout_(options.stall_timeout),
+        longest_(longest(request, options)),
+        deadline_(Clock::now() + options.connect_timeout + options.stall_timeout),
+        end_(Clock::time_point::max()) {}
+
+  void connected() {
+    deadline_ = Clock::now() + stall_timeout_;
+    end_ = Clock::now() + longest_;
+  }
+  void moved(std::uint64_t bytes) {
+    if (bytes >= mark_ && bytes - mark_ < step_) return;  // less than the mark: another connection than before
+    mark_ = bytes;
+    deadline_ = Clock::now() + stall_timeout_;
+  }
+  std::chrono::milliseconds left() const {
+    return std::chrono::ceil<std::chrono::milliseconds>(std::min(deadline_, end_) - Clock::now());
+  }
+  std::string reason() const {
+    if (end_ < deadline_) return fmt::format("no whole answer within {} s", longest_.count() / 1000);
+    return fmt::format("no answer, or a much too slow one, for {} s", stall_timeout_.count() / 1000);
+  }
+
+ private:
+  const std::uint64_t step_;  ///< bytes that count as progress
+  const std::chrono::milliseconds stall_timeout_;
+  const std::chrono::milliseconds longest_;
+  Clock::time_point deadline_;
+  Clock::time_point end_;
+  std::uint64_t mark_ = 0;
+};
+
+/// Drives the transfer until curl is done, stop is requested or it takes too long.
 void CurlClient::run(Connection& connection, const HttpExchange& exchange, const std::stop_token& stop) const {
   CURLM* multi = connection.multi.get();
   const std::stop_callback wake(stop, [multi] { curl_multi_wakeup(multi); });
-  const auto patience = options_.stall_timeout;
-  const auto progress = kSlowestBytesPerSecond * static_cast<std::uint64_t>(options_.stall_timeout.count()) / 1000;
-  auto deadline = Clock::now() + patience + options_.connect_timeout;
-  std::uint64_t mark = 0;
+  Patience patience(exchange.request, options_);
   for (bool connected = false;;) {
     int running = 0;
     check_multi(curl_multi_perform(multi, &running));
@@ -204,23 +242,16 @@ void CurlClient::run(Connection& connection, const HttpExchange& exchange, const
     if (stop.stop_requested()) {
       throw Error(ErrorKind::kCancelled, fmt::format("{}: cancelled", name_of(exchange.request)));
     }
-    const auto now = Clock::now();
     if (!connected && has_connected(connection.easy.get())) {
       connected = true;
-      deadline = now + patience;
+      patience.connected();
     }
-    const std::uint64_t moved = exchange.moved + acknowledged(connection);
-    if (moved < mark || moved - mark >= progress) {  // less: another connection than before
-      mark = moved;
-      deadline = now + patience;
+    patience.moved(exchange.moved + acknowledged(connection));
+    const std::int64_t left = patience.left().count();
+    if (left <= 0) {
+      throw Error(ErrorKind::kTransient, fmt::format("{}: {}", name_of(exchange.request), patience.reason()));
     }
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - now);
-    if (left.count() <= 0) {
-      throw Error(ErrorKind::kTransient, fmt::format("{}: no answer, or a much too slow one, for {} s",
-                                                     name_of(exchange.request), patience.count() / 1000));
-    }
-    check_multi(
-        curl_multi_poll(multi, nullptr, 0, static_cast<int>(std::min<std::int64_t>(left.count() + 1, 1000)), nullptr));
+    check_multi(curl_multi_poll(multi, nullptr, 0, static_cast<int>(std::min<std::int64_t>(left, 1000)), nullptr));
   }
 }
 

@@ -17,10 +17,13 @@ struct HttpOptions {
   std::chrono::milliseconds connect_timeout{10'000};
   /// A request that has not ended and moved less than kSlowestBytesPerSecond
   /// over this time is given up: a server that trickles is as bad as a mute one.
+  /// All in all a request has, from its connection on, this time and a second for each kSlowestAverage of its large
+  /// body.
   std::chrono::milliseconds stall_timeout{30'000};
   unsigned max_connections = 64;  ///< further requests wait for one
 };
 inline constexpr std::uint64_t kSlowestBytesPerSecond = 256;
+inline constexpr std::uint64_t kSlowestAverage = 1024;  ///< bytes per second
 
 enum class HttpMethod { kGet, kHead, kPut, kDelete };
 
@@ -30,6 +33,9 @@ struct HttpRequest {
   std::vector<std::string> headers;  ///< "Name: value"
   ByteView body;                     ///< of a PUT; borrowed until perform() returns
   std::size_t max_response_bytes = 0;
+  /// What a body of either direction may have that is large by its nature; 0: small, so that no server can hold the
+  /// caller for long with an answer that drips. A body that is sent counts by itself.
+  std::size_t large_body_bytes = 0;
 };
 
 struct HttpResponse {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <future>
 
+#include "base/crypto.h"
 #include "repository/blob_store.h"
 #include "repository/http_client.h"
 #include "support/bytes.h"
@@ -187,6 +188,36 @@ TEST_CASE("a silent or trickling server is given up", "[http]") {
     CHECK(Faulty(slow, options).kind_of_get() == ErrorKind::kTransient);
   }
   SECTION("silence after a put") { CHECK(Faulty(silence, options).kind_of_put() == ErrorKind::kTransient); }
+}
+
+TEST_CASE("a small answer that drips costs no more time than silence, an object may come slowly", "[http]") {
+  const StoreOptions options = impatient(500ms);
+  const auto drip = [](const std::string& answer) { return FaultAnswer{.bytes = answer, .pause_per_byte = 1ms}; };
+  SECTION("a head or lock") {
+    CHECK(Faulty(drip(http_answer(200, "", std::string(100'000, 'x'))), options).kind_of_get() ==
+          ErrorKind::kTransient);
+  }
+  SECTION("a page of a list") {
+    Faulty faulty(drip(http_answer(200, "", std::string(100'000, 'x'))), options);
+    CHECK(test::kind_thrown([&] { faulty.store->list("a/"); }) == ErrorKind::kTransient);
+  }
+  SECTION("the header of an answer to HEAD") {
+    Faulty faulty(drip(http_answer(200, "X-A: " + std::string(10'000, 'x') + "\r\n", "")), options);
+    CHECK(test::kind_thrown([&] { faulty.store->stat("a/b"); }) == ErrorKind::kTransient);
+  }
+  SECTION("each attempt of a call") {
+    const FaultHttp server(then(drip(http_answer(200, "", std::string(100'000, 'x')))));
+    StoreOptions twice = options;
+    twice.attempts = 2;
+    const auto store = open_store(server.url(), twice);
+    CHECK(test::kind_thrown([&] { store->get("a/b"); }) == ErrorKind::kTransient);
+    CHECK(server.requests().size() == 3);  // and the one that opens the store
+  }
+  SECTION("an object") {
+    const Bytes object = test::random_bytes(1200, 1);
+    Faulty faulty(drip(http_answer(200, "", std::string(as_text(object)))), options);
+    CHECK((faulty.store->get(object_name(cid_of(object)))->bytes == object));
+  }
 }
 
 TEST_CASE("an upload that the network takes slowly, but takes, is not given up", "[http]") {

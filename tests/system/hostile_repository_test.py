@@ -318,6 +318,10 @@ def answers_that_are_too_long_or_do_not_end(stage):
     # A byte a second: ls gives up soon, other commands have patience for slow networks and can be interrupted.
     drip = of_parcel(Answer(200, itertools.repeat(b"a"), length=1000, pause=1))
     stage.case("a byte a second", drip, FINE, FINE, only=("ls",))
+
+    def faster(request):  # than what is slow, but a page would take half an hour
+        return Answer(200, itertools.repeat(b"a" * 200), length=MIB, pause=0.3) if request.prefix else None
+    stage.case("lists of 600 bytes a second", lambda: faster, all_of(13, ls=13), all_of(13, ls=13), only=("ls",))
     stage.most = []
     for host in (stage.known, stage.fresh()):
         stage.server.lie, asked = drip(), stage.server.requests
