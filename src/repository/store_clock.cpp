@@ -25,7 +25,7 @@ bool StoreClock::is_current(const Measured& measured, WallTime host_now) const {
   return passed < kHolds && std::chrono::abs((host_now - measured.host_time) - passed) < kJump;
 }
 
-StoreClock::Measured StoreClock::measure() const {
+std::optional<StoreClock::Measured> StoreClock::measure() const {
   std::optional<WallTime> dated;
   try {
     const UniqueFd file = open_unnamed_file(directory_);
@@ -36,14 +36,15 @@ StoreClock::Measured StoreClock::measure() const {
     if (::fstat(file.get(), &status) == 0) dated = WallTime{std::chrono::seconds(status.st_mtim.tv_sec)};
   } catch (const Error&) {
   }
+  if (!dated) return std::nullopt;
   const WallTime host_now = host_clock_();
-  return {dated ? *dated - host_now : std::chrono::seconds(0), boot_time(), host_now};
+  return Measured{*dated - host_now, boot_time(), host_now};
 }
 
 WallTime StoreClock::now() {
   auto measured = measured_.lock();
   if (!*measured || !is_current(**measured, host_clock_())) *measured = measure();
-  return host_clock_() + (*measured)->ahead;
+  return host_clock_() + (*measured ? (*measured)->ahead : std::chrono::seconds(0));
 }
 
 }  // namespace isr

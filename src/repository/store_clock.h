@@ -17,7 +17,7 @@ class StoreClock {
   /// Touches nothing before now().
   explicit StoreClock(fs::path directory, std::function<WallTime()> host_clock = wall_now);
 
-  /// Where nothing can be written the host's clock has to do. Waits for the disk once in ten minutes.
+  /// While nothing can be written the host's clock has to do. Waits for the disk once in ten minutes.
   WallTime now();
 
  private:
@@ -26,7 +26,7 @@ class StoreClock {
     std::chrono::milliseconds boot_time{0};  ///< when it was measured
     WallTime host_time;
   };
-  Measured measure() const;
+  std::optional<Measured> measure() const;  ///< nullopt: nothing can be written
   bool is_current(const Measured& measured, WallTime host_now) const;
 
   fs::path directory_;

@@ -24,3 +24,12 @@ TEST_CASE("where nothing can be written the host's clock has to do", "[repositor
   StoreClock absent("/nonexistent/isr", [&] { return host; });
   CHECK((absent.now() == host));
 }
+
+TEST_CASE("a directory's clock is measured again after it could not be", "[repository]") {
+  const TempDirectory directory;
+  const WallTime host = wall_now() + 5h;
+  StoreClock clock(directory.path() / "later", [&] { return host; });
+  CHECK((clock.now() == host));
+  fs::create_directory(directory.path() / "later");
+  CHECK(std::chrono::abs(clock.now() - wall_now()) < 60s);
+}
