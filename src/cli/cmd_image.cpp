@@ -376,7 +376,7 @@ void register_image(App& app) {
       .argument("DIR", *unmounted, "where it is mounted")
       .example("isr umount ~/look", "after isr mount work ~/look")
       .example("isr umount /mnt/dead", "also one whose daemon was killed")
-      .exit_codes({0, 10, 18})
+      .exit_codes({0, 10, 18, 20})
       .run([unmounted](CommandContext& context) { return run_umount(context, *unmounted); });
 
   auto check = std::make_shared<CheckCommandOptions>();

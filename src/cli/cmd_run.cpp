@@ -113,7 +113,7 @@ void register_run(App& app) {
           "What the machine reads first comes before it runs, the rest behind it; isr stat says when all of its "
           "memory is here.")
       .note("Without saved memory, after a stop or a crash, the parcel boots from its disks.")
-      .exit_codes({0, 10, 11, 12, 13, 14, 15, 16, 19})
+      .exit_codes({0, 10, 11, 12, 13, 14, 15, 16, 19, 20})
       .run([resume](CommandContext& context) { return run_vm(context, *resume, false); });
 
   auto start = std::make_shared<RunOptions>();
@@ -124,7 +124,7 @@ void register_run(App& app) {
       .example("isr start work", "boot work")
       .example("isr start work --cdrom install.iso", "booted when no disk boots, and in the drive until taken out")
       .note("The CD stays a file of this host: no version names it, and a resume finds the drive empty.")
-      .exit_codes({0, 10, 11, 12, 13, 14, 15, 16, 19})
+      .exit_codes({0, 10, 11, 12, 13, 14, 15, 16, 19, 20})
       .run([start](CommandContext& context) { return run_vm(context, *start, true); });
 
   auto suspending = std::make_shared<SuspendOptions>();

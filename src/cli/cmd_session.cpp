@@ -307,7 +307,7 @@ void register_session(App& app) {
           "The lock does not expire: a checkout is for travelling. isr checkin gives it back, without a network as "
           "soon as "
           "there is one.")
-      .exit_codes({0, 10, 11, 12, 13, 14, 15, 18, 19})
+      .exit_codes({0, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20})
       .run([checkout](CommandContext& context) { return run_checkout(context, *checkout); });
 
   auto checkin = std::make_shared<SyncOptions>();
@@ -332,7 +332,7 @@ void register_session(App& app) {
       .note(
           "A running parcel stands still for some milliseconds, the upload goes on beside it. The version can be "
           "resumed like a suspended one: elsewhere when this host is lost, or here after isr poweroff and isr discard.")
-      .exit_codes({0, 10, 11, 13, 14, 15, 17, 18, 20})
+      .exit_codes({0, 10, 11, 13, 14, 15, 16, 17, 18, 20})
       .run([sync](CommandContext& context) { return publish_command(context, *sync, "sync", "Syncing ", "synced"); });
   add_take_lock_of_session(sync_command, sync->take_lock);
 
@@ -341,7 +341,7 @@ void register_session(App& app) {
       .argument("NAME", *discard, "the parcel")
       .example("isr discard work", "asks first")
       .example("isr discard work --yes", "does not ask")
-      .exit_codes({0, 2, 10, 16})
+      .exit_codes({0, 2, 10, 16, 20})
       .run([discard](CommandContext& context) { return run_discard(context, *discard); });
 
   auto rollback = std::make_shared<RollbackOptions>();

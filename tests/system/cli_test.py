@@ -33,6 +33,11 @@ def test_help_and_version_work_where_all_is_broken(world):
         text = host.run(command, "--help").out
         for part in ("usage: isr", "Examples", "Exit codes"):
             expect(part in text, f"isr {command} --help has no {part}")
+    for codes, commands in (((16, 20), "resume start suspend stop poweroff checkout checkin sync discard console view"),
+                            ((20,), "stat mount umount")):
+        for command in commands.split():
+            said = host.run(command, "--help").out.partition("Exit codes\n")[2]
+            expect(all(f"\n  {code} " in said for code in codes), f"isr {command} --help: exit codes {said}")
 
 
 def test_bad_names_and_versions_are_refused_and_escaped(world):
