@@ -181,6 +181,7 @@ class Session {
   static void rebase_on(const PendingPublish& pending, SessionState& state, const ParcelVersion& version);
   void resolve_pending();
   void resolve_pending(Chain& chain, const std::optional<StoredHead>& newest);
+  std::optional<Error> try_to_resolve_pending(const std::stop_token& stop);
   const PendingPublish* find_pending(const StoredHead& head) const;
   void save_state();
   void try_to_save_state() noexcept;

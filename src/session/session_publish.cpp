@@ -101,11 +101,29 @@ const PendingPublish* Session::find_pending(const StoredHead& head) const {
   return it == state_.pending.end() ? nullptr : &*it;
 }
 
+namespace {
+
+/// The history between the session's base and the newest version is refused.
+Error with_ways_out(const Error& refusal, const std::string& parcel) {
+  return {ErrorKind::kHistory,
+          refusal.what(),
+          {fmt::format("the work stays in this session; isr stat {} says where its disks are, to copy them", parcel),
+           fmt::format("to give it up    isr discard {0}, then isr checkin {0}", parcel)}};
+}
+
+}  // namespace
+
 /// A publish of ours whose answer was lost may have happened, and others may have published behind it.
 void Session::resolve_pending(Chain& chain, const std::optional<StoredHead>& newest) {
   if (!newest) return;
   for (const PendingPublish& pending : state_.pending) {
-    const auto head = chain.ancestor(*newest, pending.n);
+    std::optional<StoredHead> head;
+    try {
+      head = chain.ancestor(*newest, pending.n);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kHistory) throw;
+      throw with_ways_out(error, parcel_.name);
+    }
     if (!head || head->hash != pending.hash) continue;
     const ParcelVersion version = open_version(parcel_, head->head);
     chain.make_durable(*head);  // before what it holds is dropped here
@@ -314,10 +332,7 @@ void Session::require_base(const StoredHead& newest, const std::stop_token& stop
     account_.chain(parcel_.chain(), stop).verify_base(newest, state_.base, state_.base_hash);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kHistory) throw;
-    throw Error(ErrorKind::kHistory, error.what(),
-                {fmt::format("the work stays in this session; isr stat {} says where its disks are, to copy them",
-                             parcel_.name),
-                 fmt::format("to give it up    isr discard {0}, then isr checkin {0}", parcel_.name)});
+    throw with_ways_out(error, parcel_.name);
   }
 }
 
@@ -355,16 +370,28 @@ std::optional<StoredHead> Session::commit(const Publication& publication, const 
               fmt::format("{}: the repository gives each time another head of ours", parcel_.name));
 }
 
+/// Returns the refusal when the history does not tell whether a publish happened: work that was discarded since can be
+/// given up nonetheless.
+std::optional<Error> Session::try_to_resolve_pending(const std::stop_token& stop) {
+  if (state_.pending.empty()) return std::nullopt;
+  Chain chain = account_.chain(parcel_.chain(), stop);
+  const auto newest = chain.newest();
+  try {
+    resolve_pending(chain, newest);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kHistory) throw;
+    return error;
+  }
+  return std::nullopt;
+}
+
 PublishResult Session::publish(const PublishOptions& options, const ProgressFn& progress) {
   go_online(options.stop);
   account_.online("publishing " + parcel_.name);
   if (!account_.store->writable()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only", account_.store->describe()));
   }
-  if (!state_.pending.empty()) {
-    Chain chain = account_.chain(parcel_.chain(), options.stop);
-    resolve_pending(chain, chain.newest());
-  }
+  const std::optional<Error> unresolved = try_to_resolve_pending(options.stop);
   PublishResult result;
   const std::uint64_t bytes_before = upload_counters_.bytes;
   const std::uint64_t objects_before = upload_counters_.objects;
@@ -384,6 +411,7 @@ PublishResult Session::publish(const PublishOptions& options, const ProgressFn& 
       settling.end();
       adopt_unchanged(publication);
     } else {
+      if (unresolved) throw Error(*unresolved);
       const auto began = std::chrono::steady_clock::now();
       upload(publication.objects, begin_upload(), "upload", progress, options.stop);
       publication.upload_time = std::chrono::steady_clock::now() - began;

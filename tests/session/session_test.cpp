@@ -775,6 +775,30 @@ TEST_CASE("a session with a publish without an answer opens when the history is 
   CHECK(session.state().pending.empty());
 }
 
+TEST_CASE("a publish without an answer behind lost versions is refused with the ways out, and can be given up",
+          "[session]") {
+  Place place;
+  Session session(place.account, place.parcel);
+  session.image("disk")->write(0, test::random_bytes(700, 11));
+  lose_publish(place, session, false);
+  publish_as_another(place);
+  publish_as_another(place);
+  const std::string chain = place.parcel.chain();
+  for (const std::uint64_t n : {2, 3}) place.account.store->remove(head_name(chain, n));
+  std::vector<std::string> hints;
+  try {
+    session.publish({}, {});
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::kHistory);
+    hints = error.hints();
+  }
+  REQUIRE(hints.size() == 2);
+  CHECK_THAT(hints[1], Catch::Contains("isr discard work, then isr checkin work"));
+  session.discard();
+  CHECK(session.publish({}, {}).unchanged);
+  session.end();
+}
+
 TEST_CASE("a publish that had arrived is not believed before its head is known to be durable", "[session]") {
   class FullStore : public test::FaultStore {
    public:
