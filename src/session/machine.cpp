@@ -220,7 +220,8 @@ void Machine::suspend() {
     moment.stamp = vm_->stamp();
     moment.device_state = vm_->save_device_state();
     copy_changed_memory();
-    moment.memory = {vm_->memory().changed(), sample_memory()};
+    moment.memory.own = vm_->memory().changed();
+    sample_memory(moment.memory);
     session_.keep_memory(moment);
   } catch (...) {
     go_on();

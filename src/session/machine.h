@@ -104,7 +104,7 @@ class Machine {
   void copy_memory_ahead();
   void copy(std::span<const MemoryRange> runs);
   void end_copy() noexcept;
-  std::vector<SampledPage> sample_memory() const;
+  void sample_memory(MemoryWitness& witness) const;
   QemuOptions qemu_options(const std::string& memory) const;
 
   Session& session_;

@@ -89,10 +89,9 @@ void Machine::end_copy() noexcept {
   if (std::exchange(tracking_, false)) vm_->memory().end_tracking();
 }
 
-std::vector<SampledPage> Machine::sample_memory() const {
-  const std::uint64_t seed = std::random_device()();
-  log::info("memory is compared in pages that are chosen by {}", seed);  // so that a difference can be found again
-  return vm_->memory().sample(kSampledPages, seed);
+void Machine::sample_memory(MemoryWitness& witness) const {
+  witness.seed = std::random_device()();
+  witness.sample = vm_->memory().sample(kSampledPages, witness.seed);
 }
 
 MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
@@ -112,7 +111,7 @@ MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
       vm_->stop();
       moment.device_state = vm_->save_device_state();
       copy_changed_memory();
-      moment.memory.sample = sample_memory();
+      sample_memory(moment.memory);
       freeze();
     } catch (...) {
       go_on();

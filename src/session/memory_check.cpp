@@ -41,9 +41,9 @@ void MemoryCheck::compare(Image& kept) const {
       throw;
     }
     if (bytes == page.bytes) continue;
-    throw Error(
-        ErrorKind::kBug,
-        fmt::format("memory is not kept: its page at {:#x} would not be what the guest has there", page.offset));
+    throw Error(ErrorKind::kBug,
+                fmt::format("memory is not kept: its page at {:#x} would not be what the guest has there (sample {})",
+                            page.offset, witness_.seed));
   }
 }
 

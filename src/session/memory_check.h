@@ -12,6 +12,7 @@ namespace isr {
 struct MemoryWitness {
   std::vector<MemoryRange> own;     ///< at least QEMU's own pages of that moment; may hold later ones
   std::vector<SampledPage> sample;  ///< pages of that moment
+  std::uint64_t seed = 0;           ///< that chose them, so that a difference can be found again
 };
 
 /// The second line of defence before memory is kept or published: the sealed memory must agree with the witness. A

@@ -231,13 +231,17 @@ TEST_CASE("a suspend and a sync refuse memory that differs from QEMU's, name the
   CAPTURE(suspends);
   const std::uint64_t version = guest.newest();
   for (const std::uint64_t page : {0, 7, 32, 40, 100}) guest.sample(page * kPageSize);
+  guest.moment.memory.seed = 4711;
+  bool is_sampled = false;
   std::string where;
   SECTION("a page of its own") {
     guest.moment.memory.sample[2].bytes[17] ^= 1;
+    is_sampled = true;
     where = "0x20000";
   }
   SECTION("a page that lies below") {
     guest.moment.memory.sample[4].bytes[4095] ^= 1;
+    is_sampled = true;
     where = "0x64000";
   }
   SECTION("a page that was made zeros though nobody gave it back") {
@@ -248,7 +252,9 @@ TEST_CASE("a suspend and a sync refuse memory that differs from QEMU's, name the
     guest.session.live_memory()->copy(3 * kChunkSize, test::random_bytes(kPageSize, 5));
     where = "0x60000";
   }
-  CHECK_THAT(guest.refusal(suspends), Catch::Contains(where));
+  const std::string refusal = guest.refusal(suspends);
+  CHECK_THAT(refusal, Catch::Contains(where));
+  if (is_sampled) CHECK_THAT(refusal, Catch::Contains("(sample 4711)"));
   CHECK(guest.session.state().phase == SessionPhase::kRunning);
   CHECK(guest.newest() == version);
   CHECK_THAT(guest.refusal(suspends), Catch::Contains(where));  // not the second time either
@@ -274,6 +280,58 @@ TEST_CASE("a suspend and a sync accept memory that the guest has changed, given 
   guest.sample(2 * kChunkSize);
   CHECK(guest.refusal(true).empty());
   CHECK((memory_of(guest.session, guest.memory.size()) == guest.memory));
+}
+
+namespace {
+
+class CountingStore : public test::FaultStore {
+ public:
+  using FaultStore::FaultStore;
+  std::atomic<int> fetched_objects = 0;
+  std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
+    if (name.starts_with("objects/")) ++fetched_objects;
+    return FaultStore::get(name, range, stop);
+  }
+};
+
+/// By the suspend or sync of a guest of whose memory nothing is on this host.
+int objects_fetched(bool suspends, bool samples) {
+  Place place;
+  const Bytes memory = test::random_bytes(6 * kChunkSize, 2);
+  {
+    Session session(place.account, place.parcel);
+    suspend(session, memory, test::random_bytes(5000, 3), true);
+    Session::PublishOptions options;
+    options.memory = true;
+    session.publish(options, {});
+  }
+  fs::remove_all(place.account.paths.cache);
+  const auto store = std::make_shared<CountingStore>(place.account.store);
+  place.account.store = store;
+  Session session(place.account, place.parcel);
+  session.begin_memory(false);
+  session.begin_run(false);
+  MachineMoment moment{stamp(), test::random_bytes(5000, 4), {}};
+  for (std::uint64_t at = 0; samples && at < memory.size(); at += kChunkSize) {
+    const ByteView page = ByteView(memory).subspan(at, kPageSize);
+    moment.memory.sample.push_back({at, to_bytes(page)});
+  }
+  const int before = store->fetched_objects;
+  Session::PublishOptions options;
+  options.checkpoint = [&](const std::function<void()>& freeze) {
+    freeze();
+    return moment;
+  };
+  suspends ? session.keep_memory(moment) : void(session.publish(options, {}));
+  session.abandon_memory();
+  return store->fetched_objects - before;
+}
+
+}  // namespace
+
+TEST_CASE("memory that is not on this host is not fetched to be compared with what QEMU has", "[session]") {
+  CHECK(objects_fetched(true, true) == 0);
+  CHECK(objects_fetched(false, true) == objects_fetched(false, false));
 }
 
 TEST_CASE("a machine whose memory was kept while the rest was out of reach can be synced after a resume", "[session]") {
