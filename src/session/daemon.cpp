@@ -375,16 +375,9 @@ class Daemon {
   /// What runs is suspended here; what is under way is given up where that loses nothing. A second signal, or time
   /// that has passed, ends it as a crash would: the disks are kept, and memory that was suspended before.
   void save_in_time(EndWait::Cause cause) {
-    const auto until = std::chrono::steady_clock::now() + kLongestSaving;
     log::warn("the daemon was told to end");
     told_.request_stop();
-    std::jthread saver;
-    try {
-      saver = std::jthread([this] { save(); });
-    } catch (const std::system_error&) {
-      return save();  // without a thread to spare nobody looks at the time
-    }
-    if (end_.await_done(cause, until)) return;
+    if (end_.save_in_time(cause, kLongestSaving, [this] { save(); })) return;
     log::error("the daemon ends before it was done; what was written is kept");
     ::_exit(EXIT_FAILURE);
   }

@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <system_error>
+#include <thread>
 
 #include "base/error.h"
 #include "vm/stream_socket.h"
@@ -66,6 +68,20 @@ bool EndWait::await_done(Cause first, std::chrono::steady_clock::time_point unti
     if (cause == Cause::kSignal) ++signals;
   }
   return false;
+}
+
+bool EndWait::save_in_time(Cause first, std::chrono::steady_clock::duration limit, const std::function<void()>& save) {
+  const auto until = std::chrono::steady_clock::now() + limit;
+  std::thread saver;
+  try {
+    saver = std::thread(save);
+  } catch (const std::system_error&) {
+    save();
+    return true;
+  }
+  const bool is_done = await_done(first, until);
+  is_done ? saver.join() : saver.detach();
+  return is_done;
 }
 
 }  // namespace isr

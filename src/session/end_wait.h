@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <optional>
 
 #include "base/handle.h"
@@ -26,6 +27,9 @@ class EndWait {
   Cause wait(std::optional<std::chrono::steady_clock::time_point> until = {});
   /// After wait() has said `first`: true once done() was called, false at the second signal or when time is up.
   bool await_done(Cause first, std::chrono::steady_clock::time_point until);
+  /// Runs `save`, which calls done() in the end, on a thread of its own, and awaits that. On false the thread goes on,
+  /// and the process must end. Without a thread to spare nobody looks at the time.
+  bool save_in_time(Cause first, std::chrono::steady_clock::duration limit, const std::function<void()>& save);
 
  private:
   UniqueFd signals_;

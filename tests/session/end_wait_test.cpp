@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <catch2/catch.hpp>
+#include <future>
 
 using namespace isr;
 using namespace std::chrono_literals;
@@ -68,4 +69,24 @@ TEST_CASE("a daemon that was told to end waits until it is done, and no longer t
     CHECK_FALSE(end.await_done(EndWait::Cause::kShutdown, until));
     CHECK(std::chrono::steady_clock::now() >= until);
   }
+}
+
+TEST_CASE("a daemon that is still saving when its time is up ends all the same", "[session]") {
+  const BlockedSignals signals;
+  EndWait end;
+  std::promise<void> disk_answers;
+  std::promise<void> saved;
+  CHECK_FALSE(end.save_in_time(EndWait::Cause::kSignal, 50ms, [&] {
+    disk_answers.get_future().wait();
+    end.done();
+    saved.set_value_at_thread_exit();
+  }));
+  disk_answers.set_value();
+  saved.get_future().wait();
+  bool is_saved = false;
+  CHECK(end.save_in_time(EndWait::Cause::kSignal, 1h, [&] {
+    is_saved = true;
+    end.done();
+  }));
+  CHECK(is_saved);
 }
