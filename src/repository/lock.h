@@ -85,7 +85,7 @@ struct LockRequest {
 /// two hosts from both publishing.
 ///
 /// A record that does not verify uses up its number and is passed over, with a warning.
-/// Two processes of one host are not kept apart here: whoever takes the lock has the parcel's flock.
+/// Two processes of one host are not kept apart here: whoever takes the lock has the parcel's lock file.
 class ParcelLock {
  public:
   /// `lease`: of the attended locks that it takes.

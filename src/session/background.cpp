@@ -86,7 +86,7 @@ std::string read_line(int fd, int timeout_ms, const std::stop_token& stop) {
   return line;
 }
 
-/// So that what a failed daemon held (its flock, its mount) is free when its failure is told.
+/// So that what a failed daemon held (its lock file, its mount) is free when its failure is told.
 void await_end(pid_t pid) {
   const auto deadline = std::chrono::steady_clock::now() + kEndPatience;
   while (::waitpid(pid, nullptr, WNOHANG) == 0 && std::chrono::steady_clock::now() < deadline) {

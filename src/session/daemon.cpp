@@ -432,7 +432,7 @@ int session_daemon_main() {
     return 0;
   } catch (const std::exception& error) {
     log::error("{}", error.what());
-    daemon.reset();  // its mount and its flock are gone when the failure is told
+    daemon.reset();  // its mount and its lock file are free when the failure is told
     background_failed(error);
     return 1;
   }

@@ -55,7 +55,7 @@ struct MachineMoment {
 
 /// A parcel checked out on this host: its journal, its images, its base. Used by
 /// the session daemon (which adds the mount and the VM) and by commands that
-/// publish without one. One process at a time: it holds the directory's flock.
+/// publish without one. One process at a time: it holds the directory's lock file.
 ///
 /// Errors:  kVm "already in use here" when another process holds it, and does not end within 3 s.
 /// Threads: one at a time, but what image() and disks() gave may be read and written meanwhile.
