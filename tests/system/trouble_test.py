@@ -2,11 +2,15 @@
 import contextlib
 import http.server
 import os
+import resource
+import shutil
 import signal
+import socket
 import threading
 import time
 
 import support
+import writing
 from support import expect, expect_equal
 
 
@@ -123,6 +127,60 @@ def test_a_guest_that_panics_in_a_loop_is_one_line_in_the_log(world):
     a.run("checkin", "work")
 
 
+def fill_memory(host):
+    """Of a daemon that gets no more from the kernel: by the longest line that it takes."""
+    (control,) = host.runtime.glob("isr/ctl/*")
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(control))
+        client.settimeout(support.COMMAND_TIMEOUT)
+        client.sendall(b'{"text":"' + b"x" * ((1 << 20) - 100) + b'"}\n')
+        client.recv(1)
+
+
+def test_a_daemon_without_memory_ends_and_the_next_command_has_all_that_was_flushed(world):
+    a = world.host("a")
+    a.variables["MALLOC_ARENA_MAX"] = "1"  # other arenas have room that they took before
+    a.init_repository(world.new_folder("repository"))
+    disk, content = writing.small_disk(world, writing.chance(), size=1 << 20)
+    a.run("import", "work", disk, "--memory", "64M")
+    with open(writing.check_out(a, "work"), "r+b", buffering=0) as file:
+        content[:4096] = b"flushed!" * 512
+        file.write(content[:4096])
+        os.fsync(file.fileno())
+    daemon = a.stat("work")["daemon_pid"]
+    _, hard = resource.prlimit(daemon, resource.RLIMIT_AS)
+    resource.prlimit(daemon, resource.RLIMIT_AS, (1 << 20, hard))  # nothing more than it has
+    fill_memory(a)
+    support.wait_until(lambda: not os.path.exists(f"/proc/{daemon}"), "the daemon ends")
+    expect("out of memory: this process ends" in a.daemon_logs()[0].read_text(), "its last words are not in its log")
+    with open(writing.check_out(a, "work"), "rb") as file:
+        expect(file.read() == content, "the disk has other bytes")
+    a.run("checkin", "work")
+
+
+def test_the_log_of_mounts_does_not_grow_for_ever(world):
+    server, a = world.serve(), world.host("a")
+    a.init_repository(server.url)
+    disk, _ = writing.small_disk(world, writing.chance(), size=1 << 20)
+    a.run("import", "work", disk)
+    look = world.new_folder("look")
+    a.variables["ISR_READ_UNREACHABLE"] = "fail"
+    a.run("mount", "work", look)
+    a.run("umount", look)
+    support.wait_until(lambda: not any("__mount" in line for line in world.processes().values()), "the mount's daemon ends")
+    shutil.rmtree(a.cache)
+    (log,) = a.state.glob("*/*/mount.log")
+    log.write_bytes(b"an old line\n" * 400_000)
+    before = log.stat().st_size
+    a.run("mount", "work", look)
+    server.stop()
+    with contextlib.suppress(OSError):
+        (look / "disk.raw").read_bytes()
+    a.run("umount", look)
+    expect_equal(log.with_name("mount.log.1").stat().st_size, before, "the log that was full")
+    expect(0 < log.stat().st_size < 10_000, "the log that was begun")
+
+
 @contextlib.contextmanager
 def captive_portal(port):
     """Whatever is asked there, a network that wants a login answers."""
@@ -200,4 +258,6 @@ support.main(test_a_network_that_wants_a_login_is_a_repository_out_of_reach,
              test_a_stop_without_its_repository_leaves_the_disks_mounted, test_a_session_daemon_that_is_stopped_is_named,
              test_what_is_said_of_a_qemu_that_is_stopped_and_of_one_that_died,
              test_a_guest_whose_disk_failed_goes_on_when_the_disk_does,
-             test_a_guest_that_panics_in_a_loop_is_one_line_in_the_log)
+             test_a_guest_that_panics_in_a_loop_is_one_line_in_the_log,
+             test_a_daemon_without_memory_ends_and_the_next_command_has_all_that_was_flushed,
+             test_the_log_of_mounts_does_not_grow_for_ever)
