@@ -45,8 +45,8 @@ int check_out(CommandContext& context, OpenParcel& parcel, const CheckoutOptions
   } else if (options.version || parcel.version.given) {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here already", parcel.entry.name));
   } else {
-    socket = start_session_daemon(parcel.account, parcel.entry, context.stop());
     take_over_if_agreed(context, parcel, options.take_lock, [&](const auto& steal_reason) {
+      socket = daemon_of_session(parcel, context.stop());
       json request{{"command", "lock"}, {"online", !parcel.account.offline()}};
       if (steal_reason) request["steal_reason"] = *steal_reason;
       ask_daemon(context, socket, request, "Opening " + parcel.entry.name);

@@ -31,9 +31,9 @@ void check_memory_loads_here(const OpenParcel& parcel, const LoadedVersion& load
 }
 
 /// What an attempt that failed has taken is given back.
-void give_back(const fs::path& socket) {
+void give_back(const OpenParcel& parcel) {
   try {
-    control_request(socket, {{"command", "checkin"}});
+    control_request(daemon_of_session(parcel, {}), {{"command", "checkin"}});
   } catch (const Error&) {
     // It stays checked out here; the failure that is being reported says why nothing runs.
   }
@@ -215,12 +215,22 @@ std::optional<LocalState> settled_local_state(const Account& account, const Parc
   }
 }
 
+fs::path daemon_of_session(const OpenParcel& parcel, const std::stop_token& stop) {
+  settled_local_state(parcel.account, parcel.entry, stop);  // a daemon that has just refused the command is ending
+  return start_session_daemon(parcel.account, parcel.entry, stop);
+}
+
 int with_session(const OpenParcel& parcel, const std::function<int()>& body) {
   for (int attempt = 1;; ++attempt) {
     const bool was_here = local_state(parcel.account, parcel.entry).has_value();
     try {
       return body();
     } catch (const Error& error) {
+      // The daemon may have ended and kept its session.
+      if (dynamic_cast<const NotBegun*>(&error) != nullptr && attempt < kSessionAttempts) {
+        settled_local_state(parcel.account, parcel.entry, {});
+        continue;
+      }
       // kIo: the directory went while a daemon's log was opened in it.
       const bool session_is_missed =
           error.kind() == ErrorKind::kDaemon || error.kind() == ErrorKind::kNotFound || error.kind() == ErrorKind::kIo;
@@ -354,8 +364,7 @@ int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& op
     confirm(context.flags, fmt::format("{} is suspended; starting it drops its memory. Start?", name));
   }
   const auto cdrom = choose_cdrom(context, parcel, options);
-  const fs::path socket = local ? start_session_daemon(parcel.account, parcel.entry, context.stop())
-                                : check_out(context, parcel, options, fresh);
+  fs::path socket = local ? fs::path() : check_out(context, parcel, options, fresh);
   json request{
       {"command", fresh ? "start" : "resume"},
       {"network", options.network},
@@ -367,11 +376,12 @@ int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& op
   json result;
   try {
     take_over_if_agreed(context, parcel, local && options.take_lock, [&](const auto& steal_reason) {
+      if (local) socket = daemon_of_session(parcel, context.stop());
       if (steal_reason) request["steal_reason"] = *steal_reason;
       result = ask_daemon(context, socket, request, (fresh ? "Starting " : "Resuming ") + name);
     });
   } catch (const Error& error) {
-    if (!local && error.kind() != ErrorKind::kDaemon && error.kind() != ErrorKind::kCancelled) give_back(socket);
+    if (!local && error.kind() != ErrorKind::kDaemon && error.kind() != ErrorKind::kCancelled) give_back(parcel);
     throw;
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();

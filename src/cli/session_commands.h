@@ -30,6 +30,9 @@ std::optional<fs::path> open_session(const OpenParcel& parcel);
 /// As open_session(); Error{kNotFound} "not checked out here".
 fs::path require_session(const OpenParcel& parcel);
 
+/// The daemon of a session that is there, also when the one that has just refused a command is ending.
+fs::path daemon_of_session(const OpenParcel& parcel, const std::stop_token& stop);
+
 /// The version that a command is to go on from: what -r says, else what follows '@'.
 VersionSelector wanted_version(const OpenParcel& parcel, const std::optional<std::string>& option);
 /// Session::create() of that version and its daemon; when that cannot start, the lock is given back.
@@ -51,7 +54,8 @@ std::optional<LocalState> settled_local_state(const Account& account, const Parc
                                               const std::stop_token& stop);
 
 /// Runs the body of a command; again when the session that it found was ended meanwhile by another command (an
-/// interrupted suspend goes on in the daemon, for one), so that it deals with what that one left.
+/// interrupted suspend goes on in the daemon, for one), so that it deals with what that one left, and when the daemon
+/// ended before it had begun with the request.
 int with_session(const OpenParcel& parcel, const std::function<int()>& body);
 
 /// The end of a command that publishes what is not here: it has run to its end before, or never began. Gives back a

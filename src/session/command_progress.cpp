@@ -41,7 +41,7 @@ json CurrentCommand::progress_for(const std::string& waiting) const {
 
 json EndingCommand::result_for(const std::string& waited) const {
   if (waited == command) return result;
-  throw Error(ErrorKind::kDaemon, "the session has just ended");
+  throw NotBegun("the session has just ended");
 }
 
 Error explain_publish_failure(const Error& error, const std::string& parcel, const std::string& repository,

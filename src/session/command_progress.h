@@ -38,7 +38,7 @@ struct EndingCommand {
   nlohmann::json result;
 
   /// The result for a request that waited for the end: the same command, run again after an interruption, has done
-  /// what was wanted. Error{kDaemon} for another.
+  /// what was wanted. NotBegun for another.
   nlohmann::json result_for(const std::string& waited) const;
 };
 

@@ -337,6 +337,7 @@ class Server : public ControlServer {
       last["type"] = "result";
     } catch (const std::exception& error) {
       last = error_line(as_error(error));
+      if (dynamic_cast<const NotBegun*>(&error) != nullptr) last["begun"] = false;
     }
     heart.request_stop();
     heart.join();
@@ -381,22 +382,30 @@ std::unique_ptr<ControlServer> start_control_server(const fs::path& socket, Cont
 json control_request(const fs::path& socket, const json& request, const ControlProgress& progress,
                      std::stop_token stop) {
   const auto fd = connect_to(socket);
-  if (!fd) throw Error(ErrorKind::kDaemon, fmt::format("no session daemon listens at {}", socket.string()));
-  send_line(fd->get(), request);
+  if (!fd) throw NotBegun(fmt::format("no session daemon listens at {}", socket.string()));
+  try {
+    send_line(fd->get(), request);
+  } catch (const Error& error) {
+    throw NotBegun(error.what());
+  }
   LineReader reader(fd->get());
-  for (;;) {
+  for (bool is_accepted = false;; is_accepted = true) {
     const auto line = reader.next(kSilence, stop);
     if (!line) {
       if (reader.timed_out()) throw_silent(peer_of(fd->get()).pid);
-      throw Error(ErrorKind::kDaemon, "the session daemon ended before it answered",
-                  {"run the command again; what was written is kept"});
+      const std::string what = "the session daemon ended before it answered";
+      const std::vector<std::string> hints{"run the command again; what was written is kept"};
+      if (!is_accepted) throw NotBegun(what, hints);
+      throw Error(ErrorKind::kDaemon, what, hints);
     }
     json message = parse_control_line(*line);
     const std::string type = message.value("type", "");
     if (type == "result") return message;
     if (type == "error") {
-      throw Error(error_kind_from_name(message.value("kind", "")), message.value("message", ""),
-                  message.value("hints", std::vector<std::string>{}));
+      const auto what = message.value("message", "");
+      const auto hints = message.value("hints", std::vector<std::string>{});
+      if (!message.value("begun", true)) throw NotBegun(what, hints);
+      throw Error(error_kind_from_name(message.value("kind", "")), what, hints);
     }
     if (type == "progress" && progress) progress(message);
   }

@@ -5,6 +5,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <stop_token>
 
+#include "base/error.h"
 #include "base/file.h"
 
 namespace isr {
@@ -15,11 +16,19 @@ namespace isr {
 ///   client → {"command":"suspend", …}
 ///   server → {"type":"accepted"} at once, then any number of
 ///            {"type":"progress","step":…,"done":…,"total":…} and {"type":"alive"} (every second), then
-///            {"type":"result", …} or {"type":"error","kind":…,"message":…,"hints":[…]}
+///            {"type":"result", …} or {"type":"error","kind":…,"message":…,"hints":[…]}, with "begun":false when
+///            NotBegun was thrown
 ///
 /// Lines are at most kMaxControlLine bytes, nested at most 16 deep; a client of another
 /// uid is refused; a request that is not complete in 10 s is dropped.
 inline constexpr std::size_t kMaxControlLine = 1U << 20U;
+
+/// The daemon ended, or is about to, before it began with the request, which may be sent again to the next one.
+class NotBegun : public Error {
+ public:
+  explicit NotBegun(const std::string& what, std::vector<std::string> hints = {})
+      : Error(ErrorKind::kDaemon, what, std::move(hints)) {}
+};
 
 /// Sends progress, without waiting. False: the client does not read (it is stopped), and the
 /// line was dropped. True also when the client has gone.
@@ -41,7 +50,7 @@ class ControlServer {
 std::unique_ptr<ControlServer> start_control_server(const fs::path& socket, ControlHandler handler);
 
 using ControlProgress = std::function<void(const nlohmann::json&)>;
-/// One request. Error{kDaemon} when nobody listens, or nothing is heard for 3.5 s;
+/// One request. NotBegun when nobody listens, Error{kDaemon} when nothing is heard for 3.5 s;
 /// {kCancelled} on stop; else what the server says.
 nlohmann::json control_request(const fs::path& socket, const nlohmann::json& request,
                                const ControlProgress& progress = {}, std::stop_token stop = {});

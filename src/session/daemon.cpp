@@ -1,7 +1,6 @@
 // One mutex makes one operation of another; a status that meets a busy daemon
 // gets the last answer with the operation's name. A keeper thread settles the journal
 // and notices when the guest has gone; another, also during an operation, renews the lock.
-
 #include "session/daemon.h"
 
 #include <fmt/format.h>
@@ -74,8 +73,9 @@ class Daemon {
   json handle(const json& request, const ControlReply& reply, const std::stop_token& stop) {
     const std::string command = request.value("command", "");
     if (command == "status") return status();
-    if (command == "console") return follow_console(*console(), request, reply, stop);
-    if (command == "type") return type_text(request);
+    // Not under operation_: what the guest says while it is stopped or suspended is wanted then.
+    if (command == "console") return follow_console(*console_of(machine_, parcel_.name), request, reply, stop);
+    if (command == "type") return type_text(*console_of(machine_, parcel_.name), request);
     if (command == "lock" && !request.contains("steal_reason") && !current_.lock()->command.empty()) {
       return json::object();  // what is under way looks itself
     }
@@ -87,7 +87,7 @@ class Daemon {
     const std::lock_guard lock(operation_, std::adopt_lock);
     if (ended_) return ending_.result_for(command);
     if (told_.stop_requested()) {
-      throw Error(ErrorKind::kDaemon, "the session daemon is about to end", {"run the command again; nothing is lost"});
+      throw NotBegun("the session daemon is about to end", {"run the command again; nothing is lost"});
     }
     *current_.lock() = {command, {}, &reply};
     const struct Done {
@@ -101,7 +101,15 @@ class Daemon {
       current_.lock()->progress = line;
       return reply(line);
     };
-    json result = run_command(command, request, noted_reply, stop);
+    json result;
+    try {
+      result = run_command(command, request, noted_reply, stop);
+    } catch (const Error& error) {
+      const bool is_first = !is_used_.exchange(true) && !machine_.running() && !request.value("publishes", false);
+      if (is_first && error.kind() == ErrorKind::kLocked) leave();
+      throw;
+    }
+    is_used_ = true;
     result["kept_settings"] = kept_settings;
     if (ended_) ending_ = {command, result};
     *last_status_lock() = full_status();
@@ -271,10 +279,11 @@ class Daemon {
   // --- status and console, any time ----------------------------------------
 
   json status() {
-    if (ended_) throw Error(ErrorKind::kDaemon, "the session has just ended");
+    is_used_ = true;
+    if (ended_) throw NotBegun("the session has just ended");
     if (operation_.try_lock_politely_for(500ms)) {
       const std::lock_guard lock(operation_, std::adopt_lock);
-      if (ended_) throw Error(ErrorKind::kDaemon, "the session has just ended");
+      if (ended_) throw NotBegun("the session has just ended");
       *last_status_lock() = full_status();
     }
     json answer = *last_status_lock();
@@ -299,18 +308,6 @@ class Daemon {
     answer["lock_lost"] = lock_lost_.load();
     answer["last_event"] = *last_event_.lock();
     return answer;
-  }
-
-  // Not under operation_: what the guest says while it is stopped or suspended is wanted then.
-  std::shared_ptr<SerialConsole> console() const {
-    auto console = machine_.console();
-    if (!console) throw Error(ErrorKind::kVm, fmt::format("{} is not running", parcel_.name));
-    return console;
-  }
-
-  json type_text(const json& request) const {
-    console()->write(request.value("text", ""));
-    return json::object();
   }
 
   // --- keeping -------------------------------------------------------------
@@ -364,6 +361,15 @@ class Daemon {
     }
   }
 
+  /// Nobody knows of this daemon but the command for which it was started, and which was refused.
+  void leave() {
+    guarded("ending after a refusal", [&] {
+      machine_.require_unused();
+      fall_silent();
+      end_.done();
+    });
+  }
+
   /// Answers the requests that it has accepted and takes no more. The daemon must end after this.
   void fall_silent() {
     ended_ = true;
@@ -414,7 +420,8 @@ class Daemon {
   Session session_;  // its lease says the first two, the machine's mount asks for the others
   Machine machine_;
   std::atomic<bool> ended_{false};  // set under operation_
-  EndingCommand ending_;            // guarded by operation_
+  std::atomic<bool> is_used_{false};
+  EndingCommand ending_;  // guarded by operation_
   Sync<CurrentCommand> current_;
   Sync<json> last_status_sync_;
   std::unique_ptr<ControlServer> server_;

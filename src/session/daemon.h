@@ -26,6 +26,8 @@ namespace isr {
 ///   console      offset, follow                    progress lines {"console":…,"offset":…}
 ///   type         text                              types into the serial console
 ///
+/// A daemon whose first command is refused because another host has the lock ends with it.
+///
 /// One of them at a time; status, console and type any time. One that waits is told for what, and gets the result of
 /// the command that ends the session meanwhile if it is the same one. All others also take settings
 /// (encode_settings()), and answer kept_settings: those that stay what they were when the daemon began.

@@ -1,5 +1,7 @@
 #include "session/follow_console.h"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -37,6 +39,17 @@ nlohmann::json follow_console(const SerialConsole& console, const nlohmann::json
       console.wait_beyond(seen, kConsoleWait, stop);
     }
   }
+}
+
+nlohmann::json type_text(SerialConsole& console, const nlohmann::json& request) {
+  console.write(request.value("text", ""));
+  return nlohmann::json::object();
+}
+
+std::shared_ptr<SerialConsole> console_of(const Machine& machine, const std::string& parcel) {
+  auto console = machine.console();
+  if (!console) throw Error(ErrorKind::kVm, fmt::format("{} is not running", parcel));
+  return console;
 }
 
 }  // namespace isr

@@ -4,6 +4,7 @@
 #include <stop_token>
 
 #include "session/control.h"
+#include "session/machine.h"
 #include "vm/serial_console.h"
 
 namespace isr {
@@ -12,5 +13,10 @@ namespace isr {
 /// follow, goes on to its last word: a console is followed beyond the end of its VM.
 nlohmann::json follow_console(const SerialConsole& console, const nlohmann::json& request, const ControlReply& reply,
                               const std::stop_token& stop);
+
+/// The request "type": writes its text to the console.
+nlohmann::json type_text(SerialConsole& console, const nlohmann::json& request);
+/// Of the machine that runs; Error{kVm}, naming the parcel, when none does.
+std::shared_ptr<SerialConsole> console_of(const Machine& machine, const std::string& parcel);
 
 }  // namespace isr

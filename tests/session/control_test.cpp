@@ -8,6 +8,7 @@
 #include <catch2/catch.hpp>
 #include <future>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "support/error_kind.h"
 #include "support/no_threads.h"
@@ -232,4 +233,38 @@ TEST_CASE("a daemon that cannot start a thread refuses the command, and takes th
   CHECK(failure->kind() == ErrorKind::kDaemon);
   CHECK(std::string(failure->what()).find("thread") != std::string::npos);
   CHECK(control_request(place.socket, {{"command", "three"}}).contains("said"));
+}
+
+TEST_CASE("a request that did not begin is told from one that failed", "[session]") {
+  const Place place;
+  const auto is_not_begun = [&](const json& request) {
+    try {
+      control_request(place.socket, request);
+    } catch (const NotBegun& error) {
+      CHECK(error.kind() == ErrorKind::kDaemon);
+      return true;
+    } catch (const Error&) {
+    }
+    return false;
+  };
+  CHECK(is_not_begun({{"command", "any"}}));  // nobody listens
+  {
+    const auto server = start_control_server(place.socket, [](const json& request, auto&&...) -> json {
+      if (request.value("command", "") == "early") throw NotBegun("ending", {"again"});
+      throw Error(ErrorKind::kDaemon, "failed");
+    });
+    CHECK(is_not_begun({{"command", "early"}}));
+    CHECK_FALSE(is_not_begun({{"command", "late"}}));
+  }
+  const UniqueFd listener = bind_raw(place.socket);
+  REQUIRE(::listen(listener.get(), 2) == 0);
+  for (const std::string said : {"", "{\"type\":\"accepted\"}\n"}) {
+    const std::jthread dying([&] {
+      const UniqueFd connection(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      std::array<char, 4096> request{};
+      REQUIRE(::recv(connection.get(), request.data(), request.size(), 0) > 0);
+      REQUIRE(::send(connection.get(), said.data(), said.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(said.size()));
+    });
+    CHECK(is_not_begun({{"command", "any"}}) == said.empty());
+  }
 }

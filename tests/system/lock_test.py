@@ -190,6 +190,31 @@ def test_a_lease_that_ran_out_is_taken_when_the_user_agrees(world):
     a.run("checkin", "work")
 
 
+def daemon_lives(host):
+    return "daemon_pid" in host.stat("work")
+
+
+def test_a_command_that_is_refused_leaves_no_daemon_and_no_other_command_notices(world):
+    _, a, b = two_hosts(world)
+    a.run("checkout", "work")
+    write(a, 1)
+    writing.kill_daemon(a, "work")
+    b.run("checkout", "work", "--take-lock")
+    a.run("checkout", "work", expect=11)
+    support.wait_until(lambda: not daemon_lives(a), "the daemon of the refused checkout ends")
+    expect(not world.processes(a.home), "processes are left")
+    several = [a.start("checkout", "work", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(4)]
+    for process in several:
+        said = process.communicate(timeout=support.COMMAND_TIMEOUT)[1]
+        expect_equal(process.returncode, 11, f"the exit code of one of several: {said}")
+    a.run("checkout", "work", "--take-lock")
+    a.run("checkout", "work")
+    expect(daemon_lives(a), "the daemon of a session that has its lock stays")
+    b.run("checkin", "work")
+    a.run("checkin", "work")
+    expect_equal(row_of(b)["version"], 2, "the version with what was written before the refusal")
+
+
 def copy_of(world, host):
     """A host with a copy of the home directory of another one, whose daemon goes on."""
     copy = world.host("copy")
@@ -282,6 +307,7 @@ if __name__ == "__main__":
                  test_a_host_that_comes_back_to_a_lost_lock_chooses,
                  test_a_lock_that_is_lost_while_a_machine_starts_keeps_its_guest_from_running,
                  test_a_lease_that_ran_out_is_taken_when_the_user_agrees,
+                 test_a_command_that_is_refused_leaves_no_daemon_and_no_other_command_notices,
                  test_a_copy_of_the_home_directory_is_another_host,
                  test_a_copy_under_the_same_runtime_directory_does_not_reach_the_daemon_of_the_original,
                  test_of_two_copies_one_publishes,
