@@ -10,9 +10,9 @@
 #include <map>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "cli/command_description.h"
 #include "cli/signals.h"
-#include "session/text.h"
 
 namespace isr {
 namespace {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/find_program.h"
 #include "cli/commands.h"
 #include "cli/session_commands.h"
 #include "session/control.h"
@@ -71,18 +72,6 @@ int run_console(CommandContext& context, const ConsoleOptions& options) {
   return 0;
 }
 
-bool installed(const std::string& program) {
-  const char* path = std::getenv("PATH");
-  std::string_view rest = path ? path : "";
-  while (!rest.empty()) {
-    const auto end = rest.find(':');
-    const fs::path candidate = fs::path(rest.substr(0, end)) / program;
-    if (::access(candidate.c_str(), X_OK) == 0) return true;
-    rest = end == std::string_view::npos ? "" : rest.substr(end + 1);
-  }
-  return false;
-}
-
 int run_view(CommandContext& context, const ViewOptions& options) {
   const OpenParcel parcel = context.open_local_parcel(options.name);
   const json status = control_request(running_session(parcel), {{"command", "status"}}, {}, context.stop());
@@ -91,10 +80,10 @@ int run_view(CommandContext& context, const ViewOptions& options) {
   const bool screen = std::getenv("DISPLAY") || std::getenv("WAYLAND_DISPLAY");
   if (!options.print_url && screen) {
     // Both take a UNIX socket; exec leaves the terminal to them.
-    if (installed("remote-viewer")) {
+    if (find_program("remote-viewer")) {
       ::execlp("remote-viewer", "remote-viewer", ("vnc+unix://" + socket).c_str(), nullptr);
     }
-    if (installed("vncviewer")) ::execlp("vncviewer", "vncviewer", socket.c_str(), nullptr);
+    if (find_program("vncviewer")) ::execlp("vncviewer", "vncviewer", socket.c_str(), nullptr);
   }
   if (context.out.json()) {
     context.out.document({{"schema", 1}, {"vnc_socket", socket}});

@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/find_program.h"
+#include "base/sizes.h"
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "vm/accelerator.h"
@@ -31,18 +33,6 @@ struct Finding {
 
 std::string_view to_name(Verdict verdict) {
   return verdict == Verdict::kOk ? "ok" : verdict == Verdict::kWarn ? "warn" : "FAIL";
-}
-
-std::optional<fs::path> find_program(const std::string& name) {
-  const char* path = std::getenv("PATH");  // NOLINT(concurrency-mt-unsafe): nothing sets it
-  std::string_view rest = path == nullptr ? "/usr/bin:/bin" : path;
-  while (!rest.empty()) {
-    const auto colon = rest.find(':');
-    const fs::path candidate = fs::path(rest.substr(0, colon)) / name;
-    if (::access(candidate.c_str(), X_OK) == 0) return candidate;
-    rest = colon == std::string_view::npos ? std::string_view{} : rest.substr(colon + 1);
-  }
-  return std::nullopt;
 }
 
 Finding check_program(const std::string& name, const std::string& package, Verdict when_absent) {

@@ -5,14 +5,15 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/child_process.h"
 #include "base/file.h"
+#include "base/sizes.h"
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "cli/session_commands.h"
 #include "session/cdrom.h"
 #include "session/import.h"
 #include "session/inspect.h"
-#include "vm/child_process.h"
 
 namespace isr {
 namespace {

@@ -7,6 +7,7 @@
 
 #include "base/crypto.h"
 #include "base/file.h"
+#include "base/sizes.h"
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "cli/password.h"

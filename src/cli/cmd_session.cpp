@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/sizes.h"
 #include "cli/commands.h"
 #include "cli/session_commands.h"
 #include "session/control.h"

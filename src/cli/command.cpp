@@ -5,8 +5,9 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 
+#include "base/sizes.h"
+#include "base/text.h"
 #include "cli/command_description.h"
-#include "session/text.h"
 
 namespace isr {
 namespace {

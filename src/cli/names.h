@@ -6,9 +6,9 @@
 #include <string>
 #include <string_view>
 
+#include "base/text.h"
 #include "session/account.h"
 #include "session/parcel_version.h"
-#include "session/text.h"
 
 namespace isr {
 

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "base/sizes.h"
 #include "base/sync.h"
 #include "cli/output.h"
 #include "cli/signals.h"

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/sizes.h"
 #include "base/sleep.h"
 #include "session/cdrom.h"
 #include "session/control.h"

@@ -6,7 +6,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <spawn.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -28,9 +27,9 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/find_program.h"
+#include "base/spawn.h"
 #include "fusefs/mount.h"
-
-extern char** environ;
 
 namespace isr {
 namespace {
@@ -69,16 +68,7 @@ void for_each_mount(const std::function<void(const fs::path& point, const Kernel
   }
 }
 
-std::optional<fs::path> find_helper() {
-  const char* path = std::getenv("PATH");  // NOLINT(concurrency-mt-unsafe): nothing here calls setenv
-  std::istringstream directories(fmt::format("{}:/usr/bin:/bin", path == nullptr ? "" : path));
-  for (std::string directory; std::getline(directories, directory, ':');) {
-    if (directory.empty() || directory[0] != '/') continue;
-    fs::path candidate = fs::path(directory) / kHelper;
-    if (::access(candidate.c_str(), X_OK) == 0) return candidate;
-  }
-  return std::nullopt;
-}
+std::optional<fs::path> find_helper() { return find_program(kHelper, "/usr/bin:/bin"); }
 
 struct HelperResult {
   int status = -1;
@@ -95,23 +85,13 @@ HelperResult run_helper(std::vector<std::string> arguments, int channel) {
   UniqueFd writer(ends[1]);
 
   arguments.insert(arguments.begin(), kHelper);
-  std::vector<char*> argv;
-  for (auto& argument : arguments) argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  std::string commfd = "_FUSE_COMMFD=3";
-  std::vector<char*> environment;
-  for (char** entry = environ; *entry != nullptr; ++entry) environment.push_back(*entry);
-  if (channel >= 0) environment.push_back(commfd.data());
-  environment.push_back(nullptr);
-
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, writer.get(), STDERR_FILENO);
-  if (channel >= 0) posix_spawn_file_actions_adddup2(&actions, channel, 3);
-  pid_t pid = -1;
-  const int failure = posix_spawn(&pid, helper->c_str(), &actions, nullptr, argv.data(), environment.data());
-  posix_spawn_file_actions_destroy(&actions);
-  if (failure != 0) throw Error(ErrorKind::kDaemon, fmt::format("{}: {}", helper->string(), message_of(failure)));
+  SpawnOptions options;
+  options.descriptors = {{writer.get(), STDERR_FILENO}};
+  if (channel >= 0) {
+    options.descriptors.emplace_back(channel, 3);
+    options.environment = {"_FUSE_COMMFD=3"};
+  }
+  const pid_t pid = spawn(*helper, std::move(arguments), options);
   writer.reset();
 
   HelperResult result;
@@ -122,8 +102,7 @@ HelperResult run_helper(std::vector<std::string> arguments, int channel) {
     if (count <= 0) break;
     if (result.stderr_text.size() < 4096) result.stderr_text.append(chunk.data(), static_cast<std::size_t>(count));
   }
-  while (::waitpid(pid, &result.status, 0) < 0 && errno == EINTR) {
-  }
+  result.status = await_child(pid);
   while (!result.stderr_text.empty() && result.stderr_text.back() == '\n') result.stderr_text.pop_back();
   return result;
 }
@@ -159,10 +138,7 @@ UniqueFd attach_by_helper(const fs::path& directory, const AttachOptions& option
   std::array<int, 2> ends{};
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) throw_errno("socketpair", errno);
   const UniqueFd ours(ends[0]);
-  UniqueFd theirs(ends[1]);
-  if (theirs.get() == 3) {  // adddup2 onto itself would keep it close-on-exec
-    theirs = UniqueFd(::fcntl(theirs.get(), F_DUPFD_CLOEXEC, 4));
-  }
+  const UniqueFd theirs(ends[1]);
   const std::string flags = fmt::format("{},nosuid,nodev,default_permissions,fsname={},subtype=isr",
                                         options.read_only ? "ro" : "rw", escape_option(options.source_name));
   const auto result = run_helper({"-o", flags, "--", directory.string()}, theirs.get());

@@ -6,10 +6,10 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/strict_json.h"
 #include "repository/keybox.h"
 #include "repository/sequence.h"
 #include "repository/signed_text.h"
-#include "repository/strict_json.h"
 
 namespace isr {
 namespace {

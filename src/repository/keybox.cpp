@@ -10,8 +10,8 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/strict_json.h"
 #include "repository/sequence.h"
-#include "repository/strict_json.h"
 
 namespace isr {
 namespace {

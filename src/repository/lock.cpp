@@ -10,10 +10,10 @@
 #include <functional>
 
 #include "base/log.h"
+#include "base/strict_json.h"
 #include "repository/keybox.h"
 #include "repository/sequence.h"
 #include "repository/signed_text.h"
-#include "repository/strict_json.h"
 
 namespace isr {
 namespace {

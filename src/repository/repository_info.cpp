@@ -11,7 +11,7 @@
 
 #include "base/crypto.h"
 #include "base/file.h"
-#include "repository/strict_json.h"
+#include "base/strict_json.h"
 
 namespace isr {
 namespace {

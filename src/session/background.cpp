@@ -17,7 +17,7 @@
 #include "base/error.h"
 #include "base/limited_log.h"
 #include "base/log.h"
-#include "vm/stream_socket.h"
+#include "base/stream_socket.h"
 
 extern char** environ;
 

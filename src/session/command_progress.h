@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/progress.h"
 #include "session/control.h"
 #include "session/session.h"
 

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/sizes.h"
 #include "repository/blob_store.h"
 #include "repository/keybox.h"
 #include "session/toml_file.h"

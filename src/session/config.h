@@ -104,9 +104,4 @@ class Config {
 /// 1..64 of [A-Za-z0-9_-], beginning with a letter or digit (a bare TOML key). Error{kUsage}.
 void check_repository_name(const std::string& name);
 
-/// "1.5G", "10GiB", "4096": bytes, binary units (GB means GiB). Error{kUsage}.
-std::uint64_t parse_size(const std::string& text);
-/// "1.5 GiB".
-std::string format_size(std::uint64_t bytes);
-
 }  // namespace isr

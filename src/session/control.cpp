@@ -11,10 +11,10 @@
 #include <atomic>
 #include <list>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <thread>
 
 #include "base/error.h"
+#include "base/json_object.h"
 #include "base/log.h"
 #include "base/sleep.h"
 #include "base/sync.h"
@@ -26,7 +26,7 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr int kMaxDepth = 16;
+constexpr std::string_view kControlLine = "a control line";
 constexpr std::size_t kMaxConnections = 64;
 constexpr milliseconds kRequestDeadline{10'000};
 constexpr milliseconds kSilence{3'500};  // with what goes before, a person waits less than 5 s
@@ -277,7 +277,7 @@ class Server : public ControlServer {
       LineReader reader(fd);
       const auto line = reader.next(kRequestDeadline);
       if (!line) return;
-      const json request = parse_control_line(*line);
+      const json request = parse_json_object(*line, kControlLine);
       answer(fd, request, ending);
     } catch (const std::exception& error) {
       log::warn("control connection: {}", error.what());
@@ -354,27 +354,6 @@ class Server : public ControlServer {
 
 }  // namespace
 
-json parse_control_line(std::string_view line) {
-  std::vector<std::set<std::string>> keys;
-  const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (depth > kMaxDepth) throw Error(ErrorKind::kCorrupt, "a control line is nested too deep");
-    if (event == json::parse_event_t::object_start) keys.emplace_back();
-    if (event == json::parse_event_t::object_end) keys.pop_back();
-    if (event == json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
-      throw Error(ErrorKind::kCorrupt, "a control line names a key twice");
-    }
-    return true;
-  };
-  json parsed;
-  try {
-    parsed = json::parse(line, check);
-  } catch (const json::exception&) {
-    throw Error(ErrorKind::kCorrupt, "a control line is not JSON");
-  }
-  if (!parsed.is_object()) throw Error(ErrorKind::kCorrupt, "a control line is not an object");
-  return parsed;
-}
-
 std::unique_ptr<ControlServer> start_control_server(const fs::path& socket, ControlHandler handler) {
   return std::make_unique<Server>(socket, std::move(handler));
 }
@@ -398,7 +377,7 @@ json control_request(const fs::path& socket, const json& request, const ControlP
       if (!is_accepted) throw NotBegun(what, hints);
       throw Error(ErrorKind::kDaemon, what, hints);
     }
-    json message = parse_control_line(*line);
+    json message = parse_json_object(*line, kControlLine);
     const std::string type = message.value("type", "");
     if (type == "result") return message;
     if (type == "error") {

@@ -57,7 +57,4 @@ nlohmann::json control_request(const fs::path& socket, const nlohmann::json& req
 /// True when somebody listens there.
 bool control_alive(const fs::path& socket);
 
-/// Parses one line: Error{kCorrupt} for junk, for depth and for duplicate keys.
-nlohmann::json parse_control_line(std::string_view line);
-
 }  // namespace isr

@@ -5,7 +5,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -13,16 +12,16 @@
 #include <atomic>
 #include <nlohmann/json.hpp>
 
+#include "base/child_process.h"
 #include "base/error.h"
+#include "base/find_program.h"
 #include "base/log.h"
+#include "base/spawn.h"
+#include "base/text.h"
 #include "fusefs/mount_point.h"
 #include "image/tree.h"
 #include "session/disk_format.h"
 #include "session/image_end.h"
-#include "session/text.h"
-#include "vm/child_process.h"
-
-extern char** environ;
 
 namespace isr {
 namespace {
@@ -139,25 +138,6 @@ class RawSource : public DiskSource {
   RawReader raw_;
 };
 
-pid_t spawn(const std::vector<std::string>& command, int out_fd, int error_fd) {
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  if (out_fd >= 0) posix_spawn_file_actions_adddup2(&actions, out_fd, STDOUT_FILENO);
-  if (error_fd >= 0) posix_spawn_file_actions_adddup2(&actions, error_fd, STDERR_FILENO);
-  std::vector<char*> argv;
-  for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
-  argv.push_back(nullptr);
-  pid_t pid = 0;
-  const int error = ::posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (error == ENOENT) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{} is not installed", command[0]),
-                {"sudo apt install qemu-utils qemu-system-common"});
-  }
-  if (error != 0) throw_errno("cannot start " + command[0], error);
-  return pid;
-}
-
 struct Finished {
   int code = 0;  ///< its exit code; minus the signal that ended it
   std::string output, errors;
@@ -166,9 +146,13 @@ struct Finished {
 Finished run_program(const std::vector<std::string>& command) {
   const UniqueFd output(::memfd_create("output", MFD_CLOEXEC));
   const UniqueFd errors(::memfd_create("errors", MFD_CLOEXEC));
-  const pid_t pid = spawn(command, output.get(), errors.get());
-  int status = 0;
-  ::waitpid(pid, &status, 0);
+  if (!find_program(command[0])) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{} is not installed", command[0]),
+                {"sudo apt install qemu-utils qemu-system-common"});
+  }
+  SpawnOptions options;
+  options.descriptors = {{output.get(), STDOUT_FILENO}, {errors.get(), STDERR_FILENO}};
+  const int status = await_child(spawn(command[0], command, options));
   const auto text = [](int fd) {
     Bytes bytes(std::min<std::uint64_t>(file_size(fd, "output"), 1U << 20U));
     read_exact_at(fd, bytes, 0, "output");

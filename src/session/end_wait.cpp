@@ -13,7 +13,7 @@
 #include <thread>
 
 #include "base/error.h"
-#include "vm/stream_socket.h"
+#include "base/stream_socket.h"
 
 namespace isr {
 namespace {

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "session/text.h"
+#include "base/text.h"
 
 namespace isr {
 namespace {

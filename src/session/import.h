@@ -1,5 +1,6 @@
 #pragma once
 
+#include "base/progress.h"
 #include "session/disk_source.h"
 #include "session/session.h"
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "base/progress.h"
 #include "session/parcel_version.h"
 #include "session/session.h"
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "base/progress.h"
 #include "session/awakening.h"
 #include "session/session.h"
 #include "vm/qemu.h"

@@ -8,9 +8,9 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "fusefs/file_users.h"
 #include "session/machine.h"
-#include "session/text.h"
 
 namespace isr {
 namespace {

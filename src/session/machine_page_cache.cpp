@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "base/sizes.h"
 #include "session/config.h"
 #include "session/machine.h"
 

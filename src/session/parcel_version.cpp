@@ -10,8 +10,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/json_object.h"
 #include "image/boot_pack.h"
-#include "session/control.h"
 
 namespace isr {
 namespace {
@@ -224,7 +224,7 @@ ParcelVersion parse_version(ByteView payload) {
   if (payload.size() > kMaxPayload) fail("it is too large");
   json in;
   try {
-    in = parse_control_line(as_text(payload));  // the same rules: depth, duplicate keys
+    in = parse_json_object(as_text(payload), "it");
   } catch (const Error&) {
     fail("it is not the JSON that was expected");
   }

@@ -6,9 +6,9 @@
 #include <array>
 #include <set>
 
-#include "repository/strict_json.h"
+#include "base/strict_json.h"
+#include "base/text.h"
 #include "session/account.h"
-#include "session/text.h"
 
 namespace isr {
 namespace {

@@ -3,6 +3,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "base/file.h"
+#include "base/progress.h"
 #include "chunkstore/pack_cache.h"
 #include "fusefs/mount.h"
 #include "image/chunk_fill.h"
@@ -26,8 +27,6 @@ struct PublishResult {
   std::uint64_t uploaded_bytes = 0;
   std::uint64_t uploaded_objects = 0;
 };
-/// done and total in bytes; total may grow.
-using ProgressFn = std::function<void(std::string_view step, std::uint64_t done, std::uint64_t total)>;
 
 /// What is fetched that a guest which continues has not asked for yet.
 enum class Prefetch {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "vm/child_process.h"
+#include "base/child_process.h"
 
 namespace isr {
 

@@ -9,10 +9,10 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/child_process.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "vm/child_process.h"
 #include "vm/kvm_probe.h"
 
 namespace isr {

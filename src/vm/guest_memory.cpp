@@ -19,9 +19,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/stream_socket.h"
 #include "base/thread_pool.h"
 #include "vm/command_line.h"
-#include "vm/stream_socket.h"
 
 asm(R"(
         .section .rodata

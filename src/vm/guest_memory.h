@@ -6,7 +6,7 @@
 #include <functional>
 #include <optional>
 
-#include "vm/child_process.h"
+#include "base/child_process.h"
 #include "vm/process_memory.h"
 
 namespace isr {

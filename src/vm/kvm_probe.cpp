@@ -6,9 +6,9 @@
 
 #include <cerrno>
 
+#include "base/child_process.h"
 #include "base/error.h"
 #include "base/file.h"
-#include "vm/child_process.h"
 #include "vm/settings.h"
 
 // The assembler reads it itself; what follows in this file is 64-bit text again.

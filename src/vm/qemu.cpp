@@ -14,12 +14,12 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/child_process.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "vm/child_process.h"
+#include "base/stream_socket.h"
 #include "vm/json_members.h"
-#include "vm/stream_socket.h"
 
 namespace isr {
 namespace {

@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "vm/stream_socket.h"
+#include "base/stream_socket.h"
 
 namespace isr {
 namespace {

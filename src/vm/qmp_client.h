@@ -10,17 +10,11 @@
 #include <thread>
 
 #include "base/handle.h"
+#include "base/patience.h"
 #include "base/sync.h"
 #include "vm/qmp_reader.h"
 
 namespace isr {
-
-/// How long to wait for one answer. QEMU may be slow where its memory is on a
-/// slow network: `stop` was seen to take seconds a chunk.
-struct Patience {
-  std::chrono::milliseconds timeout{std::chrono::minutes(2)};
-  std::stop_token stop{};
-};
 
 /// A QMP conversation over a connected UNIX socket.
 ///

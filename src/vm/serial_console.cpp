@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "vm/stream_socket.h"
+#include "base/stream_socket.h"
 
 namespace isr {
 namespace {

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "base/file.h"
+#include "base/sizes.h"
 #include "support/error_kind.h"
 
 using namespace isr;

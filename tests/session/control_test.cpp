@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/json_object.h"
 #include "support/error_kind.h"
 #include "support/no_threads.h"
 #include "support/raw_socket.h"
@@ -126,7 +127,7 @@ TEST_CASE("a client that does not read holds nobody's work up", "[session]") {
   const std::string said = test::receive_all(client.get());
   REQUIRE(said.ends_with("\n"));
   const auto last = said.rfind('\n', said.size() - 2);
-  CHECK(parse_control_line(said.substr(last + 1)).value("n", 0) == 7);
+  CHECK(parse_json_object(said.substr(last + 1), "the line").value("n", 0) == 7);
 }
 
 TEST_CASE("a socket's path that is taken is respected, a dead one's is taken over", "[session]") {
@@ -212,7 +213,7 @@ TEST_CASE("a daemon without a free descriptor says so at once, and takes the nex
   ::setrlimit(RLIMIT_NOFILE, &usual);
   CHECK(sent == 3);
   REQUIRE(got > 0);
-  const json line = parse_control_line(answer.substr(0, answer.find('\n')));
+  const json line = parse_json_object(answer.substr(0, answer.find('\n')), "the answer");
   CHECK(line.value("kind", "") == "daemon");
   CHECK(line.value("message", "").find("descriptor") != std::string::npos);
   CHECK(control_request(place.socket, {{"command", "two"}}).contains("said"));

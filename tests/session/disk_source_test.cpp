@@ -9,10 +9,10 @@
 #include <catch2/catch.hpp>
 #include <random>
 
+#include "base/child_process.h"
 #include "base/error.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"
-#include "vm/child_process.h"
 
 using namespace isr;
 

@@ -1,8 +1,8 @@
 #include <catch2/catch.hpp>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "session/account.h"
-#include "session/text.h"
 #include "support/error_kind.h"
 
 using namespace isr;

@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "base/handle.h"
-#include "vm/stream_socket.h"
+#include "base/stream_socket.h"
 
 namespace isr::test {
 

@@ -5,7 +5,7 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
-#include "vm/stream_socket.h"
+#include "base/stream_socket.h"
 
 using namespace isr;
 using namespace std::chrono_literals;

@@ -4,8 +4,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "base/stream_socket.h"
 #include "support/error_kind.h"
-#include "vm/stream_socket.h"
 
 using namespace isr;
 using test::kind_thrown;

@@ -1,6 +1,6 @@
 // Only printable ASCII stands as it is: whatever else a terminal may act on, or
 // a reader may mistake for another letter, is shown by its bytes.
-#include "session/text.h"
+#include "base/text.h"
 
 #include <fmt/format.h>
 

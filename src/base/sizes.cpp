@@ -1,11 +1,13 @@
 // Sizes as people write them. Fractions are exact: digits, never floating point.
+#include "base/sizes.h"
+
 #include <fmt/format.h>
 
 #include <array>
+#include <optional>
 #include <string_view>
 
 #include "base/error.h"
-#include "session/config.h"
 
 namespace isr {
 namespace {

@@ -1,6 +1,6 @@
 // nlohmann's SAX parser does the lexing (and the UTF-8 check); it keeps its own
 // nesting on the heap, so a depth bomb costs no stack and is stopped here.
-#include "repository/strict_json.h"
+#include "base/strict_json.h"
 
 #include <fmt/format.h>
 

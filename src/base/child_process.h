@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "base/handle.h"
+#include "base/patience.h"
 #include "base/sync.h"
-#include "vm/qmp_client.h"
 
 namespace isr {
 

@@ -1,4 +1,4 @@
-#include "vm/stream_socket.h"
+#include "base/stream_socket.h"
 
 #include <poll.h>
 #include <sys/eventfd.h>

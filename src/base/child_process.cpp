@@ -1,6 +1,6 @@
 // The thread that forks is the one that waits for the child's end: the parent
 // death signal is sent when the forking *thread* ends, so it must be the last.
-#include "vm/child_process.h"
+#include "base/child_process.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -23,6 +23,7 @@
 #include <future>
 
 #include "base/error.h"
+#include "base/find_program.h"
 
 namespace isr {
 namespace {
@@ -96,18 +97,10 @@ void volunteer_for_oom() noexcept {
   ::_exit(kExecFailed);
 }
 
-std::string find_program(const std::string& name) {
-  if (name.find('/') != std::string::npos) return name;
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody here changes the environment
-  const char* const path = std::getenv("PATH");
-  std::string_view rest = path != nullptr ? path : "/usr/bin:/bin";
-  while (!rest.empty()) {
-    const auto directory = rest.substr(0, rest.find(':'));
-    rest.remove_prefix(std::min(rest.size(), directory.size() + 1));
-    auto candidate = fmt::format("{}/{}", directory, name);
-    if (directory.starts_with('/') && ::access(candidate.c_str(), X_OK) == 0) return candidate;
-  }
-  throw Error(ErrorKind::kVm, fmt::format("{} is not installed", name),
+std::string path_of(const std::string& program) {
+  if (program.find('/') != std::string::npos) return program;
+  if (const auto found = find_program(program)) return found->string();
+  throw Error(ErrorKind::kVm, fmt::format("{} is not installed", program),
               {"on Debian:  sudo apt install qemu-system-x86"});
 }
 
@@ -153,7 +146,7 @@ pid_t spawn(Launch launch, UniqueFd report_read, UniqueFd report_write) {
 ChildProcess::~ChildProcess() { kill(); }
 
 void ChildProcess::start(ChildOptions options) {
-  const std::string program = find_program(options.program);
+  const std::string program = path_of(options.program);
   std::vector<std::string> arguments{program};
   arguments.insert(arguments.end(), options.arguments.begin(), options.arguments.end());
   // No more of the environment than it needs: ours may hold a token.

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
+
+namespace isr {
+
+/// Called while a long step goes on; `done` and `total` are bytes; total may grow.
+using ProgressFn = std::function<void(std::string_view step, std::uint64_t done, std::uint64_t total)>;
+
+}  // namespace isr
