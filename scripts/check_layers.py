@@ -17,9 +17,14 @@ BELOW = {
     "image": ["chunkstore"],
     "fusefs": ["image"],
     "vm": ["base"],
-    "session": ["vm", "fusefs"],
+    "host": ["repository"],
+    "account": ["host", "image", "vm"],
+    "session": ["account", "fusefs"],
+    "machine": ["session"],
+    "daemon": ["machine"],
+    "transfer": ["session"],
     "server": ["repository"],
-    "cli": ["session", "server"],
+    "cli": ["daemon", "transfer", "server"],
 }
 SOURCE_SUFFIXES = {".h", ".hpp", ".c", ".cpp", ".cc"}
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]')

@@ -3,9 +3,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/parcel_version.h"
 #include "cli/app.h"
 #include "cli/commands.h"
-#include "session/import.h"
+#include "session/session_state.h"
+#include "transfer/import.h"
+#include "transfer/new_version.h"
 
 namespace isr {
 namespace {

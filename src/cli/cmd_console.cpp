@@ -10,7 +10,7 @@
 #include "base/find_program.h"
 #include "cli/commands.h"
 #include "cli/session_commands.h"
-#include "session/control.h"
+#include "daemon/control.h"
 #include "session/session_state.h"
 
 namespace isr {

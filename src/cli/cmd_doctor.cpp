@@ -13,6 +13,7 @@
 #include "base/sizes.h"
 #include "cli/app.h"
 #include "cli/commands.h"
+#include "host/keyring.h"
 #include "vm/accelerator.h"
 #include "vm/swap.h"
 

@@ -5,15 +5,21 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/parcel_version.h"
+#include "account/version_reader.h"
 #include "base/child_process.h"
 #include "base/file.h"
 #include "base/sizes.h"
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "cli/session_commands.h"
-#include "session/cdrom.h"
-#include "session/import.h"
-#include "session/inspect.h"
+#include "daemon/mount_daemon.h"
+#include "fusefs/mount.h"
+#include "machine/cdrom.h"
+#include "transfer/check.h"
+#include "transfer/export.h"
+#include "transfer/import.h"
+#include "transfer/new_version.h"
 
 namespace isr {
 namespace {

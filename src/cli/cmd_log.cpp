@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/parcel_version.h"
 #include "base/sizes.h"
 #include "cli/app.h"
 #include "cli/commands.h"

@@ -6,6 +6,8 @@
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "cli/password.h"
+#include "host/keyring.h"
+#include "session/held_lock.h"
 
 namespace isr {
 namespace {
@@ -33,6 +35,7 @@ int run_login(CommandContext& context, const LoginOptions& options) {
   const Account account =
       open_account(context.paths(), entry,
                    password_source(context, fmt::format("Password of {} at {}: ", entry.user, entry.name)), open);
+  give_back_left_locks(account);
   keyring_store(keyring_label(account.info, entry.user), serialise_user_keys(account.keys), ttl);
   const WallTime until = wall_now() + ttl;
   if (context.out.json()) {

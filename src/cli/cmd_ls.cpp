@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/parcel_version.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
 #include "cli/app.h"

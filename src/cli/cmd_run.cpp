@@ -6,7 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/session_commands.h"
-#include "session/control.h"
+#include "daemon/control.h"
 #include "session/session_state.h"
 
 namespace isr {

@@ -4,14 +4,17 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/parcel_version.h"
 #include "base/sizes.h"
 #include "cli/commands.h"
 #include "cli/session_commands.h"
-#include "session/control.h"
-#include "session/daemon.h"
+#include "daemon/control.h"
+#include "daemon/session_daemon.h"
 #include "session/held_lock.h"
-#include "session/import.h"
 #include "session/session.h"
+#include "session/session_state.h"
+#include "transfer/import.h"
+#include "transfer/new_version.h"
 
 namespace isr {
 namespace {

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/sleep.h"
 #include "cli/password.h"
+#include "session/held_lock.h"
 
 namespace isr {
 namespace {
@@ -86,8 +87,10 @@ Account CommandContext::open_account(const std::string& repository_name, StoreOp
   options.store.waits = waits_;
   options.config = config();
   tell_of_waits(entry.name);
-  return isr::open_account(
+  Account account = isr::open_account(
       paths(), entry, password_source(*this, fmt::format("Password of {} at {}: ", entry.user, entry.name)), options);
+  give_back_left_locks(account);
+  return account;
 }
 
 /// Once the repository is asked, a wait for it is no silence. One repository is asked by a command, at most.

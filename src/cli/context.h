@@ -7,11 +7,11 @@
 #include <string>
 #include <thread>
 
+#include "account/account.h"
 #include "cli/names.h"
 #include "cli/output.h"
+#include "host/config.h"
 #include "repository/store_waits.h"
-#include "session/account.h"
-#include "session/config.h"
 
 namespace isr {
 

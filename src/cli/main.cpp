@@ -10,8 +10,8 @@
 #include "base/open_files.h"
 #include "cli/app.h"
 #include "cli/commands.h"
-#include "session/daemon.h"
-#include "session/inspect.h"
+#include "daemon/mount_daemon.h"
+#include "daemon/session_daemon.h"
 
 namespace {
 

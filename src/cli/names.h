@@ -6,9 +6,9 @@
 #include <string>
 #include <string_view>
 
+#include "account/account.h"
+#include "account/parcel_version.h"
 #include "base/text.h"
-#include "session/account.h"
-#include "session/parcel_version.h"
 
 namespace isr {
 

@@ -13,7 +13,7 @@
 #include "base/sync.h"
 #include "cli/output.h"
 #include "cli/signals.h"
-#include "session/config.h"
+#include "host/config.h"
 
 namespace isr {
 namespace {

@@ -4,14 +4,17 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/parcel_version.h"
 #include "base/sizes.h"
 #include "base/sleep.h"
-#include "session/cdrom.h"
-#include "session/control.h"
-#include "session/daemon.h"
+#include "daemon/control.h"
+#include "daemon/handover.h"
+#include "daemon/session_daemon.h"
+#include "machine/cdrom.h"
+#include "machine/machine.h"
 #include "session/held_lock.h"
-#include "session/machine.h"
 #include "session/session.h"
+#include "session/session_state.h"
 
 namespace isr {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <optional>
 
+#include "account/account.h"
 #include "base/file.h"
-#include "session/account.h"
 
 /// Locks that this host takes in repositories. Each hold is written down before it is taken, and until a
 /// session has it or it was given back: STATE/REPOSITORY-ID/USER/locks/PARCEL-ID.HOLD, an empty file. So what a
@@ -50,8 +50,8 @@ LockReturn give_back_lock(const Account& account, const std::string& parcel_id, 
 /// As above, but gives up after 3 s: for a command that was interrupted.
 LockReturn give_back_lock_soon(const Account& account, const std::string& parcel_id, const std::string& hold);
 
-/// Gives back what is written down and neither a session's nor being taken this moment. Never fails; does nothing
-/// offline.
+/// To be called when an account was opened: gives back what is written down and neither a session's nor being taken
+/// this moment. Never fails; does nothing offline.
 void give_back_left_locks(const Account& account);
 /// Something is written down to be given back.
 bool has_lock_to_give_back(const Account& account, const ParcelEntry& parcel);

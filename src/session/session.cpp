@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/version_reader.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "image/replayed_records.h"

@@ -267,16 +267,4 @@ class Session {
   mutable Sync<std::shared_ptr<ChunkFill>> fill_;  ///< last: it uses the rest
 };
 
-/// The reading side of any version of a parcel, without a session: mount, export, check.
-struct VersionReader {
-  VersionReader(Account& account, Unreachable unreachable);
-  std::shared_ptr<Image> open(const VersionImage& image);
-
-  SourceStats stats;
-  std::shared_ptr<PackStore> cache;
-  std::shared_ptr<ChunkReader> reader;
-};
-fs::path cache_directory(const Paths& paths);
-std::shared_ptr<PackCache> open_cache(const Paths& paths, const Config& config);
-
 }  // namespace isr

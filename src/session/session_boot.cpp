@@ -10,6 +10,7 @@
 #include <numeric>
 #include <set>
 
+#include "account/version_reader.h"
 #include "base/log.h"
 #include "base/sleep.h"
 #include "base/thread_pool.h"

@@ -4,10 +4,6 @@
 
 namespace isr {
 
-/// With what is configured on this host. stats must outlive it.
-std::shared_ptr<ChunkReader> make_reader(const StackParts& parts, SourceStats& stats, const Paths& paths,
-                                         const Config& config);
-
 /// An image of a session with the overlay that its changes stand in.
 struct Session::Part {
   std::uint16_t number = 0;

@@ -3,7 +3,7 @@
 #include <map>
 #include <optional>
 
-#include "session/parcel_version.h"
+#include "account/parcel_version.h"
 
 namespace isr {
 

@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "base/error.h"
-#include "session/image_end.h"
+#include "transfer/image_end.h"
 
 namespace {
 

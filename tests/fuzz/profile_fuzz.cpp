@@ -1,7 +1,7 @@
 // A profile from whoever has the profile key: what is accepted must encode again to the same bytes.
 #include <cstdlib>
 
-#include "session/account.h"
+#include "account/account.h"
 
 using namespace isr;
 

@@ -1,7 +1,7 @@
 // The description of a version: what is accepted must survive being written and read again.
 #include <cstdlib>
 
-#include "session/parcel_version.h"
+#include "account/parcel_version.h"
 
 using namespace isr;
 

@@ -8,6 +8,7 @@
 #include "support/fault_store.h"
 #include "support/parcel_place.h"
 #include "support/silent_store.h"
+#include "transfer/new_version.h"
 
 using namespace isr;
 

@@ -8,6 +8,7 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
+#include "account/version_reader.h"
 #include "base/file.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
@@ -15,6 +16,7 @@
 #include "support/no_threads.h"
 #include "support/parcel_place.h"
 #include "support/silent_store.h"
+#include "transfer/new_version.h"
 
 using namespace isr;
 

@@ -3,12 +3,13 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
-#include "session/disk_source.h"
-#include "session/import.h"
 #include "session/session.h"
 #include "support/bytes.h"
 #include "support/fault_store.h"
 #include "support/parcel_place.h"
+#include "transfer/disk_source.h"
+#include "transfer/import.h"
+#include "transfer/new_version.h"
 
 using namespace isr;
 

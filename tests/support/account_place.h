@@ -1,6 +1,7 @@
 #pragma once
 
-#include "session/account.h"
+#include "account/account.h"
+#include "base/file.h"
 
 namespace isr::test {
 

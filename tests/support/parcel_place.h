@@ -1,8 +1,9 @@
 #pragma once
 
-#include "session/import.h"
 #include "support/account_place.h"
 #include "support/bytes.h"
+#include "transfer/import.h"
+#include "transfer/new_version.h"
 
 namespace isr::test {
 

@@ -1,0 +1,44 @@
+// Reading what is stored: the cache of this host, then the repository.
+
+#include "account/version_reader.h"
+
+#include "base/file.h"
+
+namespace isr {
+
+fs::path cache_directory(const Paths& paths) { return paths.cache / "objects"; }
+
+std::shared_ptr<PackCache> open_cache(const Paths& paths, const Config& config) {
+  PackStoreOptions options;
+  options.limit_bytes = config.get_bytes("cache.limit");
+  options.min_free_bytes = config.get_bytes("cache.min_free");
+  try {
+    make_private_directory(paths.cache);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kIo) throw;  // the store meets it again, says so and goes on
+  }
+  return open_pack_cache(cache_directory(paths), options);
+}
+
+std::shared_ptr<ChunkReader> make_reader(const StackParts& parts, SourceStats& stats, const Paths& paths,
+                                         const Config& config) {
+  ReaderOptions options;
+  options.link = &stats.link;
+  options.spill = {paths.cache, config.get_bytes("cache.decoded"), config.get_bytes("cache.min_free")};
+  return std::make_shared<ChunkReader>(open_stack(parts, stats), options);
+}
+
+VersionReader::VersionReader(Account& account, Unreachable unreachable) {
+  cache = open_cache(account.paths, account.config);
+  StackParts parts;
+  parts.cache = cache;
+  parts.repository = account.store;
+  parts.unreachable = unreachable;
+  reader = make_reader(parts, stats, account.paths, account.config);
+}
+
+std::shared_ptr<Image> VersionReader::open(const VersionImage& image) {
+  return std::make_shared<Image>(image.name, image.tree, reader, nullptr);
+}
+
+}  // namespace isr

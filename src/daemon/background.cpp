@@ -1,0 +1,186 @@
+// stdin, a socket, carries the secret, stdout one JSON line back. posix_spawn, so that
+// nothing runs between fork and exec.
+
+#include "daemon/background.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/error.h"
+#include "base/limited_log.h"
+#include "base/log.h"
+#include "base/stream_socket.h"
+
+extern char** environ;
+
+namespace isr {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kReadyTimeoutMs = 120'000;
+constexpr int kStopPollMs = 100;
+constexpr std::chrono::seconds kEndPatience{5};
+constexpr std::chrono::milliseconds kEndPoll{5};
+constexpr std::size_t kMaxSecret = 1U << 20U;
+
+struct Pipe {
+  Pipe() {
+    int fds[2];
+    if (::pipe2(fds, O_CLOEXEC) != 0) throw_errno("cannot make a pipe", errno);
+    read = UniqueFd(fds[0]);
+    write = UniqueFd(fds[1]);
+  }
+  UniqueFd read, write;
+};
+
+struct SpawnActions {
+  SpawnActions() { posix_spawn_file_actions_init(&actions); }
+  ~SpawnActions() { posix_spawn_file_actions_destroy(&actions); }
+  SpawnActions(const SpawnActions&) = delete;
+  SpawnActions& operator=(const SpawnActions&) = delete;
+  posix_spawn_file_actions_t actions{};
+};
+
+struct SpawnAttributes {
+  SpawnAttributes() {
+    posix_spawnattr_init(&attributes);
+    // Signals that the command handles or blocks are nothing to the daemon.
+    sigset_t none;
+    sigset_t all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  }
+  ~SpawnAttributes() { posix_spawnattr_destroy(&attributes); }
+  SpawnAttributes(const SpawnAttributes&) = delete;
+  SpawnAttributes& operator=(const SpawnAttributes&) = delete;
+  posix_spawnattr_t attributes{};
+};
+
+std::string read_line(int fd, int timeout_ms, const std::stop_token& stop) {
+  std::string line;
+  int waited_ms = 0;
+  while (line.find('\n') == std::string::npos) {
+    pollfd poll_fd{fd, POLLIN, 0};
+    const int ready = ::poll(&poll_fd, 1, kStopPollMs);
+    if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted while the session daemon started");
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready == 0 && (waited_ms += kStopPollMs) < timeout_ms) continue;
+    if (ready == 0) throw Error(ErrorKind::kDaemon, "the session daemon did not start within two minutes");
+    char bytes[512];
+    const ssize_t n = ::read(fd, bytes, sizeof bytes);
+    if (n <= 0) break;
+    line.append(bytes, static_cast<std::size_t>(n));
+  }
+  return line;
+}
+
+/// So that what a failed daemon held (its lock file, its mount) is free when its failure is told.
+void await_end(pid_t pid) {
+  const auto deadline = std::chrono::steady_clock::now() + kEndPatience;
+  while (::waitpid(pid, nullptr, WNOHANG) == 0 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(kEndPoll);
+  }
+}
+
+/// spdlog's own default is stdout, where a warning would be taken for our one line.
+void log_to_stderr() {
+  spdlog::set_default_logger(std::make_shared<spdlog::logger>("isr", make_limited_sink(STDERR_FILENO)));
+}
+
+void say(const json& line) {
+  const std::string text = line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+  (void)!::write(STDOUT_FILENO, text.data(), text.size());
+  // From now on nobody reads there.
+  const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  ::dup2(null.get(), STDOUT_FILENO);
+  ::dup2(null.get(), STDIN_FILENO);
+}
+
+}  // namespace
+
+void start_background(const std::vector<std::string>& arguments, ByteView secret, const fs::path& log_file,
+                      const std::stop_token& stop) {
+  const UniqueFd log = open_file(log_file, O_WRONLY | O_CREAT | O_APPEND);
+  auto [to_daemon, daemon_input] = make_socket_pair();  // not a pipe: who writes to a dead one is killed
+  Pipe from;
+  SpawnActions spawn;
+  posix_spawn_file_actions_adddup2(&spawn.actions, daemon_input.get(), STDIN_FILENO);
+  posix_spawn_file_actions_adddup2(&spawn.actions, from.write.get(), STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&spawn.actions, log.get(), STDERR_FILENO);
+  posix_spawn_file_actions_addclosefrom_np(&spawn.actions, STDERR_FILENO + 1);  // what our own caller had open
+  posix_spawn_file_actions_addchdir_np(&spawn.actions, "/");
+  const SpawnAttributes attributes;
+
+  std::vector<std::string> owned{"isr"};
+  owned.insert(owned.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& argument : owned) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  pid_t pid = 0;
+  const int error = ::posix_spawn(&pid, "/proc/self/exe", &spawn.actions, &attributes.attributes, argv.data(), environ);
+  if (error != 0) throw_errno("cannot start the session daemon", error);
+  daemon_input.reset();
+  from.write.reset();
+  const SendResult handed = send_all(to_daemon.get(), {reinterpret_cast<const char*>(secret.data()), secret.size()}, -1,
+                                     std::chrono::steady_clock::now() + std::chrono::milliseconds(kReadyTimeoutMs));
+  to_daemon.reset();
+  const std::string line = read_line(from.read.get(), kReadyTimeoutMs, stop);
+  const json answer = json::parse(line, nullptr, false);
+  if (answer.is_object() && answer.value("ready", false)) return;
+  await_end(pid);
+  if (!answer.is_object() || handed != SendResult::kSent) {  // what it says of half a secret is of no use
+    throw Error(ErrorKind::kDaemon, "the session daemon died while it started",
+                {fmt::format("its log: {}", log_file.string())});
+  }
+  throw Error(error_kind_from_name(answer.value("kind", "")), answer.value("message", ""),
+              answer.value("hints", std::vector<std::string>{}));
+}
+
+SecretBytes read_background_secret() {
+  log_to_stderr();
+  if (!secrets_are_locked()) {
+    log::warn("keys cannot be locked in memory, so they may be swapped out; ulimit -l should be 2048 or more");
+  }
+  constexpr std::size_t kPiece = 4096;
+  SecretBytes secret;
+  for (;;) {
+    const std::size_t size = secret.size();
+    secret.resize(size + kPiece);
+    const ssize_t n = ::read(STDIN_FILENO, secret.data() + size, kPiece);
+    secret.resize(size + (n > 0 ? static_cast<std::size_t>(n) : 0));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return secret;
+    if (secret.size() > kMaxSecret) throw Error(ErrorKind::kUsage, "too much on standard input");
+  }
+}
+
+void block_signals() {
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGTERM);
+  sigaddset(&blocked, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &blocked, nullptr);  // before any thread: they inherit it
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGHUP, SIG_IGN);
+}
+
+void background_ready() { say({{"ready", true}}); }
+
+void background_failed(const std::exception& error) {
+  const Error known = as_error(error);
+  say({{"ready", false}, {"kind", to_name(known.kind())}, {"message", known.what()}, {"hints", known.hints()}});
+}
+
+}  // namespace isr

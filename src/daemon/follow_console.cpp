@@ -1,0 +1,55 @@
+#include "daemon/follow_console.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/text.h"
+
+namespace isr {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::size_t kConsolePiece = 64U << 10U;  // escaped, it fits a control line
+constexpr auto kConsoleWait = 1s;
+constexpr auto kSlowListener = 50ms;
+
+}  // namespace
+
+nlohmann::json follow_console(const SerialConsole& console, const nlohmann::json& request, const ControlReply& reply,
+                              const std::stop_token& stop) {
+  std::uint64_t offset = request.value("offset", std::uint64_t{0});
+  const bool follow = request.value("follow", false);
+  for (;;) {
+    // Asked before the text is taken: what is said in between is taken in the next round.
+    const bool last = !follow || console.ended() || stop.stop_requested();
+    SerialConsole::Text text = console.since(offset, kConsolePiece);
+    const std::uint64_t seen = text.end();
+    if (!last || text.text.size() == kConsolePiece) text.text.resize(whole_characters(text.text));
+    const bool said = !text.text.empty();
+    if (said && reply({{"type", "progress"}, {"console", text.text}, {"offset", text.offset}})) {
+      offset = text.end();
+    } else if (stop.stop_requested() || (last && !said)) {
+      return {{"offset", offset}, {"ended", console.ended()}};
+    } else if (said) {
+      std::this_thread::sleep_for(kSlowListener);
+    } else {
+      console.wait_beyond(seen, kConsoleWait, stop);
+    }
+  }
+}
+
+nlohmann::json type_text(SerialConsole& console, const nlohmann::json& request) {
+  console.write(request.value("text", ""));
+  return nlohmann::json::object();
+}
+
+std::shared_ptr<SerialConsole> console_of(const Machine& machine, const std::string& parcel) {
+  auto console = machine.console();
+  if (!console) throw Error(ErrorKind::kVm, fmt::format("{} is not running", parcel));
+  return console;
+}
+
+}  // namespace isr

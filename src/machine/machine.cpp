@@ -1,0 +1,270 @@
+#include "machine/machine.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "vm/swap.h"
+
+namespace isr {
+namespace {
+
+/// What a resumed guest needs to go on it touches in seconds; what it touches later comes in bulk.
+constexpr std::chrono::seconds kFirstTouches{10};
+constexpr std::chrono::seconds kSetClock{10};
+
+constexpr std::size_t kShownId = 12;
+
+std::string disk_serial(const std::string& name) {
+  std::string serial;
+  for (const char c : name) serial += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return serial.substr(0, 20);
+}
+
+/// A private mapping is QEMU's own memory, which the kernel may swap out as it is.
+bool private_memory_allowed(const std::string& setting) {
+  if (setting != "auto") return setting == "private";
+  const auto swap = plaintext_swap();
+  if (swap.empty()) return true;
+  log::info("guest memory is mapped shared: swap on {} is not encrypted", fmt::join(swap, ", "));
+  return false;
+}
+
+}  // namespace
+
+std::string mount_source(const std::string& parcel_id) { return "isr:" + parcel_id.substr(0, kShownId); }
+
+VmFiles vm_files(const std::string& parcel_id, const std::vector<std::shared_ptr<Image>>& disks,
+                 const fs::path& mount) {
+  VmFiles files;
+  files.name = parcel_id.substr(0, kShownId);
+  files.memory = mount / kMemoryFileName;
+  for (const auto& disk : disks) {
+    files.disks.push_back({mount / (disk->name() + ".raw"), disk_serial(disk->name()), false});
+  }
+  return files;
+}
+
+std::optional<std::string> why_not_resumable(const VmSettings& vm, const VmStamp& stamp, const Paths& paths) {
+  // Memory is loaded by the accelerator that saved it, or not at all.
+  try {
+    const Accelerator accelerator =
+        choose_accelerator(parse_accelerator_choice(stamp.accelerator), runtime_directory(paths));
+    return why_incompatible(stamp, stamp_here(vm, accelerator));
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+Machine::Machine(Session& session, const Paths& paths, std::string name, std::string parcel_id,
+                 std::function<std::string()> stats_json)
+    : session_(session),
+      paths_(paths),
+      name_(std::move(name)),
+      parcel_id_(std::move(parcel_id)),
+      mount_directory_(mount_directory(paths, parcel_id_)),
+      run_directory_(vm_directory(paths, parcel_id_)),
+      stats_json_(std::move(stats_json)) {}
+
+Machine::~Machine() {
+  session_.cancel();  // reads that wait for the network would hold the unmount
+  release_vm();
+}
+
+QemuOptions qemu_options_in(const fs::path& run_directory, const std::string& memory) {
+  QemuOptions options;
+  make_private_directory(run_directory);
+  options.run_directory = run_directory;
+  options.private_memory = private_memory_allowed(memory);
+  return options;
+}
+
+QemuOptions Machine::qemu_options(const std::string& memory) const {
+  QemuOptions options = qemu_options_in(run_directory_, memory);
+  options.on_event = [](const VmEvent& event) {
+    if (event.kind == VmEventKind::kIoError) log::error("the guest is held: {}", event.detail);
+    if (event.kind == VmEventKind::kGuestPanicked) log::warn("the guest's kernel has panicked");
+  };
+  return options;
+}
+
+bool Machine::start(const BootOptions& options) {
+  if (running()) throw Error(ErrorKind::kVm, fmt::format("{} is running already", name_));
+  if (vm_) release_vm();  // it has ended by itself
+  const SessionState& state = session_.state();
+  const bool resume = state.phase == SessionPhase::kSuspended && !options.fresh;
+  VmSettings settings = state.vm;
+  settings.network = options.network.value_or(state.vm.network);
+  const std::string wanted = resume ? state.stamp.value().accelerator : options.accelerator;
+  accelerator_ = choose_accelerator(parse_accelerator_choice(wanted), runtime_directory(paths_));
+  if (resume) {
+    if (const auto why = why_incompatible(*state.stamp, stamp_here(state.vm, accelerator_))) {
+      throw Error(ErrorKind::kVm, fmt::format("the memory of {} cannot be loaded here: {}", name_, *why),
+                  {fmt::format("isr start {}    boots from its disks and drops the memory", name_)});
+    }
+    accelerator_.reason = "the one it was suspended with";
+    session_.prepare_resume(options.prefetch, options.progress, options.stop);
+  }
+  unmount();
+  const std::uint64_t journal_before = session_.journal_bytes();
+  prefetch_ = resume ? options.prefetch : Prefetch::kNone;
+  try {
+    memory_ = session_.begin_memory(!resume);
+    live_ = session_.live_memory();
+    if (resume) session_.begin_fill(options.prefetch);
+    mount(memory_);
+    VmFiles files = vm_files(parcel_id_, session_.disks(), mount_directory_);
+    files.isolate_network = options.isolate_network;
+    // A CD is never part of what was suspended: another image under a guest that has read from one would be damage.
+    if (!resume) files.cdrom = options.cdrom;
+    const QemuOptions qemu = qemu_options(options.memory);
+    vm_ = resume ? Qemu::resume_paused(settings, files, accelerator_, qemu, session_.device_state())
+                 : Qemu::start_paused(settings, files, accelerator_, qemu);
+    set_network(settings.network, options.isolate_network);
+    *console_.lock() = vm_->console();
+    // What the guest writes the kernel brings to our scratch file at any time.
+    if (vm_->memory().mapping() == MemoryMapping::kShared) session_.require_room(state.vm.memory_bytes);
+    if (resume) session_.wait_for_boot_pack(options.progress, options.stop);
+    if (options.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest ran");
+    if (options.before_run) options.before_run();
+    // From the first instruction on, the suspended memory no longer fits the disks.
+    session_.keep_network(settings.network);
+    session_.begin_run(!resume);
+    cont();
+  } catch (...) {
+    release_vm();
+    try {
+      if (resume && session_.journal_bytes() != journal_before) {
+        session_.drop_memory();  // it did run for a moment, whatever QEMU answered, and has written
+      } else {
+        session_.undo_run(!resume);
+      }
+    } catch (const std::exception& error) {
+      log::warn("{}", error.what());  // the file says running, as after a crash
+    }
+    try_to_mount_disks();
+    throw;
+  }
+  read_around_at_ = std::chrono::steady_clock::now() + kFirstTouches;
+  if (resume) begin_awakening();
+  return resume;
+}
+
+/// Saved memory says whether the cable was in, so it must be taken out after a resume, too. begin_awakening() puts it
+/// in.
+void Machine::set_network(NetworkMode mode, bool isolated) {
+  if (mode == NetworkMode::kNone) vm_->set_link(false);
+  network_ = isolated ? std::min(mode, NetworkMode::kRestricted) : mode;
+}
+
+void Machine::begin_awakening() {
+  WakingGuest guest;
+  if (network_ != NetworkMode::kNone) guest.set_link = [vm = vm_.get()](bool up) { vm->set_link(up); };
+  guest.agent_listens = [vm = vm_.get()] { return vm->agent_listens(); };
+  guest.set_clock = [vm = vm_.get()](const Patience& patience) {
+    return vm->agent().greet(patience) &&
+           vm->agent().set_time(std::chrono::system_clock::now(), {kSetClock, patience.stop});
+  };
+  awakening_ = std::make_unique<Awakening>(std::move(guest));
+  awakening_->go_on();
+}
+
+void Machine::cont() {
+  stands_still_ = true;
+  session_.make_state_certain();  // else a crash would bring back what the guest was before
+  vm_->cont();
+  stands_still_ = false;
+}
+
+/// After what was to be done while it stood still has failed: nothing is lost, it goes on where it was.
+void Machine::go_on() noexcept {
+  try {
+    cont();
+    if (awakening_) awakening_->go_on();
+  } catch (const std::exception& error) {
+    log::error("the guest stands still: {}", error.what());
+  }
+}
+
+/// SIGKILL takes effect once what QEMU asks of our mount is answered, and that may wait for the network, or for room.
+void Machine::kill_vm() {
+  vm_->kill([this] {
+    session_.interrupt_reads();
+    give_up_memory();
+  });
+}
+
+void Machine::release_vm() {
+  awakening_.reset();
+  try {
+    if (vm_ && !vm_->exit()) kill_vm();
+  } catch (const std::exception& error) {
+    log::error("{}", error.what());
+  }
+  vm_.reset();
+  unmount();
+  memory_.reset();
+  live_.reset();
+  session_.abandon_memory();
+}
+
+void Machine::suspend() {
+  if (!running()) throw Error(ErrorKind::kVm, fmt::format("{} is not running", name_));
+  session_.end_fill();
+  if (awakening_) awakening_->pause();
+  try {
+    vm_->stop();
+    MachineMoment moment;
+    moment.stamp = vm_->stamp();
+    moment.device_state = vm_->save_device_state();
+    copy_changed_memory();
+    moment.memory.own = vm_->memory().changed();
+    sample_memory(moment.memory);
+    session_.keep_memory(moment);
+  } catch (...) {
+    go_on();
+    session_.begin_fill(prefetch_);
+    throw;
+  }
+  try {
+    vm_->quit();
+  } catch (const Error& error) {
+    log::warn("{}", error.what());  // all of it is kept: it is killed
+  }
+  release_vm();
+}
+
+bool Machine::power_down(const Patience& patience) { return !running() || vm_->power_down(patience); }
+
+void Machine::power_off() {
+  if (vm_) kill_vm();
+  release_vm();
+  session_.drop_memory();
+}
+
+bool Machine::go_on_if_held() {
+  const bool was_left_standing = stands_still_;
+  if (!running() || (!was_left_standing && !vm_->held_by_io_error())) return false;
+  cont();
+  if (was_left_standing && awakening_) awakening_->go_on();
+  return true;
+}
+
+std::optional<std::string> Machine::reap() {
+  if (!vm_) return std::nullopt;
+  const auto ended = vm_->exit();
+  if (!ended) return std::nullopt;
+  release_vm();
+  try {
+    session_.drop_memory();
+  } catch (const std::exception& error) {
+    log::warn("{}", error.what());  // the file says running: a crash, which drops memory, too
+  }
+  try_to_mount_disks();
+  return ended->reason == VmExit::Reason::kGuestShutdown ? "the guest switched itself off"
+                                                         : "QEMU has died: " + ended->detail;
+}
+
+}  // namespace isr

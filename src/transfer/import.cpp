@@ -1,0 +1,179 @@
+// Import works in runs of one tree page (256 chunks, 32 MiB): read, seal and hand to
+// the uploader on all cores, then push the references into the tree. What a version of
+// the user's has already is hashed and not sealed: its reference is taken over, when the
+// repository still has the object.
+
+#include "transfer/import.h"
+
+#include <fmt/format.h>
+
+#include "account/version_reader.h"
+#include "base/log.h"
+#include "base/thread_pool.h"
+#include "image/known_chunks.h"
+#include "image/tree_builder.h"
+#include "image/uploader.h"
+
+namespace isr {
+namespace {
+
+constexpr std::size_t kExportStep = 8 * kChunkSize;
+const unsigned kCores = std::max(1U, std::thread::hardware_concurrency());
+constexpr unsigned kAskingThreads = 24;  // they wait for the link
+
+struct Plaintext {
+  Plaintext() : bytes(kChunkSize) {}
+  ~Plaintext() { wipe(bytes); }
+  Plaintext(const Plaintext&) = delete;
+  Plaintext& operator=(const Plaintext&) = delete;
+  Bytes bytes;
+};
+
+void check_stop(const std::stop_token& stop) {
+  if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted; run the command again to go on");
+}
+
+class Importer {
+ public:
+  Importer(Account& account, const VersionImage& disk, DiskSource& source, const std::stop_token& stop,
+           ImportResult& result)
+      : account_(account),
+        source_(source),
+        stop_(stop),
+        result_(result),
+        cache_(open_cache(account.paths, account.config)),
+        uploader_(account.store, {.bytes_per_second = account.upload_limit(), .stop = stop}, counters_),
+        builder_(disk.tree.size, account.keys.domain_secret, [this](const SealedObject& page) { put(page); }),
+        known_(pages_) {
+    learn_known_chunks();
+  }
+
+  TreeRoot run(const ProgressFn& progress) {
+    try {
+      return seal_all(progress);
+    } catch (const Error&) {
+      check_stop(stop_);  // whatever it was that came to its end so
+      throw;
+    }
+  }
+
+ private:
+  TreeRoot seal_all(const ProgressFn& progress) {
+    const std::uint64_t chunks = chunk_count(source_.size());
+    for (std::uint64_t chunk = 0; chunk < chunks;) {
+      check_stop(stop_);
+      const std::uint64_t data = source_.next_data(chunk * kChunkSize) / kChunkSize;
+      if (data > chunk) {
+        builder_.add_zeros(std::min(data, chunks) - chunk);
+        chunk = std::min(data, chunks);
+        continue;
+      }
+      const std::uint64_t count =
+          std::min<std::uint64_t>(kReferencesPerPage - chunk % kReferencesPerPage, chunks - chunk);
+      seal_run(chunk, count);
+      chunk += count;
+      if (progress) progress("import", chunk * kChunkSize, source_.size());
+    }
+    source_.check_unchanged();
+    const TreeRoot root = builder_.finish();
+    uploader_.finish();
+    cache_->sync();
+    result_.objects = counters_.objects + known_chunks_;
+    result_.known_bytes = known_chunks_ * kChunkSize;
+    result_.uploaded_bytes = counters_.bytes;
+    result_.missing_bytes = source_.missing_bytes();
+    result_.unreadable_bytes = source_.unreadable_bytes();
+    return root;
+  }
+
+  void seal_run(std::uint64_t first, std::uint64_t count) {
+    std::vector<ChunkRef> refs(count);
+    Sync<std::vector<std::size_t>> known;
+    parallel_for(count, kCores, [&](std::size_t i) {
+      const auto chunk = read_chunk(first + i);
+      if (!chunk) return;
+      const Sha256 digest = sha256(*chunk);
+      if (const auto ref = known_.find(digest)) {
+        refs[i] = *ref;
+        known.lock()->push_back(i);
+      } else {
+        refs[i] = seal(*chunk, digest);
+      }
+    });
+    // What a version refers to was in the repository; whether it still is, only the repository knows.
+    const std::vector<std::size_t>& taken_over = *known.lock();
+    parallel_for(taken_over.size(), kAskingThreads, [&](std::size_t k) {
+      ChunkRef& ref = refs[taken_over[k]];
+      if (account_.store->stat(object_name(ref.cid), stop_) == ref.length) {
+        ++known_chunks_;
+      } else if (const auto chunk = read_chunk(first + taken_over[k])) {
+        ref = seal(*chunk, sha256(*chunk));
+      }
+    });
+    for (const ChunkRef& ref : refs) {
+      builder_.add(ref);
+      if (!ref.is_zero()) result_.data_bytes += kChunkSize;
+    }
+  }
+
+  /// Valid until the thread's next call; nullopt: all zero. On any thread.
+  std::optional<ByteView> read_chunk(std::uint64_t chunk) {
+    const std::uint64_t offset = chunk * kChunkSize;
+    if (source_.next_data(offset) >= offset + kChunkSize) return std::nullopt;
+    thread_local Plaintext plaintext;
+    source_.read(offset, plaintext.bytes);
+    if (is_zero(plaintext.bytes)) return std::nullopt;
+    return plaintext.bytes;
+  }
+
+  /// On any thread.
+  ChunkRef seal(ByteView chunk, const Sha256& digest) {
+    SealedObject object = seal_chunk(chunk, digest, account_.keys.domain_secret);
+    const ChunkRef ref = object.ref;
+    put(std::move(object));  // at once: the link works while we seal on
+    return ref;
+  }
+
+  /// Of the newest version of each parcel: what of its pages is in the cache.
+  void learn_known_chunks() {
+    for (const ParcelEntry& parcel : read_profile(account_).parcels) {
+      try {
+        for (const VersionImage& image : load_version(account_, parcel).version.images) known_.add(image.tree);
+      } catch (const Error& error) {
+        log::debug("import: {} is not compared with: {}", parcel.name, error.what());
+      }
+    }
+  }
+
+  /// On any thread.
+  void put(SealedObject object) {
+    // What is in the cache came from the repository, or went there before.
+    const auto presence = cache_->contains(object.ref.cid) ? Presence::kLikely : Presence::kUnknown;
+    cache_->put(object.ref.cid, object.bytes);
+    uploader_.put(object.ref.cid, std::move(object.bytes), presence);
+  }
+
+  Account& account_;
+  DiskSource& source_;
+  std::stop_token stop_;
+  ImportResult& result_;
+  std::shared_ptr<PackStore> cache_;
+  UploadCounters counters_;
+  std::atomic<std::uint64_t> known_chunks_ = 0;
+  Uploader uploader_;
+  TreeBuilder builder_;
+  ChunkReader pages_{cache_, {.decoded_bytes = 0, .decoded_pages = 256, .prefetch_threads = 1}};
+  KnownChunks known_;
+};
+
+}  // namespace
+
+VersionImage import_disk(Account& account, const std::string& name, DiskSource& source, std::stop_token stop,
+                         const ProgressFn& progress, ImportResult& result) {
+  VersionImage disk = make_disk(name, source.size());
+  Importer importer(account, disk, source, stop, result);
+  disk.tree = importer.run(progress);
+  return disk;
+}
+
+}  // namespace isr

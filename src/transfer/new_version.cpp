@@ -1,0 +1,112 @@
+#include "transfer/new_version.h"
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "repository/sequence.h"
+#include "session/held_lock.h"
+
+namespace isr {
+namespace {
+
+ParcelEntry new_entry(const std::string& name) {
+  check_parcel_name(name);
+  ParcelEntry parcel;
+  const SecretKey random = random_key();
+  parcel.id = to_hex(random.view().first(16));
+  parcel.name = name;
+  parcel.epoch_keys[1] = random_key();
+  return parcel;
+}
+
+void add_to_profile(Account& account, const ParcelEntry& parcel) {
+  change_profile(account, [&](Profile& profile) {
+    for (const ParcelEntry& other : profile.parcels) {
+      if (other.name == parcel.name) {
+        throw Error(ErrorKind::kUsage, fmt::format("a parcel called {} exists", parcel.name));
+      }
+    }
+    profile.parcels.push_back(parcel);
+  });
+}
+
+/// The head before the profile: a name without a version could be neither opened nor given to another parcel, a head
+/// without a name is never looked for. Only a refusal says that no profile names it; after any other failure it stays.
+void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVersion& version) {
+  const Bytes blob = make_head(account, parcel, {}, version);
+  if (!account.chain(parcel.chain()).publish(1, blob)) {
+    throw Error(ErrorKind::kBug, "a new parcel's id is taken");
+  }
+  try {
+    add_to_profile(account, parcel);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kUsage) throw;
+    try {
+      account.store->remove(sequence_name(parcel.chain() + "/heads", 1));
+    } catch (const Error& left) {
+      log::warn("the head of a parcel that was not made stays in the repository: {}", left.what());
+    }
+    throw;
+  }
+}
+
+/// Runs body under the parcel's lock, which is given back however it ends.
+void with_lock(const Account& account, const ParcelEntry& parcel, const LockBase& base,
+               const std::optional<std::string>& steal_reason, const std::function<void()>& body) {
+  const std::string hold = take_lock(account, parcel, LockMode::kAttended, base, steal_reason).hold;
+  try {
+    body();
+  } catch (...) {
+    give_back_lock(account, parcel.id, hold);
+    throw;
+  }
+  give_back_lock(account, parcel.id, hold);
+}
+
+}  // namespace
+
+ParcelEntry create_parcel(Account& account, const std::string& name, const ParcelVersion& version) {
+  ParcelEntry parcel = new_entry(name);
+  publish_first(account, parcel, version);
+  return parcel;
+}
+
+ParcelEntry branch_parcel(Account& account, const ParcelEntry& parcel, const LoadedVersion& from,
+                          const std::string& name) {
+  ParcelEntry made = new_entry(name);
+  ParcelVersion version = from.version;
+  version.copy_of = fmt::format("{}@{}", parcel.name, from.label());
+  version.message = "branch of " + version.copy_of;
+  version.added_bytes = 0;
+  const TakenParcel taken(account, made);
+  with_lock(account, made, base_of(parcel, from.head), {}, [&] { publish_first(account, made, version); });
+  return made;
+}
+
+std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const VersionChoice& choice,
+                        const std::optional<std::string>& steal_reason) {
+  const TakenParcel taken(account, parcel);
+  if (fs::exists(account.parcel_directory(parcel) / "session")) {
+    throw Error(ErrorKind::kVm, fmt::format("{} is checked out here", parcel.name));
+  }
+  LoadedVersion old = load_version(account, parcel, choice);
+  const StoredHead before = load_version(account, parcel).head;
+  old.version.copy_of = fmt::format("{} {}", old.fork.empty() ? "version" : "fork", old.label());
+  old.version.message = "rollback to " + old.label();
+  old.version.added_bytes = 0;
+  const HeadPlace next = account.chain(parcel.chain()).next(before);
+  bool published = false;
+  with_lock(account, parcel, base_of(parcel, before), steal_reason, [&] {
+    const Bytes blob = make_head(account, parcel, next, old.version);
+    published = account.chain(parcel.chain()).publish(next.n, blob).has_value();
+  });
+  if (!published) {
+    throw Error(
+        ErrorKind::kHistory,
+        fmt::format("another host published version {} of {} first; nothing was rolled back", next.n, parcel.name),
+        {fmt::format("isr log {}    shows it; the same command again puts the copy on top of it", parcel.name)});
+  }
+  return next.n;
+}
+
+}  // namespace isr

@@ -1,0 +1,144 @@
+#include "account/parcel_version.h"
+
+#include <catch2/catch.hpp>
+#include <cstdlib>
+
+#include "base/file.h"
+#include "support/error_kind.h"
+
+using namespace isr;
+using test::kind_thrown;
+
+namespace {
+
+ChunkRef reference(std::uint8_t byte) {
+  ChunkRef ref;
+  ref.cid.value.fill(byte);
+  ref.length = 1000;
+  ref.key.value.fill(static_cast<std::uint8_t>(byte + 1));
+  ref.digest.value.fill(static_cast<std::uint8_t>(byte + 2));
+  ref.sha1.value.fill(static_cast<std::uint8_t>(byte + 3));
+  return ref;
+}
+
+ParcelVersion suspended_version() {
+  ParcelVersion version;
+  version.images.push_back({"disk", ImageRole::kUser, {8ULL << 30U, reference(0x10)}});
+  version.images.push_back({"memory", ImageRole::kMemory, {512ULL << 20U, reference(0x20)}});
+  version.images.push_back({"device", ImageRole::kDevice, {90'000, reference(0x30)}});
+  version.stamp = VmStamp{1, "7.2.22", "pc-q35-7.2", "Westmere-v1", "tcg", ""};
+  version.message = "suspend";
+  version.added_bytes = 96'468'992;
+  return version;
+}
+
+std::optional<ErrorKind> parsing(const std::string& text) {
+  return kind_thrown([&] { parse_version(as_bytes(text)); });
+}
+
+}  // namespace
+
+TEST_CASE("a version has exactly the bytes of its golden file", "[account]") {
+  const std::string file = std::string(ISR_GOLDEN_DIR) + "/version/v1";
+  const Bytes golden = read_file(file, 65536);
+  CHECK((encode_version(suspended_version()) == golden));
+  const ParcelVersion version = parse_version(golden);
+  CHECK(version.suspended());
+  REQUIRE(version.find("disk") != nullptr);
+  CHECK((version.find("disk")->tree.root == reference(0x10)));
+  CHECK(version.find("disk")->tree.size == 8ULL << 30U);
+  CHECK((version.vm == VmSettings{}));
+  CHECK((version.stamp == suspended_version().stamp));
+  CHECK(version.added_bytes == 96'468'992);
+}
+
+TEST_CASE("a version's description with anything unexpected is refused", "[account]") {
+  const std::string good(as_text(encode_version(suspended_version())));
+  REQUIRE_FALSE(parsing(good));
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string text = good;
+    REQUIRE(text.find(from) != std::string::npos);
+    text.replace(text.find(from), from.size(), to);
+    return parsing(text);
+  };
+  CHECK(with("isr1-version", "isr9-version") == ErrorKind::kUnsupported);
+  CHECK(with("\"disk\"", "\"../etc/x\"") == ErrorKind::kCorrupt);
+  CHECK(with("\"disk\"", "\"/abs\"") == ErrorKind::kCorrupt);
+  CHECK(with("\"disk\"", "\"a\\u0000b\"") == ErrorKind::kCorrupt);
+  CHECK(with("\"disk\"", "\"" + std::string(300, 'a') + "\"") == ErrorKind::kCorrupt);
+  CHECK(with("\"disk\"", "\"memory\"") == ErrorKind::kCorrupt);
+  CHECK(with("\"role\":\"user\"", "\"role\":\"root\"") == ErrorKind::kCorrupt);
+  CHECK(with("\"role\":\"user\"", "\"role\":\"memory\"") == ErrorKind::kCorrupt);
+  CHECK(with(std::to_string(8ULL << 30U), "0") == ErrorKind::kCorrupt);
+  CHECK(with(std::to_string(8ULL << 30U), "-1") == ErrorKind::kCorrupt);
+  CHECK(with(std::to_string(8ULL << 30U), "1e3") == ErrorKind::kCorrupt);
+  CHECK(with(std::to_string(8ULL << 30U), "17592186044417") == ErrorKind::kCorrupt);
+  CHECK(with("\"copy_of\":\"\"", "\"copy_of\":\"\",\"qemu_args\":\"-device vfio\"") == ErrorKind::kCorrupt);
+  CHECK(with("\"copy_of\":\"\"", "\"copy_of\":\"\",\"copy_of\":\"\"") == ErrorKind::kCorrupt);
+  CHECK(with("\"vm\":{", "\"vm\":{\"share\":\"/\",") == ErrorKind::kCorrupt);
+  CHECK(parsing(good.substr(0, good.size() / 2)) == ErrorKind::kCorrupt);
+  CHECK(parsing(good + "{}") == ErrorKind::kCorrupt);
+  CHECK(parsing("") == ErrorKind::kCorrupt);
+  CHECK(parsing(std::string(100'000, '[')) == ErrorKind::kCorrupt);
+}
+
+TEST_CASE("a version with a boot pack has exactly the bytes of its golden file", "[account]") {
+  const Bytes golden = read_file(std::string(ISR_GOLDEN_DIR) + "/version/v1-boot-pack", 65536);
+  ParcelVersion version = suspended_version();
+  version.images.push_back({"bootpack", ImageRole::kBootPack, {4'100'096, reference(0x40)}});
+  CHECK((encode_version(version) == golden));
+  REQUIRE(parse_version(golden).find("bootpack") != nullptr);
+  CHECK((parse_version(golden).find("bootpack")->role == ImageRole::kBootPack));
+}
+
+TEST_CASE("a version with a padded disk has exactly the bytes of its golden file", "[account]") {
+  const Bytes golden = read_file(std::string(ISR_GOLDEN_DIR) + "/version/v1-padded-disk", 65536);
+  ParcelVersion version;
+  version.images.push_back(make_disk("disk", (8ULL << 30U) + 512));
+  CHECK(version.images[0].tree.size == (8ULL << 30U) + 4096);
+  version.images[0].tree.root = reference(0x10);
+  version.message = "import";
+  CHECK((encode_version(version) == golden));
+  CHECK(parse_version(golden).images.at(0).original_size == (8ULL << 30U) + 512);
+  CHECK(make_disk("disk", 8192).original_size == 0);
+}
+
+TEST_CASE("an original size that padding cannot explain is refused", "[account]") {
+  const auto parsing_with = [](ImageRole role, std::uint64_t size, std::uint64_t original) {
+    ParcelVersion version;
+    version.images.push_back({role == ImageRole::kUser ? "disk" : "bootpack", role, {size, {}}, original});
+    return kind_thrown([&] { parse_version(encode_version(version)); });
+  };
+  CHECK_FALSE(parsing_with(ImageRole::kUser, 8192, 4097));
+  for (const std::uint64_t original : {4096U, 8192U, 8193U, 1U}) {
+    CHECK(parsing_with(ImageRole::kUser, 8192, original) == ErrorKind::kCorrupt);
+  }
+  CHECK(parsing_with(ImageRole::kUser, 8191, 8190) == ErrorKind::kCorrupt);
+  CHECK(parsing_with(ImageRole::kBootPack, 8192, 8000) == ErrorKind::kCorrupt);
+}
+
+TEST_CASE("a boot pack has its own name, and no disk has that", "[account]") {
+  for (const auto& [name, role] : {std::pair("bootpack", ImageRole::kUser), std::pair("pack", ImageRole::kBootPack),
+                                   std::pair("device", ImageRole::kBootPack)}) {
+    ParcelVersion version;
+    version.images.push_back({name, role, {4096, {}}});
+    CHECK(kind_thrown([&] { parse_version(encode_version(version)); }) == ErrorKind::kCorrupt);
+  }
+}
+
+TEST_CASE("a version has 1 to 11 images", "[account]") {
+  ParcelVersion version;
+  CHECK(kind_thrown([&] { parse_version(encode_version(version)); }) == ErrorKind::kCorrupt);
+  for (int i = 0; i < 12; ++i) version.images.push_back({"disk" + std::to_string(i), ImageRole::kUser, {4096, {}}});
+  CHECK(kind_thrown([&] { parse_version(encode_version(version)); }) == ErrorKind::kCorrupt);
+  version.images.pop_back();
+  CHECK(parse_version(encode_version(version)).images.size() == 11);
+}
+
+TEST_CASE("a message that is no UTF-8 is kept readable, and one that is too long refused", "[account]") {
+  ParcelVersion version = suspended_version();
+  version.message = "a\xff";
+  CHECK(parse_version(encode_version(version)).message == "a\xef\xbf\xbd");
+  version.message.assign(4097, 'x');
+  CHECK(kind_thrown([&] { encode_version(version); }) == ErrorKind::kUsage);
+}
