@@ -18,6 +18,8 @@ extern char** environ;
 namespace isr {
 namespace {
 
+constexpr int kFirstSafeFd = 16;
+
 class Actions {
  public:
   Actions() { posix_spawn_file_actions_init(&actions_); }
@@ -26,8 +28,9 @@ class Actions {
   Actions& operator=(const Actions&) = delete;
 
   void pass(int ours, int theirs) {
-    if (ours == theirs) {  // adddup2 onto itself would keep it close-on-exec
-      moved_.emplace_back(::fcntl(ours, F_DUPFD_CLOEXEC, theirs + 1));
+    // One of our descriptors may have the number that another is to get; and dup2 onto itself would keep close-on-exec.
+    if (ours < kFirstSafeFd) {
+      moved_.emplace_back(::fcntl(ours, F_DUPFD_CLOEXEC, kFirstSafeFd));
       if (!moved_.back()) throw_errno("a descriptor for a child process", errno);
       ours = moved_.back().get();
     }

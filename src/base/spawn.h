@@ -11,7 +11,7 @@ namespace isr {
 
 struct SpawnOptions {
   std::vector<std::string> environment{};          ///< "NAME=value", besides ours
-  std::vector<std::pair<int, int>> descriptors{};  ///< of ours, and the number that each has in the child
+  std::vector<std::pair<int, int>> descriptors{};  ///< of ours, and the number below 16 that each has in the child
   bool is_detached = false;  ///< a session of its own at "/", without our signal settings and other descriptors
 };
 

@@ -6,11 +6,11 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/spawn.h"
 #include "cli/terminal.h"
 
 extern char** environ;  // NOLINT: POSIX declares it nowhere
@@ -65,25 +65,9 @@ SecretText from_command(const std::string& command) {
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw_errno("a pipe", errno);
   const UniqueFd reading(ends[0]);
   UniqueFd writing(ends[1]);
-  posix_spawn_file_actions_t actions{};
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawn_file_actions_adddup2(&actions, writing.get(), STDOUT_FILENO);
-  posix_spawnattr_t attributes{};
-  ::posix_spawnattr_init(&attributes);
-  sigset_t defaults{};
-  ::sigemptyset(&defaults);
-  ::sigaddset(&defaults, SIGPIPE);  // we ignore it, and that would be inherited
-  ::posix_spawnattr_setsigdefault(&attributes, &defaults);
-  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
-  std::string shell = "sh";
-  std::string dash_c = "-c";
-  std::string text = command;
-  std::array<char*, 4> argv = {shell.data(), dash_c.data(), text.data(), nullptr};
-  pid_t pid = -1;
-  const int failure = ::posix_spawn(&pid, "/bin/sh", &actions, &attributes, argv.data(), environ);
-  ::posix_spawn_file_actions_destroy(&actions);
-  ::posix_spawnattr_destroy(&attributes);
-  if (failure != 0) throw_errno("/bin/sh", failure);
+  SpawnOptions options;
+  options.descriptors = {{writing.get(), STDOUT_FILENO}};
+  const pid_t pid = spawn("/bin/sh", {"sh", "-c", command}, options);
   writing.reset();
   SecretText printed;
   std::exception_ptr reading_failed;
@@ -93,9 +77,7 @@ SecretText from_command(const std::string& command) {
     reading_failed = std::current_exception();
     ::kill(pid, SIGKILL);
   }
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
+  const int status = await_child(pid);
   if (reading_failed) std::rethrow_exception(reading_failed);
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
     throw Error(ErrorKind::kDenied, "the password command failed",

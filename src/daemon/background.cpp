@@ -1,5 +1,4 @@
-// stdin, a socket, carries the secret, stdout one JSON line back. posix_spawn, so that
-// nothing runs between fork and exec.
+// stdin, a socket, carries the secret, stdout one JSON line back.
 
 #include "daemon/background.h"
 
@@ -7,7 +6,6 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 
 #include <chrono>
@@ -17,9 +15,8 @@
 #include "base/error.h"
 #include "base/limited_log.h"
 #include "base/log.h"
+#include "base/spawn.h"
 #include "base/stream_socket.h"
-
-extern char** environ;
 
 namespace isr {
 namespace {
@@ -40,32 +37,6 @@ struct Pipe {
     write = UniqueFd(fds[1]);
   }
   UniqueFd read, write;
-};
-
-struct SpawnActions {
-  SpawnActions() { posix_spawn_file_actions_init(&actions); }
-  ~SpawnActions() { posix_spawn_file_actions_destroy(&actions); }
-  SpawnActions(const SpawnActions&) = delete;
-  SpawnActions& operator=(const SpawnActions&) = delete;
-  posix_spawn_file_actions_t actions{};
-};
-
-struct SpawnAttributes {
-  SpawnAttributes() {
-    posix_spawnattr_init(&attributes);
-    // Signals that the command handles or blocks are nothing to the daemon.
-    sigset_t none;
-    sigset_t all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setsigdefault(&attributes, &all);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  }
-  ~SpawnAttributes() { posix_spawnattr_destroy(&attributes); }
-  SpawnAttributes(const SpawnAttributes&) = delete;
-  SpawnAttributes& operator=(const SpawnAttributes&) = delete;
-  posix_spawnattr_t attributes{};
 };
 
 std::string read_line(int fd, int timeout_ms, const std::stop_token& stop) {
@@ -115,22 +86,13 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
   const UniqueFd log = open_file(log_file, O_WRONLY | O_CREAT | O_APPEND);
   auto [to_daemon, daemon_input] = make_socket_pair();  // not a pipe: who writes to a dead one is killed
   Pipe from;
-  SpawnActions spawn;
-  posix_spawn_file_actions_adddup2(&spawn.actions, daemon_input.get(), STDIN_FILENO);
-  posix_spawn_file_actions_adddup2(&spawn.actions, from.write.get(), STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&spawn.actions, log.get(), STDERR_FILENO);
-  posix_spawn_file_actions_addclosefrom_np(&spawn.actions, STDERR_FILENO + 1);  // what our own caller had open
-  posix_spawn_file_actions_addchdir_np(&spawn.actions, "/");
-  const SpawnAttributes attributes;
-
-  std::vector<std::string> owned{"isr"};
-  owned.insert(owned.end(), arguments.begin(), arguments.end());
-  std::vector<char*> argv;
-  for (std::string& argument : owned) argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  pid_t pid = 0;
-  const int error = ::posix_spawn(&pid, "/proc/self/exe", &spawn.actions, &attributes.attributes, argv.data(), environ);
-  if (error != 0) throw_errno("cannot start the session daemon", error);
+  std::vector<std::string> words{"isr"};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  SpawnOptions options;
+  options.descriptors = {
+      {daemon_input.get(), STDIN_FILENO}, {from.write.get(), STDOUT_FILENO}, {log.get(), STDERR_FILENO}};
+  options.is_detached = true;
+  const pid_t pid = spawn("/proc/self/exe", std::move(words), options);
   daemon_input.reset();
   from.write.reset();
   const SendResult handed = send_all(to_daemon.get(), {reinterpret_cast<const char*>(secret.data()), secret.size()}, -1,
