@@ -87,7 +87,7 @@ Session::Session(Account& account, const ParcelEntry& parcel)
   reader_ = make_reader(parts, source_stats_, account.paths, config);
   resolve_pending();
   open_parts();
-  if (state_.phase == SessionPhase::kRunning) {
+  if (session_transition(state_.phase, SessionEvent::kOpen).voids_memory) {
     log::warn("the last run ended without a suspend; disks are as of the last write, memory is gone");
     drop_memory();
   }
@@ -191,10 +191,16 @@ void Session::begin_anew(Part& part) {
   part.image = make_image(part.name, image.image.tree, part.overlay);
 }
 
+/// Changes the phase as the table says; a refusal is thrown.
+void Session::take(SessionEvent event, SessionState& state) const {
+  const SessionTransition& transition = require_transition(state.phase, event, parcel_.name);
+  if (transition.voids_memory) void_memory(state);
+  state.phase = transition.next.value();
+}
+
 /// Forgets at once: as long as the file says running, memory is void whatever else it says.
 void Session::drop_memory() {
-  void_memory(state_);
-  state_.phase = SessionPhase::kCheckedOut;
+  take(SessionEvent::kPowerOff, state_);
   begin_anew(part("memory"));
   begin_anew(part("device"));
   memory_image_.reset();
@@ -223,10 +229,7 @@ void Session::require_room(std::uint64_t bytes) const {
 }
 
 void Session::begin_run(bool fresh) {
-  change_state([&](SessionState& next) {
-    if (fresh) void_memory(next);
-    next.phase = SessionPhase::kRunning;
-  });
+  change_state([&](SessionState& next) { take(fresh ? SessionEvent::kStart : SessionEvent::kResume, next); });
   if (!fresh) return;
   begin_anew(part("memory"));
   begin_anew(part("device"));
@@ -239,7 +242,7 @@ void Session::keep_network(NetworkMode mode) {
 
 void Session::undo_run(bool fresh) noexcept {
   if (state_.phase != SessionPhase::kRunning) return;
-  state_.phase = fresh ? SessionPhase::kCheckedOut : SessionPhase::kSuspended;
+  take(fresh ? SessionEvent::kStartFailed : SessionEvent::kResumeFailed, state_);
   try_to_save_state();
 }
 
@@ -268,7 +271,7 @@ void Session::keep_memory(const MachineMoment& moment) {
   // After a failure the guest goes on: nothing may say later that its memory of this moment is kept.
   change_state([&](SessionState& next) {
     next.stamp = moment.stamp;
-    next.phase = SessionPhase::kSuspended;
+    take(SessionEvent::kSuspend, next);
   });
 }
 
@@ -296,14 +299,15 @@ Bytes Session::device_state() {
 }
 
 void Session::discard() {
+  const bool to_suspended = state_.base_version.suspended();
   change_state([&](SessionState& next) {
+    take(to_suspended ? SessionEvent::kDiscardToSuspended : SessionEvent::kDiscard, next);
     next.images = number_images(next.base_version);
     for (const SessionImage& image : number_images(next.base_version)) {
       void_image(next, part(image.image.name), image.image.tree);
     }
     next.vm = next.base_version.vm;
     next.stamp = next.base_version.stamp;
-    next.phase = next.base_version.suspended() ? SessionPhase::kSuspended : SessionPhase::kCheckedOut;
   });
   for (const auto& part : parts_) begin_anew(*part);
   journal_->collect();

@@ -187,6 +187,7 @@ class Session {
   void change_state(const std::function<void(SessionState&)>& change);
   void void_image(SessionState& state, const Part& part, const TreeRoot& base) const;
   void void_memory(SessionState& state) const;
+  void take(SessionEvent event, SessionState& state) const;
   void begin_anew(Part& part);
   void sweep_settled();
   SealContext seal_context();

@@ -134,6 +134,7 @@ std::uint64_t Session::disk_writes() const {
 }
 
 LockReturn Session::end(const std::function<void()>& before) {
+  require_transition(state_.phase, SessionEvent::kEnd, parcel_.name);
   if (!published_ || published_->phase != state_.phase || published_->disk_writes != disk_writes()) {
     throw Error(ErrorKind::kVm, fmt::format("{} has changes that no version has", parcel_.name),
                 {"the same command again publishes them; nothing is lost"});

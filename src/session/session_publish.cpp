@@ -386,6 +386,8 @@ std::optional<Error> Session::try_to_resolve_pending(const std::stop_token& stop
 }
 
 PublishResult Session::publish(const PublishOptions& options, const ProgressFn& progress) {
+  require_transition(state_.phase, options.checkpoint ? SessionEvent::kCheckpoint : SessionEvent::kPublish,
+                     parcel_.name);
   go_online(options.stop);
   account_.online("publishing " + parcel_.name);
   if (!account_.store->writable()) {

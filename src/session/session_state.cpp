@@ -77,10 +77,9 @@ SessionState from_json(const json& in) {
   SessionState state;
   state.parcel_id = in.at("parcel").get<std::string>();
   state.parcel_name = in.at("name").get<std::string>();
-  const auto phase = in.at("phase").get<std::string>();
-  state.phase = phase == "running"     ? SessionPhase::kRunning
-                : phase == "suspended" ? SessionPhase::kSuspended
-                                       : SessionPhase::kCheckedOut;
+  const auto phase = phase_from_name(in.at("phase").get<std::string>());
+  if (!phase) throw Error(ErrorKind::kCorrupt, "a session in an unknown phase");
+  state.phase = *phase;
   state.base = in.at("base").get<std::uint64_t>();
   state.base_hash = fixed_from_hex<Sha256>(in.at("base_hash").get<std::string>()).value();
   state.content = in.at("content").get<std::uint64_t>();
@@ -106,18 +105,6 @@ SessionState from_json(const json& in) {
 std::string short_id(const std::string& parcel_id) { return parcel_id.substr(0, 12); }
 
 }  // namespace
-
-std::string_view to_name(SessionPhase phase) noexcept {
-  switch (phase) {
-    case SessionPhase::kRunning:
-      return "running";
-    case SessionPhase::kSuspended:
-      return "suspended";
-    case SessionPhase::kCheckedOut:
-      break;
-  }
-  return "checkedout";
-}
 
 SessionImage* SessionState::find(std::string_view name) {
   const auto it = std::find_if(images.begin(), images.end(), [&](const auto& i) { return i.image.name == name; });

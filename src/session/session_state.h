@@ -4,19 +4,9 @@
 #include <optional>
 
 #include "account/parcel_version.h"
+#include "session/session_machine.h"
 
 namespace isr {
-
-/// The state table of a session on this host.
-///
-///   state       on this host            lock     left by
-///   checkedout  journal, mount          ours     resume, start, checkin, discard
-///   running     + QEMU                  renewed  suspend, stop, poweroff; a crash → checkedout. A sync stays here
-///   suspended   + memory, device        ours     resume, or suspend/sync again → uploaded, absent
-///
-/// Absent is no directory at all.
-enum class SessionPhase { kCheckedOut, kRunning, kSuspended };
-std::string_view to_name(SessionPhase phase) noexcept;
 
 /// A publish that was begun: if the repository has this head, it was ours.
 struct PendingPublish {

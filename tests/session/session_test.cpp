@@ -109,7 +109,7 @@ TEST_CASE("a suspend that could not be written down leaves a running machine", "
   fs::create_directory(place.state_file());
   CHECK_THROWS(session.keep_memory({stamp(), test::random_bytes(5000, 3), {}}));
   fs::remove(place.state_file());
-  session.publish({}, {});  // as a sync does while the guest goes on
+  session.keep_network(NetworkMode::kUser);  // the guest goes on, and the description is written again
   const auto written =
       read_session_state(place.account.parcel_directory(place.parcel), place.account.device_key, place.parcel.id);
   CHECK(written->phase == SessionPhase::kRunning);
