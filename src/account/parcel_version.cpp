@@ -27,13 +27,6 @@ static_assert(kMaxDisks + 1 <= kMaxBootImages && kMaxImageName <= kMaxBootImageN
 constexpr std::size_t kMaxMessage = 4096;
 constexpr std::size_t kMaxCopyOf = 256;
 
-constexpr std::array<std::pair<ImageRole, std::string_view>, 6> kRoles = {{{ImageRole::kSystem, "system"},
-                                                                           {ImageRole::kUser, "user"},
-                                                                           {ImageRole::kEphemeral, "ephemeral"},
-                                                                           {ImageRole::kMemory, "memory"},
-                                                                           {ImageRole::kDevice, "device"},
-                                                                           {ImageRole::kBootPack, "bootpack"}}};
-
 [[noreturn]] void fail(std::string_view what) {
   throw Error(ErrorKind::kCorrupt, fmt::format("a version's description: {}", what));
 }
@@ -71,12 +64,6 @@ bool is_image_name(std::string_view name) {
                      [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; });
 }
 
-/// "memory", "device" and "bootpack" are the names of these roles, and of no disk.
-bool name_fits_role(const VersionImage& image) {
-  const bool named_as_role = image.name == "memory" || image.name == "device" || image.name == "bootpack";
-  return is_disk(image.role) ? !named_as_role : image.name == to_name(image.role);
-}
-
 json image_to_json(const VersionImage& image) {
   ByteWriter root;
   write_ref(image.tree.root, root);
@@ -102,11 +89,10 @@ VersionImage image_from_json(const json& in) {
   VersionImage image;
   image.name = text_of(in, "name", 32);
   if (!is_image_name(image.name)) fail("an image has a name that it must not have");
-  const std::string role = text_of(in, "role", 16);
-  const auto* known = std::find_if(kRoles.begin(), kRoles.end(), [&](const auto& pair) { return pair.second == role; });
-  if (known == kRoles.end()) fail("an image has an unknown role");
-  image.role = known->first;
-  if (!name_fits_role(image)) fail(fmt::format("image \"{}\" has the role of another", image.name));
+  const auto role = role_from_name(text_of(in, "role", 16));
+  if (!role) fail("an image has an unknown role");
+  image.role = *role;
+  if (!may_be_called(image.role, image.name)) fail(fmt::format("image \"{}\" has the role of another", image.name));
   image.tree.size = number_of(in, "size", 1, kMaxImageSize);
   if (in.contains("original_size")) image.original_size = original_size_of(in, image);
   const auto root = from_base64(text_of(in, "root", 2 * kRefSize));
@@ -185,13 +171,6 @@ StoredHead load_head(const Account& account, const ParcelEntry& parcel, const Ve
 }
 
 }  // namespace
-
-std::string_view to_name(ImageRole role) noexcept {
-  for (const auto& [known, name] : kRoles) {
-    if (known == role) return name;
-  }
-  return "user";
-}
 
 VersionImage make_disk(std::string name, std::uint64_t size) {
   VersionImage disk{std::move(name), ImageRole::kUser, {padded(size), {}}};

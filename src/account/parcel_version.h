@@ -1,17 +1,11 @@
 #pragma once
 
 #include "account/account.h"
+#include "account/image_role.h"
 #include "image/tree.h"
 #include "vm/settings.h"
 
 namespace isr {
-
-enum class ImageRole { kSystem, kUser, kEphemeral, kMemory, kDevice, kBootPack };
-std::string_view to_name(ImageRole role) noexcept;
-/// The guest has it as a disk.
-constexpr bool is_disk(ImageRole role) {
-  return role == ImageRole::kSystem || role == ImageRole::kUser || role == ImageRole::kEphemeral;
-}
 
 /// QEMU opens a disk for writing only if its size is a multiple of this.
 inline constexpr std::uint64_t kDiskSizeUnit = 4096;

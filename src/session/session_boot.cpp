@@ -68,7 +68,7 @@ Prefetch parse_prefetch(std::string_view text) {
 std::vector<std::string> Session::boot_image_names() const {
   std::vector<std::string> names;
   for (const SessionImage& image : state_.images) {
-    if (is_disk(image.image.role) || image.image.role == ImageRole::kMemory) names.push_back(image.image.name);
+    if (rules_of(image.image.role).is_in_boot_pack) names.push_back(image.image.name);
   }
   return names;
 }

@@ -63,10 +63,12 @@ std::vector<SessionImage> number_images(const ParcelVersion& version) {
   for (const VersionImage& image : version.images) {
     if (is_disk(image.role)) add(image);
   }
-  const VersionImage* memory = version.find("memory");
-  add(memory ? *memory : placeholder("memory", ImageRole::kMemory, version.vm.memory_bytes));
-  const VersionImage* device = version.find("device");
-  add(device ? *device : placeholder("device", ImageRole::kDevice, kNoDeviceState));
+  for (const RoleRules& rules : image_roles()) {
+    if (rules.is_disk || !rules.is_checked_out) continue;
+    const VersionImage* const there = version.find(rules.name);
+    const std::uint64_t size = rules.role == ImageRole::kMemory ? version.vm.memory_bytes : kNoDeviceState;
+    add(there ? *there : placeholder(std::string(rules.name), rules.role, size));
+  }
   return images;
 }
 

@@ -38,7 +38,7 @@ constexpr std::size_t kMaxPending = 64;  // publishes in a row without an answer
 bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
   const auto is_in = [](const ParcelVersion& in) {
     return [&in](const VersionImage& image) {
-      return image.role == ImageRole::kBootPack || same_tree(&image, in.find(image.name));
+      return !rules_of(image.role).is_content || same_tree(&image, in.find(image.name));
     };
   };
   return a.vm == b.vm && std::all_of(a.images.begin(), a.images.end(), is_in(b)) &&
