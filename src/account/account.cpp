@@ -24,7 +24,7 @@ bool is_unreachable(const Error& error) {
   return error.kind() == ErrorKind::kTransient || error.kind() == ErrorKind::kOffline;
 }
 
-/// What a repository that was reached, or was not, leaves us with.
+/// The result of trying to reach a repository.
 struct Reached {
   BlobStorePtr store;  ///< null: offline
   RepositoryInfo info;
@@ -200,7 +200,7 @@ SecretKey open_device_key(const fs::path& file, const UserKeys& keys, bool in_us
   return open_device_key(file, keys, in_use);  // another process was first
 }
 
-/// The same files in a copy of the home directory give another id: the copy must not pass for this host.
+/// Equal files in a copy of the home directory give another id: the copy must not pass for this host.
 std::string host_id(const fs::path& state_directory, const Key& device_key) {
   const auto machine = read_file_if_exists("/etc/machine-id", kMaxSmallFile).value_or(Bytes{});
   return host_id_of(device_key, as_text(machine), fs::canonical(state_directory).string());

@@ -12,7 +12,7 @@
 
 namespace isr {
 
-/// What the profile says of one parcel: its secret names and keys.
+/// One parcel as the profile describes it: its secret names and keys.
 struct ParcelEntry {
   std::string id;  ///< 32 hex digits, random
   std::string name;
@@ -93,7 +93,7 @@ BlobStorePtr open_pinned_store(const RepositoryEntry& entry, const RepositoryInf
                                const std::stop_token& stop = {});
 /// repo init and add: from now on this repository is what entry.url stands for on this host.
 void pin_repository(const Paths& paths, const RepositoryEntry& entry, const RepositoryInfo& info);
-/// What was pinned, or seen first, there. nullopt: never used on this host.
+/// The repository that was pinned, or seen first, there. nullopt: never used on this host.
 std::optional<RepositoryInfo> pinned_repository(const Paths& paths, const RepositoryEntry& entry);
 /// repo init: pin, keys, keybox, empty profile. The recovery key is the caller's, who keeps it before
 /// there is anything that it opens. Error{kUsage} when the user exists.

@@ -6,7 +6,7 @@
 
 namespace isr {
 
-/// What an image of a version is to its machine. Whatever differs between roles stands in the table of image_role.cpp.
+/// The use of an image by its machine. The table in image_role.cpp has all that differs between roles.
 enum class ImageRole { kSystem, kUser, kMemory, kDevice, kBootPack };
 
 struct RoleRules {

@@ -19,7 +19,7 @@ struct VersionImage {
 /// An empty disk. One whose size is not a multiple of kDiskSizeUnit is padded with zeros up to the next.
 VersionImage make_disk(std::string name, std::uint64_t size);
 
-/// What one version of a parcel is: the payload of its head, JSON; docs/formats/version.md.
+/// One version of a parcel: the payload of its head, JSON; docs/formats/version.md.
 struct ParcelVersion {
   std::vector<VersionImage> images;  ///< disks in order, then memory, device and perhaps a boot pack when suspended
   VmSettings vm;
@@ -49,7 +49,7 @@ struct LoadedVersion {
   ParcelVersion version;
   std::string fork{};  ///< its name, when it is one
 
-  /// What stands for it after '@'.
+  /// Its name after '@'.
   std::string label() const { return fork.empty() ? std::to_string(head.head.n) : fork; }
   VersionChoice choice() const { return fork.empty() ? VersionChoice{head.head.n, {}, 0} : VersionChoice{{}, fork, 0}; }
 };

@@ -47,7 +47,7 @@ class ChildProcess {
   /// waitpid()'s status once it has ended; nullopt on time-out. Error{kCancelled}.
   std::optional<int> wait_exit(const Patience& patience) const;
   std::optional<int> exit_status() const;  ///< as seen at once, in on_exit too
-  /// What it wrote to stdout and stderr.
+  /// Its stdout and stderr so far.
   std::string output() const;
   /// Its last message, as one line fit to be shown; empty when there is none.
   std::string last_words() const;

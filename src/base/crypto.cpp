@@ -137,7 +137,7 @@ Pkey private_key(const Key& seed) {
                     "Ed25519 private key"));
 }
 
-// What scrypt may cost when somebody else chose the parameters: the 128 MiB that
+// The limit on scrypt when somebody else chose the parameters: the 128 MiB that
 // we ask for, and as much work as filling 2 GiB, which is about 10 s on a slow machine.
 constexpr std::uint64_t kScryptMemoryLimit = std::uint64_t{129} << 20U;
 constexpr std::uint64_t kScryptWorkLimit = std::uint64_t{2} << 30U;

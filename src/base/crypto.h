@@ -42,7 +42,7 @@ Bytes seal_box(const Key& key, ByteView aad, ByteView plaintext);
 /// nullopt when the tag does not fit or the box is too short.
 std::optional<Bytes> open_box(const Key& key, ByteView aad, ByteView box);
 inline constexpr std::size_t kBoxOverhead = kNonceSize + kTagSize;
-/// The same into memory of the caller. False also unless box.size() == kBoxOverhead + out.size().
+/// As above, into memory of the caller. False also unless box.size() == kBoxOverhead + out.size().
 [[nodiscard]] bool open_box(const Key& key, ByteView aad, ByteView box, MutableBytes out);
 
 using PublicKey = FixedBytes<32, struct PublicKeyTag>;

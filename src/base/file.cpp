@@ -166,7 +166,7 @@ CreateResult create_in_place(const Place& place, ByteView bytes, mode_t mode) {
   return CreateResult::kCreated;
 }
 
-/// What file systems answer that cannot link, or rename without replacing.
+/// The errors of file systems that cannot link, or rename without replacing.
 bool is_not_supported(int errno_value) {
   return errno_value == EPERM || errno_value == EOPNOTSUPP || errno_value == ENOSYS || errno_value == EINVAL;
 }

@@ -9,7 +9,7 @@
 
 namespace isr {
 
-/// What others can make us write: a guest that panics in a loop, a client that sends junk.
+/// A log that others can make us write: a guest that panics in a loop, a client that sends junk.
 struct LogLimits {
   std::chrono::seconds repeat_after{60};  ///< the same line is not written again before
   double lines_per_second = 2;            ///< in the long run

@@ -1,4 +1,4 @@
-// One mutex makes one operation of another; a status that meets a busy daemon
+// One mutex serialises the commands; a status that meets a busy daemon
 // gets the last answer with the operation's name. A keeper thread settles the journal
 // and notices when the guest has gone; another, also during an operation, renews the lock.
 

@@ -16,7 +16,7 @@ struct stat;
 
 namespace isr {
 
-/// What a mount serves: image files and stats.json in one flat directory whose
+/// The contents of a mount: image files and stats.json in one flat directory whose
 /// inode numbers are fixed (1 the directory, 2.. the files in order, then
 /// stats.json). Image handles carry no state, so another process could take
 /// over the kernel's open files.
@@ -71,7 +71,7 @@ class FileServer {
   Snapshot stats_of(std::uint64_t handle);
   void close_stats(std::uint64_t handle);
 
-  /// One lock for both: whoever was admitted is counted, and nobody is admitted after refuse_writers().
+  /// One lock for both: each writer that was admitted is counted, and none is admitted after refuse_writers().
   struct Opening {
     std::uint64_t open = 0;
     bool admits_writers = true;

@@ -15,10 +15,10 @@ struct FileUser {
   std::string way_out;  ///< the command that lets go of it
 };
 
-/// Who uses files below a directory (absolute), other than this process and `but_for`. Without those that
-/// this user may not see, e.g. another user's. Asks nothing of the file system that is mounted there.
-/// A process that has a file of another isr mount open, as another parcel's QEMU has, is found by its descriptors only:
-/// reading its mappings can wait for a page fault of its own, and that one for a network that is dead.
+/// Lists the processes that use files below a directory (absolute), other than this one and `but_for`. Without those
+/// that this user may not see, e.g. another user's. Asks nothing of the file system that is mounted there. A process
+/// that has a file of another isr mount open, as another parcel's QEMU has, is found by its descriptors only: reading
+/// its mappings can wait for a page fault of its own, and that one for a network that is dead.
 std::vector<FileUser> find_file_users(const std::filesystem::path& directory, std::span<const pid_t> but_for);
 
 }  // namespace isr

@@ -77,8 +77,9 @@ void run_loop(Serving& serving, unsigned threads) {
   pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
 
   const LoopConfig config(fuse_loop_cfg_create());
-  // With every thread in a read that waits, nobody would see a write, nor that a waiting process was killed (it would
-  // stay, unkillable). So there is one for each asynchronous request, and `threads` more for those whose askers wait.
+  // With every thread in a read that waits, no thread would see a write, nor that a waiting process was killed (it
+  // would stay, unkillable). So there is one for each asynchronous request, and `threads` more for those whose askers
+  // wait.
   fuse_loop_cfg_set_max_threads(config.get(), threads + FileServer::kBackgroundRequests);
   // Idle threads stay up to a number: making one costs more than keeping one. One descriptor for all, so that a
   // supervisor could hold it; a descriptor each may be faster with many threads: docs/decisions/0002-low-level-fuse.md.

@@ -64,8 +64,8 @@ class Mount {
   virtual void invalidate(const std::string& name) = 0;
   /// Image files that are open, for reading or writing, or mapped. A file that was closed counts for some moments more.
   virtual std::uint64_t open_files() const = 0;
-  /// Whoever opens a file for writing from here on gets EROFS: with open_files() at 0 nobody can write. Whoever has
-  /// one open writes on.
+  /// From here on opening a file for writing fails with EROFS: with open_files() at 0 no process can write. A process
+  /// that has one open writes on.
   virtual void refuse_writers() = 0;
   virtual void admit_writers() = 0;  ///< the end of that
 };

@@ -23,7 +23,7 @@ std::filesystem::path absolute_mount_point(const std::filesystem::path& director
 /// The topmost mount on exactly this directory (absolute); nullopt when it is no mount point.
 std::optional<KernelMount> mount_at(const std::filesystem::path& directory);
 
-/// What is mounted where.
+/// The type and the source of a mount.
 struct MountedSource {
   std::string type;  ///< "fuse.isr"
   std::string source;
@@ -35,7 +35,7 @@ inline constexpr std::string_view kMountType = "fuse.isr";
 /// Throws what make_mount() documents, unless a mount may be made here.
 void require_mountable(const std::filesystem::path& directory);
 
-/// What decides whether this process can mount.
+/// The conditions for this process to be able to mount.
 struct FuseAccess {
   std::filesystem::path device = "/dev/fuse";
   bool root = false;

@@ -82,7 +82,7 @@ class Config {
   /// Takes those of kRequest. Returns the keys of kSession that have another value here. Error{kUsage}.
   std::vector<std::string> follow(const std::map<std::string, std::string>& values);
 
-  /// What a flag of the command line says; not written anywhere.
+  /// Takes the value that a flag of the command line gives; it is written nowhere.
   void override_with_flag(const std::string& key, const std::string& value);
   /// These rewrite the user's file, atomically, keeping other keys and comments.
   void set(const std::string& key, const std::string& value);

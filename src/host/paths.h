@@ -11,7 +11,7 @@ struct Paths {
   fs::path config;         ///< settings, no secrets
   fs::path state;          ///< unsynced changes, keybox copies, trust stores; never lost
   fs::path cache;          ///< sealed objects; people delete caches
-  fs::path runtime;        ///< sockets, mounts, the session's keys; 0700. Empty: nobody says where
+  fs::path runtime;        ///< sockets, mounts, the session's keys; 0700. Empty: no variable says where
   fs::path config_file{};  ///< the user's settings, if not config/config.toml (--config, ISR_CONFIG)
   fs::path system_config_file{"/etc/isr/config.toml"};
 };

@@ -28,7 +28,7 @@ TomlValues parse_settings(const std::string& text, const std::string& path);
 /// file is written in a way that this does not understand.
 std::string edit_setting(const std::string& text, const std::string& path, const std::string& key,
                          const std::string& value);
-/// `text` without the table [name] and its keys. The same errors.
+/// `text` without the table [name] and its keys. Errors as above.
 std::string remove_table(const std::string& text, const std::string& path, const std::string& name);
 
 }  // namespace isr

@@ -2,7 +2,7 @@
 // an agent can set that, or a time service that comes to life with the network. The
 // network cable is out for a moment, on which a guest asks for its address again.
 //
-// Who was paused begins with the first of the two that is not done: a guest need not
+// After a pause it begins with the first of the two that is not done: a guest need not
 // have noticed a cable that was put in early.
 
 #include "machine/awakening.h"

@@ -7,7 +7,7 @@
 
 namespace isr {
 
-/// What can be done to a guest that wakes up. Each may throw Error{kVm}.
+/// The means to act on a guest that wakes up. Each may throw Error{kVm}.
 struct WakingGuest {
   std::function<void(bool up)> set_link;  ///< none: its network cable stays out
   std::function<bool()> agent_listens;
@@ -20,8 +20,8 @@ struct AwakeningTimes {
   std::chrono::milliseconds late_answer{60000};  ///< of a guest whose memory is on a slow line
 };
 
-/// What a guest needs that has stood still for hours and wakes up elsewhere: the time, and to learn that its network
-/// is another. It happens beside the running guest, and nobody waits for it.
+/// Tells a guest that has stood still for hours and wakes up elsewhere the time, and that its network is another.
+/// It happens beside the running guest, and no command waits for it.
 ///
 /// Threads: one at a time, but words() any time; one of its own between go_on() and pause().
 class Awakening {
@@ -36,7 +36,7 @@ class Awakening {
   /// From now on nothing is done to the guest, and its cable is in; only a QEMU that refuses several times leaves it
   /// out.
   void pause();
-  /// What became of the clock, for a person; empty before.
+  /// Says what became of the clock, for a person; empty before.
   std::string words() const { return *words_.lock(); }
 
  private:

@@ -6,7 +6,7 @@
 
 namespace isr {
 
-/// What is in a parcel's CD drive on this host: an ISO image of this host's own.
+/// The medium in a parcel's CD drive on this host: an ISO image of this host's own.
 /// Named here only (STATE/REPOSITORY-ID/USER/cdrom/ID holds its path), never by a
 /// version: no stored setting may point at a file of a host.
 

@@ -11,7 +11,7 @@
 namespace isr {
 namespace {
 
-/// What a resumed guest needs to go on it touches in seconds; what it touches later comes in bulk.
+/// A resumed guest touches what it needs to go on within seconds; the rest comes in bulk later.
 constexpr std::chrono::seconds kFirstTouches{10};
 constexpr std::chrono::seconds kSetClock{10};
 
@@ -124,7 +124,7 @@ bool Machine::start(const BootOptions& options) {
                  : Qemu::start_paused(settings, files, accelerator_, qemu);
     set_network(settings.network, options.isolate_network);
     *console_.lock() = vm_->console();
-    // What the guest writes the kernel brings to our scratch file at any time.
+    // The kernel may bring what the guest writes to our scratch file at any time.
     if (vm_->memory().mapping() == MemoryMapping::kShared) session_.require_room(state.vm.memory_bytes);
     if (resume) session_.wait_for_boot_pack(options.progress, options.stop);
     if (options.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest ran");

@@ -32,12 +32,12 @@ class Machine {
 
   /// Mounts the disks; read-only while suspended memory relies on them.
   void mount_disks();
-  /// The same; says in the log what hinders it.
+  /// As above, but logs a failure.
   void try_to_mount_disks() noexcept;
   void unmount();
   /// Error{kVm}, naming who: somebody other than the VM has a file of the mount open, or a loop device stands on it.
   void require_unused() const;
-  /// As require_unused(). Then nobody writes to the disks until open_disks(): whoever tries gets EROFS.
+  /// As require_unused(). From then on writing to the disks fails with EROFS until open_disks().
   void close_disks();
   /// Ends that; mounts the disks where they are not.
   void open_disks();
@@ -67,7 +67,7 @@ class Machine {
   /// How long the guest stood still in the last checkpoint.
   std::chrono::microseconds last_pause() const { return last_pause_; }
 
-  /// What was done about the clock of a guest that was resumed; empty before.
+  /// Says what was done about the clock of a resumed guest; empty before.
   std::string awakening() const { return awakening_ ? awakening_->words() : std::string(); }
 
   /// Lets a guest go on that is held because a disk failed, or that stands still because it
@@ -80,11 +80,11 @@ class Machine {
   void give_up_memory() { (*endurance_.lock())->given_up = true; }
   /// After the guest or QEMU ended by itself: puts the session in order, once. Says how it ended.
   std::optional<std::string> reap();
-  /// Of a running VM, for stat. Waits 2 s at most for a QEMU that does not answer.
+  /// The statistics of a running VM, for stat. Waits 2 s at most for a QEMU that does not answer.
   nlohmann::json stats() const;
   bool running() const { return vm_ != nullptr && !vm_->exit(); }
   Qemu* vm() const { return vm_.get(); }
-  /// What the guest says, or said before it ended: kept until the next start. nullptr
+  /// The console of the guest, also after it has ended: kept until the next start. nullptr
   /// before the first. From any thread, also while another call of this runs.
   std::shared_ptr<SerialConsole> console() const { return *console_.lock(); }
   const Accelerator& accelerator() const { return accelerator_; }

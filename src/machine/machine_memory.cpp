@@ -23,7 +23,7 @@ constexpr std::chrono::milliseconds kShortPause{10};
 constexpr std::uint64_t kShortCopy = 4U << 20U;  // takes about as long
 constexpr std::size_t kSampledPages = 64;
 
-/// What the kernel still holds of a file that QEMU mapped shared reaches us as writes.
+/// Waits for the pages that the kernel still holds of a file that QEMU mapped shared: they reach us as writes.
 void write_back(const fs::path& file) {
   const UniqueFd fd = open_file(file, O_RDWR);
   if (::fsync(fd.get()) != 0) throw_errno(fmt::format("cannot write back {}", file.string()), errno);

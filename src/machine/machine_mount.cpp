@@ -1,7 +1,7 @@
 // The session's mount, and who else uses what is in it.
 //
-// Whoever has a file of it open would lose what he writes when the mount goes, so nothing that takes the mount away
-// begins while somebody has. And a session that ends lets nobody in from before its last changes are frozen until its
+// A process that has a file of it open would lose its writes when the mount goes, so nothing that takes the mount away
+// begins while one has. And a session that ends refuses to open files from before its last changes are frozen until its
 // directory is gone: what was answered is in the version, or was refused.
 
 #include <fmt/format.h>

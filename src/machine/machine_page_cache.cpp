@@ -2,7 +2,7 @@
 // it; the guest's kernel reports free pages to QEMU, which gives them back: in passes, two seconds apart, each of some
 // hundred MiB. So we wait for two of them, unless nothing comes.
 //
-// What is not on the disk yet stays: to write it could take long, and must not go on after the resume.
+// Pages that are not on the disk yet stay: to write it could take long, and must not go on after the resume.
 
 #include <fmt/format.h>
 
@@ -23,7 +23,7 @@ constexpr auto kLongest = 5s;       // from the beginning
 constexpr auto kNextPass = 2300ms;  // Linux waits 2 s between two passes
 constexpr auto kPoll = 50ms;
 
-// 0: at least 16 MiB are free that were not; for less nobody should wait.
+// 0: at least 16 MiB are free that were not; less is not worth a wait.
 constexpr const char* kDropCaches = R"(
 free() { while read name size unit; do [ $name = MemFree: ] && echo $size && return; done </proc/meminfo; }
 before=$(free)

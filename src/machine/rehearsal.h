@@ -14,7 +14,7 @@ struct RehearsalOptions {
 };
 
 /// Runs the suspended state of a session once more, for a second, to see what a resume will read
-/// first. Nothing that this guest does is kept, its network is isolated and nobody hears it; it
+/// first. Nothing that this guest does is kept, its network is isolated and its console goes nowhere; it
 /// gets only what is on this host.
 ///
 /// Threads: begins one of its own; the session may be published meanwhile, but not adopt the result.
@@ -27,7 +27,7 @@ class Rehearsal {
   Rehearsal(const Rehearsal&) = delete;
   Rehearsal& operator=(const Rehearsal&) = delete;
 
-  /// Waits for the end, at most until the deadline. What was read until then, also when it failed.
+  /// Waits for the end, at most until the deadline. Returns what was read until then, also when it failed.
   BootOrder take();
   /// Takes away what one that was killed left.
   static void clean_up(const Paths& paths, const std::string& parcel_id);

@@ -9,7 +9,7 @@
 
 #include "repository/blob_store.h"
 
-/// What isr serve answers, without any socket: docs/formats/http.md as code.
+/// The answers of isr serve, without any socket: docs/formats/http.md as code.
 namespace isr {
 
 enum class ServerMethod { kGet, kHead, kPut, kDelete, kOther };
@@ -55,7 +55,7 @@ struct AnswerOptions {
   std::vector<std::string> host_names;
 };
 
-/// What can be refused before the body is read; nullopt: read it, then answer().
+/// The refusal of a request whose body need not be read; nullopt: read it, then answer().
 std::optional<ServerAnswer> refuse_early(const ServerRequest& request, const AnswerOptions& options);
 /// Does what the request asks, for one that refuse_early() let in. Blocks on the
 /// disk; never throws: a failure is logged and becomes an answer.

@@ -69,7 +69,7 @@ std::optional<ServerAnswer> refuse_framing(const http::request_header<>& header)
   return std::nullopt;
 }
 
-/// What to answer to bytes that are no request of ours.
+/// The answer to bytes that are no request of ours.
 ServerAnswer answer_to_bad_request(const error_code& error) {
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
     return refusal(431, "the header is too long");
@@ -145,7 +145,7 @@ asio::awaitable<error_code> Connection::read_header(Parser& parser) {
   co_return error;
 }
 
-/// After 400, 408, 413 or 431 nobody knows where the next request would begin.
+/// After 400, 408, 413 or 431 the place where the next request begins is unknown.
 asio::awaitable<Connection::Next> Connection::refuse_input(error_code error) {
   if (timed_out_) {
     ServerAnswer late = refusal(408, "the request took too long");

@@ -16,7 +16,7 @@ namespace isr {
 
 class Connection;
 
-/// What connections need of their server. All on the network thread.
+/// The services that connections need of their server. All on the network thread.
 class ConnectionOwner {
  public:
   virtual ~ConnectionOwner() = default;

@@ -45,7 +45,7 @@ bool has_session(const fs::path& directory) {
   return fs::exists(directory / "session") || fs::exists(directory / "journal");
 }
 
-/// What take_parcel() made, and nothing else.
+/// Removes what take_parcel() made, and nothing else.
 void remove_if_empty(const fs::path& directory) {
   for (const auto& file : fs::directory_iterator(directory)) {
     if (file.path().filename() != "lock") return;
@@ -65,7 +65,7 @@ void give_back(const Account& account, const Note& note) {
     is_of_a_session = state && state->hold == note.hold;
     if (!has_session(directory)) remove_if_empty(directory);
   }
-  // Nobody takes this hold again, so the parcel is free for others while the repository is asked.
+  // No process takes this hold again, so the parcel is free for others while the repository is asked.
   if (is_of_a_session) {
     forget_lock(account, note.parcel_id, note.hold);
   } else {

@@ -283,7 +283,7 @@ void Session::try_to_save_state() noexcept {
   }
 }
 
-/// Of a machine that runs: what the file says of its devices is void.
+/// To be called for a running machine: the device state in the file is void then.
 void Session::write_device_state(ByteView device_state) {
   Part& device = part("device");
   void_image(state_, device, {device_state.size(), {}});
@@ -315,7 +315,7 @@ void Session::discard() {
 
 SealContext Session::seal_context() { return {*reader_, *settled_, account_.keys.domain_secret, kSealThreads}; }
 
-/// What can be fetched again goes first when the disk is full.
+/// Data that can be fetched again goes first when the disk is full.
 std::uint64_t Session::make_room(std::uint64_t bytes) {
   std::uint64_t freed = cache_->make_room(std::max(bytes, kRoomAtOnce));
   if (freed == 0) freed = reader_->give_up_spill();

@@ -18,7 +18,7 @@
 
 namespace isr {
 
-/// What a publish came to.
+/// The result of a publish.
 struct PublishResult {
   std::uint64_t version = 0;  ///< the newest of ours: new, or unchanged
   bool unchanged = false;     ///< nothing differed: no new version
@@ -28,7 +28,7 @@ struct PublishResult {
   std::uint64_t uploaded_objects = 0;
 };
 
-/// What is fetched that a guest which continues has not asked for yet.
+/// How much is fetched ahead of a guest that continues.
 enum class Prefetch {
   kNone,        ///< nothing
   kWorkingSet,  ///< the boot pack before it runs, then the chunks that were read first the last time
@@ -37,7 +37,7 @@ enum class Prefetch {
 /// "none", "ws", "all". Error{kUsage}.
 Prefetch parse_prefetch(std::string_view text);
 
-/// Images over what a suspended session has kept, for a VM whose writes nobody wants. What is not on
+/// Images over what a suspended session has kept, for a VM whose writes are thrown away. Data that is not on
 /// this host cannot be read: Error{kOffline}. Must not outlive the session.
 struct RehearsalImages {
   std::vector<std::shared_ptr<Image>> disks;
@@ -45,7 +45,7 @@ struct RehearsalImages {
   std::shared_ptr<FirstTouches> touches;  ///< of all of them
 };
 
-/// What a running machine was at the moment of a checkpoint, beside its memory and disks.
+/// The state of a running machine at the moment of a checkpoint, beside its memory and disks.
 struct MachineMoment {
   VmStamp stamp;
   Bytes device_state;
@@ -89,7 +89,7 @@ class Session {
   void wait_for_boot_pack(const ProgressFn& progress, const std::stop_token& stop) const;
   /// Pages that the boot pack of this run had ready.
   std::uint64_t boot_pack_pages() const noexcept { return boot_pack_pages_; }
-  /// What the guest reads first is still on its way.
+  /// True while the pages that the guest reads first are on their way.
   bool is_fetching_working_set() const;
   /// Of suspended memory that was never published: what a rehearsal runs on. nullopt when there is none.
   std::optional<RehearsalImages> rehearsal_images();
@@ -97,14 +97,14 @@ class Session {
   /// Begins fresh memory (all zeros) of vm.memory_bytes, or opens the suspended one,
   /// under a scratch layer. Returns the image to mount as memory.raw. Drops nothing.
   std::shared_ptr<Image> begin_memory(bool fresh);
-  /// What that image writes to; nullptr before, and after abandon_memory().
+  /// The memory that this image writes to; nullptr before, and after abandon_memory().
   std::shared_ptr<LiveMemory> live_memory() const { return live_; }
   /// Error{kIo} when this host has not so much room for what a guest will write.
   void require_room(std::uint64_t bytes) const;
   /// The guest is about to run on it: what was suspended is void now unless it is what
   /// goes on, and the phase becomes running; durable. After a failure nothing has changed.
   void begin_run(bool fresh);
-  /// Of the machine from now on; the next version has it.
+  /// Sets the network of the machine; the next version has it.
   void keep_network(NetworkMode mode);
   /// It did not come to run: the phase is again what it was, or checkedout after `fresh`. Where that cannot be
   /// written down, whoever opens the session next finds a crash.
@@ -127,9 +127,10 @@ class Session {
     std::string copy_of;  ///< of a rollback: published even when nothing differs
     /// Error{kCancelled}: nothing is published then, unless the head was on its way, which the next publish finds.
     std::stop_token stop{};
-    /// What a resume will read first; asked once the rest is uploaded. Without pages: from what this session noted.
+    /// Gives the order in which a resume will read; asked once the rest is uploaded. Without pages: from what this
+    /// session noted.
     std::function<BootOrder()> boot_order;
-    /// Of a running machine: pauses it, calls freeze() once its memory has reached the image,
+    /// For a running machine: pauses it, calls freeze() once its memory has reached the image,
     /// and lets it go on. The version is suspended, the session goes on running.
     std::function<MachineMoment(const std::function<void()>& freeze)> checkpoint;
   };
@@ -156,9 +157,9 @@ class Session {
   void settle_if_due(const std::stop_token& stop = {});
   /// Makes an offline account online. Error{kOffline}, {kCancelled} on stop.
   void go_online(const std::stop_token& stop = {});
-  /// Ends reads that wait for the network now: of a VM that is being killed.
+  /// Ends reads that wait for the network, because the VM is being killed.
   void interrupt_reads();
-  /// The same for all time.
+  /// As above, and later reads that would wait fail at once.
   void cancel();
 
   bool dirty() const;
@@ -227,7 +228,7 @@ class Session {
   [[noreturn]] void refuse_lost_lock(const LockRuling& ruling) const;
   [[noreturn]] void refuse_moved(const LockRuling& ruling) const;
   [[noreturn]] void refuse_passed_by(std::uint64_t newest) const;
-  /// What can be compared: something was written to a disk between two that differ.
+  /// A counter to compare: it differs when something was written to a disk meanwhile.
   std::uint64_t disk_writes() const;
 
   Account& account_;
@@ -245,7 +246,7 @@ class Session {
   std::chrono::steady_clock::time_point tidied_;
   std::shared_ptr<ChunkReader> reader_;
   std::shared_ptr<Journal> journal_;
-  /// What the last publish that succeeded covers, also as a fork, or when nothing differed.
+  /// The state that the last successful publish covers, also as a fork, or when nothing differed.
   struct Published {
     SessionPhase phase = SessionPhase::kCheckedOut;
     std::uint64_t disk_writes = 0;

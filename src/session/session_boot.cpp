@@ -1,4 +1,4 @@
-// What makes a resume fast: a version may carry a boot pack (docs/formats/boot-pack.md) with the
+// Fast resumes: a version may carry a boot pack (docs/formats/boot-pack.md) with the
 // pages that its machine will read first. Publishing makes it, resuming fetches it before the guest
 // runs, and behind it the chunks that were read first, then the rest of memory, are fetched while
 // the guest runs. All of it only saves time: whatever is missing or damaged is read when it is asked for.
@@ -31,7 +31,8 @@ constexpr std::chrono::duration<double> kNoTime{1};
 constexpr std::size_t kLeastPages = 1024;
 // Then the guest runs, and waits for the page it needs instead of for all of them.
 constexpr std::chrono::milliseconds kLongestPackWait{5000};
-// Of a list of pages, which has 0.6 MiB at most: for a server that has stopped answering, not for a thin link.
+// The deadline for a list of pages, which has 0.6 MiB at most: for a server that has stopped answering, not for a thin
+// link.
 constexpr std::chrono::milliseconds kLongestHeadWait{10'000};
 
 void check(const std::stop_token& stop) {

@@ -39,7 +39,7 @@ inline constexpr std::array kSessionEvents{
     SessionEvent::kCheckpoint,   SessionEvent::kDiscard, SessionEvent::kDiscardToSuspended, SessionEvent::kEnd};
 std::string_view to_name(SessionEvent event) noexcept;
 
-/// What an event does in a phase.
+/// The effect of an event in a phase.
 struct SessionTransition {
   std::optional<SessionPhase> next;  ///< nullopt: absent, or refused
   bool voids_memory = false;         ///< memory and device state that lie here are worthless from now on

@@ -24,7 +24,7 @@ struct Session::Publication {
   std::uint64_t upload_bytes = 0;                ///< the same
 };
 
-/// Of the device state while there is none: an image cannot be empty.
+/// The size of the device state while there is none: an image cannot be empty.
 inline constexpr std::uint64_t kNoDeviceState = kChunkSize;
 
 /// The version's images with the numbers that they have in the journal; memory and device always have one.

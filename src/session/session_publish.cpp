@@ -34,7 +34,7 @@ constexpr std::chrono::milliseconds kSettlePeriod{200};
 constexpr int kLateAnswers = 4;          // heads of ours that turn up while we publish
 constexpr std::size_t kMaxPending = 64;  // publishes in a row without an answer
 
-/// The same machine; what helps to resume it is not part of it.
+/// True when both describe one machine; a boot pack only helps to resume it and is not compared.
 bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
   const auto is_in = [](const ParcelVersion& in) {
     return [&in](const VersionImage& image) {
@@ -47,7 +47,7 @@ bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
 
 }  // namespace
 
-/// The guest writes on, however long an upload takes. Nobody else settles meanwhile, or changes
+/// The guest writes on, however long an upload takes. No other thread settles meanwhile, or changes
 /// which images there are. Ends a step that is going on, also one that fetches. Without a thread to spare
 /// the journal grows until the publish has ended.
 class Session::Settling {
@@ -202,7 +202,7 @@ void Session::check_memory(const Publication& publication, const TreeRoot& befor
   const MemoryCheck check(publication.memory, live_->touched());
   const JournalOverlay& below = *part("memory").overlay;
   for_each_difference(*reader_, before, after, [&](std::uint64_t chunk, const ChunkRef&, const ChunkRef& ref) {
-    // What an earlier run left below: a sealed chunk, or bytes where the rest could not be fetched.
+    // An earlier run left this below: a sealed chunk, or bytes where the rest could not be fetched.
     if (below.frozen_replaced(chunk) != ref && !below.frozen_has_bytes(chunk)) check.require_change(chunk);
   });
   Image sealed("memory", after, local_reader(), nullptr);
@@ -295,7 +295,7 @@ void Session::drop_published(const Publication& publication) {
   empty_settled(publication.objects);
 }
 
-/// What is published is clean: it goes to the cache, and nothing else keeps it here.
+/// Published data is clean: it goes to the cache, and nothing else keeps it here.
 void Session::empty_settled(const std::map<Cid, std::uint32_t>& published) {
   for (const auto& [cid, length] : published) {
     if (const auto object = settled_->fetch(cid, Priority::kUpload, {})) {

@@ -51,7 +51,7 @@ std::optional<SessionState> read_session_state(const fs::path& parcel_directory,
                                                const std::string& parcel_id);
 void write_session_state(const fs::path& parcel_directory, const Key& device_key, const SessionState& state);
 
-/// What ls and stat say of a parcel without asking anybody.
+/// The state of a parcel that ls and stat show without asking the repository or a daemon.
 struct LocalState {
   std::string state;  ///< "checked out", "running", "suspended", "crashed" (no daemon though it should run)
   std::uint64_t base = 0;

@@ -168,7 +168,7 @@ Finished run_program(const std::vector<std::string>& command) {
   throw Error(ErrorKind::kUnsupported, failed.errors.empty() ? program + " failed" : failed.errors);
 }
 
-/// What is damaged beyond being cut off. QEMU's tools do not check every format.
+/// Refuses an image with damage beyond being cut off. QEMU's tools do not check every format.
 void refuse_damage(const fs::path& file, const std::string& format) {
   constexpr int kLeaks = 3;  // clusters that nothing uses: harmless
   constexpr int kCannotCheck = 63;

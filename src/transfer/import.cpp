@@ -100,7 +100,7 @@ class Importer {
         refs[i] = seal(*chunk, digest);
       }
     });
-    // What a version refers to was in the repository; whether it still is, only the repository knows.
+    // An object that a version refers to was in the repository; only the repository knows whether it still is.
     const std::vector<std::size_t>& taken_over = *known.lock();
     parallel_for(taken_over.size(), kAskingThreads, [&](std::size_t k) {
       ChunkRef& ref = refs[taken_over[k]];
@@ -134,7 +134,7 @@ class Importer {
     return ref;
   }
 
-  /// Of the newest version of each parcel: what of its pages is in the cache.
+  /// Takes those pages of the newest version of each parcel that are in the cache.
   void learn_known_chunks() {
     for (const ParcelEntry& parcel : read_profile(account_).parcels) {
       try {
@@ -147,7 +147,7 @@ class Importer {
 
   /// On any thread.
   void put(SealedObject object) {
-    // What is in the cache came from the repository, or went there before.
+    // An object in the cache came from the repository, or went there before.
     const auto presence = cache_->contains(object.ref.cid) ? Presence::kLikely : Presence::kUnknown;
     cache_->put(object.ref.cid, object.bytes);
     uploader_.put(object.ref.cid, std::move(object.bytes), presence);

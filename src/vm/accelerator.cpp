@@ -52,7 +52,7 @@ bool has_machine(const std::string& program, const std::string& machine) {
 constexpr std::size_t kMaxCacheFile = 4096;
 constexpr std::string_view kWorks = "works";
 
-/// Whatever may change the answer: this boot of this kernel, and QEMU.
+/// Names all that the answer depends on: this boot of this kernel, and QEMU.
 std::string probe_key(const std::string& version) {
   utsname kernel{};
   ::uname(&kernel);

@@ -15,7 +15,7 @@ struct VmDisk {
   bool read_only = false;
 };
 
-/// What of this host a VM gets to see. Decided here, never by stored settings.
+/// The parts of this host that a VM gets to see. Decided here, never by stored settings.
 struct VmFiles {
   std::string name;              ///< for ps: 1..64 of [a-z0-9._-]
   std::filesystem::path memory;  ///< exactly settings.memory_bytes long; absolute; nobody else has it mapped

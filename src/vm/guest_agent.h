@@ -32,7 +32,7 @@ class GuestAgent {
  private:
   std::optional<nlohmann::json> ask(const std::string& command, const nlohmann::json& arguments,
                                     const Patience& patience);
-  /// What is said from `offset` on, to the end of the first line that `wanted` takes.
+  /// Returns the text from `offset` on, to the end of the first line that `wanted` takes.
   std::optional<nlohmann::json> hear(std::uint64_t offset, const Patience& patience,
                                      const std::function<bool(const nlohmann::json&)>& wanted) const;
 

@@ -114,7 +114,7 @@ void GuestMemory::find(pid_t pid) {
     find_mapping();
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kIo) throw;
-    // Of a program with rights that we lack: what nobody sees is nothing that could be saved.
+    // A program with rights that we lack hides its pages, and hidden pages cannot be saved.
     log::warn("how QEMU has mapped its memory cannot be seen: {}", error.what());
     mapping_ = MemoryMapping::kShared;
     seen_ = false;
@@ -137,7 +137,7 @@ void GuestMemory::find_mapping() {
       return;
     }
   } else {
-    channel_.reset();  // nobody listens
+    channel_.reset();  // the other side does not listen
   }
   mapping_ = MemoryMapping::kShared;
   if (wanted_ != mapping_) log::warn("QEMU has not mapped its memory privately; it runs with the shared file");

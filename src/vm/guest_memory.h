@@ -49,7 +49,7 @@ class GuestMemory {
   /// not private.
   std::optional<std::vector<MemoryRange>> begin_tracking();
   void end_tracking();
-  /// What of that was written, or newly is, since begin_tracking() or the last call of this.
+  /// Returns the pages of it that were written or appeared since begin_tracking() or the last call of this.
   std::vector<MemoryRange> take_written() const;
   /// What the guest has changed and the file lacks, in runs of pages; offsets are the file's. Nothing in
   /// kShared: the kernel knows what the file lacks, and writes it back. Not while writes are tracked.

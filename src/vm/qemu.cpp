@@ -36,7 +36,7 @@ constexpr const char* kStateUri = "fd:device-state";
 constexpr const char* kStateFile = "the VM's device state";
 constexpr std::uint64_t kNoBandwidthLimit = 1ULL << 40U;
 
-/// What QEMU's events have told.
+/// The state of the VM as QEMU's events have told it.
 struct Facts {
   std::string migration;        ///< status of the last MIGRATION event
   std::string shutdown_reason;  ///< of SHUTDOWN, empty before
@@ -132,7 +132,7 @@ void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const A
   memory->find(child.pid());
 }
 
-/// A private mapping that nobody but QEMU could read would be lost with it: such a host gets the shared one.
+/// Where only QEMU could read a private mapping, its contents would be lost with it: such a host gets the shared one.
 std::unique_ptr<Qemu::Impl> Qemu::Impl::launch(const VmSettings& settings, const VmFiles& files,
                                                const Accelerator& accelerator, const QemuOptions& options,
                                                VmBegin how) {
@@ -147,7 +147,7 @@ std::unique_ptr<Qemu::Impl> Qemu::Impl::launch(const VmSettings& settings, const
   return launch(settings, files, accelerator, shared, how);
 }
 
-/// What a failed conversation means: when QEMU is gone, its own last words say more.
+/// Explains a failed conversation: when QEMU is gone, its own last words say more.
 void Qemu::Impl::throw_ended(const Error& error) const {
   if (error.kind() != ErrorKind::kVm || !qmp->ended()) throw error;
   const auto status = child.wait_exit({kEndGrace, {}});
@@ -210,7 +210,7 @@ void Qemu::Impl::await_postmigrate() {
   }
 }
 
-/// So that the VM can go on. Whoever calls has a failure to tell already.
+/// Lets the VM go on. Logs a failure, because the caller reports one already.
 void Qemu::Impl::cancel_migration() const {
   try {
     qmp->execute("migrate_cancel", {kEndGrace, {}});

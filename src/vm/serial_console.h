@@ -30,7 +30,7 @@ class SerialConsole {
     std::string text;
     std::uint64_t end() const { return offset + text.size(); }
   };
-  /// What is kept from offset on; at most max_bytes of it, the oldest first.
+  /// Returns the kept bytes from offset on, at most max_bytes, the oldest first.
   Text since(std::uint64_t offset, std::size_t max_bytes = 1U << 20U) const;
   /// Bytes said so far.
   std::uint64_t said() const;

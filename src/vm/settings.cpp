@@ -45,7 +45,7 @@ bool is_versioned_machine(std::string_view name) {
   return false;
 }
 
-/// What is wrong with the settings, if anything.
+/// Says what is wrong with the settings; nullopt when they are good.
 std::optional<std::string> find_fault(const VmSettings& s) {
   if (s.memory_bytes < kMinMemory || s.memory_bytes > kMaxMemory || s.memory_bytes % kMiB != 0)
     return fmt::format("memory of {} bytes: from 16 MiB to 512 GiB in whole MiB are possible", s.memory_bytes);

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-/// What a virtual machine is, as stored in heads. Settings may come from a
+/// The description of a virtual machine, as stored in heads. Settings may come from a
 /// publisher that we trust with the guest but not with this host, so a setting
 /// exists only here: there is no field for a host path, a forwarded port, a
 /// passed-through device or more QEMU arguments. docs/formats/vm-settings.md.
@@ -46,7 +46,7 @@ bool is_known_cpu_model(std::string_view name) noexcept;
 nlohmann::json vm_settings_to_json(const VmSettings& settings);
 /// Error{kCorrupt} for a missing or unknown field, another kind, or a value out of bounds.
 VmSettings vm_settings_from_json(const nlohmann::json& json);
-/// The same from text of at most 4 KiB.
+/// As above, from text of at most 4 KiB.
 VmSettings parse_vm_settings(std::string_view text);
 
 /// What the devices in a saved memory image were made by. It is kept with the

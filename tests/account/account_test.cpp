@@ -122,7 +122,7 @@ TEST_CASE("the recovery key gives a new password, on a host that is new too", "[
   CHECK((place.open("there", "third password").keys.domain_secret == domain));
 }
 
-TEST_CASE("of two password changes at once one counts and the other one is told", "[account]") {
+TEST_CASE("one of two password changes at once counts, and the other is refused", "[account]") {
   const Place place;
   const auto interrupted = [&] {
     place.change("there", "correct horse", password("theirs"));

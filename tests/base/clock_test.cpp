@@ -26,7 +26,7 @@ TEST_CASE("RFC 3339 goes both ways", "[base][clock]") {
   }
 }
 
-TEST_CASE("what is not that one form is refused", "[base][clock]") {
+TEST_CASE("a text in any other form is refused", "[base][clock]") {
   for (const auto* text : {"",
                            "2026-11-23",
                            "2026-11-23T04:06:20",

@@ -54,7 +54,7 @@ TEST_CASE("a full disk is named as such", "[base]") {
   }
 }
 
-TEST_CASE("whatever was thrown has one kind and words for a person", "[base]") {
+TEST_CASE("every thrown error has one kind and words for a person", "[base]") {
   const Error own = as_error(Error(ErrorKind::kLocked, "locked", {"wait"}));
   CHECK(own.kind() == ErrorKind::kLocked);
   CHECK(own.hints() == std::vector<std::string>{"wait"});

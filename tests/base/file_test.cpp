@@ -263,7 +263,7 @@ TEST_CASE("create_file creates once", "[base][file]") {
   CHECK(status.st_nlink == 1);
 }
 
-TEST_CASE("of eight that race to create a file exactly one wins, and its bytes are there", "[base][file]") {
+TEST_CASE("exactly one of eight writers that race to create a file wins, and its bytes are there", "[base][file]") {
   const TempDirectory dir;
   constexpr std::size_t kRacers = 8;
   for (int round = 0; round < 20; ++round) {

@@ -101,7 +101,7 @@ TEST_CASE("keys lie in memory that is neither swapped out nor dumped", "[base]")
 
 TEST_CASE("keys work as before", "[base]") { check_keys_work(); }
 
-TEST_CASE("what a key is made from, and what it leaves, is overwritten", "[base]") {
+TEST_CASE("the memory that a key was made from and that it leaves is overwritten", "[base]") {
   Key plain;
   plain.value.fill(0x5a);
   const SecretKey key(std::move(plain));

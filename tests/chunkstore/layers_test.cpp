@@ -289,7 +289,7 @@ TEST_CASE("cancelling one caller leaves the others waiting for the same object",
   }
 }
 
-TEST_CASE("who waits for a fetch that matters less tries itself when that fails", "[chunkstore]") {
+TEST_CASE("a waiter of higher priority fetches itself when the fetch that it waits for fails", "[chunkstore]") {
   class FailsAhead : public ObjectSource {
    public:
     explicit FailsAhead(SourcePtr inner) : inner_(std::move(inner)) {}

@@ -165,7 +165,7 @@ TEST_CASE("nothing of a refused object is left in the buffer", "[object]") {
   CHECK(is_zero(out));
 }
 
-TEST_CASE("what is no object is refused whatever its length", "[object]") {
+TEST_CASE("bytes that are no object are refused at every length", "[object]") {
   const auto sealed = seal_chunk(compressible_chunk(), test_secret());
   const auto with_length_of = [&](ByteView object) {
     ChunkRef ref = sealed.ref;

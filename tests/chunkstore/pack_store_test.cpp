@@ -264,7 +264,7 @@ TEST_CASE("a pack store is a source", "[pack_store]") {
   }
 }
 
-TEST_CASE("what was put is there after closing and opening again", "[pack_store]") {
+TEST_CASE("objects that were put are there after closing and opening again", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(150);
   const auto options = GENERATE(PackStoreOptions{}, PackStoreOptions{.durable = true, .pack_size = 100'000});
@@ -614,7 +614,7 @@ TEST_CASE("a damaged settled object is an error until it is put again", "[pack_s
   }
 }
 
-TEST_CASE("what a failed sync may have lost is not found again in the packs", "[pack_store]") {
+TEST_CASE("objects that a failed sync may have lost are not found again in the packs", "[pack_store]") {
   const TempDirectory temp;
   const auto before = samples(10);
   const auto lost = samples(100, 5000, 100);
@@ -783,7 +783,7 @@ TEST_CASE("a cache whose limit became much lower keeps what was put last", "[pac
   CHECK(count_good(*store, {all.begin() + 260, all.end()}) == 60);
 }
 
-TEST_CASE("what has to go follows from the limit and from what the disk has left", "[pack_store]") {
+TEST_CASE("the amount to evict follows from the limit and from the free space of the disk", "[pack_store]") {
   CHECK(bytes_to_evict(1000, {}, 0, 0) == 0);
   CHECK(bytes_to_evict(1600, {}, 1600, 0) == 0);
   CHECK(bytes_to_evict(1700, {}, 1600, 0) == 200);  // and a sixteenth of the limit
@@ -843,7 +843,7 @@ TEST_CASE("a cache gives room back while its index cannot be written", "[pack_st
   CHECK(count_good(*open_pack_cache(temp.path(), {}), all) == 20);
 }
 
-TEST_CASE("what is pinned is not evicted by any process, for as long as its owner exists", "[pack_store]") {
+TEST_CASE("pinned objects are not evicted by any process while their owner exists", "[pack_store]") {
   const TempDirectory temp;
   const fs::path owner = temp.path() / "owner";
   replace_file(owner, as_bytes("here"));
@@ -1009,7 +1009,7 @@ TEST_CASE("settled objects belong to one process", "[pack_store]") {
   CHECK((kind_thrown([&] { open_pack_store(temp.path(), kSettledOptions); }) == ErrorKind::kVm));
 }
 
-TEST_CASE("what a deletion left of a cache becomes a cache again, and settled objects never do", "[pack_store]") {
+TEST_CASE("the rest of a deleted cache becomes a cache again, and settled objects never do", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(10);
   const auto options = GENERATE(PackStoreOptions{}, kSettledOptions);

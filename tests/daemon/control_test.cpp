@@ -71,7 +71,7 @@ TEST_CASE("a request is answered with what its handler returns or throws", "[dae
   CHECK(kind_thrown([&] { control_request(place.socket, {{"command", "fail"}}); }) == ErrorKind::kLocked);
 }
 
-TEST_CASE("whatever is said to a control socket, the next request is answered", "[daemon]") {
+TEST_CASE("a control socket answers the next request after any junk", "[daemon]") {
   const Place place;
   const auto server = start_control_server(place.socket, echo);
   const std::vector<std::string> junk = {"\n",
@@ -160,7 +160,7 @@ TEST_CASE("a socket's path that is taken is respected, a dead one's is taken ove
   }
 }
 
-TEST_CASE("who was told of a server's end finds the socket free for the next one", "[daemon]") {
+TEST_CASE("the socket is free for the next server once a client was told of the end", "[daemon]") {
   const Place place;
   std::unique_ptr<ControlServer> ending;
   ending = start_control_server(place.socket, [&](const json&, const ControlReply&, const std::stop_token&) -> json {

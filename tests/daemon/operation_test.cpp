@@ -19,7 +19,7 @@ void wait_for_stop(const std::stop_token& stop) {
 
 }  // namespace
 
-TEST_CASE("what is done in idle time ends when something else wants to begin", "[daemon]") {
+TEST_CASE("idle work ends when something else wants to begin", "[daemon]") {
   Operation operation;
   std::future<void> command;
   {
@@ -57,7 +57,7 @@ TEST_CASE("nothing is begun in idle time while something else waits", "[daemon]"
   CHECK_FALSE(worked);
 }
 
-TEST_CASE("what is done in idle time ends on a stop, and its own error is told", "[daemon]") {
+TEST_CASE("idle work ends on a stop, and its own error is told", "[daemon]") {
   Operation operation;
   std::stop_source source;
   const std::lock_guard lock(operation);

@@ -75,7 +75,7 @@ TEST_CASE("a mount point must be an empty directory that nobody mounted on", "[f
   CHECK(kind_of_make(mounted.point() / "." / ".." / mounted.point().filename()) == ErrorKind::kUsage);
 }
 
-TEST_CASE("what keeps FUSE from working is named", "[fusefs]") {
+TEST_CASE("the reason why FUSE does not work is named", "[fusefs]") {
   const FuseAccess good{.device = "/dev/null", .root = false, .no_new_privs = false, .fusermount = "/bin/fusermount3"};
   CHECK_FALSE(why_no_fuse(good).has_value());
   FuseAccess access = good;

@@ -134,7 +134,7 @@ TEST_CASE("attributes of a mount's files are fixed", "[fusefs]") {
   CHECK((space.f_flag & (ST_NOSUID | ST_NODEV)) == (ST_NOSUID | ST_NODEV));
 }
 
-TEST_CASE("what a mount refuses, it refuses with the documented errno", "[fusefs]") {
+TEST_CASE("a mount refuses with the documented errno", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   const std::string disk = mounted.point() / "disk.raw";
@@ -434,7 +434,7 @@ TEST_CASE("stats.json is one snapshot for as long as it is open", "[fusefs]") {
   CHECK(mounted.open_files() == 0);
 }
 
-TEST_CASE("whoever comes too late to write is refused, and those who have the file open are counted", "[fusefs]") {
+TEST_CASE("a writer that comes too late is refused, and open files are counted", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   const std::string disk = mounted.point() / "disk.raw";

@@ -99,7 +99,7 @@ TEST_CASE("flags go before the environment, the user's file, and /etc", "[host]"
   CHECK(origin_of(config, "cache.limit") == "flag");
 }
 
-TEST_CASE("what is wrong with a file is said with its line", "[host]") {
+TEST_CASE("an error in a configuration file names its line", "[host]") {
   const Home home;
   const std::string at = home.file.string() + ":";
   CHECK(home.refusal("").empty());

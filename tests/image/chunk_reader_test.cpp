@@ -73,7 +73,7 @@ TEST_CASE("a chunk is fetched once however many ask at once", "[image]") {
   CHECK(reader.is_decoded(ref));
 }
 
-TEST_CASE("what one reference opened is not given to another with the same name and another key", "[image]") {
+TEST_CASE("a chunk that one reference opened is not given to another with the same name and another key", "[image]") {
   const TempDirectory directory("isr-");
   const auto source = std::make_shared<MemorySource>("memory");
   ReaderOptions options;
@@ -271,7 +271,7 @@ TEST_CASE("a long read of an image fetches its chunks side by side", "[image]") 
   CHECK(source->fetches() == before + 8);
 }
 
-TEST_CASE("what is fetched ahead waits while guests' reads fill the link, and then comes", "[image]") {
+TEST_CASE("fetches ahead wait while guests' reads fill the link, and go on then", "[image]") {
   constexpr std::uint64_t kWindow = 8;  // while no link is known
   const auto source = std::make_shared<MemorySource>("memory");
   std::vector<ChunkRef> refs;

@@ -186,7 +186,7 @@ TEST_CASE("reads beside writes, snapshots and settling see no write too early, t
   CHECK(check_blocks(*bench.image, *known, 0, kBlocks) == "");
 }
 
-TEST_CASE("what a killed process had written is there, whatever it was doing", "[image]") {
+TEST_CASE("flushed writes of a killed process are there wherever it was killed", "[image]") {
   const TempDirectory temp;
   const SharedMemory<Known> known;
   const SharedMemory<SavedState> saved;

@@ -34,7 +34,7 @@ TEST_CASE("noting ends with the time that was given, first for pages, then for c
   CHECK(touches.order().chunks.size() == 3);
 }
 
-TEST_CASE("what was touched first stays when there is no room for more", "[image]") {
+TEST_CASE("the first touches stay when there is no room for more", "[image]") {
   FirstTouches touches({.pages = 2, .chunks = 1});
   for (std::uint64_t i = 5; i > 0; --i) touches.note(0, i * 1'000'000, 1, kStart);
   CHECK((touches.order().pages == std::vector<BootPlace>{{0, 5'000'000 / kPage}, {0, 4'000'000 / kPage}}));

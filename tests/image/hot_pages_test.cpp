@@ -111,7 +111,7 @@ TEST_CASE("pages of a boot pack are read without their own chunks", "[image]") {
   }
 }
 
-TEST_CASE("what was written, replaced or published after a boot pack was made is never hidden by it", "[image]") {
+TEST_CASE("a boot pack never hides what was written, replaced or published after it was made", "[image]") {
   Packed packed;
   const auto reader = std::make_shared<ChunkReader>(packed.source, ReaderOptions{});
   const auto hot = std::make_shared<HotPages>(*reader, packed.pack, std::stop_token());

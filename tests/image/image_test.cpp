@@ -337,7 +337,7 @@ TEST_CASE("after a checkpoint of memory nothing is dirty that did not change", "
   CHECK((bench.scratch->frozen_chunks().chunks == std::set<std::uint64_t>{1}));
 }
 
-TEST_CASE("what is written and read while a checkpoint is given up is right", "[image]") {
+TEST_CASE("writes and reads are right while a checkpoint is given up", "[image]") {
   ScratchBench bench(9);
   for (int round = 0; round < 20; ++round) {
     bench.change_some();

@@ -44,7 +44,7 @@ struct DiskOfJournal {
 
 }  // namespace
 
-TEST_CASE("what a failed sync lost is written again when the journal is opened", "[image]") {
+TEST_CASE("the journal writes again what a failed sync lost when it is opened", "[image]") {
   DiskOfJournal on;
   const bool has_synced_before = GENERATE(false, true);
   {

@@ -48,7 +48,7 @@ TEST_CASE("content of any tree that was added is found with its reference", "[im
   CHECK_FALSE(known.find({}));
 }
 
-TEST_CASE("what only a damaged page knows is not known, the rest is", "[image]") {
+TEST_CASE("chunks that only a damaged page names are unknown, and the rest are known", "[image]") {
   Trees trees;
   const TreeRoot tree = trees.tree(512, 1);
   trees.source->store(trees.pages.front(), Bytes(9));

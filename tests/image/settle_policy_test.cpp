@@ -56,7 +56,7 @@ TEST_CASE("a step that gained nothing is not repeated at once", "[image]") {
   CHECK(keeper.ask(500 * kMiB));
 }
 
-TEST_CASE("what was written before the first question does not count as a burst", "[image]") {
+TEST_CASE("writes before the first question do not count as a burst", "[image]") {
   Keeper keeper;
   keeper.written = 5000 * kMiB;
   keeper.pass(6s, 0);

@@ -241,7 +241,7 @@ TEST_CASE("a chunk that is written all the time holds no segment back", "[image]
   }
 }
 
-TEST_CASE("what cannot be settled while offline stays in the journal", "[image]") {
+TEST_CASE("writes that cannot be settled while offline stay in the journal", "[image]") {
   const TempDirectory temp;
   ImageBench bench(temp.path(), {40 * kChunkSize, {}});
   const Bytes model = test::random_bytes(40 * kChunkSize, 1);
@@ -290,7 +290,7 @@ TEST_CASE("a segment that cannot be settled holds no other back", "[image]") {
   CHECK((out == Bytes(60'000, 1)));
 }
 
-TEST_CASE("what lies here is bounded while an upload hangs and the guest rewrites its disk", "[image]") {
+TEST_CASE("local data is bounded while an upload hangs and the guest rewrites its disk", "[image]") {
   constexpr std::uint64_t kDisk = 32 * kChunkSize;
   constexpr std::uint64_t kLimit = 2 * kDisk;
   constexpr std::uint64_t kSlack = kDisk / 4;  // a segment that is not full, headers, records of sealed chunks

@@ -53,7 +53,7 @@ thread_local int allocations_left = -1;
 
 namespace isr {
 
-TEST_CASE("what was put is in the store when finish() returns", "[image]") {
+TEST_CASE("objects that were put are in the store when finish() returns", "[image]") {
   const auto store = std::make_shared<test::MemoryStore>();
   UploadCounters counters;
   Uploader uploader(store, {.threads = 3}, counters);
@@ -83,7 +83,7 @@ TEST_CASE("half an object under the name of one is not taken for it", "[image]")
   CHECK((kind_thrown([&] { uploader.finish(); }) == ErrorKind::kCorrupt));
 }
 
-TEST_CASE("what is there, as was likely, is neither loaded nor sent", "[image]") {
+TEST_CASE("an object that is likely there and is there is neither loaded nor sent", "[image]") {
   const auto store = std::make_shared<test::MemoryStore>();
   const Object there(1);
   const Object absent(2);

@@ -350,7 +350,7 @@ TEST_CASE("a store that lists more than a list may have, or claims to have every
   CHECK(store->pages < 1200);
 }
 
-TEST_CASE("of two hosts that publish the same number one wins, the other keeps a fork", "[repository]") {
+TEST_CASE("one of two hosts that publish the same number wins, and the other keeps a fork", "[repository]") {
   const TempDirectory directory;
   const auto store = make_directory_store(directory.path());
   Host a(store);

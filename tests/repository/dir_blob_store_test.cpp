@@ -215,7 +215,7 @@ TEST_CASE("a store goes on when its directories were emptied behind its back", "
   CHECK(store->put_new("objects/ab/abc", text_bytes("y")) == PutResult::kCreated);
 }
 
-TEST_CASE("what is made inside may be read by whoever may read the directory", "[repository]") {
+TEST_CASE("files in a store can be read by those who may read its directory", "[repository]") {
   const TempDirectory directory;
   const auto mode_of = [](const fs::path& path) {
     struct stat status {};

@@ -64,7 +64,7 @@ TEST_CASE("a head of version 1 of the format stays readable, byte for byte", "[r
   CHECK(decode_head(golden, writer().public_key, "parcels/4f", 41).n == 41);
 }
 
-TEST_CASE("what the signer did not sign for this place is junk, what is not understood is not", "[repository]") {
+TEST_CASE("a head that was not signed for its place is junk, and one of an unknown format is not", "[repository]") {
   const auto find = [](ByteView blob, const std::string& chain, std::uint64_t n) {
     return find_head(blob, writer().public_key, chain, n);
   };
@@ -158,7 +158,7 @@ TEST_CASE("also a signed head is refused when its form or bounds are wrong", "[r
   CHECK(decode_head(altered("desk-42", "desk-43"), writer().public_key, "parcels/4f", 41).host == "desk-43");
 }
 
-TEST_CASE("what readers would refuse cannot be written", "[repository]") {
+TEST_CASE("a writer refuses what readers would refuse", "[repository]") {
   const auto kind = [](auto change) {
     Head head = example();
     change(head);

@@ -152,7 +152,7 @@ TEST_CASE("bytes behind an answer do not become the next answer", "[http]") {
   CHECK(as_text(store->get("a/b")->bytes) == "second");
 }
 
-TEST_CASE("what is larger than any blob is not kept in memory", "[http]") {
+TEST_CASE("an answer larger than any blob is not kept in memory", "[http]") {
   SECTION("by its length") {
     Faulty faulty({.bytes = "HTTP/1.1 200 x\r\nContent-Length: 1073741824\r\n\r\n" + std::string(2U << 20U, 'x'),
                    .end = End::kClose});
@@ -296,7 +296,7 @@ TEST_CASE("a login page of the network is not taken for a repository", "[http]")
   CHECK(test::kind_thrown([&] { open_http_store(server.url(), impatient()); }) == ErrorKind::kTransient);
 }
 
-TEST_CASE("what a network that wants a login says of a known repository means that it is out of reach", "[http]") {
+TEST_CASE("a known repository is out of reach when the network asks for a login", "[http]") {
   StoreOptions known = impatient();
   known.is_known = true;
   const std::string answers[] = {http_answer(302, "Location: http://login.example/\r\n", ""),

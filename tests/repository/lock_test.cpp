@@ -233,7 +233,7 @@ TEST_CASE("stealing and breaking work whoever holds the lock, and the holder lea
   }
 }
 
-TEST_CASE("of eight hosts that want a lock at once one gets it", "[repository]") {
+TEST_CASE("one of eight hosts that want a lock at once gets it", "[repository]") {
   const TempDirectory directory;
   const auto store = make_directory_store(directory.path());
   for (int round = 0; round < 3; ++round) {

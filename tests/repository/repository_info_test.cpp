@@ -73,7 +73,7 @@ TEST_CASE("a new repository can be read back, and cannot be made twice", "[repos
   CHECK((store.blobs() == before));
 }
 
-TEST_CASE("of two that make a repository at once one wins", "[repository]") {
+TEST_CASE("one of two processes that make a repository at once wins", "[repository]") {
   const TempDirectory directory;
   std::atomic<int> made{0};
   std::atomic<int> refused{0};

@@ -21,7 +21,7 @@ Seen seen_at(std::uint64_t n, const std::string& what = "", std::uint32_t epoch 
   return {n, sha256(text_bytes(what + std::to_string(n))), epoch, WallTime(std::chrono::seconds(1'700'000'000 + n))};
 }
 
-TEST_CASE("what was seen is remembered, across processes and restarts", "[repository]") {
+TEST_CASE("the trust store remembers what was seen across processes and restarts", "[repository]") {
   const TempDirectory directory;
   const auto file = directory.path() / "trust";
   TrustStore store(file, kDevice);

@@ -86,7 +86,7 @@ TEST_CASE("a checkout that is interrupted once it has the lock gives it back", "
   CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
 }
 
-TEST_CASE("what a killed command has taken is given back by the next one", "[session]") {
+TEST_CASE("the next command gives back the lock that a killed one has taken", "[session]") {
   const Place place;
   const std::string hold = place.take();
   CHECK(place.lock().show()->is_hold(hold));
@@ -326,7 +326,7 @@ TEST_CASE("a lock that was taken before the state directory moved stays written 
   CHECK_FALSE(has_lock_to_give_back(moved, place.parcel));
 }
 
-TEST_CASE("what an earlier end has left holds up neither the next end nor the next checkout", "[session]") {
+TEST_CASE("the remains of an earlier end hold up neither the next end nor the next checkout", "[session]") {
   Place place;
   const fs::path directory = place.account.parcel_directory(place.parcel);
   const fs::path left = directory.string() + ".ended.0123";

@@ -53,7 +53,7 @@ Bytes memory_of(const Session& session, std::size_t length) {
 
 }  // namespace
 
-TEST_CASE("what is checked out here is not checked out again", "[session]") {
+TEST_CASE("checkout refuses a parcel that is checked out on this host", "[session]") {
   Place place;
   const auto refused = [&] {
     return test::kind_thrown([&] { Session::create(place.account, place.parcel, LockMode::kAttended, {}, {}); });
@@ -396,7 +396,7 @@ Bytes disk_of(const Session& session) {
 
 }  // namespace
 
-TEST_CASE("what could not be written down has dropped nothing", "[session]") {
+TEST_CASE("a change of state that could not be written down drops nothing", "[session]") {
   Place place;
   const Bytes disk = test::random_bytes(kChunkSize, 7);
   const Bytes memory = test::random_bytes(kChunkSize, 2);
@@ -509,7 +509,7 @@ TEST_CASE("the lease of a session is not renewed in another repository that has 
   CHECK((locks() == before) == is_another);
 }
 
-TEST_CASE("what a publish compared is adopted, not what the store says next", "[session]") {
+TEST_CASE("a publish adopts the head that it compared, not what the store says next", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
   const Sha256 first = load_version(place.account, place.parcel).head.hash;

@@ -52,7 +52,7 @@ struct Place : test::AccountPlace {
 
 }  // namespace
 
-TEST_CASE("what a parcel has already is hashed and not sealed again", "[transfer]") {
+TEST_CASE("an import hashes what a parcel has already and does not seal it again", "[transfer]") {
   Place place;
   const ImportResult first = place.import("first", {1, 2, 0, 3, 4});
   CHECK(first.known_bytes == 0);
@@ -64,7 +64,7 @@ TEST_CASE("what a parcel has already is hashed and not sealed again", "[transfer
   CHECK(place.is_whole());
 }
 
-TEST_CASE("what the repository has lost meanwhile is stored again by an import that has it", "[transfer]") {
+TEST_CASE("an import stores again what the repository has lost", "[transfer]") {
   Place place;
   place.import("first", {1, 2, 3});
   const SealedObject lost = seal_chunk(test::random_bytes(kChunkSize, 2), place.account.keys.domain_secret);

@@ -73,7 +73,7 @@ TEST_CASE("an agent that answers is told the time", "[vm]") {
   CHECK(told == R"({"arguments":{"time":1700000000000000000},"execute":"guest-set-time"})");
 }
 
-TEST_CASE("what an agent says that is no answer is passed over", "[vm]") {
+TEST_CASE("words of an agent that are no answer are passed over", "[vm]") {
   const std::string noise =
       GENERATE("half an answer to another {\"return\": 7}", "{\"return\": 7}\n", "{{{{\n\n[]\n1\n",
                "\xff\xff{\"return\": {\"return\": 1}}\n", "{\"event\": {}}\n\xff\n");

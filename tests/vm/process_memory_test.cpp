@@ -86,7 +86,7 @@ TEST_CASE("runs are cut and grouped without losing or moving a byte", "[vm]") {
   CHECK(ranges == scattered.size());
 }
 
-TEST_CASE("what a child changed in a private mapping is found and read to the page", "[vm]") {
+TEST_CASE("pages that a child changed in a private mapping are found and read", "[vm]") {
   const TempDirectory directory;
   const auto path = directory.path() / "file";
   constexpr std::size_t kPages = 64;

@@ -291,7 +291,7 @@ TEST_CASE("a sample of memory is what the machine has there, in every mapping", 
   check(*resumed);
 }
 
-TEST_CASE("what fails while changed memory is copied leaves a machine that goes on", "[vm]") {
+TEST_CASE("a machine goes on when copying its changed memory fails", "[vm]") {
   Machine machine;
   const auto qemu = machine.start();
   machine.run_firmware(*qemu);
@@ -303,7 +303,7 @@ TEST_CASE("what fails while changed memory is copied leaves a machine that goes 
   CHECK(qemu->status().running);
 }
 
-TEST_CASE("what QEMU shows the world is private, and the guest's words are not on disk", "[vm]") {
+TEST_CASE("QEMU's sockets are private, and the guest's console is not on disk", "[vm]") {
   Machine machine;
   const auto qemu = machine.start();
   struct stat info {};
