@@ -32,7 +32,7 @@ int run_branch(CommandContext& context, const BranchOptions& options) {
                                                      account.store->describe()));
   }
   const LoadedVersion from = load_version(account, parcel.entry, parcel.version.choice);
-  branch_parcel(account, parcel.entry, from, target.parcel);
+  branch_parcel(account, parcel.entry, from, target.parcel, context.stop());
   const std::string origin = fmt::format("{}@{}", parcel.entry.name, from.label());
   if (!parcel.version.given && local_state(account, parcel.entry)) {
     context.out.note(fmt::format("{0} is checked out here; what it has changed since version {1} is not in {2}",

@@ -121,7 +121,7 @@ int run_import(CommandContext& context, const ImportOptions& options) {
   if (options.message.empty() && result.missing_bytes + result.unreadable_bytes > 0) {
     version.message += fmt::format(", {} bytes missing, {} unreadable", result.missing_bytes, result.unreadable_bytes);
   }
-  create_parcel(account, name, version);
+  create_parcel(account, name, version, context.stop());
   const VersionImage& disk = version.images.front();
   report_padding(context, disk);
   const int code = report_losses(context, options.file, result);
@@ -160,7 +160,7 @@ int run_create(CommandContext& context, const ImportOptions& options) {
   if (options.cdrom) check_cdrom(*options.cdrom);
   Account account = context.open_account(parse_parcel_name(options.name).repository);
   refuse_taken_name(account, name);
-  const ParcelEntry parcel = create_parcel(account, name, version);
+  const ParcelEntry parcel = create_parcel(account, name, version, context.stop());
   if (options.cdrom) insert_cdrom(account, parcel, *options.cdrom);
   const VersionImage& disk = version.images.front();
   report_padding(context, disk);

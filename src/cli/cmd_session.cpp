@@ -131,7 +131,7 @@ int run_rollback(CommandContext& context, const RollbackOptions& options) {
           fmt::format("{} becomes what it was at {}, as a new version. Go on?", parcel.entry.name, what));
   std::uint64_t made = 0;
   take_over_if_agreed(context, parcel, options.take_lock, [&](const auto& steal_reason) {
-    made = roll_back(parcel.account, parcel.entry, old.choice(), steal_reason);
+    made = roll_back(parcel.account, parcel.entry, old.choice(), steal_reason, context.stop());
   });
   json done{{"parcel", parcel.entry.name}, {"version", made}, {"copy_of", old.head.head.n}};
   if (!old.fork.empty()) done["fork"] = old.fork;

@@ -73,6 +73,27 @@ void give_back(const Account& account, const Note& note) {
   }
 }
 
+LockReturn release_noted(const Account& account, const std::string& parcel_id, const std::string& hold,
+                         const std::stop_token& stop) {
+  if (account.offline()) return LockReturn::kLater;
+  try {
+    ParcelEntry parcel;
+    parcel.id = parcel_id;
+    if (!account.lock(parcel, stop).release(hold)) {
+      log::warn(
+          "the lock of parcel {} stays: it was taken before this state directory was moved, or by the one that this is "
+          "a copy of; isr lock ls shows it, isr lock break frees it",
+          parcel_id.substr(0, 12));
+      return LockReturn::kMoved;
+    }
+    forget_lock(account, parcel_id, hold);
+    return LockReturn::kDone;
+  } catch (const std::exception& error) {
+    log::warn("the lock of parcel {} is not given back yet: {}", parcel_id.substr(0, 12), error.what());
+    return LockReturn::kLater;
+  }
+}
+
 }  // namespace
 
 std::optional<FileLock> await_parcel(const Account& account, const ParcelEntry& parcel) {
@@ -130,26 +151,7 @@ void forget_lock(const Account& account, const std::string& parcel_id, const std
 
 LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold,
                           const std::stop_token& stop) {
-  if (account.offline()) return LockReturn::kLater;
-  try {
-    ParcelEntry parcel;
-    parcel.id = parcel_id;
-    if (!account.lock(parcel, stop).release(hold)) {
-      log::warn(
-          "the lock of parcel {} stays: it was taken before this state directory was moved, or by the one that this is "
-          "a copy of; isr lock ls shows it, isr lock break frees it",
-          parcel_id.substr(0, 12));
-      return LockReturn::kMoved;
-    }
-    forget_lock(account, parcel_id, hold);
-    return LockReturn::kDone;
-  } catch (const std::exception& error) {
-    log::warn("the lock of parcel {} is not given back yet: {}", parcel_id.substr(0, 12), error.what());
-    return LockReturn::kLater;
-  }
-}
-
-LockReturn give_back_lock_soon(const Account& account, const std::string& parcel_id, const std::string& hold) {
+  if (!stop.stop_requested()) return release_noted(account, parcel_id, hold, stop);
   std::stop_source given_up;
   std::jthread timer;
   try {
@@ -160,7 +162,7 @@ LockReturn give_back_lock_soon(const Account& account, const std::string& parcel
   } catch (const std::system_error&) {
     return LockReturn::kLater;
   }
-  return give_back_lock(account, parcel_id, hold, given_up.get_token());
+  return release_noted(account, parcel_id, hold, given_up.get_token());
 }
 
 void give_back_left_locks(const Account& account) {

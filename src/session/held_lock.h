@@ -11,8 +11,8 @@
 /// daemon that reaches the repository.
 namespace isr {
 
-/// The flock that one process at a time has while it works on a parcel here, or takes its lock. Makes the parcel's
-/// directory. Error{kVm} when another process has it, and does not end within 3 s.
+/// The lock file that one process at a time holds while it works on a parcel here, or takes its lock. Makes the
+/// parcel's directory. Error{kVm} when another process has it, and does not end within 3 s.
 FileLock take_parcel(const Account& account, const ParcelEntry& parcel);
 /// As take_parcel(), but nullopt when another process has it.
 std::optional<FileLock> await_parcel(const Account& account, const ParcelEntry& parcel);
@@ -45,10 +45,9 @@ enum class LockReturn {
   kMoved,  ///< the hold has the lock under another host id (ParcelLock::release()), so it stays, and stays written down
 };
 /// Releases what is written down. kLater also on stop.
+/// An interrupted command (stop is requested) gives up after 3 s.
 LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold,
                           const std::stop_token& stop = {});
-/// As above, but gives up after 3 s: for a command that was interrupted.
-LockReturn give_back_lock_soon(const Account& account, const std::string& parcel_id, const std::string& hold);
 
 /// To be called when an account was opened: gives back what is written down and neither a session's nor being taken
 /// this moment. Never fails; does nothing offline.

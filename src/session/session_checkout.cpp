@@ -43,16 +43,6 @@ void write_first_state(const Account& account, const ParcelEntry& parcel, const 
   write_session_state(directory, account.device_key, state);
 }
 
-/// An interrupted command does not wait for a repository that does not answer.
-void give_back(const Account& account, const ParcelEntry& parcel, const std::string& hold,
-               const std::stop_token& stop) {
-  if (stop.stop_requested()) {
-    give_back_lock_soon(account, parcel.id, hold);
-  } else {
-    give_back_lock(account, parcel.id, hold, stop);
-  }
-}
-
 }  // namespace
 
 std::vector<SessionImage> number_images(const ParcelVersion& version) {
@@ -80,7 +70,7 @@ void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode,
                 {fmt::format("isr stat {}", parcel.name)});
   };
   remove_ended_directories(directory);
-  // Not even a look at the flock, which a daemon that just begins needs.
+  // Not even a look at the lock file, which a daemon that just begins needs.
   if (fs::exists(directory / "session")) refuse();
   const FileLock flock = take_parcel(account, parcel);
   if (fs::exists(directory / "session")) refuse();
@@ -101,7 +91,7 @@ void Session::create(Account& account, const ParcelEntry& parcel, LockMode mode,
   try {
     write_first_state(account, parcel, record, choice, stop);
   } catch (...) {
-    give_back(account, parcel, record.hold, stop);
+    give_back_lock(account, parcel.id, record.hold, stop);
     throw;
   }
   forget_lock(account, parcel.id, record.hold);
@@ -122,7 +112,7 @@ void Session::undo_create(const Account& account, const ParcelEntry& parcel, con
   }
   note_lock(account, parcel.id, state->hold);
   take_directory_away(directory);
-  give_back(account, parcel, state->hold, stop);
+  give_back_lock(account, parcel.id, state->hold, stop);
   remove_ended_directories(directory);
 }
 

@@ -32,9 +32,10 @@ void add_to_profile(Account& account, const ParcelEntry& parcel) {
 
 /// The head before the profile: a name without a version could be neither opened nor given to another parcel, a head
 /// without a name is never looked for. Only a refusal says that no profile names it; after any other failure it stays.
-void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVersion& version) {
+void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVersion& version,
+                   const std::stop_token& stop) {
   const Bytes blob = make_head(account, parcel, {}, version);
-  if (!account.chain(parcel.chain()).publish(1, blob)) {
+  if (!account.chain(parcel.chain(), stop).publish(1, blob)) {
     throw Error(ErrorKind::kBug, "a new parcel's id is taken");
   }
   try {
@@ -52,53 +53,56 @@ void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVers
 
 /// Runs body under the parcel's lock, which is given back however it ends.
 void with_lock(const Account& account, const ParcelEntry& parcel, const LockBase& base,
-               const std::optional<std::string>& steal_reason, const std::function<void()>& body) {
-  const std::string hold = take_lock(account, parcel, LockMode::kAttended, base, steal_reason).hold;
+               const std::optional<std::string>& steal_reason, const std::stop_token& stop,
+               const std::function<void()>& body) {
+  const std::string hold = take_lock(account, parcel, LockMode::kAttended, base, steal_reason, stop).hold;
   try {
     body();
   } catch (...) {
-    give_back_lock(account, parcel.id, hold);
+    give_back_lock(account, parcel.id, hold, stop);
     throw;
   }
-  give_back_lock(account, parcel.id, hold);
+  give_back_lock(account, parcel.id, hold, stop);
 }
 
 }  // namespace
 
-ParcelEntry create_parcel(Account& account, const std::string& name, const ParcelVersion& version) {
+ParcelEntry create_parcel(Account& account, const std::string& name, const ParcelVersion& version,
+                          const std::stop_token& stop) {
   ParcelEntry parcel = new_entry(name);
-  publish_first(account, parcel, version);
+  publish_first(account, parcel, version, stop);
   return parcel;
 }
 
 ParcelEntry branch_parcel(Account& account, const ParcelEntry& parcel, const LoadedVersion& from,
-                          const std::string& name) {
+                          const std::string& name, const std::stop_token& stop) {
   ParcelEntry made = new_entry(name);
   ParcelVersion version = from.version;
   version.copy_of = fmt::format("{}@{}", parcel.name, from.label());
   version.message = "branch of " + version.copy_of;
   version.added_bytes = 0;
   const TakenParcel taken(account, made);
-  with_lock(account, made, base_of(parcel, from.head), {}, [&] { publish_first(account, made, version); });
+  with_lock(account, made, base_of(parcel, from.head), {}, stop, [&] { publish_first(account, made, version, stop); });
   return made;
 }
 
 std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const VersionChoice& choice,
-                        const std::optional<std::string>& steal_reason) {
+                        const std::optional<std::string>& steal_reason, const std::stop_token& stop) {
   const TakenParcel taken(account, parcel);
   if (fs::exists(account.parcel_directory(parcel) / "session")) {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here", parcel.name));
   }
-  LoadedVersion old = load_version(account, parcel, choice);
-  const StoredHead before = load_version(account, parcel).head;
+  LoadedVersion old = load_version(account, parcel, choice, stop);
+  const StoredHead before = load_version(account, parcel, {}, stop).head;
   old.version.copy_of = fmt::format("{} {}", old.fork.empty() ? "version" : "fork", old.label());
   old.version.message = "rollback to " + old.label();
   old.version.added_bytes = 0;
-  const HeadPlace next = account.chain(parcel.chain()).next(before);
+  Chain chain = account.chain(parcel.chain(), stop);
+  const HeadPlace next = chain.next(before);
   bool published = false;
-  with_lock(account, parcel, base_of(parcel, before), steal_reason, [&] {
+  with_lock(account, parcel, base_of(parcel, before), steal_reason, stop, [&] {
     const Bytes blob = make_head(account, parcel, next, old.version);
-    published = account.chain(parcel.chain()).publish(next.n, blob).has_value();
+    published = chain.publish(next.n, blob).has_value();
   });
   if (!published) {
     throw Error(

@@ -74,6 +74,33 @@ TEST_CASE("a checkout that is interrupted while the repository says nothing ends
   place.check_out();
 }
 
+TEST_CASE("a rollback or branch that is interrupted while the repository says nothing ends, and keeps no lock",
+          "[session]") {
+  Place place;
+  Account account = place.account;
+  const auto silent = std::make_shared<test::SilentStore>(account.store, GENERATE("heads/", "locks/"));
+  const LoadedVersion from = load_version(account, place.parcel);
+  account.store = silent;
+  std::stop_source interrupt;
+  const std::jthread user([&] {
+    while (!silent->is_asked()) std::this_thread::yield();
+    interrupt.request_stop();
+  });
+  const bool is_rollback = GENERATE(true, false);
+  CHECK((test::kind_thrown([&] {
+           if (is_rollback) {
+             roll_back(account, place.parcel, {1}, {}, interrupt.get_token());
+           } else {
+             branch_parcel(account, place.parcel, from, "lab", interrupt.get_token());
+           }
+         }) == ErrorKind::kCancelled));
+  CHECK_FALSE(silent->has_timed_out());
+  give_back_left_locks(place.account);
+  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+  CHECK_FALSE(place.lock().show().has_value());
+  CHECK(roll_back(place.account, place.parcel, {1}, {}) == 2);
+}
+
 TEST_CASE("a checkout that is interrupted once it has the lock gives it back", "[session]") {
   Place place;
   Account account = place.account;
