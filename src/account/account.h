@@ -111,7 +111,7 @@ Profile parse_profile(ByteView payload);
 /// The newest profile (offline: the newest seen here).
 Profile read_profile(Account& account);
 /// Reads, changes and publishes the profile; again when another host was first.
-void change_profile(Account& account, const std::function<void(Profile&)>& change);
+void change_profile(Account& account, const std::function<void(Profile&)>& change, const std::stop_token& stop = {});
 /// Error{kNotFound} with "did you mean".
 ParcelEntry find_parcel(const Profile& profile, const std::string& name);
 /// 1..64 of letters, digits, '.', '_', '-', beginning with a letter or digit; no

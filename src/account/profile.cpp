@@ -133,9 +133,9 @@ Profile read_profile(Account& account) {
               {"run isr ls once while the repository can be reached"});
 }
 
-void change_profile(Account& account, const std::function<void(Profile&)>& change) {
+void change_profile(Account& account, const std::function<void(Profile&)>& change, const std::stop_token& stop) {
   account.online("changing the list of parcels");
-  Chain chain = account.chain(profile_chain(account));
+  Chain chain = account.chain(profile_chain(account), stop);
   for (int race = 0; race < kMaxRaces; ++race) {
     const auto newest = chain.newest();
     Profile profile = newest ? open_profile(account, newest->head) : Profile{};

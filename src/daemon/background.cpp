@@ -45,7 +45,8 @@ std::string read_line(int fd, int timeout_ms, const std::stop_token& stop) {
   while (line.find('\n') == std::string::npos) {
     pollfd poll_fd{fd, POLLIN, 0};
     const int ready = ::poll(&poll_fd, 1, kStopPollMs);
-    if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted while the session daemon started");
+    if (ready <= 0 && stop.stop_requested())
+      throw Error(ErrorKind::kCancelled, "interrupted while the session daemon started");
     if (ready < 0 && errno == EINTR) continue;
     if (ready == 0 && (waited_ms += kStopPollMs) < timeout_ms) continue;
     if (ready == 0) throw Error(ErrorKind::kDaemon, "the session daemon did not start within two minutes");
@@ -98,7 +99,14 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
   const SendResult handed = send_all(to_daemon.get(), {reinterpret_cast<const char*>(secret.data()), secret.size()}, -1,
                                      std::chrono::steady_clock::now() + std::chrono::milliseconds(kReadyTimeoutMs));
   to_daemon.reset();
-  const std::string line = read_line(from.read.get(), kReadyTimeoutMs, stop);
+  std::string line;
+  try {
+    line = read_line(from.read.get(), kReadyTimeoutMs, stop);
+  } catch (const Error&) {
+    ::kill(pid, SIGKILL);  // a daemon that goes on could take the next command's session
+    await_end(pid);
+    throw;
+  }
   const json answer = json::parse(line, nullptr, false);
   if (answer.is_object() && answer.value("ready", false)) return;
   await_end(pid);

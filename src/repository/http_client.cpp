@@ -194,6 +194,8 @@ std::chrono::milliseconds longest(const HttpRequest& request, const HttpOptions&
   return options.stall_timeout + std::chrono::milliseconds(bytes * 1000 / kSlowestAverage);
 }
 
+constexpr std::uint64_t kSteadyBytesPerSecond = 8192;  // an answer that comes so fast has all the time it needs
+
 /// Until when a transfer may go on.
 class Patience {
  public:
@@ -209,6 +211,10 @@ class Patience {
     end_ = Clock::now() + longest_;
   }
   void moved(std::uint64_t bytes) {
+    if (bytes > counted_ && end_ != Clock::time_point::max()) {
+      end_ += std::chrono::milliseconds((bytes - counted_) * 1000 / kSteadyBytesPerSecond);
+    }
+    counted_ = bytes;
     if (bytes >= mark_ && bytes - mark_ < step_) return;  // less than the mark: another connection than before
     mark_ = bytes;
     deadline_ = Clock::now() + stall_timeout_;
@@ -228,6 +234,7 @@ class Patience {
   Clock::time_point deadline_;
   Clock::time_point end_;
   std::uint64_t mark_ = 0;
+  std::uint64_t counted_ = 0;  ///< bytes that end_ was moved for
 };
 
 /// Drives the transfer until curl is done, stop is requested or it takes too long.

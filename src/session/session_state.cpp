@@ -133,6 +133,8 @@ std::optional<SessionState> read_session_state(const fs::path& parcel_directory,
     return from_json(json::parse(as_text(*plain)));
   } catch (const json::exception& error) {
     throw Error(ErrorKind::kCorrupt, fmt::format("{}: {}", file.string(), error.what()));
+  } catch (const Error& error) {
+    throw Error(error.kind(), fmt::format("{}: {}", file.string(), error.what()), error.hints());
   }
 }
 

@@ -19,15 +19,16 @@ ParcelEntry new_entry(const std::string& name) {
   return parcel;
 }
 
-void add_to_profile(Account& account, const ParcelEntry& parcel) {
-  change_profile(account, [&](Profile& profile) {
+void add_to_profile(Account& account, const ParcelEntry& parcel, const std::stop_token& stop) {
+  const auto add = [&](Profile& profile) {
     for (const ParcelEntry& other : profile.parcels) {
       if (other.name == parcel.name) {
         throw Error(ErrorKind::kUsage, fmt::format("a parcel called {} exists", parcel.name));
       }
     }
     profile.parcels.push_back(parcel);
-  });
+  };
+  change_profile(account, add, stop);
 }
 
 /// The head before the profile: a name without a version could be neither opened nor given to another parcel, a head
@@ -39,7 +40,7 @@ void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVers
     throw Error(ErrorKind::kBug, "a new parcel's id is taken");
   }
   try {
-    add_to_profile(account, parcel);
+    add_to_profile(account, parcel, stop);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kUsage) throw;
     try {
