@@ -20,21 +20,32 @@ std::shared_ptr<PackCache> open_cache(const Paths& paths, const Config& config) 
   return open_pack_cache(cache_directory(paths), options);
 }
 
-std::shared_ptr<ChunkReader> make_reader(const StackParts& parts, SourceStats& stats, const Paths& paths,
+namespace {
+
+/// Every source that a reader asks, in this order. A new source is one line here, before the repository.
+std::vector<Tier> make_tiers(const ReaderParts& parts, SourceStats& stats) {
+  std::vector<Tier> tiers;
+  if (parts.settled) tiers.push_back(settled_tier(parts.settled));
+  tiers.push_back(cache_tier(parts.cache));
+  if (parts.repository) tiers.push_back(repository_tier(parts.repository, stats.link));
+  return tiers;
+}
+
+}  // namespace
+
+std::shared_ptr<ChunkReader> make_reader(const ReaderParts& parts, SourceStats& stats, const Paths& paths,
                                          const Config& config) {
   ReaderOptions options;
   options.link = &stats.link;
   options.spill = {paths.cache, config.get_bytes("cache.decoded"), config.get_bytes("cache.min_free")};
-  return std::make_shared<ChunkReader>(open_stack(parts, stats), options);
+  return std::make_shared<ChunkReader>(open_stack(make_tiers(parts, stats), stats, {.unreachable = parts.unreachable}),
+                                       options);
 }
 
 VersionReader::VersionReader(Account& account, Unreachable unreachable) {
   cache = open_cache(account.paths, account.config);
-  StackParts parts;
-  parts.cache = cache;
-  parts.repository = account.store;
-  parts.unreachable = unreachable;
-  reader = make_reader(parts, stats, account.paths, account.config);
+  reader = make_reader({.settled = nullptr, .cache = cache, .repository = account.store, .unreachable = unreachable},
+                       stats, account.paths, account.config);
 }
 
 std::shared_ptr<Image> VersionReader::open(const VersionImage& image) {

@@ -42,27 +42,6 @@ class RepositorySource : public ObjectSource {
   BlobStorePtr store_;
 };
 
-class VerifyingSource : public ObjectSource {
- public:
-  VerifyingSource(SourcePtr inner, SourceStats& stats) : inner_(std::move(inner)), stats_(stats) {}
-
-  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
-    auto object = inner_->fetch(cid, priority, std::move(stop));
-    if (object && cid_of(*object) != cid) {
-      stats_.corrupt_refused++;
-      throw Error(ErrorKind::kCorrupt,
-                  fmt::format("object {} from {} is damaged", short_hex(cid.view()), inner_->describe()));
-    }
-    return object;
-  }
-  std::string describe() const override { return inner_->describe(); }
-  void drop(const Cid& cid) override { inner_->drop(cid); }
-
- private:
-  SourcePtr inner_;
-  SourceStats& stats_;
-};
-
 /// Which of several failures is told: first that of a tier that has the object and cannot read it,
 /// because the others may never get it; then what time may heal, then what the user can change.
 int severity(ErrorKind kind) noexcept {
@@ -84,19 +63,24 @@ bool ends_the_search(ErrorKind kind) noexcept { return kind == ErrorKind::kCance
 
 class TieredSource : public ObjectSource {
  public:
-  explicit TieredSource(std::vector<SourcePtr> tiers) : tiers_(std::move(tiers)) {}
+  TieredSource(std::vector<Tier> tiers, SourceStats& stats) {
+    for (Tier& tier : tiers) {
+      TierStats& counters = stats.tier(tier.name);
+      tiers_.push_back({std::move(tier), counters});
+    }
+  }
 
   std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
     std::optional<Error> worst;
-    for (const SourcePtr& tier : tiers_) {
+    for (std::size_t i = 0; i < tiers_.size(); ++i) {
       try {
-        if (auto object = tier->fetch(cid, priority, stop)) return object;
+        if (auto object = ask(tiers_[i], cid, priority, stop)) {
+          keep(i, cid, *object);
+          return object;
+        }
       } catch (const Error& error) {
         if (ends_the_search(error.kind())) throw;
-        const bool last = tier == tiers_.back();
-        // Of a lookaside medium a damaged copy is no better and no worse than none;
-        // what the last tier, the repository, says about it is what counts.
-        if (error.kind() == ErrorKind::kCorrupt && !last) {
+        if (error.kind() == ErrorKind::kCorrupt && tiers_[i].tier.trust != Trust::kAuthority) {
           log::warn("{}; asking the next source", error.what());
         } else if (!worst || severity(error.kind()) > severity(worst->kind())) {
           worst = error;
@@ -108,41 +92,40 @@ class TieredSource : public ObjectSource {
   }
   std::string describe() const override {
     std::string text;
-    for (const SourcePtr& tier : tiers_) text += (text.empty() ? "" : ", ") + tier->describe();
+    for (const Counted& counted : tiers_) text += (text.empty() ? "" : ", ") + counted.tier.source->describe();
     return text;
   }
   void drop(const Cid& cid) override {
-    for (const SourcePtr& tier : tiers_) tier->drop(cid);
+    for (const Counted& counted : tiers_) counted.tier.source->drop(cid);
   }
 
  private:
-  std::vector<SourcePtr> tiers_;
-};
+  struct Counted {
+    Tier tier;
+    TierStats& stats;
+  };
 
-class CachingSource : public ObjectSource {
- public:
-  CachingSource(std::shared_ptr<PackStore> cache, SourcePtr origin, SourceStats& stats)
-      : cache_(std::move(cache)), origin_(std::move(origin)), stats_(stats) {}
-
-  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
-    if (auto object = cache_->fetch(cid, priority, stop)) {
-      stats_.cache_hits++;
-      return object;
+  static std::optional<Bytes> ask(const Counted& counted, const Cid& cid, Priority priority, std::stop_token stop) {
+    auto object = counted.tier.source->fetch(cid, priority, std::move(stop));
+    if (!object) return object;
+    if (counted.tier.trust != Trust::kOwn && cid_of(*object) != cid) {
+      ++counted.stats.corrupt_refused;
+      throw Error(ErrorKind::kCorrupt,
+                  fmt::format("object {} from {} is damaged", short_hex(cid.view()), counted.tier.source->describe()));
     }
-    auto object = origin_->fetch(cid, priority, std::move(stop));
-    if (object) cache_->put(cid, *object);
+    ++counted.stats.hits;
+    counted.stats.bytes += object->size();
+    if (priority <= Priority::kImpatient) ++counted.stats.guest_hits;
     return object;
   }
-  std::string describe() const override { return fmt::format("{} over {}", cache_->describe(), origin_->describe()); }
-  void drop(const Cid& cid) override {
-    cache_->drop(cid);
-    origin_->drop(cid);
+
+  void keep(std::size_t found_in, const Cid& cid, const Bytes& object) const {
+    for (std::size_t i = 0; i < found_in; ++i) {
+      if (tiers_[i].tier.keeps) tiers_[i].tier.keeps->put(cid, object);
+    }
   }
 
- private:
-  std::shared_ptr<PackStore> cache_;
-  SourcePtr origin_;
-  SourceStats& stats_;
+  std::vector<Counted> tiers_;
 };
 
 /// One fetch that several callers wait for.
@@ -247,12 +230,8 @@ class CoalescingSource : public ObjectSource {
 }  // namespace
 
 SourcePtr make_repository_source(BlobStorePtr store) { return std::make_shared<RepositorySource>(std::move(store)); }
-SourcePtr make_verifying(SourcePtr inner, SourceStats& stats) {
-  return std::make_shared<VerifyingSource>(std::move(inner), stats);
-}
-SourcePtr make_tiered(std::vector<SourcePtr> tiers) { return std::make_shared<TieredSource>(std::move(tiers)); }
-SourcePtr make_caching(std::shared_ptr<PackStore> cache, SourcePtr origin, SourceStats& stats) {
-  return std::make_shared<CachingSource>(std::move(cache), std::move(origin), stats);
+SourcePtr make_tiered(std::vector<Tier> tiers, SourceStats& stats) {
+  return std::make_shared<TieredSource>(std::move(tiers), stats);
 }
 SourcePtr make_coalescing(SourcePtr inner) { return std::make_shared<CoalescingSource>(std::move(inner)); }
 

@@ -1,8 +1,9 @@
 // The order of the layers, outermost first:
 //   coalescing   one fetch per object, also while it waits for the network
 //   reaching     what happens while nothing can be reached: wait, or fail
-//   tiered       settled, then cache over repository
-//   verifying    around the repository only: what lies here is proved by its tag
+//   tiered       the tiers in their order, each believed as its Trust says
+#include "chunkstore/stack.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,49 +11,9 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/sleep.h"
-#include "chunkstore/layers.h"
 
 namespace isr {
 namespace {
-
-class CountingSource : public ObjectSource {
- public:
-  CountingSource(SourcePtr inner, std::atomic<std::uint64_t>& hits) : inner_(std::move(inner)), hits_(hits) {}
-
-  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
-    auto object = inner_->fetch(cid, priority, std::move(stop));
-    if (object) hits_++;
-    return object;
-  }
-  std::string describe() const override { return inner_->describe(); }
-  void drop(const Cid& cid) override { inner_->drop(cid); }
-
- private:
-  SourcePtr inner_;
-  std::atomic<std::uint64_t>& hits_;
-};
-
-/// Counts what came from the repository.
-class CountingRepository : public ObjectSource {
- public:
-  CountingRepository(SourcePtr inner, SourceStats& stats) : inner_(std::move(inner)), stats_(stats) {}
-
-  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
-    auto object = inner_->fetch(cid, priority, std::move(stop));
-    if (object) {
-      stats_.repository_fetches++;
-      stats_.repository_bytes += object->size();
-      if (priority <= Priority::kImpatient) stats_.guest_fetches++;
-    }
-    return object;
-  }
-  std::string describe() const override { return inner_->describe(); }
-  void drop(const Cid& cid) override { inner_->drop(cid); }
-
- private:
-  SourcePtr inner_;
-  SourceStats& stats_;
-};
 
 /// Tells the meter of each fetch from the repository.
 class MeteredSource : public ObjectSource {
@@ -92,22 +53,19 @@ class OfflineSource : public ObjectSource {
 
 class ReachingSource : public ObjectSource {
  public:
-  ReachingSource(SourcePtr inner, const StackParts& parts, SourceStats& stats)
-      : inner_(std::move(inner)),
-        wait_(parts.unreachable == Unreachable::kWait && parts.repository != nullptr),
-        first_delay_(parts.first_wait),
-        max_delay_(parts.max_wait),
-        stats_(stats) {}
+  ReachingSource(SourcePtr inner, const StackOptions& options, SourceStats& stats)
+      : inner_(std::move(inner)), options_(options), stats_(stats) {}
 
   std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
     Waiting waiting(stats_);
-    for (auto delay = first_delay_;; delay = std::min(delay * 2, max_delay_)) {
+    for (auto delay = options_.first_wait;; delay = std::min(delay * 2, options_.max_wait)) {
       try {
         return inner_->fetch(cid, priority, stop);
       } catch (const Error& error) {
         const bool unreachable = error.kind() == ErrorKind::kTransient || error.kind() == ErrorKind::kOffline;
         if (!unreachable) throw;
-        if (!wait_ || !is_awaited(priority)) throw Error(ErrorKind::kOffline, offline_text(error, cid), error.hints());
+        if (options_.unreachable == Unreachable::kFail || !is_awaited(priority))
+          throw Error(ErrorKind::kOffline, offline_text(error, cid), error.hints());
         if (waiting.begin()) {
           *stats_.waiting_for.lock() = error.what();
           log::warn("{}; waiting for it", error.what());
@@ -154,26 +112,28 @@ class ReachingSource : public ObjectSource {
   }
 
   SourcePtr inner_;
-  bool wait_;
-  std::chrono::milliseconds first_delay_;
-  std::chrono::milliseconds max_delay_;
+  StackOptions options_;
   SourceStats& stats_;
 };
 
 }  // namespace
 
-SourcePtr open_stack(const StackParts& parts, SourceStats& stats) {
-  SourcePtr origin = std::make_shared<OfflineSource>();
-  if (parts.repository) {
-    auto metered = std::make_shared<MeteredSource>(make_repository_source(parts.repository), stats.link);
-    origin = std::make_shared<CountingRepository>(make_verifying(std::move(metered), stats), stats);
+Tier settled_tier(std::shared_ptr<PackStore> settled) { return {"settled", std::move(settled), Trust::kOwn}; }
+
+Tier cache_tier(std::shared_ptr<PackStore> cache) { return {"cache", cache, Trust::kOwn, cache}; }
+
+Tier repository_tier(BlobStorePtr store, LinkMeter& link) {
+  auto source = make_repository_source(std::move(store));
+  return {"repository", std::make_shared<MeteredSource>(std::move(source), link), Trust::kAuthority};
+}
+
+SourcePtr open_stack(std::vector<Tier> tiers, SourceStats& stats, const StackOptions& options) {
+  StackOptions reaching = options;
+  if (tiers.empty() || tiers.back().trust != Trust::kAuthority) {
+    tiers.push_back({"repository", std::make_shared<OfflineSource>(), Trust::kAuthority});
+    reaching.unreachable = Unreachable::kFail;  // waiting would not end
   }
-  std::vector<SourcePtr> tiers;
-  if (parts.settled) {
-    tiers.push_back(std::make_shared<CountingSource>(parts.settled, stats.settled_hits));
-  }
-  tiers.push_back(parts.cache ? make_caching(parts.cache, std::move(origin), stats) : std::move(origin));
-  return make_coalescing(std::make_shared<ReachingSource>(make_tiered(std::move(tiers)), parts, stats));
+  return make_coalescing(std::make_shared<ReachingSource>(make_tiered(std::move(tiers), stats), reaching, stats));
 }
 
 }  // namespace isr

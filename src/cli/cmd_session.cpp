@@ -194,8 +194,14 @@ void print_status(CommandContext& context, const std::string& name, const json& 
   }
   print_memory(out, status);
   const json& sources = status.at("sources");
-  out.line(fmt::format("READS    cache {}, repository {} ({}), of which the guest waited for {}",
-                       sources.value("cache_hits", std::uint64_t{0}),
+  std::string others;  // sources that only some hosts have
+  for (const json& tier : sources.value("tiers", json::array())) {
+    const std::string source = tier.value("name", "");
+    if (source == "settled" || source == "cache" || source == "repository") continue;
+    others += fmt::format(", {} {}", printable(source), tier.value("hits", std::uint64_t{0}));
+  }
+  out.line(fmt::format("READS    cache {}{}, repository {} ({}), of which the guest waited for {}",
+                       sources.value("cache_hits", std::uint64_t{0}), others,
                        sources.value("repository_fetches", std::uint64_t{0}),
                        format_size(sources.value("repository_bytes", std::uint64_t{0})),
                        sources.value("guest_fetches", std::uint64_t{0})));

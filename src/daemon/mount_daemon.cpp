@@ -18,17 +18,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr unsigned kCheckThreads = 8;
-
 std::string reader_stats(const SourceStats& stats, const std::vector<std::shared_ptr<Image>>& images) {
-  json out{{"schema", 1},
-           {"sources",
-            {{"cache_hits", stats.cache_hits.load()},
-             {"repository_fetches", stats.repository_fetches.load()},
-             {"repository_bytes", stats.repository_bytes.load()},
-             {"corrupt_refused", stats.corrupt_refused.load()},
-             {"waiting", stats.waiting.load()}}},
-           {"images", json::array()}};
+  json out{{"schema", 1}, {"sources", to_json(stats)}, {"images", json::array()}};
   for (const auto& image : images) {
     out["images"].push_back({{"name", image->name()},
                              {"size", image->size()},

@@ -2,6 +2,7 @@
 
 #include "image/boot_pack.h"
 
+#include "base/error.h"
 #include "image/tree.h"
 
 namespace isr {

@@ -6,7 +6,8 @@
 #include <memory>
 #include <stop_token>
 
-#include "chunkstore/layers.h"
+#include "chunkstore/link_meter.h"
+#include "chunkstore/object_source.h"
 
 namespace isr {
 

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 namespace isr {
 namespace {
 

@@ -1,5 +1,7 @@
 #include "image/tree_builder.h"
 
+#include "base/error.h"
+
 namespace isr {
 
 TreeBuilder::TreeBuilder(std::uint64_t size, const Key& domain_secret, EmitObject emit)

@@ -69,7 +69,7 @@ Session::Session(Account& account, const ParcelEntry& parcel)
     cache_->make_room(0);  // what is opened next may write copies of what was not synced
   }
   settled_ = open_pack_store(directory_ / "settled", settled_options(make_room_));
-  StackParts parts;
+  ReaderParts parts;
   parts.settled = settled_;
   parts.cache = cache_;
   // Offline, reads go on asking: they find the repository when it comes back.
@@ -421,15 +421,7 @@ nlohmann::json Session::stats() const {
            {"changed_bytes", changed * kChunkSize},
            {"journal_bytes", journal_->size_bytes()},
            {"images", images},
-           {"sources",
-            {{"cache_hits", source_stats_.cache_hits.load()},
-             {"settled_hits", source_stats_.settled_hits.load()},
-             {"repository_fetches", source_stats_.repository_fetches.load()},
-             {"repository_bytes", source_stats_.repository_bytes.load()},
-             {"guest_fetches", source_stats_.guest_fetches.load()},
-             {"corrupt_refused", source_stats_.corrupt_refused.load()},
-             {"waiting", source_stats_.waiting.load()},
-             {"waiting_for", *source_stats_.waiting_for.lock()}}},
+           {"sources", to_json(source_stats_)},
            {"uploaded_bytes", upload_counters_.bytes.load()}};
   add_boot_stats(out);
   return out;

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/progress.h"
 #include "chunkstore/pack_cache.h"
+#include "chunkstore/stack.h"
 #include "fusefs/mount.h"
 #include "image/chunk_fill.h"
 #include "image/live_memory.h"
@@ -164,7 +165,6 @@ class Session {
 
   bool dirty() const;
   std::uint64_t journal_bytes() const;
-  const SourceStats& source_stats() const noexcept { return source_stats_; }
   const UploadCounters& upload_counters() const noexcept { return upload_counters_; }
   /// For stat and stats.json.
   nlohmann::json stats() const;

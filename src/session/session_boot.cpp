@@ -234,10 +234,8 @@ void Session::add_boot_stats(nlohmann::json& out) const {
 // --- at suspend ------------------------------------------------------------------
 
 std::shared_ptr<ChunkReader> Session::local_reader() const {
-  StackParts parts;
-  parts.settled = settled_;
-  parts.cache = cache_;
-  return std::make_shared<ChunkReader>(open_stack(parts, local_stats_), ReaderOptions{.decoded_bytes = 16U << 20U});
+  return std::make_shared<ChunkReader>(open_stack({settled_tier(settled_), cache_tier(cache_)}, local_stats_),
+                                       ReaderOptions{.decoded_bytes = 16U << 20U});
 }
 
 std::optional<RehearsalImages> Session::rehearsal_images() {

@@ -316,10 +316,9 @@ void Session::empty_settled(const std::map<Cid, std::uint32_t>& published) {
 /// Keeps a head that lost the race, and opens what was kept: it is all that is left once the session ends.
 std::string Session::keep_fork(std::uint64_t n, ByteView blob, const std::stop_token& stop) {
   const std::string fork = account_.chain(parcel_.chain(), stop).keep_fork(n, blob);
-  StackParts parts;
-  parts.repository = make_stoppable(account_.store, stop);
   SourceStats stats;
-  ChunkReader repository(open_stack(parts, stats), ReaderOptions{0, 16, 1});
+  ChunkReader repository(open_stack({repository_tier(make_stoppable(account_.store, stop), stats.link)}, stats),
+                         ReaderOptions{0, 16, 1});
   for (const VersionImage& image : load_version(account_, parcel_, {{}, fork}, stop).version.images) {
     if (!image.tree.root.is_zero()) repository.read_page(image.tree.root, Priority::kUpload);
   }

@@ -6,7 +6,7 @@
 
 #include "account/parcel_version.h"
 #include "base/thread_pool.h"
-#include "chunkstore/layers.h"
+#include "chunkstore/stack.h"
 #include "image/chunk_reader.h"
 
 namespace isr {
@@ -19,9 +19,8 @@ class Checker {
   Checker(Account& account, const ParcelEntry& parcel, const CheckOptions& options, std::stop_token stop,
           const ProgressFn& progress)
       : account_(account), parcel_(parcel), options_(options), stop_(std::move(stop)), progress_(progress) {
-    StackParts parts;
-    parts.repository = account.store;
-    reader_ = std::make_shared<ChunkReader>(open_stack(parts, stats_), ReaderOptions{8U << 20U, 512, 1});
+    reader_ = std::make_shared<ChunkReader>(open_stack({repository_tier(account.store, stats_.link)}, stats_),
+                                            ReaderOptions{8U << 20U, 512, 1});
   }
 
   CheckReport run() {

@@ -1,11 +1,11 @@
-#include "chunkstore/layers.h"
-
 #include <fcntl.h>
 
 #include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "chunkstore/object_source_suite.h"
+#include "chunkstore/stack.h"
 #include "support/error_kind.h"
 #include "support/memory_source.h"
 #include "support/memory_store.h"
@@ -33,6 +33,19 @@ std::shared_ptr<MemorySource> source_with(const Sample& sample, Bytes bytes, std
   return source;
 }
 
+/// The last one is the authority.
+SourcePtr tiers_of(std::vector<SourcePtr> sources, SourceStats& stats) {
+  std::vector<Tier> tiers;
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    tiers.push_back({std::to_string(i), sources[i], i + 1 == sources.size() ? Trust::kAuthority : Trust::kClaimed});
+  }
+  return make_tiered(std::move(tiers), stats);
+}
+
+SourcePtr cached(std::shared_ptr<PackStore> cache, SourcePtr origin, SourceStats& stats) {
+  return make_tiered({cache_tier(std::move(cache)), {"origin", std::move(origin), Trust::kAuthority}}, stats);
+}
+
 std::string message_of(const std::function<void()>& call) {
   try {
     call();
@@ -52,19 +65,16 @@ TEST_CASE("layers around a source are sources", "[chunkstore]") {
   SECTION("in memory") {
     test::check_object_source([&] { return test::SourceUnderTest{memory, store}; });
   }
-  SECTION("verifying") {
-    test::check_object_source([&] { return test::SourceUnderTest{make_verifying(memory, stats), store}; });
-  }
   SECTION("tiered") {
     const auto empty = std::make_shared<MemorySource>("empty");
-    test::check_object_source([&] { return test::SourceUnderTest{make_tiered({empty, memory}), store}; });
+    test::check_object_source([&] { return test::SourceUnderTest{tiers_of({empty, memory}, stats), store}; });
   }
   SECTION("coalescing") {
     test::check_object_source([&] { return test::SourceUnderTest{make_coalescing(memory), store}; });
   }
-  SECTION("caching") {
+  SECTION("tiered behind a cache") {
     const auto cache = open_pack_store(temp.path() / "cache", {});
-    test::check_object_source([&] { return test::SourceUnderTest{make_caching(cache, memory, stats), store}; });
+    test::check_object_source([&] { return test::SourceUnderTest{cached(cache, memory, stats), store}; });
   }
   SECTION("a repository") {
     const auto blobs = std::make_shared<test::MemoryStore>();
@@ -76,12 +86,11 @@ TEST_CASE("layers around a source are sources", "[chunkstore]") {
   }
   SECTION("the whole stack") {
     const auto blobs = std::make_shared<test::MemoryStore>();
-    StackParts parts;
-    parts.settled = open_pack_store(temp.path() / "settled", {.durable = true});
-    parts.cache = open_pack_store(temp.path() / "cache", {});
-    parts.repository = blobs;
+    const std::vector<Tier> tiers{settled_tier(open_pack_store(temp.path() / "settled", {.durable = true})),
+                                  cache_tier(open_pack_store(temp.path() / "cache", {})),
+                                  repository_tier(blobs, stats.link)};
     test::check_object_source([&] {
-      return test::SourceUnderTest{open_stack(parts, stats), [blobs](const Cid& cid, const Bytes& object) {
+      return test::SourceUnderTest{open_stack(tiers, stats), [blobs](const Cid& cid, const Bytes& object) {
                                      blobs->put_new(object_name(cid), object);
                                    }};
     });
@@ -120,9 +129,10 @@ TEST_CASE("an object that is valid under another name is refused and counted", "
   const Sample sample(1);
   const Sample other(2);
   SourceStats stats;
-  const auto source = make_verifying(source_with(sample, other.object), stats);
+  const auto source = tiers_of({source_with(sample, other.object)}, stats);
   CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kCorrupt));
-  CHECK(stats.corrupt_refused == 1);
+  CHECK(stats.tier("0").corrupt_refused == 1);
+  CHECK(stats.tier("0").hits == 0);
 }
 
 TEST_CASE("a repository's blob that cannot be an object is refused", "[chunkstore]") {
@@ -137,35 +147,36 @@ TEST_CASE("a repository's blob that cannot be an object is refused", "[chunkstor
 
 TEST_CASE("tiers are asked in order, and the worst failure is told when none has it", "[chunkstore]") {
   const Sample sample;
+  SourceStats stats;
   const auto empty = std::make_shared<MemorySource>("empty");
   const auto failing = [&](ErrorKind kind) { return std::make_shared<FaultSource>(empty, kind, 1000); };
   const auto full = source_with(sample, sample.object);
 
   SECTION("a failing tier does not hide what the next one has") {
     for (const auto kind : {ErrorKind::kTransient, ErrorKind::kIo, ErrorKind::kDenied, ErrorKind::kCorrupt}) {
-      CHECK((ask(make_tiered({failing(kind), full}), sample.cid) == sample.object));
+      CHECK((ask(tiers_of({failing(kind), full}, stats), sample.cid) == sample.object));
     }
   }
   SECTION("the first that has it ends the search") {
     const auto second = source_with(sample, sample.object);
-    ask(make_tiered({full, second}), sample.cid);
+    ask(tiers_of({full, second}, stats), sample.cid);
     CHECK(second->fetches() == 0);
   }
   SECTION("what time may heal comes first") {
     const auto source =
-        make_tiered({failing(ErrorKind::kDenied), failing(ErrorKind::kTransient), failing(ErrorKind::kDenied)});
+        tiers_of({failing(ErrorKind::kDenied), failing(ErrorKind::kTransient), failing(ErrorKind::kDenied)}, stats);
     CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kTransient));
   }
   SECTION("but not before a tier that has the object and cannot read it") {
-    const auto source = make_tiered({failing(ErrorKind::kIo), failing(ErrorKind::kTransient)});
+    const auto source = tiers_of({failing(ErrorKind::kIo), failing(ErrorKind::kTransient)}, stats);
     CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kIo));
   }
   SECTION("absence in the last tier does not hide that an earlier one failed") {
-    const auto source = make_tiered({failing(ErrorKind::kIo), empty});
+    const auto source = tiers_of({failing(ErrorKind::kIo), empty}, stats);
     CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kIo));
   }
   SECTION("cancellation ends the search") {
-    const auto source = make_tiered({failing(ErrorKind::kCancelled), full});
+    const auto source = tiers_of({failing(ErrorKind::kCancelled), full}, stats);
     CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kCancelled));
     CHECK(full->fetches() == 0);
   }
@@ -177,14 +188,52 @@ TEST_CASE("the cache keeps what the origin gave, and is asked first", "[chunksto
   SourceStats stats;
   const auto cache = open_pack_store(temp.path() / "cache", {});
   const auto origin = source_with(sample, sample.object, "origin");
-  const auto source = make_caching(cache, origin, stats);
+  const auto source = cached(cache, origin, stats);
   CHECK((ask(source, sample.cid) == sample.object));
   CHECK((ask(source, sample.cid) == sample.object));
   CHECK(origin->fetches() == 1);
-  CHECK(stats.cache_hits == 1);
+  CHECK(stats.tier("cache").hits == 1);
   CHECK(cache->contains(sample.cid));
   source->drop(sample.cid);
   CHECK(origin->dropped().size() == 1);
+}
+
+TEST_CASE("each tier is counted under its name, and a tier that keeps gets what later ones give", "[chunkstore]") {
+  const TempDirectory temp;
+  const Sample near(1);
+  const Sample far(2);
+  SourceStats stats;
+  const auto settled = open_pack_store(temp.path() / "settled", {.durable = true});
+  const auto cache = open_pack_store(temp.path() / "cache", {});
+  const auto lookaside = source_with(near, near.object, "lookaside");
+  const auto blobs = std::make_shared<test::MemoryStore>();
+  blobs->put_new(object_name(near.cid), near.object);
+  blobs->put_new(object_name(far.cid), far.object);
+  lookaside->store(far.cid, near.object);  // damaged there: counted, and asked for further on
+  const auto source = open_stack({settled_tier(settled),
+                                  cache_tier(cache),
+                                  {"lookaside", lookaside, Trust::kClaimed},
+                                  repository_tier(blobs, stats.link)},
+                                 stats);
+  CHECK((ask(source, near.cid) == near.object));
+  CHECK((source->fetch(far.cid, Priority::kReadahead, {}) == far.object));
+  CHECK((ask(source, far.cid) == far.object));
+  CHECK((cache->contains(near.cid) && cache->contains(far.cid)));
+  CHECK_FALSE((settled->contains(near.cid) || settled->contains(far.cid)));
+
+  const nlohmann::json shown = to_json(stats);
+  CHECK(shown.at("settled_hits") == 0);
+  CHECK(shown.at("cache_hits") == 1);
+  CHECK(shown.at("repository_fetches") == 1);
+  CHECK(shown.at("repository_bytes") == far.object.size());
+  CHECK(shown.at("guest_fetches") == 0);
+  CHECK(shown.at("corrupt_refused") == 1);
+  REQUIRE(shown.at("tiers").size() == 4);
+  CHECK(shown.at("tiers").at(2) == nlohmann::json{{"name", "lookaside"},
+                                                  {"hits", 1},
+                                                  {"bytes", near.object.size()},
+                                                  {"guest_hits", 1},
+                                                  {"corrupt_refused", 1}});
 }
 
 TEST_CASE("a damaged object in the cache is dropped and fetched again", "[chunkstore]") {
@@ -193,10 +242,8 @@ TEST_CASE("a damaged object in the cache is dropped and fetched again", "[chunks
   SourceStats stats;
   const auto blobs = std::make_shared<test::MemoryStore>();
   blobs->put_new(object_name(sample.cid), sample.object);
-  StackParts parts;
-  parts.cache = open_pack_store(temp.path() / "cache", {});
-  parts.repository = blobs;
-  const auto source = open_stack(parts, stats);
+  const auto source =
+      open_stack({cache_tier(open_pack_store(temp.path() / "cache", {})), repository_tier(blobs, stats.link)}, stats);
   REQUIRE((ask(source, sample.cid) == sample.object));
   for (const auto& entry : fs::directory_iterator(temp.path() / "cache" / "packs")) {
     const auto fd = open_file(entry.path(), O_RDWR);
@@ -207,7 +254,7 @@ TEST_CASE("a damaged object in the cache is dropped and fetched again", "[chunks
   source->drop(sample.cid);
   CHECK((ask(source, sample.cid) == sample.object));
   CHECK((ask(source, sample.cid) == sample.object));
-  CHECK(stats.repository_fetches == 2);
+  CHECK(stats.tier("repository").hits == 2);
 }
 
 TEST_CASE("a cache that cannot be written does not stand in the way", "[chunkstore]") {
@@ -217,7 +264,7 @@ TEST_CASE("a cache that cannot be written does not stand in the way", "[chunksto
   const auto cache = open_pack_store(temp.path() / "cache", {});
   fs::remove_all(temp.path() / "cache");
   fs::create_directory_symlink("/", temp.path() / "cache");
-  const auto source = make_caching(cache, source_with(sample, sample.object), stats);
+  const auto source = cached(cache, source_with(sample, sample.object), stats);
   CHECK((ask(source, sample.cid) == sample.object));
   CHECK((ask(source, sample.cid) == sample.object));
 }
@@ -326,20 +373,18 @@ TEST_CASE("without a repository only what is here can be read", "[chunkstore]") 
   const Sample settled(2);
   const Sample elsewhere(3);
   SourceStats stats;
-  StackParts parts;
-  parts.settled = open_pack_store(temp.path() / "settled", {.durable = true});
-  parts.cache = open_pack_store(temp.path() / "cache", {});
-  parts.cache->put(here.cid, here.object);
-  parts.settled->put(settled.cid, settled.object);
+  const auto store = open_pack_store(temp.path() / "settled", {.durable = true});
+  const auto cache = open_pack_store(temp.path() / "cache", {});
+  cache->put(here.cid, here.object);
+  store->put(settled.cid, settled.object);
   for (const auto unreachable : {Unreachable::kFail, Unreachable::kWait}) {
-    parts.unreachable = unreachable;
-    const auto source = open_stack(parts, stats);
+    const auto source = open_stack({settled_tier(store), cache_tier(cache)}, stats, {.unreachable = unreachable});
     CHECK((ask(source, here.cid) == here.object));
     CHECK((ask(source, settled.cid) == settled.object));
     CHECK((kind_thrown([&] { ask(source, elsewhere.cid); }) == ErrorKind::kOffline));
   }
-  CHECK(stats.cache_hits == 2);
-  CHECK(stats.settled_hits == 2);
+  CHECK(stats.tier("cache").hits == 2);
+  CHECK(stats.tier("settled").hits == 2);
 }
 
 namespace {
@@ -363,21 +408,19 @@ TEST_CASE("while the repository cannot be reached a read fails or waits, as conf
   SourceStats stats;
   const auto store = std::make_shared<UnreachableStore>();
   store->put_new(object_name(sample.cid), sample.object);
-  StackParts parts;
-  parts.repository = store;
-  parts.first_wait = std::chrono::milliseconds(1);
-  parts.max_wait = std::chrono::milliseconds(2);
+  const std::vector<Tier> tiers{repository_tier(store, stats.link)};
+  StackOptions options{.first_wait = std::chrono::milliseconds(1), .max_wait = std::chrono::milliseconds(2)};
 
   SECTION("fail: offline, and what is missing is named") {
-    const auto source = open_stack(parts, stats);
+    const auto source = open_stack(tiers, stats, options);
     CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kOffline));
     const std::string message = message_of([&] { ask(source, sample.cid); });
     CHECK(message.find("does not answer") != std::string::npos);
     CHECK(message.find("is not here") != std::string::npos);
   }
   SECTION("wait: until it is there") {
-    parts.unreachable = Unreachable::kWait;
-    const auto source = open_stack(parts, stats);
+    options.unreachable = Unreachable::kWait;
+    const auto source = open_stack(tiers, stats, options);
     std::optional<Bytes> got;
     std::jthread reader([&] { got = ask(source, sample.cid); });
     while (store->asked < 3) std::this_thread::yield();
@@ -387,11 +430,11 @@ TEST_CASE("while the repository cannot be reached a read fails or waits, as conf
     CHECK((got == sample.object));
     CHECK(stats.waiting == 0);
     CHECK(stats.retries >= 2);
-    CHECK(stats.repository_bytes == sample.object.size());
+    CHECK(stats.tier("repository").bytes == sample.object.size());
   }
   SECTION("wait: not for what can be left for later") {
-    parts.unreachable = Unreachable::kWait;
-    const auto source = open_stack(parts, stats);
+    options.unreachable = Unreachable::kWait;
+    const auto source = open_stack(tiers, stats, options);
     for (const auto priority : {Priority::kReadahead, Priority::kSettling}) {
       std::stop_source stop;
       std::atomic<bool> ended = false;
@@ -408,9 +451,9 @@ TEST_CASE("while the repository cannot be reached a read fails or waits, as conf
     CHECK(stats.retries == 0);
   }
   SECTION("wait: until stop is requested") {
-    parts.unreachable = Unreachable::kWait;
-    parts.first_wait = parts.max_wait = std::chrono::hours(1);
-    const auto source = open_stack(parts, stats);
+    options.unreachable = Unreachable::kWait;
+    options.first_wait = options.max_wait = std::chrono::hours(1);
+    const auto source = open_stack(tiers, stats, options);
     std::stop_source stop;
     std::optional<ErrorKind> kind;
     std::jthread reader([&] { kind = kind_thrown([&] { ask(source, sample.cid, stop.get_token()); }); });
@@ -420,9 +463,9 @@ TEST_CASE("while the repository cannot be reached a read fails or waits, as conf
     CHECK((kind == ErrorKind::kCancelled));
   }
   SECTION("wait: absence and damage are answers") {
-    parts.unreachable = Unreachable::kWait;
+    options.unreachable = Unreachable::kWait;
     store->reachable = true;
-    const auto source = open_stack(parts, stats);
+    const auto source = open_stack(tiers, stats, options);
     CHECK_FALSE(ask(source, Sample(99).cid).has_value());
     store->overwrite(object_name(sample.cid), test::flip_bit(sample.object, 3));
     CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kCorrupt));
@@ -435,16 +478,14 @@ TEST_CASE("a settled object that cannot be read fails when the repository is out
   const Sample sample;
   SourceStats stats;
   const auto store = std::make_shared<UnreachableStore>();
-  StackParts parts;
-  parts.settled = open_pack_store(temp.path() / "settled", {.durable = true});
-  parts.settled->put(sample.cid, sample.object);
-  parts.settled->sync();
-  parts.repository = store;
-  parts.unreachable = Unreachable::kWait;
-  parts.first_wait = parts.max_wait = std::chrono::milliseconds(1);
-  const auto source = open_stack(parts, stats);
+  constexpr std::chrono::milliseconds kShort(1);
+  auto settled = open_pack_store(temp.path() / "settled", {.durable = true});
+  settled->put(sample.cid, sample.object);
+  settled->sync();
+  const auto source = open_stack({settled_tier(settled), repository_tier(store, stats.link)}, stats,
+                                 {.unreachable = Unreachable::kWait, .first_wait = kShort, .max_wait = kShort});
   SECTION("its disk answers EIO") {
-    parts.settled.reset();
+    settled.reset();
     const auto pack = fs::directory_iterator(temp.path() / "settled/packs")->path();
     fs::remove(pack);
     fs::create_directory(pack);  // opening it for writing fails, as a bad disk would
@@ -476,19 +517,18 @@ TEST_CASE("a repository on a disk that is not plugged in is one that cannot be r
   const fs::path disk = temp.path() / "disk";
   make_private_directory(disk);
   const Sample sample;
-  StackParts parts;
-  parts.repository = make_directory_store(disk);
-  parts.repository->put_new(object_name(sample.cid), sample.object);
+  const auto store = make_directory_store(disk);
+  store->put_new(object_name(sample.cid), sample.object);
   fs::rename(disk, temp.path() / "unplugged");
   SourceStats stats;
+  const std::vector<Tier> tiers{repository_tier(store, stats.link)};
 
   SECTION("fail") {
-    CHECK((kind_thrown([&] { ask(open_stack(parts, stats), sample.cid); }) == ErrorKind::kOffline));
+    CHECK((kind_thrown([&] { ask(open_stack(tiers, stats), sample.cid); }) == ErrorKind::kOffline));
   }
   SECTION("wait") {
-    parts.unreachable = Unreachable::kWait;
-    parts.first_wait = std::chrono::milliseconds(1);
-    const auto source = open_stack(parts, stats);
+    const auto source =
+        open_stack(tiers, stats, {.unreachable = Unreachable::kWait, .first_wait = std::chrono::milliseconds(1)});
     std::atomic<bool> ended = false;
     std::optional<Bytes> got;
     std::jthread reader([&] {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "base/file.h"
+#include "chunkstore/stack.h"
 #include "image/replayed_records.h"
 #include "image/scratch_overlay.h"
 #include "image/snapshot.h"
@@ -37,9 +38,7 @@ struct ImageBench : OpenedImage {
     PackStoreOptions options;
     options.durable = true;
     settled = open_pack_store(directory / "settled", options);
-    StackParts parts;
-    parts.settled = settled;
-    reader = std::make_shared<ChunkReader>(open_stack(parts, stats), ReaderOptions{1U << 20U, 16, 2});
+    reader = std::make_shared<ChunkReader>(open_stack({settled_tier(settled)}, stats), ReaderOptions{1U << 20U, 16, 2});
     open();
   }
 

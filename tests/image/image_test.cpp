@@ -99,10 +99,10 @@ TEST_CASE("a partial write fetches nothing", "[image]") {
   Bench bench(kSize);
   bench.image->write(0, test::random_bytes(kChunkSize, 9));
   bench.publish();
-  const auto fetched = bench.stats.settled_hits.load();
+  const auto fetched = bench.stats.tier("settled").hits.load();
   bench.image->write(100, test::random_bytes(512, 10));
   bench.image->write(kChunkSize - 256, test::random_bytes(512, 10));
-  CHECK(bench.stats.settled_hits.load() == fetched);
+  CHECK(bench.stats.tier("settled").hits.load() == fetched);
 }
 
 TEST_CASE("settling bounds the journal by what differs, not by what was written", "[image]") {
@@ -191,7 +191,7 @@ TEST_CASE("settling memory fetches the rest of partly changed chunks and nothing
   auto memory = std::make_shared<Image>("memory", bench.base, bench.reader, scratch);
   Bytes page(4096);
   memory->read(0, page);  // the tree's pages are here now
-  const auto fetched = [&] { return bench.stats.settled_hits.load(); };
+  const auto fetched = [&] { return bench.stats.tier("settled").hits.load(); };
   const auto before = fetched();
   memory->write(3 * kChunkSize, test::random_bytes(2 * kChunkSize, 14));
   memory->discard(9 * kChunkSize, kChunkSize);
@@ -424,9 +424,8 @@ TEST_CASE("a missing object is named, never zeros", "[image]") {
   const auto cids = bench.settled->all();
   bench.settled->remove(cids);
   bench.reader = nullptr;
-  StackParts parts;
-  parts.settled = bench.settled;
-  const auto reader = std::make_shared<ChunkReader>(open_stack(parts, bench.stats), ReaderOptions{});
+  const auto reader =
+      std::make_shared<ChunkReader>(open_stack({settled_tier(bench.settled)}, bench.stats), ReaderOptions{});
   Image image("disk", bench.base, reader, nullptr);
   Bytes out(16);
   try {

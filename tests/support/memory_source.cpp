@@ -1,6 +1,7 @@
 #include "support/memory_source.h"
 
 #include "base/error.h"
+#include "chunkstore/layers.h"
 
 namespace isr::test {
 
@@ -42,7 +43,9 @@ std::optional<Bytes> FaultSource::fetch(const Cid& cid, Priority priority, std::
 
 SourcePtr verified_tiers(SourcePtr lookaside, SourcePtr repository) {
   static SourceStats stats;
-  return make_tiered({make_verifying(std::move(lookaside), stats), make_verifying(std::move(repository), stats)});
+  return make_tiered(
+      {{"lookaside", std::move(lookaside), Trust::kClaimed}, {"repository", std::move(repository), Trust::kAuthority}},
+      stats);
 }
 
 }  // namespace isr::test

@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "base/sync.h"
-#include "chunkstore/layers.h"
+#include "chunkstore/object_source.h"
 
 namespace isr::test {
 
@@ -56,7 +56,7 @@ class FaultSource : public ObjectSource {
   Sync<std::size_t> left_;
 };
 
-/// Two verified tiers, asked in this order.
+/// A source that is believed only when it is verified, and the authority behind it.
 SourcePtr verified_tiers(SourcePtr lookaside, SourcePtr repository);
 
 }  // namespace isr::test

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <atomic>
+#include <list>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/sync.h"
+#include "chunkstore/link_meter.h"
+
+namespace isr {
+
+/// Counts what one tier of a stack gave.
+struct TierStats {
+  explicit TierStats(std::string_view tier_name) : name(tier_name) {}
+  const std::string name;
+  std::atomic<std::uint64_t> hits{0}, bytes{0};  ///< objects, and their stored bytes
+  std::atomic<std::uint64_t> guest_hits{0};      ///< a guest waited for them
+  std::atomic<std::uint64_t> corrupt_refused{0};
+};
+
+/// Counts what the tiers of a stack gave; shown by stat and stats.json. It must outlive the stack, and may be that of
+/// several stacks: tiers of one name are counted together.
+///
+/// Threads: any.
+class SourceStats {
+ public:
+  /// The counters of the tier with this name, made by the first call. They live as long as this.
+  TierStats& tier(std::string_view name);
+  /// In the order in which they were made, so in the order in which they are asked.
+  std::vector<const TierStats*> tiers() const;
+
+  std::atomic<std::uint64_t> retries{0};  ///< of fetches that wait for the network
+  std::atomic<std::uint64_t> waiting{0};  ///< fetches that wait for the network now
+  Sync<std::string> waiting_for;          ///< why the last of them began to wait
+  LinkMeter link;                         ///< of the fetches from the repository
+
+ private:
+  mutable Sync<std::list<TierStats>> tiers_;
+};
+
+/// "sources" of stat and stats.json: the totals of the tiers that every stack has, and under "tiers" all of each tier.
+nlohmann::json to_json(const SourceStats& stats);
+
+}  // namespace isr
