@@ -7,7 +7,8 @@ namespace isr {
 
 TierStats& SourceStats::tier(std::string_view name) {
   auto tiers = tiers_.lock();
-  const auto known = std::find_if(tiers->begin(), tiers->end(), [&](const TierStats& tier) { return tier.name == name; });
+  const auto known =
+      std::find_if(tiers->begin(), tiers->end(), [&](const TierStats& tier) { return tier.name == name; });
   return known == tiers->end() ? tiers->emplace_back(name) : *known;
 }
 

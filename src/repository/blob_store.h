@@ -147,7 +147,7 @@ BlobStorePtr make_stoppable(BlobStorePtr inner, std::stop_token stop);
 std::chrono::milliseconds retry_delay(int attempt, std::optional<std::chrono::milliseconds> retry_after,
                                       const RetryOptions& options, double random);
 
-/// Opens by URL or path: "/dir", "dir", "file:///dir", "http://…", "https://…".
+/// Opens by URL or path: "/dir", "dir", "file:///dir", "http://…", "https://…". all_stores.h lists the kinds.
 /// With make_resolving() around, patient as options say. Error{kUsage} for anything else, for user
 /// information in a URL (never echoing it) and for a bad port, {kCancelled} on stop.
 BlobStorePtr open_store(const std::string& url, const StoreOptions& options = {}, std::stop_token stop = {});

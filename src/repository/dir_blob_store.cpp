@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "base/sync.h"
+#include "repository/all_stores.h"
 #include "repository/blob_name.h"
 #include "repository/blob_store.h"
 #include "repository/store_clock.h"
@@ -293,8 +294,36 @@ bool DirectoryStore::remove(std::string_view name) {
   return false;
 }
 
+std::string percent_decoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out += text[i];
+      continue;
+    }
+    const auto byte = i + 2 < text.size() ? from_hex(text.substr(i + 1, 2)) : std::nullopt;
+    if (!byte || byte->front() == 0) refuse_address("a % must be followed by two hex digits");
+    out += static_cast<char>(byte->front());
+    i += 2;
+  }
+  return out;
+}
+
+std::string path_of_file_url(std::string_view rest) {
+  if (rest.starts_with("localhost/")) rest.remove_prefix(9);
+  if (!rest.starts_with('/')) refuse_address("a file:// address cannot name another host; write file:///path");
+  return canonical_directory(percent_decoded(rest));
+}
+
 }  // namespace
 
 BlobStorePtr make_directory_store(const std::string& path) { return std::make_shared<DirectoryStore>(path); }
+
+StoreScheme directory_scheme() {
+  const auto open = [](const std::string& path, const StoreOptions&, std::stop_token) {
+    return make_directory_store(path);
+  };
+  return {"file", "a directory", path_of_file_url, open};
+}
 
 }  // namespace isr

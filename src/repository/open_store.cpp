@@ -1,14 +1,12 @@
-// Store URLs, and the only place here that knows every concrete store. No
-// message below repeats a URL with an authority: it may hold a password.
-#include <arpa/inet.h>
+// Finds the kind of store that an address means, and opens it. all_stores.h lists the kinds.
 #include <fmt/format.h>
 
-#include <charconv>
+#include <algorithm>
 #include <filesystem>
 
 #include "base/sleep.h"
 #include "base/sync.h"
-#include "repository/blob_store.h"
+#include "repository/all_stores.h"
 #include "repository/store_waits.h"
 
 namespace isr {
@@ -19,123 +17,32 @@ namespace fs = std::filesystem;
 constexpr std::size_t kMaxUrlSize = 4096;
 constexpr std::chrono::milliseconds kLongestOpenDelay{500};
 
-[[noreturn]] void refuse(const std::string& why) { throw Error(ErrorKind::kUsage, "repository address: " + why); }
-
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + ('a' - 'A'));
-  }
-  return out;
-}
-
 /// "http" of "http://…", also "c" of "c:…"; empty for a path.
 std::string_view scheme_of(std::string_view url) {
   const auto colon = url.find(':');
-  if (colon == std::string_view::npos || colon == 0 || !is_letter(url.front())) return {};
+  if (colon == std::string_view::npos || colon == 0 || !is_ascii_letter(url.front())) return {};
   const auto scheme = url.substr(0, colon);
-  const bool good = std::all_of(scheme.begin(), scheme.end(),
-                                [](char c) { return is_letter(c) || is_digit(c) || c == '+' || c == '-' || c == '.'; });
+  const bool good = std::all_of(scheme.begin(), scheme.end(), [](char c) {
+    return is_ascii_letter(c) || is_ascii_digit(c) || c == '+' || c == '-' || c == '.';
+  });
   return good ? scheme : std::string_view{};
 }
 
-std::string absolute_path(const std::string& path) {
-  std::error_code error;
-  const fs::path absolute = fs::absolute(path, error);
-  if (error) refuse("the current directory cannot be found; give an absolute path");
-  std::string out = absolute.lexically_normal().string();
-  while (out.size() > 1 && out.back() == '/') out.pop_back();
-  // Two leading slashes mean the same as one here.
-  if (out.starts_with("//")) out.erase(0, out.find_first_not_of('/') - 1);
-  return out;
+/// "a directory, http:// or https://"
+std::string known_addresses() {
+  const auto schemes = all_store_schemes();
+  std::string text(schemes.front().shown);
+  for (std::size_t i = 1; i < schemes.size(); ++i) {
+    text += fmt::format("{}{}", i + 1 == schemes.size() ? " or " : ", ", schemes[i].shown);
+  }
+  return text;
 }
 
-std::string percent_decoded(std::string_view text) {
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out += text[i];
-      continue;
-    }
-    const auto byte = i + 2 < text.size() ? from_hex(text.substr(i + 1, 2)) : std::nullopt;
-    if (!byte || byte->front() == 0) refuse("a % must be followed by two hex digits");
-    out += static_cast<char>(byte->front());
-    i += 2;
+StoreScheme find_scheme(std::string_view name) {
+  for (const StoreScheme& scheme : all_store_schemes()) {
+    if (scheme.name == name) return scheme;
   }
-  return out;
-}
-
-std::string path_of_file_url(std::string_view rest) {
-  if (rest.starts_with("localhost/")) rest.remove_prefix(9);
-  if (!rest.starts_with('/')) refuse("a file:// address cannot name another host; write file:///path");
-  return absolute_path(percent_decoded(rest));
-}
-
-void check_host(std::string_view host) {
-  if (host.starts_with('[')) {
-    in6_addr address{};
-    const bool closed = host.size() > 2 && host.back() == ']';
-    if (!closed || ::inet_pton(AF_INET6, std::string(host.substr(1, host.size() - 2)).c_str(), &address) != 1) {
-      refuse("the IPv6 address in brackets is not valid");
-    }
-    return;
-  }
-  if (host.empty()) refuse("it names no host");
-  const bool good = host.size() <= 253 && std::all_of(host.begin(), host.end(), [](char c) {
-                      return is_letter(c) || is_digit(c) || c == '-' || c == '.' || c == '_';
-                    });
-  if (!good) refuse("the host name is not valid");
-}
-
-/// ":8080", or nothing for the scheme's own port.
-std::string port_suffix(std::string_view port, bool https) {
-  unsigned value = 0;
-  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), value);
-  if (error != std::errc() || end != port.data() + port.size() || value == 0 || value > 65535) {
-    refuse("the port must be 1 to 65535");
-  }
-  return value == (https ? 443U : 80U) ? std::string() : fmt::format(":{}", value);
-}
-
-void check_url_path(std::string_view path) {
-  for (std::string_view rest = path; !rest.empty();) {
-    const auto slash = rest.find('/', 1);
-    const auto segment = rest.substr(1, slash == std::string_view::npos ? slash : slash - 1);
-    if (segment == "." || segment == "..") refuse("\".\" and \"..\" have no place in it");
-    rest = slash == std::string_view::npos ? std::string_view{} : rest.substr(slash);
-  }
-}
-
-std::string canonical_http_url(std::string_view rest, bool https) {
-  // Also in the path: a '/' inside a password would put the '@' there.
-  if (rest.find('@') != std::string_view::npos) {
-    refuse("it must not hold a user name or password; isr asks for them (write %40 for an @ in a path)");
-  }
-  if (rest.find_first_of("?#\"<>\\^`{|} ") != std::string_view::npos) {
-    refuse("it holds a character that a URL path cannot have");
-  }
-  const auto slash = rest.find('/');
-  const std::string_view authority = rest.substr(0, slash);
-  std::string_view path = slash == std::string_view::npos ? std::string_view{} : rest.substr(slash);
-  while (path.ends_with('/')) path.remove_suffix(1);
-  check_url_path(path);
-
-  std::string_view host = authority;
-  std::string port;
-  const auto bracket = authority.rfind(']');
-  const auto colon = authority.find(':', bracket == std::string_view::npos ? 0 : bracket);
-  if (colon != std::string_view::npos) {
-    host = authority.substr(0, colon);
-    if (authority.find(':', colon + 1) != std::string_view::npos) {
-      refuse("an IPv6 address must stand in brackets, as in http://[::1]:8080/");
-    }
-    port = port_suffix(authority.substr(colon + 1), https);
-  }
-  check_host(host);
-  return fmt::format("{}://{}{}{}", https ? "https" : "http", lower(host), port, path);
+  refuse_address(fmt::format("{}:// is not supported; use {}", name, known_addresses()));
 }
 
 /// Opens the store when it is first asked for something, and again after a failure.
@@ -175,12 +82,13 @@ class LazyStore : public BlobStore {
 };
 
 /// A server that is started again refuses connections for a moment.
-BlobStorePtr open_patiently(const std::string& url, const StoreOptions& options, const std::stop_token& stop) {
+BlobStorePtr open_patiently(const StoreScheme& scheme, const std::string& url, const StoreOptions& options,
+                            const std::stop_token& stop) {
   const auto until = std::chrono::steady_clock::now() + options.open_patience;
   for (int failed = 1;; ++failed) {
     std::optional<std::chrono::milliseconds> retry_after;
     try {
-      return open_http_store(url, options, stop);
+      return scheme.open(url, options, stop);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kTransient) throw;
       if (const auto* later = dynamic_cast<const RetryLater*>(&error)) retry_after = later->pause();
@@ -194,35 +102,55 @@ BlobStorePtr open_patiently(const std::string& url, const StoreOptions& options,
 
 }  // namespace
 
+void refuse_address(const std::string& why) { throw Error(ErrorKind::kUsage, "repository address: " + why); }
+
+bool is_ascii_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+bool is_ascii_letter(char c) noexcept { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+std::string ascii_lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + ('a' - 'A'));
+  }
+  return out;
+}
+
+std::string canonical_directory(const std::string& path) {
+  std::error_code error;
+  const fs::path absolute = fs::absolute(path, error);
+  if (error) refuse_address("the current directory cannot be found; give an absolute path");
+  std::string out = absolute.lexically_normal().string();
+  while (out.size() > 1 && out.back() == '/') out.pop_back();
+  // Two leading slashes mean the same as one here.
+  if (out.starts_with("//")) out.erase(0, out.find_first_not_of('/') - 1);
+  return out;
+}
+
 BlobStorePtr make_lazy_store(const std::string& url, std::function<BlobStorePtr(const std::stop_token&)> open) {
   return std::make_shared<LazyStore>(canonical_store_url(url), std::move(open));
 }
 
 std::string canonical_store_url(const std::string& url) {
-  if (url.empty()) refuse("it is empty");
-  if (url.size() > kMaxUrlSize) refuse("it is too long");
+  if (url.empty()) refuse_address("it is empty");
+  if (url.size() > kMaxUrlSize) refuse_address("it is too long");
   const bool controls = std::any_of(url.begin(), url.end(), [](char c) { return (c >= 0 && c < 0x20) || c == 0x7f; });
-  if (controls) refuse("it holds a control character");
+  if (controls) refuse_address("it holds a control character");
 
-  const std::string scheme = lower(scheme_of(url));
-  if (scheme.empty()) return absolute_path(url);
+  const std::string scheme = ascii_lower(scheme_of(url));
+  if (scheme.empty()) return canonical_directory(url);
   const std::string_view rest = std::string_view(url).substr(scheme.size() + 1);
   if (!rest.starts_with("//")) {
-    refuse("it is neither a directory nor a URL (write ./ before a path that holds a colon)");
+    refuse_address("it is neither a directory nor a URL (write ./ before a path that holds a colon)");
   }
-  const bool ascii = std::all_of(url.begin(), url.end(), [](char c) { return c >= 0; });
-  if (scheme == "file") return path_of_file_url(rest.substr(2));
-  if (!ascii) refuse("a URL holds ASCII characters only");
-  if (scheme == "http" || scheme == "https") return canonical_http_url(rest.substr(2), scheme == "https");
-  refuse(fmt::format("{}:// is not supported; use a directory, http:// or https://", scheme));
+  return find_scheme(scheme).canonical(rest.substr(2));
 }
 
 BlobStorePtr open_store(const std::string& url, const StoreOptions& options, std::stop_token stop) {
   const std::string canonical = canonical_store_url(url);
-  const bool directory = canonical.starts_with('/');
+  const StoreScheme scheme = canonical.starts_with('/') ? directory_scheme() : find_scheme(scheme_of(canonical));
   const StoreWaits::Call waits(options.waits.get());
-  return make_resolving(directory ? make_directory_store(canonical) : open_patiently(canonical, options, stop),
-                        {.attempts = options.attempts}, options.waits);
+  return make_resolving(open_patiently(scheme, canonical, options, stop), {.attempts = options.attempts},
+                        options.waits);
 }
 
 }  // namespace isr

@@ -94,6 +94,18 @@ TEST_CASE("an address that makes no sense is refused, and no password is ever re
   CHECK_THROWS_AS(canonical_store_url("/" + std::string(5000, 'x')), Error);
 }
 
+TEST_CASE("an unknown scheme is refused with the known ones when an address has it", "[repository]") {
+  for (const std::string url : {"s3://bucket/x", "FTP://user:hunter2@host/"}) {
+    try {
+      canonical_store_url(url);
+      FAIL_CHECK("was accepted");
+    } catch (const Error& error) {
+      CHECK(error.kind() == ErrorKind::kUsage);
+      CHECK(std::string(error.what()).ends_with(":// is not supported; use a directory, http:// or https://"));
+    }
+  }
+}
+
 TEST_CASE("a store opens though the first connections break", "[repository]") {
   const test::FaultHttp server([](const test::FaultRequest& request) {
     if (request.number < 3) return test::FaultAnswer{.bytes = "", .end = test::FaultAnswer::End::kReset};
