@@ -1,23 +1,27 @@
 // Slots of one chunk each in a scratch file. A slot is written only while no chunk
 // leads to it, and a reader looks again after it has read: if its chunk still has
-// the same slot, nobody wrote to the slot meanwhile.
+// the same slot, nobody wrote to the slot meanwhile. A mutex a stripe of slots keeps
+// a block's bytes and tag together until then.
 
 #include "image/chunk_spill.h"
 
 #include <sys/statvfs.h>
 
 #include <algorithm>
+#include <array>
+#include <mutex>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/sync.h"
+#include "image/encrypted_scratch_file.h"
 #include "image/lru.h"
-#include "image/scratch_overlay.h"
 
 namespace isr {
 namespace {
 
 constexpr std::uint64_t kMostSlots = (16ULL << 30U) / kChunkSize;  // each takes 1 KiB of memory once it was used
+constexpr std::size_t kStripes = 64;
 
 /// Where a chunk is; `tenancy` tells it from those that had the slot before.
 struct Slot {
@@ -31,7 +35,7 @@ class ScratchSpill : public ChunkSpill {
   explicit ScratchSpill(const SpillOptions& options)
       : options_(options),
         slots_(std::min(options.size_bytes / kChunkSize, kMostSlots)),
-        state_(State{.file = make_scratch_overlay(options.directory, slots_ * kChunkSize, nullptr)}) {}
+        state_(State{.file = std::make_shared<EncryptedScratchFile>(options.directory, slots_, cipher_)}) {}
 
   bool read(const ChunkRef& ref, std::size_t within, MutableBytes out) override {
     auto state = state_.lock();
@@ -40,7 +44,12 @@ class ScratchSpill : public ChunkSpill {
     state.unlock();
     if (!slot || !file) return false;
     try {
-      if (!file->read(slot->index * kChunkSize + within, out).empty()) return false;
+      const auto gaps =
+          read_by_blocks(slot->index * kChunkSize + within, out, [&](std::uint64_t at, MutableBytes block) {
+            const std::lock_guard lock(stripe(slot->index));
+            return file->read_block(at, block);
+          });
+      if (!gaps.empty()) return false;
     } catch (const Error&) {
       forget(ref, *slot);  // damaged, or being written for another chunk
       return false;
@@ -52,7 +61,7 @@ class ScratchSpill : public ChunkSpill {
 
   void put(const ChunkRef& ref, const ChunkData& data) override {
     Slot slot;
-    std::shared_ptr<ScratchOverlay> file;
+    std::shared_ptr<EncryptedScratchFile> file;
     {
       auto state = state_.lock();
       file = state->file;
@@ -67,7 +76,7 @@ class ScratchSpill : public ChunkSpill {
       }
     }
     try {
-      file->write(slot.index * kChunkSize, *data);
+      write(*file, slot.index, *data);
       auto state = state_.lock();
       if (state->file) state->chunks.insert(ref, slot);
     } catch (const std::exception& error) {
@@ -86,11 +95,19 @@ class ScratchSpill : public ChunkSpill {
 
  private:
   struct State {
-    std::shared_ptr<ScratchOverlay> file;  // null: given up
+    std::shared_ptr<EncryptedScratchFile> file;  // null: given up
     LruByRef<Slot> chunks{SIZE_MAX};
     std::uint64_t used = 0;  // slots that were ever used
     std::uint64_t tenancies = 0;
   };
+
+  std::mutex& stripe(std::uint64_t index) { return stripes_[index % kStripes]; }
+
+  void write(EncryptedScratchFile& file, std::uint64_t index, ByteView chunk) {
+    const auto& sealed = cipher_->seal(chunk);
+    const std::lock_guard lock(stripe(index));
+    file.write(index * kChunkSize, sealed);
+  }
 
   void forget(const ChunkRef& ref, const Slot& slot) {
     auto state = state_.lock();
@@ -105,6 +122,8 @@ class ScratchSpill : public ChunkSpill {
 
   SpillOptions options_;
   std::uint64_t slots_;
+  std::shared_ptr<ScratchCipher> cipher_ = std::make_shared<ScratchCipher>();
+  std::array<std::mutex, kStripes> stripes_;
   Sync<State> state_;
 };
 

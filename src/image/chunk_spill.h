@@ -7,7 +7,7 @@
 namespace isr {
 
 /// Decoded chunks for which memory has no room: a file without a name, encrypted
-/// under a key of this process alone (the scratch layer of scratch_overlay.h).
+/// under a key of this process alone (encrypted_scratch_file.h).
 /// Reading 4 KiB of a cached object takes decrypting, decompressing and hashing
 /// 128 KiB; here it takes 4 KiB. The least recently used chunks go first.
 ///

@@ -1,11 +1,8 @@
-// Each 4 KiB block has a nonce from one counter under a key of this process, so
-// no (key, nonce) pair ever comes twice; nonces and tags stay in memory, 28 bytes a
-// block. One mutex a stripe of chunks keeps a block's bytes and tag together; all
-// stripes together guard which layers there are.
+// Two encrypted files: the active one, and a frozen one during a checkpoint. One mutex a stripe of chunks keeps
+// what both say of a chunk together; all stripes together guard which files there are.
 
 #include "image/scratch_overlay.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -14,73 +11,38 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/file.h"
+#include "image/encrypted_scratch_file.h"
 #include "image/journal_overlay.h"
 
 namespace isr {
 namespace {
 
-constexpr std::size_t kBlock = 4096;
-constexpr std::size_t kBlocksPerChunk = kChunkSize / kBlock;
 constexpr std::size_t kStripes = 64;
 constexpr std::size_t kFewChunks = 16;  // of them a thaw merges in a millisecond or so
 constexpr int kMostRounds = 8;          // while the guest writes on
-
-struct Block {
-  enum class State : std::uint8_t { kAbsent, kZero, kBytes };
-  State state = State::kAbsent;
-  std::array<std::uint8_t, kTagSize> tag{};
-  Nonce nonce;
-};
-using ChunkBlocks = std::array<Block, kBlocksPerChunk>;
-
-/// A file, and what each block of it holds.
-struct Layer {
-  Layer(const fs::path& directory, std::size_t chunk_count) : fd(open_unnamed_file(directory)), chunks(chunk_count) {}
-  const Block* find(std::uint64_t offset) const {
-    const auto& blocks = chunks.at(offset / kChunkSize);
-    if (!blocks) return nullptr;
-    const Block& block = (*blocks)[offset % kChunkSize / kBlock];
-    return block.state == Block::State::kAbsent ? nullptr : &block;
-  }
-  ChunkBlocks& ensure(std::uint64_t chunk) {
-    auto& blocks = chunks.at(chunk);
-    if (!blocks) blocks = std::make_unique<ChunkBlocks>();
-    return *blocks;
-  }
-
-  UniqueFd fd;
-  std::vector<std::unique_ptr<ChunkBlocks>> chunks;
-};
 
 class Scratch : public ScratchOverlay {
  public:
   Scratch(const fs::path& directory, std::uint64_t size, std::shared_ptr<JournalOverlay> below)
       : directory_(directory),
-        path_(directory / "(scratch)"),
-        key_(random_key()),
         chunk_count_((size + kChunkSize - 1) / kChunkSize),
-        active_(std::make_unique<Layer>(directory, chunk_count_)),
+        active_(make_file()),
         below_(std::move(below)) {}
 
-  std::size_t granularity() const override { return kBlock; }
+  std::size_t granularity() const override { return kScratchBlock; }
 
   void write(std::uint64_t offset, ByteView data) override {
-    for_each_chunk_part(offset, data.size(),
-                        [&](std::uint64_t chunk, std::size_t block, std::size_t at, std::size_t length) {
-                          write_part(chunk, block, data.subspan(at, length));
-                        });
+    for_each_chunk_part(offset, data.size(), [&](std::uint64_t at, std::size_t done, std::size_t part) {
+      const auto& sealed = cipher_->seal(data.subspan(done, part));
+      const std::lock_guard lock(stripe(at / kChunkSize));
+      active_->write(at, sealed);
+    });
   }
 
   void zero(std::uint64_t offset, std::uint64_t length) override {
-    for_each_chunk_part(offset, length, [&](std::uint64_t chunk, std::size_t block, std::uint64_t, std::size_t part) {
-      const std::lock_guard lock(stripe(chunk));
-      ChunkBlocks& blocks = active_->ensure(chunk);
-      for (std::size_t i = 0; i < part / kBlock; ++i) blocks[block + i].state = Block::State::kZero;
-      // Gives the space back; a file system that cannot only costs space. Not without the
-      // mutex: it would take what another thread writes here meanwhile.
-      (void)::fallocate(active_->fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                        static_cast<off_t>(chunk * kChunkSize + block * kBlock), static_cast<off_t>(part));
+    for_each_chunk_part(offset, length, [&](std::uint64_t at, std::size_t /*done*/, std::size_t part) {
+      const std::lock_guard lock(stripe(at / kChunkSize));
+      active_->zero(at, part);
     });
   }
 
@@ -100,7 +62,7 @@ class Scratch : public ScratchOverlay {
     std::set<std::uint64_t> dirty;
     for (std::uint64_t chunk = 0; chunk < chunk_count_; ++chunk) {
       const std::lock_guard lock(stripe(chunk));
-      if (active_->chunks[chunk] || (frozen_ && frozen_->chunks[chunk])) dirty.insert(dirty.end(), chunk);
+      if (active_->has_chunk(chunk) || (frozen_ && frozen_->has_chunk(chunk))) dirty.insert(dirty.end(), chunk);
     }
     return dirty;
   }
@@ -109,7 +71,7 @@ class Scratch : public ScratchOverlay {
 
   void freeze() override {
     thaw();  // what an earlier thaw could not finish
-    auto fresh = std::make_unique<Layer>(directory_, chunk_count_);
+    auto fresh = make_file();
     const auto locks = lock_all();
     frozen_ = std::move(active_);
     active_ = std::move(fresh);
@@ -120,17 +82,17 @@ class Scratch : public ScratchOverlay {
   void thaw() override {
     for (int round = 0; round < kMostRounds && merge_one_by_one() > kFewChunks; ++round) {
     }
-    std::unique_ptr<Layer> emptied;  // destroyed without the mutexes
+    std::unique_ptr<EncryptedScratchFile> emptied;  // destroyed without the mutexes
     const auto locks = lock_all();
     if (!frozen_) return;
     for (std::uint64_t chunk = 0; chunk < chunk_count_; ++chunk) {
-      if (active_->chunks[chunk]) merge(chunk);
+      if (active_->has_chunk(chunk)) frozen_->merge(*active_, chunk);
     }
     emptied = std::exchange(active_, std::move(frozen_));
   }
 
   void drop_frozen() override {
-    std::unique_ptr<Layer> dropped;  // destroyed without the mutexes: it may be large
+    std::unique_ptr<EncryptedScratchFile> dropped;  // destroyed without the mutexes: it may be large
     const auto locks = lock_all();
     dropped.swap(frozen_);
   }
@@ -165,12 +127,17 @@ class Scratch : public ScratchOverlay {
   }
 
  private:
+  std::unique_ptr<EncryptedScratchFile> make_file() const {
+    return std::make_unique<EncryptedScratchFile>(directory_, chunk_count_, cipher_);
+  }
+
+  /// visit(offset, bytes done before it, bytes of this part)
   template <class Visit>
   static void for_each_chunk_part(std::uint64_t offset, std::uint64_t length, Visit visit) {
     for (std::uint64_t done = 0; done < length;) {
       const std::uint64_t at = offset + done;
       const auto part = static_cast<std::size_t>(std::min(length - done, kChunkSize - at % kChunkSize));
-      visit(at / kChunkSize, static_cast<std::size_t>(at % kChunkSize / kBlock), static_cast<std::size_t>(done), part);
+      visit(at, static_cast<std::size_t>(done), part);
       done += part;
     }
   }
@@ -197,7 +164,7 @@ class Scratch : public ScratchOverlay {
   bool has_frozen(std::uint64_t chunk) const {
     const std::lock_guard lock(stripe(chunk));
     require_frozen();
-    return frozen_->chunks[chunk] != nullptr;
+    return frozen_->has_chunk(chunk);
   }
 
   std::vector<std::unique_lock<std::mutex>> lock_all() const {
@@ -210,101 +177,31 @@ class Scratch : public ScratchOverlay {
     std::size_t merged = 0;
     for (std::uint64_t chunk = 0; chunk < chunk_count_; ++chunk) {
       const std::lock_guard lock(stripe(chunk));
-      if (!frozen_ || !active_->chunks[chunk]) continue;
-      merge(chunk);
+      if (!frozen_ || !active_->has_chunk(chunk)) continue;
+      frozen_->merge(*active_, chunk);
       ++merged;
     }
     return merged;
   }
 
-  /// Puts the active layer's blocks of a chunk over the frozen layer's: sealed under one
-  /// key in one place, they are copied as they are.
-  void merge(std::uint64_t chunk) {
-    const ChunkBlocks& over = *active_->chunks[chunk];
-    ChunkBlocks& under = frozen_->ensure(chunk);
-    Bytes cipher(kBlock);
-    for (std::size_t i = 0; i < kBlocksPerChunk; ++i) {
-      if (over[i].state == Block::State::kAbsent) continue;
-      if (over[i].state == Block::State::kBytes) {
-        const std::uint64_t offset = chunk * kChunkSize + i * kBlock;
-        read_exact_at(active_->fd.get(), cipher, offset, path_);
-        write_all_at(frozen_->fd.get(), cipher, offset, path_);
-      }
-      under[i] = over[i];
-    }
-    active_->chunks[chunk].reset();
-  }
-
-  void write_part(std::uint64_t chunk, std::size_t first_block, ByteView data) {
-    thread_local Bytes cipher;
-    cipher.resize(data.size());
-    std::array<Block, kBlocksPerChunk> written;
-    for (std::size_t i = 0; i < data.size() / kBlock; ++i) {
-      const std::uint64_t number = ++counter_;
-      std::memcpy(written[i].nonce.value.data(), &number, sizeof number);
-      written[i].state = Block::State::kBytes;
-      written[i].tag = gcm_seal(key_, written[i].nonce, {}, data.subspan(i * kBlock, kBlock),
-                                MutableBytes(cipher).subspan(i * kBlock, kBlock));
-    }
-    const std::lock_guard lock(stripe(chunk));
-    write_all_at(active_->fd.get(), cipher, chunk * kChunkSize + first_block * kBlock, path_);
-    ChunkBlocks& blocks = active_->ensure(chunk);
-    std::copy_n(written.begin(), data.size() / kBlock, blocks.begin() + static_cast<std::ptrdiff_t>(first_block));
-  }
-
   std::vector<Extent> read_blocks(std::uint64_t offset, MutableBytes out, bool also_active) {
-    std::vector<Extent> gaps;
-    const std::uint64_t end = offset + out.size();
-    const std::uint64_t first = offset / kBlock * kBlock;
-    std::array<std::uint8_t, kBlock> edge{};
-    for (std::uint64_t at = first; at < end; at += kBlock) {
-      const std::uint64_t from = std::max(at, offset);
-      const std::uint64_t until = std::min(at + kBlock, end);
-      const bool whole = until - from == kBlock;
-      const MutableBytes part = out.subspan(from - offset, until - from);
-      if (!read_block(at, whole ? part : MutableBytes(edge), also_active)) {
-        if (!gaps.empty() && gaps.back().end() == from) {
-          gaps.back().length += until - from;
-        } else {
-          gaps.push_back({from, until - from});
-        }
-      } else if (!whole) {
-        std::copy_n(edge.begin() + static_cast<std::ptrdiff_t>(from - at), part.size(), part.begin());
-      }
-    }
-    return gaps;
+    return read_by_blocks(offset, out,
+                          [&](std::uint64_t at, MutableBytes block) { return read_block(at, block, also_active); });
   }
 
   /// False: not here.
   bool read_block(std::uint64_t offset, MutableBytes out, bool also_active) {
     const std::lock_guard lock(stripe(offset / kChunkSize));
     if (!also_active) require_frozen();
-    const Layer* layer = active_.get();
-    const Block* block = also_active ? layer->find(offset) : nullptr;
-    if (!block && frozen_) {
-      layer = frozen_.get();
-      block = layer->find(offset);
-    }
-    if (!block) return false;
-    if (block->state == Block::State::kZero) {
-      std::fill(out.begin(), out.end(), std::uint8_t{0});
-      return true;
-    }
-    read_exact_at(layer->fd.get(), out, offset, path_);
-    if (!gcm_open(key_, block->nonce, {}, out, block->tag, out)) {
-      throw Error(ErrorKind::kCorrupt, fmt::format("the scratch file is damaged at byte {}", offset));
-    }
-    return true;
+    return (also_active && active_->read_block(offset, out)) || (frozen_ && frozen_->read_block(offset, out));
   }
 
   fs::path directory_;
-  fs::path path_;
-  SecretKey key_;
-  std::atomic<std::uint64_t> counter_{0};
+  std::shared_ptr<ScratchCipher> cipher_ = std::make_shared<ScratchCipher>();
   mutable std::array<std::mutex, kStripes> stripes_;
   std::size_t chunk_count_;
-  std::unique_ptr<Layer> active_;
-  std::unique_ptr<Layer> frozen_;  // null but during a checkpoint
+  std::unique_ptr<EncryptedScratchFile> active_;
+  std::unique_ptr<EncryptedScratchFile> frozen_;  // null but during a checkpoint
   std::atomic<std::shared_ptr<JournalOverlay>> below_;
 };
 
