@@ -36,9 +36,10 @@ Image::Image(std::string name, TreeRoot base, std::shared_ptr<ChunkReader> reade
 
 TreeRoot Image::base() const { return *below_->base.lock(); }
 
-void Image::set_base(const TreeRoot& base) {
-  set_hot_pages({});  // before anything that lies over them is dropped
-  *below_->base.lock() = base;
+void Image::adopt(const TreeRoot& published, const std::function<void()>& forget) {
+  set_hot_pages({});  // before anything that lies over them is forgotten
+  *below_->base.lock() = published;
+  forget();
 }
 
 void Image::set_hot_pages(HotImage pages) { std::swap(*hot_.lock(), pages); }

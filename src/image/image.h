@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <shared_mutex>
 #include <string>
 
@@ -46,10 +47,11 @@ class Image {
   TreeRoot base() const;
   /// Asked when the disk is full, before a write fails. To be called before the first write.
   void set_make_room(MakeRoom make_room) { make_room_ = std::move(make_room); }
-  /// After a publish: the tree that now lies below the overlay.
-  void set_base(const TreeRoot& base);
+  /// After a publish: `published` lies below the overlay from now on. `forget` runs once every read finds it there;
+  /// it makes the overlay forget what the tree holds, and the other images over that overlay adopt it before.
+  void adopt(const TreeRoot& published, const std::function<void()>& forget);
   /// Reads of the base's pages are answered from here while nothing newer lies over them,
-  /// until set_base().
+  /// until adopt().
   void set_hot_pages(HotImage pages);
   /// Reads are noted there as of image `number`. Null: no longer.
   void set_touches(std::shared_ptr<FirstTouches> touches, std::uint8_t number);

@@ -287,9 +287,13 @@ void Session::set_bases(const Publication& publication, SessionState& state) {
 void Session::drop_published(const Publication& publication) {
   for (Part* part : publication.parts) {
     const TreeRoot& tree = publication.version.find(part->name)->tree;
-    part->image->set_base(tree);
-    if (part->name == "memory" && memory_image_) memory_image_->set_base(tree);
-    part->overlay->forget_below(publication.void_below.at(part->number));
+    const auto forget = [&] { part->overlay->forget_below(publication.void_below.at(part->number)); };
+    const auto adopt_part = [&] { part->image->adopt(tree, forget); };
+    if (part->name == "memory" && memory_image_) {
+      memory_image_->adopt(tree, adopt_part);
+    } else {
+      adopt_part();
+    }
   }
   journal_->collect();
   empty_settled(publication.objects);

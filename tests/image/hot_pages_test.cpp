@@ -134,7 +134,7 @@ TEST_CASE("a boot pack never hides what was written, replaced or published after
   SECTION("another base") {
     Bytes changed = packed.content;
     std::copy(other.begin(), other.end(), changed.begin() + static_cast<std::ptrdiff_t>(page * kBootPageSize));
-    image.set_base(packed.store(changed));
+    image.adopt(packed.store(changed), [] {});
     CHECK(reads(image, page * kBootPageSize, ByteView(changed).subspan(page * kBootPageSize, kBootPageSize)));
   }
 }
@@ -153,7 +153,7 @@ TEST_CASE("a publish while pages of a boot pack are read shows none that it has 
   const TreeRoot published = packed.store(changed);
   const ChunkRef replacement = packed.refs(published).at(chunk);
   for (int round = 0; round < 200; ++round) {
-    image.set_base(packed.image);
+    image.adopt(packed.image, [] {});
     overlay->replace(chunk, replacement);
     image.set_hot_pages({hot, 1});
     std::atomic<int> reading{0}, wrong{0};
@@ -168,8 +168,7 @@ TEST_CASE("a publish while pages of a boot pack are read shows none that it has 
       });
     }
     while (reading < 2) std::this_thread::yield();
-    image.set_base(published);
-    overlay->drop_replaced(chunk);
+    image.adopt(published, [&] { overlay->drop_replaced(chunk); });
     done = true;
     readers.clear();
     REQUIRE(wrong == 0);

@@ -59,8 +59,7 @@ struct ImageBench : OpenedImage {
     base = sealed.root;
     void_below = boundary;
     save();
-    image->set_base(base);
-    overlay->forget_below(boundary);
+    image->adopt(base, [&] { overlay->forget_below(boundary); });
     journal->collect();
   }
 

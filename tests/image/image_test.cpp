@@ -281,8 +281,7 @@ struct ScratchBench : Bench {
   }
   void publish_absorbed(const SealedImage& sealed) {
     base = sealed.root;
-    memory->set_base(base);
-    overlay->forget_below(frozen_at);
+    memory->adopt(base, [&] { overlay->forget_below(frozen_at); });
   }
 
   Bytes model;
@@ -319,7 +318,7 @@ TEST_CASE("a checkpoint of memory is what it was at the freeze, and memory goes 
   }
   bench.change_some();
   settle_memory(bench.context(), *bench.memory, *bench.scratch, *bench.overlay, *bench.journal);
-  bench.image->set_base(bench.base);
+  bench.image->adopt(bench.base, [] {});
   CHECK((bench.read(*bench.image) == bench.model));
 }
 
@@ -415,6 +414,26 @@ TEST_CASE("a 1 TiB image of zeros is one reference", "[image]") {
   TreeBuilder builder(1ULL << 40U, secret(), [](const SealedObject&) { FAIL("nothing is stored"); });
   builder.add_zeros(chunk_count(1ULL << 40U));
   CHECK(builder.finish().root.is_zero());
+}
+
+TEST_CASE("an image shows the published tree when the overlay is told to forget it", "[image]") {
+  Bench bench(kSize);
+  const Bytes written = test::random_bytes(kChunkSize, 21);
+  bench.image->write(0, written);
+  const std::uint64_t boundary = bench.overlay->freeze();
+  const SealedImage sealed = seal_frozen(bench.context(), *bench.overlay, bench.base);
+  bench.overlay->absorb_frozen(sealed.chunks, boundary);
+  int forgotten = 0;
+  bench.image->adopt(sealed.root, [&] {
+    CHECK((bench.image->base().root == sealed.root.root));
+    bench.overlay->forget_below(boundary);
+    ++forgotten;
+  });
+  CHECK(forgotten == 1);
+  CHECK_FALSE(bench.overlay->is_dirty());
+  Bytes out(kChunkSize);
+  bench.image->read(0, out);
+  CHECK((out == written));
 }
 
 TEST_CASE("a missing object is named, never zeros", "[image]") {

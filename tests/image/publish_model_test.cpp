@@ -174,8 +174,7 @@ class Walk {
     if (answer > 1) {
       saved_ = publication;
       pending_.reset();
-      opened_.image->set_base(saved_.base);
-      opened_.overlay->forget_below(saved_.void_below);
+      opened_.image->adopt(saved_.base, [&] { opened_.overlay->forget_below(saved_.void_below); });
       opened_.journal->collect();
     }
     sweep_->release();
