@@ -28,7 +28,6 @@
 namespace isr {
 namespace {
 
-constexpr int kFirstPassedFd = 3;
 constexpr int kFirstSafeFd = 64;  // sources are moved up here: no dup2 overwrites one that is still needed
 constexpr std::size_t kKeptOutput = 65536;
 constexpr std::size_t kMaxShown = 300;

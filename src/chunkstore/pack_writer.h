@@ -27,7 +27,6 @@ class PackWriter {
   PackPlace append(const Cid& cid, ByteView object);
   /// The next append begins a new pack.
   bool is_between_packs() const noexcept { return !current_ || end_ >= pack_size_; }
-  std::int64_t current_id() const noexcept { return current_ ? current_->id() : 0; }
   bool is_deleted() const { return current_ && current_->unlinked(); }
 
   struct Tail {

@@ -29,7 +29,6 @@ void add_global_flags(CLI::App& root, GlobalFlags& flags, bool& version) {
   root.add_option("--config", flags.config_file);
   root.add_flag("--offline", flags.offline);
   root.add_flag("-y,--yes", flags.yes);
-  root.add_flag("-n,--dry-run", flags.dry_run);
   root.add_flag("--no-input", flags.no_input);
   root.add_option("--color", flags.color);
   root.add_option("--progress", flags.progress);
@@ -255,9 +254,6 @@ int App::Impl::run(int argc, char** argv, GlobalFlags& flags) {
   const Command::Impl* command = parse(argc, argv, flags);
   if (command == nullptr) return 0;
   check_flags(flags);
-  if (flags.dry_run && !command->dry_run) {
-    throw Error(ErrorKind::kUsage, fmt::format("isr {} has no --dry-run", command->path));
-  }
   configure_log(flags);
   Signals signals;
   CommandContext context(flags, [&signals] { return signals.token(); });

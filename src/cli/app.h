@@ -58,8 +58,6 @@ class Command {
   Command& example(const std::string& command_line, const std::string& what);
   Command& note(const std::string& paragraph);  ///< text for the command's help
   Command& exit_codes(const std::vector<int>& codes);
-  /// The command honours --dry-run; for the others that flag is a usage error.
-  Command& supports_dry_run();
   Command& run(Run run);
   /// "repo" → "repo add". A command with subcommands needs no run().
   Command& subcommand(const std::string& name, const std::string& purpose);

@@ -152,11 +152,6 @@ Command& Command::exit_codes(const std::vector<int>& codes) {
   return *this;
 }
 
-Command& Command::supports_dry_run() {
-  impl_->dry_run = true;
-  return *this;
-}
-
 Command& Command::run(Run run) {
   impl_->run = std::move(run);
   return *this;

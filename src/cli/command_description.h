@@ -33,7 +33,6 @@ struct Command::Impl {
   std::vector<std::pair<std::string, std::string>> examples;
   std::vector<std::string> notes;
   std::vector<int> exit_codes;
-  bool dry_run = false;
   Run run;
   std::vector<std::unique_ptr<Command>> subcommands;
   std::vector<std::function<void(CLI::App&)>> bindings;  ///< one for each parameter

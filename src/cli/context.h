@@ -22,7 +22,6 @@ struct GlobalFlags {
   bool json = false;
   bool offline = false;  ///< or offline = true in the configuration
   bool yes = false;
-  bool dry_run = false;
   bool no_input = false;
   std::string repo;
   std::string config_file;

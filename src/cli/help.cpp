@@ -31,7 +31,6 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 18> kGlobalF
     {"--config FILE", "instead of the user's config.toml"},
     {"--offline", "do not touch the network"},
     {"-y, --yes", "yes to questions about what can be undone"},
-    {"-n, --dry-run", "say what would be done (where a command can)"},
     {"--no-input", "never ask anything"},
     {"--color WHEN", "auto, always, never"},
     {"--progress FORM", "auto, bar, plain, json, none"},

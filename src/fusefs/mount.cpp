@@ -171,14 +171,6 @@ class FuseMount : public Mount {
     ended.wait(serving_->ended_changed, [&] { return *ended || stop.stop_requested(); });
   }
 
-  void invalidate(const std::string& name) override {
-    const auto inode = serving_->server.find(name);
-    if (inode == 0) throw Error(ErrorKind::kBug, fmt::format("{} is not in the mount", name));
-    const int result = fuse_lowlevel_notify_inval_inode(serving_->session.get(), inode, 0, 0);
-    // ENOENT: the kernel does not know the file, so it holds nothing of it.
-    if (result != 0 && result != -ENOENT) throw_errno(fmt::format("dropping the cache of {}", name), -result);
-  }
-
   std::uint64_t open_files() const override { return serving_->server.open_files(); }
   void refuse_writers() override { serving_->server.refuse_writers(); }
   void admit_writers() override { serving_->server.admit_writers(); }

@@ -59,9 +59,6 @@ class Mount {
   virtual bool ended() const = 0;
   /// Blocks until ended() or stop.
   virtual void wait(std::stop_token stop) = 0;
-  /// Writes what the kernel still holds of a file, and its page cache is dropped.
-  /// For guest memory after QEMU has gone.
-  virtual void invalidate(const std::string& name) = 0;
   /// Image files that are open, for reading or writing, or mapped. A file that was closed counts for some moments more.
   virtual std::uint64_t open_files() const = 0;
   /// From here on opening a file for writing fails with EROFS: with open_files() at 0 no process can write. A process

@@ -199,11 +199,6 @@ void JournalOverlay::thaw_locked() {
   frozen_.reset();
 }
 
-bool JournalOverlay::is_frozen() const {
-  const std::lock_guard lock(mutex_);
-  return frozen_.has_value();
-}
-
 bool JournalOverlay::is_dirty() const {
   const std::lock_guard lock(mutex_);
   return !active_.empty() || (frozen_ && !frozen_->empty());

@@ -46,7 +46,6 @@ class JournalOverlay : public Overlay, public FrozenChanges {
   /// from now on, so that their bytes leave the journal. `below` is what freeze() gave. The objects are durable.
   /// After Error{kIo} nothing is lost; thaw() ends it.
   void absorb_frozen(std::span<const SealedChunk> sealed, std::uint64_t below);
-  bool is_frozen() const;
   DirtyChunks frozen_chunks() const override;
   std::vector<Extent> read_frozen(std::uint64_t offset, MutableBytes out) override;
   std::optional<ChunkRef> frozen_replaced(std::uint64_t chunk) const override;

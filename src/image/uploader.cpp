@@ -69,11 +69,7 @@ void Uploader::send(const Job& job) {
     }
   }
   ++counters_.objects;
-  if (exists) {
-    ++counters_.existed;
-  } else {
-    counters_.bytes += job.length;
-  }
+  if (!exists) counters_.bytes += job.length;
 }
 
 void Uploader::run(const Job& job) {

@@ -9,9 +9,9 @@
 
 namespace isr {
 
-/// objects: put or found there; existed: those found; bytes: of those that were new.
+/// objects: put or found there; bytes: of those that were new.
 struct UploadCounters {
-  std::atomic<std::uint64_t> objects{0}, bytes{0}, existed{0};
+  std::atomic<std::uint64_t> objects{0}, bytes{0};
 };
 
 struct UploadOptions {

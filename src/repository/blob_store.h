@@ -15,8 +15,6 @@
 
 namespace isr {
 
-class StoreWaits;
-
 /// No blob of any kind is larger.
 inline constexpr std::size_t kMaxBlobSize = 1U << 20U;
 

@@ -165,7 +165,6 @@ class Session {
 
   bool dirty() const;
   std::uint64_t journal_bytes() const;
-  const UploadCounters& upload_counters() const noexcept { return upload_counters_; }
   /// For stat and stats.json.
   nlohmann::json stats() const;
 

@@ -89,9 +89,6 @@ class Server {
       case Ask::kStore:
         file.image->write(question.offset, given);
         break;
-      case Ask::kInvalidate:
-        mount_->invalidate(file.image->name() + ".raw");
-        break;
       case Ask::kOpenFiles:
         return static_cast<std::int64_t>(mount_->open_files());
       case Ask::kRefuse:

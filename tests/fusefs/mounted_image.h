@@ -62,7 +62,6 @@ class MountedImage {
   bool ended() const { return ask({.ask = Ask::kEnded}) == 1; }
   void wait() const { ask({.ask = Ask::kWait}); }
   void stop_waiting() const { ask({.ask = Ask::kStopWaiting}); }
-  void invalidate(File file) const { ask({.ask = Ask::kInvalidate, .file = file}); }
   std::uint64_t open_files() const { return static_cast<std::uint64_t>(ask({.ask = Ask::kOpenFiles})); }
   void refuse_writers() const { ask({.ask = Ask::kRefuse}); }
   void admit_writers() const { ask({.ask = Ask::kAdmit}); }

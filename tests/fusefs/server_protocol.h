@@ -18,7 +18,6 @@ enum class Ask : std::uint8_t {
   kSet,          ///< a counter, to length
   kLoad,         ///< length bytes at offset of the image, which follow the answer
   kStore,        ///< the bytes that follow the question, at offset of the image
-  kInvalidate,   ///< Mount::invalidate() of a file
   kOpenFiles,    ///< Mount::open_files()
   kRefuse,       ///< Mount::refuse_writers()
   kAdmit,        ///< Mount::admit_writers()
