@@ -1,7 +1,6 @@
 #include "chunkstore/source_stats.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 namespace isr {
 
@@ -18,32 +17,22 @@ std::vector<const TierStats*> SourceStats::tiers() const {
   return out;
 }
 
-nlohmann::json to_json(const SourceStats& stats) {
-  nlohmann::json out{{"cache_hits", 0},       {"settled_hits", 0},  {"repository_fetches", 0},
-                     {"repository_bytes", 0}, {"guest_fetches", 0}, {"tiers", nlohmann::json::array()}};
-  std::uint64_t corrupt_refused = 0;
+FetchStats fetch_stats(const SourceStats& stats) {
+  FetchStats out;
   for (const TierStats* tier : stats.tiers()) {
-    const std::uint64_t hits = tier->hits;
-    const std::uint64_t bytes = tier->bytes;
-    const std::uint64_t guest_hits = tier->guest_hits;
-    const std::uint64_t refused = tier->corrupt_refused;
-    corrupt_refused += refused;
-    if (tier->name == "cache") out["cache_hits"] = hits;
-    if (tier->name == "settled") out["settled_hits"] = hits;
+    const TierTotals& totals = out.tiers.emplace_back(
+        TierTotals{tier->name, tier->hits, tier->bytes, tier->guest_hits, tier->corrupt_refused});
+    out.corrupt_refused += totals.corrupt_refused;
+    if (tier->name == "cache") out.cache_hits = totals.hits;
+    if (tier->name == "settled") out.settled_hits = totals.hits;
     if (tier->name == "repository") {
-      out["repository_fetches"] = hits;
-      out["repository_bytes"] = bytes;
-      out["guest_fetches"] = guest_hits;
+      out.repository_fetches = totals.hits;
+      out.repository_bytes = totals.bytes;
+      out.guest_fetches = totals.guest_hits;
     }
-    out["tiers"].push_back({{"name", tier->name},
-                            {"hits", hits},
-                            {"bytes", bytes},
-                            {"guest_hits", guest_hits},
-                            {"corrupt_refused", refused}});
   }
-  out["corrupt_refused"] = corrupt_refused;
-  out["waiting"] = stats.waiting.load();
-  out["waiting_for"] = *stats.waiting_for.lock();
+  out.waiting = stats.waiting;
+  out.waiting_for = *stats.waiting_for.lock();
   return out;
 }
 

@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <list>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,7 +40,26 @@ class SourceStats {
   mutable Sync<std::list<TierStats>> tiers_;
 };
 
-/// "sources" of stat and stats.json: the totals of the tiers that every stack has, and under "tiers" all of each tier.
-nlohmann::json to_json(const SourceStats& stats);
+/// The counts of one tier at one moment.
+struct TierTotals {
+  std::string name;
+  std::uint64_t hits = 0;   ///< objects
+  std::uint64_t bytes = 0;  ///< of them, as stored
+  std::uint64_t guest_hits = 0;
+  std::uint64_t corrupt_refused = 0;
+};
+/// Where objects came from, at one moment: totals of the tiers that every stack has, and each tier.
+struct FetchStats {
+  std::uint64_t cache_hits = 0;
+  std::uint64_t settled_hits = 0;
+  std::uint64_t repository_fetches = 0;
+  std::uint64_t repository_bytes = 0;
+  std::uint64_t guest_fetches = 0;  ///< fetches from the repository that the guest waited for
+  std::uint64_t corrupt_refused = 0;
+  std::uint64_t waiting = 0;  ///< fetches that wait for the repository now
+  std::string waiting_for;    ///< why the last of them began to wait, in words
+  std::vector<TierTotals> tiers;
+};
+FetchStats fetch_stats(const SourceStats& stats);
 
 }  // namespace isr

@@ -10,13 +10,11 @@
 #include "base/find_program.h"
 #include "cli/commands.h"
 #include "cli/session_commands.h"
-#include "daemon/control.h"
+#include "daemon/protocol.h"
 #include "session/session_state.h"
 
 namespace isr {
 namespace {
-
-using nlohmann::json;
 
 struct ConsoleOptions {
   std::string name;
@@ -46,7 +44,7 @@ void type_lines(const fs::path& socket, const std::stop_token& stop) {
     const ssize_t n = ::read(STDIN_FILENO, bytes, sizeof bytes);
     if (n <= 0) return;
     try {
-      control_request(socket, {{"command", "type"}, {"text", std::string(bytes, static_cast<std::size_t>(n))}});
+      ask(socket, TypeRequest{std::string(bytes, static_cast<std::size_t>(n))});
     } catch (const Error&) {
       return;  // the guest has gone; following it ends, too
     }
@@ -56,27 +54,23 @@ void type_lines(const fs::path& socket, const std::stop_token& stop) {
 int run_console(CommandContext& context, const ConsoleOptions& options) {
   const OpenParcel parcel = context.open_local_parcel(options.name);
   const fs::path socket = running_session(parcel);
-  const json request{{"command", "console"}, {"offset", 0}, {"follow", !options.log}};
   std::jthread typing;
   if (!options.log) {
     context.out.note("what you type goes to the guest; Ctrl-C leaves");
     typing = std::jthread([&](const std::stop_token& stop) { type_lines(socket, stop); });
   }
-  const json result = control_request(
-      socket, request,
-      [&](const json& line) {
-        if (line.contains("console")) context.out.raw(line.at("console").get<std::string>());
-      },
+  const ConsoleAnswer answer = ask(
+      socket, ConsoleRequest{.follow = !options.log}, [&](const ConsoleLine& line) { context.out.raw(line.text); },
       context.stop());
-  if (result.value("ended", false)) context.out.note(fmt::format("the guest of {} has ended", parcel.entry.name));
+  if (answer.ended) context.out.note(fmt::format("the guest of {} has ended", parcel.entry.name));
   return 0;
 }
 
 int run_view(CommandContext& context, const ViewOptions& options) {
   const OpenParcel parcel = context.open_local_parcel(options.name);
-  const json status = control_request(running_session(parcel), {{"command", "status"}}, {}, context.stop());
-  if (!status.contains("vm")) throw Error(ErrorKind::kVm, fmt::format("{} is not running", parcel.entry.name));
-  const std::string socket = status.at("vm").value("vnc", "");
+  const Status status = ask(running_session(parcel), StatusRequest{}, {}, context.stop());
+  if (!status.vm) throw Error(ErrorKind::kVm, fmt::format("{} is not running", parcel.entry.name));
+  const std::string socket = status.vm->vnc_socket.string();
   const bool screen = std::getenv("DISPLAY") || std::getenv("WAYLAND_DISPLAY");
   if (!options.print_url && screen) {
     // Both take a UNIX socket; exec leaves the terminal to them.
@@ -86,7 +80,7 @@ int run_view(CommandContext& context, const ViewOptions& options) {
     if (find_program("vncviewer")) ::execlp("vncviewer", "vncviewer", socket.c_str(), nullptr);
   }
   if (context.out.json()) {
-    context.out.document({{"schema", 1}, {"vnc_socket", socket}});
+    context.out.document({{"schema", 1}, {"vnc_socket", printable(socket)}});
   } else {
     context.out.line(socket);
     context.out.note(

@@ -6,7 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/session_commands.h"
-#include "daemon/control.h"
+#include "daemon/protocol.h"
 #include "session/session_state.h"
 
 namespace isr {
@@ -15,13 +15,13 @@ namespace {
 struct SuspendOptions {
   std::string name;
   bool no_upload = false;
-  std::string message = "suspend";
+  std::string message = SuspendRequest{}.message;
   bool take_lock = false;
 };
 
 struct StopOptions {
   std::string name;
-  std::optional<std::chrono::seconds> timeout;
+  std::optional<std::chrono::seconds> timeout = StopRequest{}.timeout;
   bool kill = false;
   bool take_lock = false;
 };
@@ -29,10 +29,11 @@ struct StopOptions {
 int suspend(CommandContext& context, const OpenParcel& parcel, const SuspendOptions& options) {
   const auto socket = open_session(parcel);
   if (!socket) return report_nothing_here(context, parcel);
-  const auto result = ask_to_publish(
-      context, parcel, *socket, {{"command", "suspend"}, {"upload", !options.no_upload}, {"message", options.message}},
-      options.take_lock, "Suspending " + parcel.entry.name);
-  return report_publish(context, parcel.entry.name, "suspended", result);
+  const auto answer = ask_with_lock(
+      context, parcel, [&] { return *socket; },
+      SuspendRequest{.upload = !options.no_upload, .message = options.message}, options.take_lock,
+      "Suspending " + parcel.entry.name);
+  return report_publish(context, parcel.entry.name, "suspended", answer);
 }
 
 int run_suspend(CommandContext& context, const SuspendOptions& options) {
@@ -46,20 +47,19 @@ int run_suspend(CommandContext& context, const SuspendOptions& options) {
 
 /// Says whether the guest of an interrupted stop still runs.
 [[noreturn]] void throw_interrupted_stop(const std::string& name, const fs::path& socket, const Error& interrupted) {
-  nlohmann::json status;
+  Status status;
   try {
-    status = control_request(socket, {{"command", "status"}});
+    status = ask(socket, StatusRequest{});
   } catch (const Error&) {
     throw interrupted;  // the session has ended meanwhile
   }
-  const std::string busy = status.value("busy", "");
-  if (busy.empty() && status.value("phase", "") == to_name(SessionPhase::kRunning)) {
+  if (status.busy.empty() && status.session.phase == SessionPhase::kRunning) {
     throw Error(interrupted.kind(),
                 fmt::format("interrupted; {} was asked to shut down and may still do so, until then it runs", name),
                 {fmt::format("isr stop {}       asks again and saves its disks", name),
                  fmt::format("isr suspend {}    keeps it as it is", name)});
   }
-  if (busy != "stop") throw interrupted;
+  if (status.busy != StopRequest::kCommand) throw interrupted;
   throw Error(interrupted.kind(), fmt::format("interrupted; {} is off, and its disks are being saved", name),
               {fmt::format("isr stop {}    waits for that", name)});
 }
@@ -68,12 +68,10 @@ int stop(CommandContext& context, const OpenParcel& parcel, const StopOptions& o
   const auto socket = open_session(parcel);
   if (!socket) return report_nothing_here(context, parcel);
   try {
-    const auto result = ask_to_publish(context, parcel, *socket,
-                                       {{"command", "stop"},
-                                        {"timeout_s", options.timeout.value_or(std::chrono::seconds(60)).count()},
-                                        {"kill", options.kill}},
-                                       options.take_lock, "Stopping " + parcel.entry.name);
-    return report_publish(context, parcel.entry.name, "saved", result);
+    const auto answer = ask_with_lock(
+        context, parcel, [&] { return *socket; }, StopRequest{.timeout = *options.timeout, .kill = options.kill},
+        options.take_lock, "Stopping " + parcel.entry.name);
+    return report_publish(context, parcel.entry.name, "saved", answer);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kCancelled) throw_interrupted_stop(parcel.entry.name, *socket, error);
     throw;
@@ -88,7 +86,7 @@ int run_stop(CommandContext& context, const StopOptions& options) {
 int power_off(CommandContext& context, const OpenParcel& parcel, const std::string& name) {
   const fs::path socket = require_session(parcel);
   confirm(context.flags, fmt::format("{}: its memory is dropped, as if its power failed. Power off?", name));
-  ask_daemon(context, socket, {{"command", "poweroff"}}, "Switching off " + name);
+  ask_daemon(context, socket, PowerOffRequest{}, "Switching off " + name);
   context.out.done(fmt::format("{} is off; its disks are kept, still checked out here", name), {{"parcel", name}});
   return 0;
 }

@@ -19,6 +19,7 @@ void register_config(App& app);
 void register_version(App& app);
 void register_run(App& app);
 void register_session(App& app);
+void register_stat(App& app);
 void register_image(App& app);
 void register_console(App& app);
 

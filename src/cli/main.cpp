@@ -53,6 +53,7 @@ int main(int argc, char** argv) {
   isr::register_ls(app);
   isr::register_run(app);
   isr::register_session(app);
+  isr::register_stat(app);
   isr::register_console(app);
   isr::register_log(app);
   isr::register_branch(app);

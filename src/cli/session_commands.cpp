@@ -37,7 +37,7 @@ void check_memory_loads_here(const OpenParcel& parcel, const LoadedVersion& load
 /// What an attempt that failed has taken is given back.
 void give_back(const OpenParcel& parcel) {
   try {
-    control_request(daemon_of_session(parcel, {}), {{"command", "checkin"}});
+    ask(daemon_of_session(parcel, {}), CheckinRequest{});
   } catch (const Error&) {
     // It stays checked out here; the failure that is being reported says why nothing runs.
   }
@@ -71,9 +71,9 @@ std::optional<fs::path> choose_cdrom(CommandContext& context, const OpenParcel& 
 }
 
 /// One line for people: how far the network of the guest goes.
-std::string describe_network(const std::string& mode, const std::string& name) {
-  if (mode == "none") return "network none: the guest's cable is out";
-  if (mode == "user") {
+std::string describe_network(NetworkMode mode, const std::string& name) {
+  if (mode == NetworkMode::kNone) return "network none: the guest's cable is out";
+  if (mode == NetworkMode::kUser) {
     return "network user: the guest connects as you do, also to services on this host's 127.0.0.1 (its 10.0.2.2)";
   }
   return fmt::format(
@@ -244,41 +244,17 @@ int with_session(const OpenParcel& parcel, const std::function<int()>& body) {
   }
 }
 
-json ask_daemon(CommandContext& context, const fs::path& socket, const json& request, const std::string& title) {
-  Progress progress(context.out, title);
-  json with_settings = request;
-  with_settings["settings"] = encode_settings(context.paths(), context.config());
-  json result = control_request(
-      socket, with_settings,
-      [&](const json& line) {
-        progress.update(line.value("step", ""), line.value("done", std::uint64_t{0}),
-                        line.value("total", std::uint64_t{0}));
-      },
-      context.stop());
-  const auto kept = result.value("kept_settings", std::vector<std::string>{});
-  result.erase("kept_settings");
-  if (!kept.empty()) {
-    context.out.note(fmt::format("the session goes on with the {} that it began with; this command has another",
-                                 fmt::join(kept, ", ")));
-  }
-  return result;
+void note_kept_settings(CommandContext& context, const std::vector<std::string>& keys) {
+  if (keys.empty()) return;
+  context.out.note(fmt::format("the session goes on with the {} that it began with; this command has another",
+                               fmt::join(keys, ", ")));
 }
 
-std::string mount_of(const json& answer) {
-  return printable(decode_path(answer.at("mount").get<std::string>()).string());
+OnProgress<ProgressLine> show_on(Progress& progress) {
+  return [&progress](const ProgressLine& line) { progress.update(line.step, line.done, line.total); };
 }
 
-json ask_to_publish(CommandContext& context, const OpenParcel& parcel, const fs::path& socket, json request,
-                    bool take_lock, const std::string& title) {
-  json result;
-  request["publishes"] = true;
-  request["online"] = !parcel.account.offline();
-  take_over_if_agreed(context, parcel, take_lock, [&](const auto& steal_reason) {
-    if (steal_reason) request["steal_reason"] = *steal_reason;
-    result = ask_daemon(context, socket, request, title);
-  });
-  return result;
-}
+std::string printable_path(const fs::path& path) { return printable(path.string()); }
 
 int report_nothing_here(CommandContext& context, const OpenParcel& parcel) {
   const std::string& name = parcel.entry.name;
@@ -313,45 +289,100 @@ namespace {
 
 }  // namespace
 
-int report_publish(CommandContext& context, const std::string& name, const std::string& done, const json& result) {
-  const auto version = result.value("version", std::uint64_t{0});
-  const std::string fork = result.value("fork", "");
-  if (!fork.empty()) report_fork(name, fork, result.value("lock_lost", false), !result.value("ended", false));
-  if (result.value("lock_due", false)) {
+namespace {
+
+/// What --json says of a publish.
+json document_of(const std::string& name, const PublishAnswer& answer) {
+  const PublishResult& result = answer.result;
+  json document{
+      {"schema", 1}, {"type", "summary"}, {"parcel", name}, {"version", result.version}, {"uploaded", answer.uploaded}};
+  if (answer.uploaded) {
+    document.update({{"unchanged", result.unchanged},
+                     {"fork", result.fork},
+                     {"lock_lost", result.is_lock_lost},
+                     {"uploaded_bytes", result.uploaded_bytes},
+                     {"uploaded_objects", result.uploaded_objects}});
+  }
+  if (answer.memory) document["memory"] = *answer.memory;
+  if (answer.paused_ms) document["paused_ms"] = *answer.paused_ms;
+  if (answer.lock_returned) {
+    document["ended"] = true;
+    document["lock_due"] = answer.lock_returned == LockReturn::kLater;
+    document["lock_moved"] = answer.lock_returned == LockReturn::kMoved;
+  }
+  return document;
+}
+
+}  // namespace
+
+int report_publish(CommandContext& context, const std::string& name, const std::string& done,
+                   const PublishAnswer& answer) {
+  const PublishResult& result = answer.result;
+  if (!result.fork.empty()) report_fork(name, result.fork, result.is_lock_lost, !answer.lock_returned);
+  if (answer.lock_returned == LockReturn::kLater) {
     context.out.note(fmt::format(
         "the lock of {} is given back when its repository can be reached again; until then other hosts find it in use",
         name));
   }
-  if (result.value("lock_moved", false)) {
+  if (answer.lock_returned == LockReturn::kMoved) {
     context.out.note(fmt::format(
         "the lock of {0} stays: it was taken at another place of this session. isr lock break {0} frees it, unless the "
         "original is in use",
         name));
   }
   if (context.out.json()) {
-    json document = result;
-    document["schema"] = 1;
-    document["type"] = "summary";
-    document["parcel"] = name;
-    context.out.document(document);
+    context.out.document(document_of(name, answer));
     return 0;
   }
-  const bool memory = result.value("memory", true);
+  const bool memory = answer.memory.value_or(true);
   if (!memory) context.out.note(fmt::format("nothing of {} was running: there was no memory to save", name));
-  if (!result.value("uploaded", false)) {
+  if (!answer.uploaded) {
     context.out.line(fmt::format("{} is {} on this host only; nothing was uploaded. isr suspend {} uploads it", name,
                                  memory ? "suspended" : "kept", name));
-  } else if (result.value("unchanged", false)) {
-    context.out.line(fmt::format("{}: nothing changed since version {}", name, version));
+  } else if (result.unchanged) {
+    context.out.line(fmt::format("{}: nothing changed since version {}", name, result.version));
   } else {
-    std::string how = format_size(result.value("uploaded_bytes", std::uint64_t{0})) + " uploaded";
-    if (const double ms = result.value("paused_ms", -1.0); ms >= 0) how += fmt::format(", paused {:.0f} ms", ms);
-    context.out.line(fmt::format("{} {} as version {} ({})", name, memory ? done : "saved", version, how));
+    std::string how = format_size(result.uploaded_bytes) + " uploaded";
+    if (answer.paused_ms) how += fmt::format(", paused {:.0f} ms", *answer.paused_ms);
+    context.out.line(fmt::format("{} {} as version {} ({})", name, memory ? done : "saved", result.version, how));
   }
   return 0;
 }
 
 namespace {
+
+/// What --json says of a start or resume.
+json document_of(const std::string& name, const BootAnswer& answer, std::chrono::duration<double> took) {
+  return {{"schema", 1},
+          {"type", "summary"},
+          {"parcel", name},
+          {"resumed", answer.resumed},
+          {"network", to_name(answer.network)},
+          {"accelerator", answer.accelerator.name},
+          {"accelerator_reason", answer.accelerator.reason},
+          {"fetches_memory", answer.fetches_memory},
+          {"boot_pack_pages", answer.boot_pack_pages},
+          {"mount", printable_path(answer.mount)},
+          {"seconds", took.count()}};
+}
+
+void print_boot(CommandContext& context, const std::string& name, const BootAnswer& answer, bool fresh,
+                const std::optional<fs::path>& cdrom, std::chrono::duration<double> took) {
+  if (!fresh && !answer.resumed) {
+    context.out.note(fmt::format("{} had no saved memory: it boots from its disks", name));
+  }
+  if (cdrom && !answer.resumed) {
+    context.out.note(
+        fmt::format("in the CD drive: {}    isr start {} --cdrom none takes it out", printable_path(*cdrom), name));
+  }
+  context.out.note(fmt::format("accelerator {}: {}", answer.accelerator.name, answer.accelerator.reason));
+  context.out.note(describe_network(answer.network, name));
+  if (answer.fetches_memory) {
+    context.out.note(fmt::format("its memory is being fetched; isr stat {} says when it is safe offline", name));
+  }
+  context.out.line(
+      fmt::format("Running after {:.1f} s. Screen: isr view {}   console: isr console {}", took.count(), name, name));
+}
 
 int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& options, bool fresh) {
   const auto began = std::chrono::steady_clock::now();
@@ -368,51 +399,30 @@ int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& op
     confirm(context.flags, fmt::format("{} is suspended; starting it drops its memory. Start?", name));
   }
   const auto cdrom = choose_cdrom(context, parcel, options);
-  fs::path socket = local ? fs::path() : check_out(context, parcel, options, fresh);
-  json request{
-      {"command", fresh ? "start" : "resume"},
-      {"network", options.network},
-      {"isolate_network", options.no_network},
-      {"accelerator", options.accelerator.empty() ? context.config().get("vm.accelerator") : options.accelerator}};
-  if (!fresh) request["prefetch"] = options.prefetch;
-  if (cdrom) request["cdrom"] = encode_path(*cdrom);
-  request["online"] = !parcel.account.offline();
-  json result;
+  const fs::path socket = local ? fs::path() : check_out(context, parcel, options, fresh);
+  const auto daemon = [&] { return local ? daemon_of_session(parcel, context.stop()) : socket; };
+  const BootPart boot{
+      .network = find_network_mode(options.network),
+      .isolate_network = options.no_network,
+      .accelerator = options.accelerator.empty() ? context.config().get("vm.accelerator") : options.accelerator,
+      .cdrom = cdrom};
+  const bool take_lock = local && options.take_lock;
+  BootAnswer answer;
   try {
-    take_over_if_agreed(context, parcel, local && options.take_lock, [&](const auto& steal_reason) {
-      if (local) socket = daemon_of_session(parcel, context.stop());
-      if (steal_reason) request["steal_reason"] = *steal_reason;
-      result = ask_daemon(context, socket, request, (fresh ? "Starting " : "Resuming ") + name);
-    });
+    answer = fresh ? ask_with_lock(context, parcel, daemon, StartRequest{.boot = boot}, take_lock, "Starting " + name)
+                   : ask_with_lock(context, parcel, daemon,
+                                   ResumeRequest{.boot = boot, .prefetch = parse_prefetch(options.prefetch)}, take_lock,
+                                   "Resuming " + name);
   } catch (const Error& error) {
     if (!local && error.kind() != ErrorKind::kDaemon && error.kind() != ErrorKind::kCancelled) give_back(parcel);
     throw;
   }
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
   if (context.out.json()) {
-    result["type"] = "summary";
-    result["schema"] = 1;
-    result["parcel"] = name;
-    result["mount"] = mount_of(result);
-    result["seconds"] = seconds;
-    context.out.document(result);
-    return 0;
+    context.out.document(document_of(name, answer, took));
+  } else {
+    print_boot(context, name, answer, fresh, cdrom, took);
   }
-  if (!fresh && !result.value("resumed", false)) {
-    context.out.note(fmt::format("{} had no saved memory: it boots from its disks", name));
-  }
-  if (cdrom && !result.value("resumed", false)) {
-    context.out.note(
-        fmt::format("in the CD drive: {}    isr start {} --cdrom none takes it out", printable(cdrom->string()), name));
-  }
-  context.out.note(
-      fmt::format("accelerator {}: {}", result.value("accelerator", ""), result.value("accelerator_reason", "")));
-  context.out.note(describe_network(result.value("network", ""), name));
-  if (result.value("fetches_memory", false)) {
-    context.out.note(fmt::format("its memory is being fetched; isr stat {} says when it is safe offline", name));
-  }
-  context.out.line(
-      fmt::format("Running after {:.1f} s. Screen: isr view {}   console: isr console {}", seconds, name, name));
   return 0;
 }
 

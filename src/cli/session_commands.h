@@ -1,8 +1,7 @@
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
-
 #include "cli/app.h"
+#include "daemon/protocol.h"
 #include "session/session_state.h"
 
 namespace isr {
@@ -62,16 +61,41 @@ int with_session(const OpenParcel& parcel, const std::function<int()>& body);
 /// lock of this host that is left of it.
 int report_nothing_here(CommandContext& context, const OpenParcel& parcel);
 
-/// A request that publishes, as ask_daemon(); takes the lock before as take_over_if_agreed() says.
-nlohmann::json ask_to_publish(CommandContext& context, const OpenParcel& parcel, const fs::path& socket,
-                              nlohmann::json request, bool take_lock, const std::string& title);
-/// One request to the daemon, with its progress shown under `title`.
-nlohmann::json ask_daemon(CommandContext& context, const fs::path& socket, const nlohmann::json& request,
-                          const std::string& title);
-/// The mount that a daemon's answer has, as people and scripts read it: bytes that are no UTF-8 as \xNN.
-std::string mount_of(const nlohmann::json& answer);
+/// Tells of settings that the daemon keeps though this command has others.
+void note_kept_settings(CommandContext& context, const std::vector<std::string>& keys);
+/// Shows the progress of a request.
+OnProgress<ProgressLine> show_on(Progress& progress);
+
+/// One request to the daemon that changes the session, with the settings of this command, its progress under `title`.
+template <class OneRequest>
+typename OneRequest::Answer ask_daemon(CommandContext& context, const fs::path& socket, OneRequest request,
+                                       const std::string& title) {
+  Progress progress(context.out, title);
+  request.common.settings = encode_settings(context.paths(), context.config());
+  auto answer = ask(socket, request, show_on(progress), context.stop());
+  note_kept_settings(context, answer.kept_settings);
+  return answer;
+}
+
+/// As above, for a request that needs the lock; takes it before as take_over_if_agreed() says. `daemon` finds the
+/// socket, anew when the lock is to be taken after a refusal.
+template <class OneRequest>
+typename OneRequest::Answer ask_with_lock(CommandContext& context, const OpenParcel& parcel,
+                                          const std::function<fs::path()>& daemon, OneRequest request, bool take_lock,
+                                          const std::string& title) {
+  typename OneRequest::Answer answer;
+  request.common.online = !parcel.account.offline();
+  take_over_if_agreed(context, parcel, take_lock, [&](const auto& steal_reason) {
+    request.common.steal_reason = steal_reason;
+    answer = ask_daemon(context, daemon(), request, title);
+  });
+  return answer;
+}
+
+/// A path as people and scripts read it: bytes that are no UTF-8 as \xNN.
+std::string printable_path(const fs::path& path);
 /// Prints what a publish came to; the exit code (0, or 17 for a fork).
 int report_publish(CommandContext& context, const std::string& name, const std::string& done,
-                   const nlohmann::json& result);
+                   const PublishAnswer& answer);
 
 }  // namespace isr

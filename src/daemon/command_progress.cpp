@@ -10,36 +10,32 @@ namespace {
 using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
-json progress_line(std::string_view step, std::uint64_t done = 0, std::uint64_t total = 0) {
-  return {{"type", "progress"}, {"step", step}, {"done", done}, {"total", total}};
-}
-
 }  // namespace
 
-ProgressFn progress_to(const ControlReply& reply) {
-  return [&reply, last = Clock::time_point{}, last_step = std::string()](std::string_view step, std::uint64_t done,
-                                                                         std::uint64_t total) mutable {
+ProgressFn progress_to(const SendProgress& send) {
+  return [&send, last = Clock::time_point{}, last_step = std::string()](std::string_view step, std::uint64_t done,
+                                                                        std::uint64_t total) mutable {
     const auto now = Clock::now();
     if (step == last_step && done != total && now - last < kProgressPeriod) return;
     last = now;
     last_step = step;
-    reply(progress_line(step, done, total));
+    send({std::string(step), done, total});
   };
 }
 
 void CurrentCommand::tell_of_wait(const std::string& words) const {
   if (reply == nullptr) return;
-  json line = progress.is_null() ? progress_line(command) : progress;
-  line["step"] = fmt::format("{}: {}", line.value("step", ""), words);
-  (*reply)(line);
+  ProgressLine line = progress.value_or(ProgressLine{command});
+  line.step += ": " + words;
+  (*reply)(encode_progress(line));
 }
 
-json CurrentCommand::progress_for(const std::string& waiting) const {
-  if (waiting == command && !progress.is_null()) return progress;
-  return progress_line(command.empty() ? "wait" : fmt::format("wait for {}", command));
+ProgressLine CurrentCommand::progress_for(std::string_view waiting) const {
+  if (waiting == command && progress) return *progress;
+  return {command.empty() ? "wait" : "wait for " + command};
 }
 
-json EndingCommand::result_for(const std::string& waited) const {
+json EndingCommand::result_for(std::string_view waited) const {
   if (waited == command) return result;
   throw NotBegun("the session has just ended");
 }
@@ -55,6 +51,13 @@ Error explain_publish_failure(const Error& error, const std::string& parcel, con
                fmt::format("{} is {}, but not uploaded: {}", parcel,
                            suspended ? "suspended on this host" : "kept on this host", error.what()),
                hints);
+}
+
+Error still_running(const std::string& parcel, std::chrono::seconds timeout) {
+  return {ErrorKind::kVm,
+          fmt::format("{} did not shut down within {} s; it is still running", parcel, timeout.count()),
+          {fmt::format("isr stop {} --kill      switches it off when it does not", parcel),
+           fmt::format("isr suspend {}          keeps it as it is", parcel)}};
 }
 
 }  // namespace isr

@@ -167,6 +167,30 @@ json error_line(const Error& error) {
   return {{"type", "error"}, {"kind", to_name(error.kind())}, {"message", error.what()}, {"hints", error.hints()}};
 }
 
+std::string type_of(const json& message) {
+  const auto type = message.find("type");
+  if (type == message.end() || !type->is_string()) throw Error(ErrorKind::kCorrupt, "a control line has no type");
+  return type->get<std::string>();
+}
+
+/// Throws what error_line() was made of.
+[[noreturn]] void throw_error_of(const json& message) {
+  std::string what;
+  std::vector<std::string> hints;
+  ErrorKind kind = ErrorKind::kFailed;
+  bool is_begun = true;
+  try {
+    kind = error_kind_from_name(message.at("kind").get<std::string>());
+    what = message.at("message").get<std::string>();
+    hints = message.at("hints").get<std::vector<std::string>>();
+    is_begun = message.value("begun", true);
+  } catch (const json::exception&) {
+    throw Error(ErrorKind::kCorrupt, "the session daemon reported a failure that cannot be read");
+  }
+  if (!is_begun) throw NotBegun(what, hints);
+  throw Error(kind, what, hints);
+}
+
 class Server : public ControlServer {
  public:
   Server(const fs::path& path, ControlHandler handler)
@@ -378,14 +402,12 @@ json control_request(const fs::path& socket, const json& request, const ControlP
       throw Error(ErrorKind::kDaemon, what, hints);
     }
     json message = parse_json_object(*line, kControlLine);
-    const std::string type = message.value("type", "");
-    if (type == "result") return message;
-    if (type == "error") {
-      const auto what = message.value("message", "");
-      const auto hints = message.value("hints", std::vector<std::string>{});
-      if (!message.value("begun", true)) throw NotBegun(what, hints);
-      throw Error(error_kind_from_name(message.value("kind", "")), what, hints);
+    const std::string type = type_of(message);
+    if (type == "result") {
+      message.erase("type");
+      return message;
     }
+    if (type == "error") throw_error_of(message);
     if (type == "progress" && progress) progress(message);
   }
 }

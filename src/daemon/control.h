@@ -13,7 +13,7 @@ namespace isr {
 /// The control socket of a session daemon: a UNIX stream socket in a 0700
 /// directory; one request a connection, one JSON object a line.
 ///
-///   client → {"command":"suspend", …}
+///   client → {"command":"suspend", …}, as protocol.h says
 ///   server → {"type":"accepted"} at once, then any number of
 ///            {"type":"progress","step":…,"done":…,"total":…} and {"type":"alive"} (every second), then
 ///            {"type":"result", …} or {"type":"error","kind":…,"message":…,"hints":[…]}, with "begun":false when
@@ -51,7 +51,8 @@ std::unique_ptr<ControlServer> start_control_server(const fs::path& socket, Cont
 
 using ControlProgress = std::function<void(const nlohmann::json&)>;
 /// One request. NotBegun when nobody listens, Error{kDaemon} when nothing is heard for 3.5 s;
-/// {kCancelled} on stop; else what the server says.
+/// {kCancelled} on stop; {kCorrupt} for a line of no known shape; else what the server says. Returns the result's
+/// fields, without its type.
 nlohmann::json control_request(const fs::path& socket, const nlohmann::json& request,
                                const ControlProgress& progress = {}, std::stop_token stop = {});
 /// True when somebody listens there.

@@ -18,21 +18,20 @@ constexpr auto kSlowListener = 50ms;
 
 }  // namespace
 
-nlohmann::json follow_console(const SerialConsole& console, const nlohmann::json& request, const ControlReply& reply,
-                              const std::stop_token& stop) {
-  std::uint64_t offset = request.value("offset", std::uint64_t{0});
-  const bool follow = request.value("follow", false);
+ConsoleAnswer follow_console(const SerialConsole& console, const ConsoleRequest& request, const ControlReply& reply,
+                             const std::stop_token& stop) {
+  std::uint64_t offset = request.offset;
   for (;;) {
     // Asked before the text is taken: what is said in between is taken in the next round.
-    const bool last = !follow || console.ended() || stop.stop_requested();
+    const bool last = !request.follow || console.ended() || stop.stop_requested();
     SerialConsole::Text text = console.since(offset, kConsolePiece);
     const std::uint64_t seen = text.end();
     if (!last || text.text.size() == kConsolePiece) text.text.resize(whole_characters(text.text));
     const bool said = !text.text.empty();
-    if (said && reply({{"type", "progress"}, {"console", text.text}, {"offset", text.offset}})) {
+    if (said && reply(encode_progress(ConsoleLine{text.text, text.offset}))) {
       offset = text.end();
     } else if (stop.stop_requested() || (last && !said)) {
-      return {{"offset", offset}, {"ended", console.ended()}};
+      return {offset, console.ended()};
     } else if (said) {
       std::this_thread::sleep_for(kSlowListener);
     } else {
@@ -41,9 +40,9 @@ nlohmann::json follow_console(const SerialConsole& console, const nlohmann::json
   }
 }
 
-nlohmann::json type_text(SerialConsole& console, const nlohmann::json& request) {
-  console.write(request.value("text", ""));
-  return nlohmann::json::object();
+TypeAnswer type_text(SerialConsole& console, const TypeRequest& request) {
+  console.write(request.text);
+  return {};
 }
 
 std::shared_ptr<SerialConsole> console_of(const Machine& machine, const std::string& parcel) {

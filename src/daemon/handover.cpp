@@ -38,27 +38,36 @@ Paths decode_paths(const json& in) {
 
 constexpr const char* kCacheKey = "cache.dir";  // a path, which JSON cannot hold
 
-std::map<std::string, std::string> values_of(json settings) {
+/// All but the cache's directory.
+EncodedSettings values_of(EncodedSettings settings) {
   settings.erase(kCacheKey);
-  return settings.get<std::map<std::string, std::string>>();
+  return settings;
 }
 
 }  // namespace
 
-json encode_settings(const Paths& paths, const Config& config) {
-  json settings = config.for_daemon();
+EncodedSettings encode_settings(const Paths& paths, const Config& config) {
+  EncodedSettings settings = config.for_daemon();
   settings[kCacheKey] = encode_path(paths.cache);
   return settings;
 }
 
-std::vector<std::string> follow_settings(Account& account, const json& settings) {
+std::vector<std::string> follow_settings(Account& account, const EncodedSettings& settings) {
+  const auto cache = settings.find(kCacheKey);
+  if (cache == settings.end()) throw Error(ErrorKind::kUsage, fmt::format("the settings lack {}", kCacheKey));
+  const fs::path cache_directory = decode_path(cache->second);
   std::vector<std::string> kept = account.config.follow(values_of(settings));
-  if (decode_path(settings.at(kCacheKey).get<std::string>()) != account.paths.cache) kept.emplace_back(kCacheKey);
+  if (cache_directory != account.paths.cache) kept.emplace_back(kCacheKey);
   return kept;
 }
 
 std::string encode_path(const fs::path& path) { return to_base64(as_bytes(path.native())); }
-fs::path decode_path(const std::string& text) { return std::string(as_text(from_base64(text).value())); }
+
+fs::path decode_path(const std::string& text) {
+  const auto bytes = from_base64(text);
+  if (!bytes) throw Error(ErrorKind::kCorrupt, "a path is no base64");
+  return std::string(as_text(*bytes));
+}
 
 // The keys go before the JSON, whose library would leave copies of them in its memory: u16 size | user keys |
 // u32 count | count times (u32 epoch | key) | JSON.
@@ -102,7 +111,7 @@ Handover parse_handover(ByteView bytes) {
   }
   if (!message.is_object()) throw Error(ErrorKind::kUsage, "this command is for isr itself");
   handover.paths = decode_paths(message.at("paths"));
-  handover.config = Config::from_command(values_of(message.at("settings")));
+  handover.config = Config::from_command(values_of(message.at("settings").get<EncodedSettings>()));
   handover.entry = {message.at("repo").get<std::string>(), decode_path(message.at("url").get<std::string>()).string(),
                     message.at("user").get<std::string>()};
   handover.parcel.id = message.at("parcel").get<std::string>();

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
+#include <map>
 
 #include "account/account.h"
 #include "repository/store_waits.h"
@@ -10,12 +10,15 @@ namespace isr {
 
 /// Paths are bytes, which JSON cannot hold: they pass in base64.
 std::string encode_path(const fs::path& path);
+/// Error{kCorrupt} for a text that is no base64.
 fs::path decode_path(const std::string& text);
 
-/// The settings of a command, as its requests to a daemon have them.
-nlohmann::json encode_settings(const Paths& paths, const Config& config);
+/// The settings of a command by their keys, as its requests to a daemon have them. cache.dir is a path, in base64.
+using EncodedSettings = std::map<std::string, std::string>;
+EncodedSettings encode_settings(const Paths& paths, const Config& config);
 /// In the daemon: goes by those that follow the command. Returns the keys of those that stay though they differ.
-std::vector<std::string> follow_settings(Account& account, const nlohmann::json& settings);
+/// Error{kUsage} for a key that is unknown or a value that it cannot have, {kCorrupt} for a cache.dir that is no path.
+std::vector<std::string> follow_settings(Account& account, const EncodedSettings& settings);
 
 /// How the keys of an account, and where its command keeps things, pass to a process of ours.
 SecretBytes serialise_handover(const Account& account, const ParcelEntry& parcel, const std::string& extra);

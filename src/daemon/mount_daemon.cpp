@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "daemon/background.h"
 #include "daemon/handover.h"
+#include "daemon/protocol.h"
 #include "daemon/session_daemon.h"
 #include "fusefs/mount.h"
 #include "machine/machine.h"
@@ -19,7 +20,7 @@ namespace {
 using nlohmann::json;
 
 std::string reader_stats(const SourceStats& stats, const std::vector<std::shared_ptr<Image>>& images) {
-  json out{{"schema", 1}, {"sources", to_json(stats)}, {"images", json::array()}};
+  json out{{"schema", 1}, {"sources", encode_stats(fetch_stats(stats))}, {"images", json::array()}};
   for (const auto& image : images) {
     out["images"].push_back({{"name", image->name()},
                              {"size", image->size()},

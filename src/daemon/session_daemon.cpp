@@ -16,11 +16,11 @@
 #include "daemon/background.h"
 #include "daemon/command_progress.h"
 #include "daemon/control.h"
-#include "daemon/daemon_messages.h"
 #include "daemon/end_wait.h"
 #include "daemon/follow_console.h"
 #include "daemon/handover.h"
 #include "daemon/operation.h"
+#include "daemon/protocol.h"
 #include "daemon/read_interrupter.h"
 #include "daemon/shutdown_delay.h"
 #include "fusefs/mount.h"
@@ -54,7 +54,7 @@ class Daemon {
   void run() {
     Rehearsal::clean_up(paths_, parcel_.id);
     machine_.mount_disks();
-    *last_status_lock() = full_status();
+    *last_status_.lock() = full_status();
     {
       const std::lock_guard lock(operation_);  // the first request may be there before server_ is
       session_.keep_lease([this](const Error& how) { lose_lock(how); });
@@ -74,152 +74,198 @@ class Daemon {
  private:
   // --- requests ------------------------------------------------------------
 
-  json handle(const json& request, const ControlReply& reply, const std::stop_token& stop) {
-    const std::string command = request.value("command", "");
-    if (command == "status") return status();
+  /// The client of a request.
+  struct Client {
+    SendProgress send;
+    std::stop_token stop;  ///< it has gone
+  };
+
+  json handle(const json& line, const ControlReply& reply, const std::stop_token& stop) {
+    const Request request = parse_request(line);
+    if (std::holds_alternative<StatusRequest>(request)) return encode_answer(status());
     // Not under operation_: what the guest says while it is stopped or suspended is wanted then.
-    if (command == "console") return follow_console(*console_of(machine_, parcel_.name), request, reply, stop);
-    if (command == "type") return type_text(*console_of(machine_, parcel_.name), request);
-    if (command == "lock" && !request.contains("steal_reason") && !current_.lock()->command.empty()) {
-      return json::object();  // what is under way looks itself
+    if (const auto* wanted = std::get_if<ConsoleRequest>(&request)) {
+      return encode_answer(follow_console(*console_of(machine_, parcel_.name), *wanted, reply, stop));
     }
+    if (const auto* typed = std::get_if<TypeRequest>(&request)) {
+      return encode_answer(type_text(*console_of(machine_, parcel_.name), *typed));
+    }
+    if (is_lock_looked_at(request)) return encode_answer(DoneAnswer{});
+    const std::string_view command = command_of(request);
     // What waits for memory to be written would hold the operation for as long as there is no room.
     while (!operation_.try_lock_for(kProgressPeriod)) {
-      if (command == "poweroff" && !machine_.memory_hindrance().empty()) machine_.give_up_memory();
-      reply(current_.lock()->progress_for(command));
+      if (command == PowerOffRequest::kCommand && !machine_.memory_hindrance().empty()) machine_.give_up_memory();
+      reply(encode_progress(current_.lock()->progress_for(command)));
     }
     const std::lock_guard lock(operation_, std::adopt_lock);
     if (ended_) return ending_.result_for(command);
     if (told_.stop_requested()) {
       throw NotBegun("the session daemon is about to end", {"run the command again; nothing is lost"});
     }
-    *current_.lock() = {command, {}, &reply};
+    *current_.lock() = {std::string(command), {}, &reply};
     const struct Done {
       Daemon& daemon;
       ~Done() { *daemon.current_.lock() = {}; }
     } done{*this};
-    std::vector<std::string> kept_settings;
-    if (request.contains("settings")) kept_settings = follow_settings(account_, request.at("settings"));
-    reap();  // the keeper may not have come to it
-    const ControlReply noted_reply = [&](const json& line) {
-      current_.lock()->progress = line;
-      return reply(line);
-    };
+    const Client client{[&](const ProgressLine& progress) {
+                          current_.lock()->progress = progress;
+                          reply(encode_progress(progress));
+                        },
+                        stop};
     json result;
     try {
-      result = run_command(command, request, noted_reply, stop);
+      result = carry_out(request, client);
     } catch (const Error& error) {
-      const bool is_first = !is_used_.exchange(true) && !machine_.running() && !request.value("publishes", false);
+      const bool is_first = !is_used_.exchange(true) && !machine_.running() && !publishes(request);
       if (is_first && error.kind() == ErrorKind::kLocked) leave();
       throw;
     }
     is_used_ = true;
-    result["kept_settings"] = kept_settings;
-    if (ended_) ending_ = {command, result};
-    *last_status_lock() = full_status();
+    if (ended_) ending_ = {std::string(command), result};
+    *last_status_.lock() = full_status();
     return result;
   }
 
-  json run_command(const std::string& command, const json& request, const ControlReply& reply,
-                   const std::stop_token& stop_token) {
-    if (command == "lock") return secure_lock(request, stop_token);
-    if (command != "sync") machine_.require_unused();  // all others take the mount away
-    if (command == "checkin") require_off();
-    if (request.value("publishes", false) && request.contains("steal_reason")) secure_lock(request, stop_token);
-    if (command == "sync") return sync(request, reply);
-    if (command == "start") return start(request, reply, stop_token, true);
-    if (command == "resume") return start(request, reply, stop_token, false);
-    if (command == "suspend") return suspend(request, reply);
-    if (command == "stop") return stop(request, reply, stop_token);
-    if (command == "poweroff") return power_off();
-    if (command == "checkin") return check_in(request, reply);
-    if (command == "discard") return discard();
-    throw Error(ErrorKind::kUsage, fmt::format("the daemon knows no command {}", command));
+  /// What is under way looks at the lock itself.
+  bool is_lock_looked_at(const Request& request) const {
+    const auto* lock = std::get_if<OwnLockRequest>(&request);
+    return lock != nullptr && !lock->common.steal_reason && !current_.lock()->command.empty();
   }
 
-  json start(const json& request, const ControlReply& reply, const std::stop_token& stop, bool fresh) {
-    BootOptions options = parse_boot_options(request, account_.config.get("vm.memory"));
-    options.fresh = fresh;
-    options.progress = progress_to(reply);
-    const EitherStop either(stop, told_.get_token());
-    options.stop = either.token();
-    secure_lock(request, options.stop);
-    if (request.value("online", false)) {
-      options.before_run = [this, stop = options.stop] { session_.secure_lock({}, stop); };
+  json carry_out(const Request& request, const Client& client) {
+    const CommonPart& common = *common_part(request);
+    std::vector<std::string> kept_settings;
+    if (common.settings) kept_settings = follow_settings(account_, *common.settings);
+    reap();  // the keeper may not have come to it
+    if (!std::holds_alternative<OwnLockRequest>(request) && !std::holds_alternative<SyncRequest>(request)) {
+      machine_.require_unused();  // they take the mount away
     }
+    if (std::holds_alternative<CheckinRequest>(request)) require_off();
+    if (publishes(request) && common.steal_reason) secure_lock(common, client.stop);
+    return std::visit(
+        [&](const auto& one) -> json {
+          if constexpr (requires { one.common; }) {
+            auto answer = run(one, client);
+            answer.kept_settings = kept_settings;
+            return encode_answer(answer);
+          } else {
+            throw Error(ErrorKind::kBug, "a command that changes nothing was to be carried out");
+          }
+        },
+        request);
+  }
+
+  BootAnswer run(const StartRequest& request, const Client& client) {
+    BootOptions options = boot_options(request.boot);
+    options.fresh = true;
+    return boot(request.common, options, client);
+  }
+
+  BootAnswer run(const ResumeRequest& request, const Client& client) {
+    BootOptions options = boot_options(request.boot);
+    options.prefetch = request.prefetch;
+    return boot(request.common, options, client);
+  }
+
+  BootOptions boot_options(const BootPart& wanted) const {
+    BootOptions options;
+    options.network = wanted.network;
+    options.isolate_network = wanted.isolate_network;
+    options.accelerator = wanted.accelerator;
+    options.cdrom = wanted.cdrom;
+    options.memory = account_.config.get("vm.memory");
+    return options;
+  }
+
+  BootAnswer boot(const CommonPart& common, BootOptions& options, const Client& client) {
+    options.progress = progress_to(client.send);
+    const EitherStop either(client.stop, told_.get_token());
+    options.stop = either.token();
+    secure_lock(common, options.stop);
+    if (common.online) options.before_run = [this, stop = options.stop] { session_.secure_lock({}, stop); };
     const bool resumed = machine_.start(options);
-    return describe_boot(resumed, options, machine_, session_);
+    return {.resumed = resumed,
+            .network = machine_.network(),
+            .accelerator = machine_.accelerator(),
+            .fetches_memory = resumed && options.prefetch == Prefetch::kAll,
+            .boot_pack_pages = session_.boot_pack_pages(),
+            .mount = machine_.directory()};
+  }
+
+  DoneAnswer run(const OwnLockRequest& request, const Client& client) {
+    secure_lock(request.common, client.stop);
+    return {};
   }
 
   /// Before anything is fetched for a guest that may not run.
-  json secure_lock(const json& request, const std::stop_token& stop) {
-    if (!request.value("online", false)) return json::object();
-    std::optional<std::string> reason;
-    if (request.contains("steal_reason")) reason = request.at("steal_reason").get<std::string>();
-    if (session_.secure_lock(reason, stop)) lock_lost_ = false;
-    return json::object();
+  void secure_lock(const CommonPart& common, const std::stop_token& stop) {
+    if (common.online && session_.secure_lock(common.steal_reason, stop)) lock_lost_ = false;
   }
 
-  json suspend(const json& request, const ControlReply& reply) {
+  PublishAnswer run(const SuspendRequest& request, const Client& client) {
     // Without a VM (checked out only, or after a crash) there are the disks to save.
     if (machine_.running()) {
-      if (request.value("upload", true) && account_.config.get_bool("suspend.drop_caches")) {
-        reply({{"type", "progress"}, {"step", "page cache"}, {"done", 0}, {"total", 0}});
+      if (request.upload && account_.config.get_bool("suspend.drop_caches")) {
+        client.send({"page cache"});
         machine_.drop_page_cache();
       }
-      reply({{"type", "progress"}, {"step", "memory"}, {"done", 0}, {"total", 0}});
+      client.send({"memory"});
       machine_.suspend();
       machine_.mount_disks();
     }
-    const bool memory = session_.state().phase == SessionPhase::kSuspended;
-    if (!request.value("upload", true)) {
-      return {{"uploaded", false}, {"version", session_.state().base}, {"memory", memory}};
+    const bool memory = has_memory();
+    PublishAnswer answer;
+    if (request.upload) {
+      answer = publish_and_end(request.message, client);
+    } else {
+      answer.uploaded = false;
+      answer.result.version = session_.state().base;
     }
-    json result = publish_and_end(memory, request.value("message", "suspend"), reply);
-    result["memory"] = memory;
-    return result;
+    answer.memory = memory;
+    return answer;
   }
 
   /// Given up when the client goes before the guest has: what follows loses nothing and goes on.
-  json stop(const json& request, const ControlReply& reply, const std::stop_token& stop_token) {
+  PublishAnswer run(const StopRequest& request, const Client& client) {
     if (machine_.running()) {
-      const EitherStop either(stop_token, told_.get_token());
+      const EitherStop either(client.stop, told_.get_token());
       if (either.token().stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest was asked");
-      const auto timeout = std::chrono::seconds(request.value("timeout_s", 60));
-      reply({{"type", "progress"}, {"step", "guest shuts down"}, {"done", 0}, {"total", 0}});
-      if (!machine_.power_down({timeout, either.token()}) && !request.value("kill", false)) {
-        throw still_running(parcel_.name, timeout);
+      client.send({"guest shuts down"});
+      if (!machine_.power_down({request.timeout, either.token()}) && !request.kill) {
+        throw still_running(parcel_.name, request.timeout);
       }
       power_off();
     }
-    return publish_and_end(session_.state().phase == SessionPhase::kSuspended, request.value("message", "stop"), reply);
+    return publish_and_end(request.message, client);
   }
 
-  json power_off() {
+  VersionAnswer run(const PowerOffRequest&, const Client&) {
+    power_off();
+    return {session_.state().base};
+  }
+
+  PublishAnswer run(const SyncRequest& request, const Client& client) { return publish(request.message, client); }
+
+  PublishAnswer run(const CheckinRequest& request, const Client& client) {
+    return publish_and_end(request.message, client);
+  }
+
+  VersionAnswer run(const DiscardRequest&, const Client&) {
+    if (machine_.running()) throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name));
+    machine_.unmount();
+    then_mount([&] { session_.discard(); });
+    return {session_.state().content};
+  }
+
+  bool has_memory() const { return session_.state().phase == SessionPhase::kSuspended; }
+  void power_off() {
     then_mount([&] { machine_.power_off(); });
-    return {{"version", session_.state().base}};
-  }
-
-  json sync(const json& request, const ControlReply& reply) {
-    return publish(session_.state().phase == SessionPhase::kSuspended, request.value("message", "sync"), reply);
   }
 
   void require_off() const {
     if (!machine_.running()) return;
     throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name),
                 {fmt::format("isr suspend {}    or    isr stop {}", parcel_.name, parcel_.name)});
-  }
-
-  json check_in(const json& request, const ControlReply& reply) {
-    return publish_and_end(session_.state().phase == SessionPhase::kSuspended, request.value("message", "checkin"),
-                           reply);
-  }
-
-  json discard() {
-    if (machine_.running()) throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name));
-    machine_.unmount();
-    then_mount([&] { session_.discard(); });
-    return {{"version", session_.state().content}};
   }
 
   /// A session without a VM has its disks mounted, also after a failure.
@@ -233,7 +279,8 @@ class Daemon {
     machine_.mount_disks();
   }
 
-  json publish(bool memory, const std::string& message, const ControlReply& reply) {
+  PublishAnswer publish(const std::string& message, const Client& client) {
+    const bool memory = has_memory();
     Session::PublishOptions options;
     options.memory = memory;
     options.message = message;
@@ -249,50 +296,46 @@ class Daemon {
       });
       options.boot_order = [&] { return rehearsal ? rehearsal->take() : BootOrder{}; };
     }
-    PublishResult result;
+    PublishAnswer answer;
     try {
-      result = session_.publish(options, progress_to(reply));
+      answer.result = session_.publish(options, progress_to(client.send));
     } catch (const Error& error) {
       throw explain_publish_failure(error, parcel_.name, account_.entry.name, memory);
     }
-    if (result.fork.empty() && !result.unchanged) lock_lost_ = false;
-    json answer = describe_publish(result);
-    if (running) answer["paused_ms"] = std::chrono::duration<double, std::milli>(machine_.last_pause()).count();
+    if (answer.result.fork.empty() && !answer.result.unchanged) lock_lost_ = false;
+    if (running) answer.paused_ms = std::chrono::duration<double, std::milli>(machine_.last_pause()).count();
     return answer;
   }
 
-  json publish_and_end(bool memory, const std::string& message, const ControlReply& reply) {
-    json result;
+  PublishAnswer publish_and_end(const std::string& message, const Client& client) {
+    PublishAnswer answer;
     try {
       machine_.close_disks();
-      result = publish(memory, message, reply);
+      answer = publish(message, client);
       machine_.unmount();
       // The next session may begin once the directory of this one is gone, and must not meet this daemon.
-      const LockReturn lock = session_.end([this] { fall_silent(); });
-      result["lock_due"] = lock == LockReturn::kLater;
-      result["lock_moved"] = lock == LockReturn::kMoved;
-      result["ended"] = true;
+      answer.lock_returned = session_.end([this] { fall_silent(); });
     } catch (...) {
       ended_ ? end_.done() : guarded("opening the disks", [&] { machine_.open_disks(); });
       throw;
     }
     end_.done();
-    return result;
+    return answer;
   }
 
   // --- status and console, any time ----------------------------------------
 
-  json status() {
+  Status status() {
     is_used_ = true;
     if (ended_) throw NotBegun("the session has just ended");
     if (operation_.try_lock_politely_for(500ms)) {
       const std::lock_guard lock(operation_, std::adopt_lock);
       if (ended_) throw NotBegun("the session has just ended");
-      *last_status_lock() = full_status();
+      *last_status_.lock() = full_status();
     }
-    json answer = *last_status_lock();
-    answer["busy"] = current_.lock()->command;
-    answer["memory_waits_for"] = machine_.memory_hindrance();
+    Status answer = *last_status_.lock();
+    answer.busy = current_.lock()->command;
+    answer.memory_waits_for = machine_.memory_hindrance();
     return answer;
   }
 
@@ -302,15 +345,24 @@ class Daemon {
       const std::lock_guard lock(operation_, std::adopt_lock);
       *last_stats_.lock() = session_.stats();
     }
-    return last_stats_.lock()->dump(2) + "\n";
+    json stats = encode_stats(*last_stats_.lock());
+    stats["schema"] = 1;
+    return stats.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
   }
 
-  json full_status() {
+  Status full_status() {
     guarded("the guest's end", [&] { reap(); });  // else it is said to run, and has no VM
-    json answer = describe_session(session_, machine_);
-    answer["id"] = parcel_.id;
-    answer["lock_lost"] = lock_lost_.load();
-    answer["last_event"] = *last_event_.lock();
+    Status answer;
+    answer.id = parcel_.id;
+    answer.session = session_.stats();
+    answer.mount = machine_.directory();
+    answer.daemon_pid = ::getpid();
+    if (machine_.running()) {
+      answer.session.changed_bytes += machine_.changed_bytes_in_qemu();
+      answer.vm = machine_.stats();
+    }
+    answer.lock_lost = lock_lost_.load();
+    answer.last_event = *last_event_.lock();
     return answer;
   }
 
@@ -409,8 +461,6 @@ class Daemon {
     end_.done();
   }
 
-  Sync<json>::Guard last_status_lock() { return last_status_sync_.lock(); }
-
   Paths paths_;
   std::shared_ptr<StoreWaits> waits_ = std::make_shared<StoreWaits>();
   Account account_;
@@ -420,14 +470,14 @@ class Daemon {
   Operation operation_;
   std::stop_source told_;  ///< to end: commands that can be given up are
   EndWait end_;
-  Sync<json> last_stats_;
+  Sync<SessionStats> last_stats_;
   Session session_;  // its lease says the first two, the machine's mount asks for the others
   Machine machine_;
   std::atomic<bool> ended_{false};  // set under operation_
   std::atomic<bool> is_used_{false};
   EndingCommand ending_;  // guarded by operation_
   Sync<CurrentCommand> current_;
-  Sync<json> last_status_sync_;
+  Sync<Status> last_status_;
   std::unique_ptr<ControlServer> server_;
   std::jthread keeper_;
 };

@@ -20,6 +20,18 @@ struct BootOptions {
   std::stop_token stop;              ///< until the guest runs: nothing has happened then. Error{kCancelled}
 };
 
+/// A running VM.
+struct VmStats {
+  pid_t pid = 0;
+  std::string state;      ///< as QMP names it ("running", "paused", …), or "not answering"
+  bool io_error = false;  ///< it is held because a disk failed
+  bool guest_panicked = false;
+  Accelerator accelerator;
+  std::string memory;     ///< how QEMU maps it: to_name(MemoryMapping)
+  std::string awakening;  ///< what was done about the clock of a resumed guest; empty before
+  fs::path vnc_socket;
+};
+
 /// The session's mount and VM: what runs on its images.
 ///
 /// Threads: one at a time, but vm() events come on QEMU's threads.
@@ -80,8 +92,8 @@ class Machine {
   void give_up_memory() { (*endurance_.lock())->given_up = true; }
   /// After the guest or QEMU ended by itself: puts the session in order, once. Says how it ended.
   std::optional<std::string> reap();
-  /// The statistics of a running VM, for stat. Waits 2 s at most for a QEMU that does not answer.
-  nlohmann::json stats() const;
+  /// The statistics of a running VM. Waits 2 s at most for a QEMU that does not answer.
+  VmStats stats() const;
   bool running() const { return vm_ != nullptr && !vm_->exit(); }
   Qemu* vm() const { return vm_.get(); }
   /// The console of the guest, also after it has ended: kept until the next start. nullptr

@@ -1,5 +1,3 @@
-#include <nlohmann/json.hpp>
-
 #include "base/log.h"
 #include "machine/machine.h"
 
@@ -19,16 +17,15 @@ std::string state_of(Qemu& vm) {
 
 }  // namespace
 
-nlohmann::json Machine::stats() const {
-  return {{"pid", vm_->pid()},
-          {"state", state_of(*vm_)},
-          {"io_error", vm_->held_by_io_error()},
-          {"guest_panicked", vm_->guest_panicked()},
-          {"accelerator", accelerator_.name},
-          {"accelerator_reason", accelerator_.reason},
-          {"memory", to_name(vm_->memory().mapping())},
-          {"awakening", awakening()},
-          {"vnc", vm_->vnc_socket().string()}};
+VmStats Machine::stats() const {
+  return {.pid = vm_->pid(),
+          .state = state_of(*vm_),
+          .io_error = vm_->held_by_io_error(),
+          .guest_panicked = vm_->guest_panicked(),
+          .accelerator = accelerator_,
+          .memory = std::string(to_name(vm_->memory().mapping())),
+          .awakening = awakening(),
+          .vnc_socket = vm_->vnc_socket()};
 }
 
 }  // namespace isr

@@ -149,6 +149,18 @@ void forget_lock(const Account& account, const std::string& parcel_id, const std
   remove_if_exists(note_file(account, parcel_id, hold));
 }
 
+std::string_view to_name(LockReturn how) noexcept {
+  switch (how) {
+    case LockReturn::kDone:
+      return "done";
+    case LockReturn::kLater:
+      return "later";
+    case LockReturn::kMoved:
+      break;
+  }
+  return "moved";
+}
+
 LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold,
                           const std::stop_token& stop) {
   if (!stop.stop_requested()) return release_noted(account, parcel_id, hold, stop);

@@ -44,6 +44,8 @@ enum class LockReturn {
   kLater,  ///< the repository cannot be reached; the hold stays written down
   kMoved,  ///< the hold has the lock under another host id (ParcelLock::release()), so it stays, and stays written down
 };
+/// "done", "later", "moved".
+std::string_view to_name(LockReturn how) noexcept;
 /// Releases what is written down. kLater also on stop.
 /// An interrupted command (stop is requested) gives up after 3 s.
 LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold,

@@ -6,8 +6,6 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-#include <nlohmann/json.hpp>
-
 #include "account/version_reader.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -391,38 +389,33 @@ bool Session::dirty() const {
 
 std::uint64_t Session::journal_bytes() const { return journal_->size_bytes(); }
 
-nlohmann::json Session::stats() const {
-  using nlohmann::json;
-  json images = json::array();
-  std::uint64_t changed = 0;
+SessionStats Session::stats() const {
+  SessionStats out;
+  out.parcel = state_.parcel_name;
+  out.version = state_.base;
+  out.content = state_.content;
+  out.phase = state_.phase;
+  out.since = state_.since;
   for (const auto& part : parts_) {
     const auto& image = part->name == "memory" && memory_image_ ? memory_image_ : part->image;
     const std::size_t dirty =
         part->name == "memory" && scratch_ ? scratch_->dirty_chunks().size() : part->overlay->dirty_chunks().size();
-    changed += dirty;
+    out.changed_bytes += dirty * kChunkSize;
     const ImageCounters& counters = image->counters();
-    images.push_back({{"name", part->name},
-                      {"size", image->size()},
-                      {"changed_chunks", dirty},
-                      {"read_bytes", counters.read_bytes.load()},
-                      {"written_bytes", counters.written_bytes.load()},
-                      {"reads", counters.reads.load()},
-                      {"writes", counters.writes.load()},
-                      {"flushes", counters.flushes.load()},
-                      {"hot_pages", counters.hot_pages.load()},
-                      {"read_errors", counters.read_errors.load()}});
+    out.images.push_back({.name = part->name,
+                          .size = image->size(),
+                          .changed_chunks = dirty,
+                          .read_bytes = counters.read_bytes.load(),
+                          .written_bytes = counters.written_bytes.load(),
+                          .reads = counters.reads.load(),
+                          .writes = counters.writes.load(),
+                          .flushes = counters.flushes.load(),
+                          .hot_pages = counters.hot_pages.load(),
+                          .read_errors = counters.read_errors.load()});
   }
-  json out{{"schema", 1},
-           {"parcel", state_.parcel_name},
-           {"version", state_.base},
-           {"content", state_.content},
-           {"phase", to_name(state_.phase)},
-           {"since", to_rfc3339(state_.since)},
-           {"changed_bytes", changed * kChunkSize},
-           {"journal_bytes", journal_->size_bytes()},
-           {"images", images},
-           {"sources", to_json(source_stats_)},
-           {"uploaded_bytes", upload_counters_.bytes.load()}};
+  out.journal_bytes = journal_->size_bytes();
+  out.sources = fetch_stats(source_stats_);
+  out.uploaded_bytes = upload_counters_.bytes.load();
   add_boot_stats(out);
   return out;
 }

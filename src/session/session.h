@@ -1,7 +1,5 @@
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
-
 #include "base/file.h"
 #include "base/progress.h"
 #include "chunkstore/pack_cache.h"
@@ -16,6 +14,7 @@
 #include "session/lease_keeper.h"
 #include "session/memory_check.h"
 #include "session/session_state.h"
+#include "session/session_stats.h"
 
 namespace isr {
 
@@ -35,7 +34,9 @@ enum class Prefetch {
   kWorkingSet,  ///< the boot pack before it runs, then the chunks that were read first the last time
   kAll,         ///< and then the rest of its memory
 };
-/// "none", "ws", "all". Error{kUsage}.
+/// "none", "ws", "all".
+std::string_view to_name(Prefetch prefetch) noexcept;
+/// Error{kUsage} for a text that is no such name.
 Prefetch parse_prefetch(std::string_view text);
 
 /// Images over what a suspended session has kept, for a VM whose writes are thrown away. Data that is not on
@@ -165,8 +166,7 @@ class Session {
 
   bool dirty() const;
   std::uint64_t journal_bytes() const;
-  /// For stat and stats.json.
-  nlohmann::json stats() const;
+  SessionStats stats() const;
 
  private:
   struct Part;         // an image of the session with its overlay
@@ -210,7 +210,7 @@ class Session {
   Bytes make_boot_pack(BootOrder order, const Publication& publication) const;
   TreeRoot seal_boot_pack(ByteView bytes, std::map<Cid, std::uint32_t>& objects);
   std::shared_ptr<ChunkReader> local_reader() const;
-  void add_boot_stats(nlohmann::json& out) const;
+  void add_boot_stats(SessionStats& out) const;
   std::string keep_fork(std::uint64_t n, ByteView blob, const std::stop_token& stop);
   void require_base(const StoredHead& newest, const std::stop_token& stop);
   std::optional<StoredHead> commit(const Publication& publication, const std::stop_token& stop, PublishResult& result);

@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
 
@@ -58,10 +57,22 @@ void append_new(std::vector<BootPlace>& first, const std::vector<BootPlace>& sec
 
 }  // namespace
 
+std::string_view to_name(Prefetch prefetch) noexcept {
+  switch (prefetch) {
+    case Prefetch::kNone:
+      return "none";
+    case Prefetch::kWorkingSet:
+      return "ws";
+    case Prefetch::kAll:
+      break;
+  }
+  return "all";
+}
+
 Prefetch parse_prefetch(std::string_view text) {
-  if (text == "none") return Prefetch::kNone;
-  if (text == "ws") return Prefetch::kWorkingSet;
-  if (text == "all") return Prefetch::kAll;
+  for (const Prefetch prefetch : {Prefetch::kNone, Prefetch::kWorkingSet, Prefetch::kAll}) {
+    if (text == to_name(prefetch)) return prefetch;
+  }
   throw Error(ErrorKind::kUsage, fmt::format("\"{}\" is none of none, ws, all", text));
 }
 
@@ -219,16 +230,13 @@ bool Session::is_fetching_working_set() const {
   return fill && !fill->progress().order_done;
 }
 
-void Session::add_boot_stats(nlohmann::json& out) const {
-  out["boot_pack_pages"] = boot_pack_pages_;
+void Session::add_boot_stats(SessionStats& out) const {
+  out.boot_pack_pages = boot_pack_pages_;
   const auto fill = *fill_.lock();
   if (!fill) return;
   const FillProgress progress = fill->recheck();
-  out["fetching_ahead"] = {
-      {"order_chunks", progress.order}, {"order_chunks_here", progress.order_here}, {"waiting", progress.waiting}};
-  if (!progress.whole) return;
-  out["memory"] = {{"chunks", *progress.whole}, {"chunks_here", progress.whole_here}};
-  if (progress.complete_since) out["memory"]["offline_safe_since"] = to_rfc3339(*progress.complete_since);
+  out.fetching_ahead = FetchingAhead{progress.order, progress.order_here, progress.waiting};
+  if (progress.whole) out.memory = MemoryHere{*progress.whole, progress.whole_here, progress.complete_since};
 }
 
 // --- at suspend ------------------------------------------------------------------

@@ -1,7 +1,6 @@
 #include <fcntl.h>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "chunkstore/object_source_suite.h"
@@ -221,19 +220,18 @@ TEST_CASE("each tier is counted under its name, and a tier that keeps gets what 
   CHECK((cache->contains(near.cid) && cache->contains(far.cid)));
   CHECK_FALSE((settled->contains(near.cid) || settled->contains(far.cid)));
 
-  const nlohmann::json shown = to_json(stats);
-  CHECK(shown.at("settled_hits") == 0);
-  CHECK(shown.at("cache_hits") == 1);
-  CHECK(shown.at("repository_fetches") == 1);
-  CHECK(shown.at("repository_bytes") == far.object.size());
-  CHECK(shown.at("guest_fetches") == 0);
-  CHECK(shown.at("corrupt_refused") == 1);
-  REQUIRE(shown.at("tiers").size() == 4);
-  CHECK(shown.at("tiers").at(2) == nlohmann::json{{"name", "lookaside"},
-                                                  {"hits", 1},
-                                                  {"bytes", near.object.size()},
-                                                  {"guest_hits", 1},
-                                                  {"corrupt_refused", 1}});
+  const FetchStats shown = fetch_stats(stats);
+  CHECK(shown.settled_hits == 0);
+  CHECK(shown.cache_hits == 1);
+  CHECK(shown.repository_fetches == 1);
+  CHECK(shown.repository_bytes == far.object.size());
+  CHECK(shown.guest_fetches == 0);
+  CHECK(shown.corrupt_refused == 1);
+  REQUIRE(shown.tiers.size() == 4);
+  const TierTotals& third = shown.tiers.at(2);
+  CHECK(third.name == "lookaside");
+  CHECK((third.hits == 1 && third.bytes == near.object.size()));
+  CHECK((third.guest_hits == 1 && third.corrupt_refused == 1));
 }
 
 TEST_CASE("a damaged object in the cache is dropped and fetched again", "[chunkstore]") {

@@ -1,6 +1,7 @@
 """Commands that are interrupted: keys, a closed terminal, a reader that leaves, a stop.
 
 Each ends at once with the code that shells know, and the same command again does what was wanted."""
+import json
 import os
 import signal
 import socket
@@ -140,6 +141,8 @@ def test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on(world):
     path = next((a.runtime / "isr" / "ctl").iterdir())
     path.rename(path.with_name("real"))
     asked, stopped = threading.Event(), threading.Event()
+    golden = support.PROJECT / "tests" / "golden" / "control" / "answer-status.json"
+    status = {**json.loads(golden.read_text()), "last_event": "answered"}
 
     def answer(listener):
         while True:  # a connection without a request only asks whether somebody listens
@@ -151,7 +154,7 @@ def test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on(world):
             peer.sendall(b'{"type":"accepted"}\n')
             asked.set()
             stopped.wait(60)
-            peer.sendall(b'{"type":"alive"}\n{"type":"result","phase":"answered","mount":"L21udA==","sources":{}}\n')
+            peer.sendall(b'{"type":"alive"}\n' + json.dumps({**status, "type": "result"}).encode() + b"\n")
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))

@@ -1,0 +1,251 @@
+#pragma once
+
+#include <chrono>
+#include <nlohmann/json_fwd.hpp>
+#include <variant>
+
+#include "daemon/control.h"
+#include "daemon/handover.h"
+#include "machine/machine.h"
+#include "session/session.h"
+
+/// The protocol of a session daemon: a struct for each request and each answer, and their JSON lines. control.h says
+/// how lines travel, docs/formats/control.md describes every field.
+///
+/// Shape:   the encoders write every field, but no optional that is absent. The defaults are those of the structs: a
+///          line without a field that is not optional is refused.
+/// Errors:  a field that is missing, unknown, of another type or out of its range is Error{kUsage} in a request and
+///          Error{kCorrupt} in an answer or progress line.
+/// Threads: any.
+namespace isr {
+
+/// What changes the session is done for a command of these settings and in this relation to the lock.
+struct CommonPart {
+  std::optional<EncodedSettings> settings;  ///< absent: the daemon goes on with those that it has
+  bool online = false;                      ///< the lock is looked at. Not of poweroff and discard
+  std::optional<std::string> steal_reason;  ///< the lock is taken whoever has it, for this reason
+};
+
+// --- progress lines ----------------------------------------------------------
+
+struct ProgressLine {
+  std::string step;
+  std::uint64_t done = 0;   ///< bytes
+  std::uint64_t total = 0;  ///< bytes; 0: unknown
+};
+
+/// Of a console that is followed.
+struct ConsoleLine {
+  std::string text;
+  std::uint64_t offset = 0;  ///< of the text's first byte in all that the guest said
+};
+
+// --- answers -----------------------------------------------------------------
+
+struct Status {
+  std::string id;  ///< the parcel's
+  SessionStats session;
+  fs::path mount;
+  pid_t daemon_pid = 0;
+  std::optional<VmStats> vm;  ///< absent: no VM runs
+  bool lock_lost = false;
+  std::string last_event;        ///< in words; empty when nothing happened by itself
+  std::string busy;              ///< the command that is under way; empty when there is none
+  std::string memory_waits_for;  ///< why the guest's memory cannot be written now; empty when it can
+};
+
+struct BootAnswer {
+  bool resumed = false;  ///< it continued suspended memory; else it boots from its disks
+  NetworkMode network = NetworkMode::kNone;
+  Accelerator accelerator;
+  bool fetches_memory = false;  ///< the rest of its memory is fetched behind it
+  std::uint64_t boot_pack_pages = 0;
+  fs::path mount;
+  std::vector<std::string>
+      kept_settings{};  ///< keys of settings that stay though the command's differ; so in all answers
+};
+
+struct PublishAnswer {
+  PublishResult result;
+  bool uploaded = true;                     ///< else only the version counts: the base of what is kept here
+  std::optional<bool> memory;               ///< of suspend: it has memory. Absent: of another command
+  std::optional<double> paused_ms;          ///< of a VM that runs on: how long it stood still
+  std::optional<LockReturn> lock_returned;  ///< the session has ended, and so did its lock. Absent: it goes on
+  std::vector<std::string> kept_settings{};
+};
+
+/// The version that the session continues now.
+struct VersionAnswer {
+  std::uint64_t version = 0;
+  std::vector<std::string> kept_settings{};
+};
+
+struct DoneAnswer {
+  std::vector<std::string> kept_settings{};
+};
+
+struct ConsoleAnswer {
+  std::uint64_t offset = 0;  ///< behind the last text that was sent
+  bool ended = false;        ///< the guest's end
+};
+
+struct TypeAnswer {};
+
+// --- requests ----------------------------------------------------------------
+
+struct StatusRequest {
+  static constexpr std::string_view kCommand = "status";
+  using Answer = Status;
+  using Progress = ProgressLine;
+};
+
+struct BootPart {
+  std::optional<NetworkMode> network;  ///< from now on; absent: as it was
+  bool isolate_network = false;        ///< this time nothing outside can be reached
+  std::string accelerator = "auto";    ///< "auto", "kvm", "tcg"
+  std::optional<fs::path> cdrom;       ///< the image in the drive of a machine that boots
+};
+
+/// Boots from the disks, or the CD.
+struct StartRequest {
+  static constexpr std::string_view kCommand = "start";
+  using Answer = BootAnswer;
+  using Progress = ProgressLine;
+  CommonPart common{};
+  BootPart boot{};
+};
+
+/// Continues the suspended memory; boots where there is none.
+struct ResumeRequest {
+  static constexpr std::string_view kCommand = "resume";
+  using Answer = BootAnswer;
+  using Progress = ProgressLine;
+  CommonPart common{};
+  BootPart boot{};
+  Prefetch prefetch = Prefetch::kAll;
+};
+
+/// Makes sure that the lock is ours, as start and resume do.
+struct OwnLockRequest {
+  static constexpr std::string_view kCommand = "lock";
+  using Answer = DoneAnswer;
+  using Progress = ProgressLine;
+  CommonPart common{};
+};
+
+/// Keeps memory and disks, uploads and publishes them; the session ends.
+struct SuspendRequest {
+  static constexpr std::string_view kCommand = "suspend";
+  static constexpr bool kPublishes = true;
+  using Answer = PublishAnswer;
+  using Progress = ProgressLine;
+  CommonPart common{};
+  bool upload = true;  ///< else all is kept here, and the session goes on
+  std::string message = "suspend";
+};
+
+/// The guest shuts down, the disks are published; the session ends. Given up when the client goes before the guest is
+/// off.
+struct StopRequest {
+  static constexpr std::string_view kCommand = "stop";
+  static constexpr bool kPublishes = true;
+  using Answer = PublishAnswer;
+  using Progress = ProgressLine;
+  CommonPart common{};
+  std::chrono::seconds timeout{60};  ///< ten years at most
+  bool kill = false;                 ///< a guest that is still running then is switched off; else Error{kVm}
+  std::string message = "stop";
+};
+
+/// Drops the memory; stays checked out.
+struct PowerOffRequest {
+  static constexpr std::string_view kCommand = "poweroff";
+  using Answer = VersionAnswer;
+  using Progress = ProgressLine;
+  CommonPart common{};
+};
+
+/// Publishes a new version, of a running VM with its memory; the session goes on.
+struct SyncRequest {
+  static constexpr std::string_view kCommand = "sync";
+  static constexpr bool kPublishes = true;
+  using Answer = PublishAnswer;
+  using Progress = ProgressLine;
+  CommonPart common{};
+  std::string message = "sync";
+};
+
+/// Publishes; the session ends.
+struct CheckinRequest {
+  static constexpr std::string_view kCommand = "checkin";
+  static constexpr bool kPublishes = true;
+  using Answer = PublishAnswer;
+  using Progress = ProgressLine;
+  CommonPart common{};
+  std::string message = "checkin";
+};
+
+/// Goes back to the base version; stays checked out.
+struct DiscardRequest {
+  static constexpr std::string_view kCommand = "discard";
+  using Answer = VersionAnswer;
+  using Progress = ProgressLine;
+  CommonPart common{};
+};
+
+/// Sends what the guest said, as console lines.
+struct ConsoleRequest {
+  static constexpr std::string_view kCommand = "console";
+  using Answer = ConsoleAnswer;
+  using Progress = ConsoleLine;
+  std::uint64_t offset = 0;
+  bool follow = false;  ///< up to the guest's last word
+};
+
+/// Types into the serial console.
+struct TypeRequest {
+  static constexpr std::string_view kCommand = "type";
+  using Answer = TypeAnswer;
+  using Progress = ProgressLine;
+  std::string text;
+};
+
+using Request = std::variant<StatusRequest, StartRequest, ResumeRequest, OwnLockRequest, SuspendRequest, StopRequest,
+                             PowerOffRequest, SyncRequest, CheckinRequest, DiscardRequest, ConsoleRequest, TypeRequest>;
+
+std::string_view command_of(const Request& request) noexcept;
+/// Null for status, console and type, which change nothing.
+const CommonPart* common_part(const Request& request) noexcept;
+bool publishes(const Request& request) noexcept;
+
+// --- lines -------------------------------------------------------------------
+
+nlohmann::json encode_request(const Request& request);
+Request parse_request(const nlohmann::json& line);
+
+/// For the answers above.
+template <class Answer>
+nlohmann::json encode_answer(const Answer& answer);
+template <class Answer>
+Answer parse_answer(const nlohmann::json& line);
+
+/// For the progress lines above.
+template <class Progress>
+nlohmann::json encode_progress(const Progress& progress);
+template <class Progress>
+Progress parse_progress(const nlohmann::json& line);
+
+/// The part of a status that the session knows.
+nlohmann::json encode_stats(const SessionStats& stats);
+nlohmann::json encode_stats(const FetchStats& stats);
+
+template <class Progress>
+using OnProgress = std::function<void(const Progress&)>;
+
+/// Sends one of the requests above to a daemon; returns its answer. Errors of control_request(), and of the daemon.
+template <class OneRequest>
+typename OneRequest::Answer ask(const fs::path& socket, const OneRequest& request,
+                                const OnProgress<typename OneRequest::Progress>& progress = {},
+                                std::stop_token stop = {});
+
+}  // namespace isr
