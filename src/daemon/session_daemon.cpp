@@ -12,16 +12,17 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
-#include "base/stop.h"
 #include "daemon/background.h"
 #include "daemon/command_progress.h"
 #include "daemon/control.h"
 #include "daemon/end_wait.h"
 #include "daemon/follow_console.h"
+#include "daemon/guarded.h"
 #include "daemon/handover.h"
 #include "daemon/operation.h"
 #include "daemon/protocol.h"
 #include "daemon/read_interrupter.h"
+#include "daemon/session_commands.h"
 #include "daemon/shutdown_delay.h"
 #include "fusefs/mount.h"
 #include "machine/machine.h"
@@ -49,7 +50,9 @@ class Daemon {
         account_(open_account(handover, waits_)),
         parcel_(handover.parcel),
         session_(account_, parcel_),
-        machine_(session_, paths_, parcel_.name, parcel_.id, [this] { return stats_json(); }) {}
+        machine_(session_, paths_, parcel_.name, parcel_.id, [this] { return stats_json(); }),
+        commands_({account_, parcel_, paths_, session_, machine_, lock_lost_, told_.get_token(),
+                   [this] { fall_silent(); }}) {}
 
   void run() {
     Rehearsal::clean_up(paths_, parcel_.id);
@@ -73,12 +76,6 @@ class Daemon {
 
  private:
   // --- requests ------------------------------------------------------------
-
-  /// The client of a request.
-  struct Client {
-    SendProgress send;
-    std::stop_token stop;  ///< it has gone
-  };
 
   json handle(const json& line, const ControlReply& reply, const std::stop_token& stop) {
     const Request request = parse_request(line);
@@ -105,16 +102,20 @@ class Daemon {
     *current_.lock() = {std::string(command), {}, &reply};
     const struct Done {
       Daemon& daemon;
-      ~Done() { *daemon.current_.lock() = {}; }
+      ~Done() {
+        *daemon.current_.lock() = {};
+        if (daemon.ended_) daemon.end_.done();
+      }
     } done{*this};
-    const Client client{[&](const ProgressLine& progress) {
-                          current_.lock()->progress = progress;
-                          reply(encode_progress(progress));
-                        },
-                        stop};
+    reap();  // the keeper may not have come to it
+    const CommandClient client{[&](const ProgressLine& progress) {
+                                 current_.lock()->progress = progress;
+                                 reply(encode_progress(progress));
+                               },
+                               stop};
     json result;
     try {
-      result = carry_out(request, client);
+      result = commands_.carry_out(request, client);
     } catch (const Error& error) {
       const bool is_first = !is_used_.exchange(true) && !machine_.running() && !publishes(request);
       if (is_first && error.kind() == ErrorKind::kLocked) leave();
@@ -130,197 +131,6 @@ class Daemon {
   bool is_lock_looked_at(const Request& request) const {
     const auto* lock = std::get_if<OwnLockRequest>(&request);
     return lock != nullptr && !lock->common.steal_reason && !current_.lock()->command.empty();
-  }
-
-  json carry_out(const Request& request, const Client& client) {
-    const CommonPart& common = *common_part(request);
-    std::vector<std::string> kept_settings;
-    if (common.settings) kept_settings = follow_settings(account_, *common.settings);
-    reap();  // the keeper may not have come to it
-    if (!std::holds_alternative<OwnLockRequest>(request) && !std::holds_alternative<SyncRequest>(request)) {
-      machine_.require_unused();  // they take the mount away
-    }
-    if (std::holds_alternative<CheckinRequest>(request)) require_off();
-    if (publishes(request) && common.steal_reason) secure_lock(common, client.stop);
-    return std::visit(
-        [&](const auto& one) -> json {
-          if constexpr (requires { one.common; }) {
-            auto answer = run(one, client);
-            answer.kept_settings = kept_settings;
-            return encode_answer(answer);
-          } else {
-            throw Error(ErrorKind::kBug, "a command that changes nothing was to be carried out");
-          }
-        },
-        request);
-  }
-
-  BootAnswer run(const StartRequest& request, const Client& client) {
-    BootOptions options = boot_options(request.boot);
-    options.fresh = true;
-    return boot(request.common, options, client);
-  }
-
-  BootAnswer run(const ResumeRequest& request, const Client& client) {
-    BootOptions options = boot_options(request.boot);
-    options.prefetch = request.prefetch;
-    return boot(request.common, options, client);
-  }
-
-  BootOptions boot_options(const BootPart& wanted) const {
-    BootOptions options;
-    options.network = wanted.network;
-    options.isolate_network = wanted.isolate_network;
-    options.accelerator = wanted.accelerator;
-    options.cdrom = wanted.cdrom;
-    options.memory = account_.config.get("vm.memory");
-    return options;
-  }
-
-  BootAnswer boot(const CommonPart& common, BootOptions& options, const Client& client) {
-    options.progress = progress_to(client.send);
-    const EitherStop either(client.stop, told_.get_token());
-    options.stop = either.token();
-    secure_lock(common, options.stop);
-    if (common.online) options.before_run = [this, stop = options.stop] { session_.secure_lock({}, stop); };
-    const bool resumed = machine_.start(options);
-    return {.resumed = resumed,
-            .network = machine_.network(),
-            .accelerator = machine_.accelerator(),
-            .fetches_memory = resumed && options.prefetch == Prefetch::kAll,
-            .boot_pack_pages = session_.boot_pack_pages(),
-            .mount = machine_.directory()};
-  }
-
-  DoneAnswer run(const OwnLockRequest& request, const Client& client) {
-    secure_lock(request.common, client.stop);
-    return {};
-  }
-
-  /// Before anything is fetched for a guest that may not run.
-  void secure_lock(const CommonPart& common, const std::stop_token& stop) {
-    if (common.online && session_.secure_lock(common.steal_reason, stop)) lock_lost_ = false;
-  }
-
-  PublishAnswer run(const SuspendRequest& request, const Client& client) {
-    // Without a VM (checked out only, or after a crash) there are the disks to save.
-    if (machine_.running()) {
-      if (request.upload && account_.config.get_bool("suspend.drop_caches")) {
-        client.send({"page cache"});
-        machine_.drop_page_cache();
-      }
-      client.send({"memory"});
-      machine_.suspend();
-      machine_.mount_disks();
-    }
-    const bool memory = has_memory();
-    PublishAnswer answer;
-    if (request.upload) {
-      answer = publish_and_end(request.message, client);
-    } else {
-      answer.uploaded = false;
-      answer.result.version = session_.state().base;
-    }
-    answer.memory = memory;
-    return answer;
-  }
-
-  /// Given up when the client goes before the guest has: what follows loses nothing and goes on.
-  PublishAnswer run(const StopRequest& request, const Client& client) {
-    if (machine_.running()) {
-      const EitherStop either(client.stop, told_.get_token());
-      if (either.token().stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest was asked");
-      client.send({"guest shuts down"});
-      if (!machine_.power_down({request.timeout, either.token()}) && !request.kill) {
-        throw still_running(parcel_.name, request.timeout);
-      }
-      power_off();
-    }
-    return publish_and_end(request.message, client);
-  }
-
-  VersionAnswer run(const PowerOffRequest&, const Client&) {
-    power_off();
-    return {session_.state().base};
-  }
-
-  PublishAnswer run(const SyncRequest& request, const Client& client) { return publish(request.message, client); }
-
-  PublishAnswer run(const CheckinRequest& request, const Client& client) {
-    return publish_and_end(request.message, client);
-  }
-
-  VersionAnswer run(const DiscardRequest&, const Client&) {
-    if (machine_.running()) throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name));
-    machine_.unmount();
-    then_mount([&] { session_.discard(); });
-    return {session_.state().content};
-  }
-
-  bool has_memory() const { return session_.state().phase == SessionPhase::kSuspended; }
-  void power_off() {
-    then_mount([&] { machine_.power_off(); });
-  }
-
-  void require_off() const {
-    if (!machine_.running()) return;
-    throw Error(ErrorKind::kVm, fmt::format("{} is running", parcel_.name),
-                {fmt::format("isr suspend {}    or    isr stop {}", parcel_.name, parcel_.name)});
-  }
-
-  /// A session without a VM has its disks mounted, also after a failure.
-  void then_mount(const std::function<void()>& body) {
-    try {
-      body();
-    } catch (...) {
-      if (!machine_.running()) guarded("mounting the disks", [&] { machine_.mount_disks(); });
-      throw;
-    }
-    machine_.mount_disks();
-  }
-
-  PublishAnswer publish(const std::string& message, const Client& client) {
-    const bool memory = has_memory();
-    Session::PublishOptions options;
-    options.memory = memory;
-    options.message = message;
-    options.stop = told_.get_token();
-    const bool running = machine_.running();
-    if (running) options.checkpoint = [this](const auto& freeze) { return machine_.checkpoint(freeze); };
-    std::optional<Rehearsal> rehearsal;
-    if (memory) {
-      guarded("rehearsing a resume", [&] {
-        if (!account_.config.get_bool("suspend.rehearsal")) return;
-        rehearsal.emplace(session_, paths_, parcel_.name, parcel_.id,
-                          RehearsalOptions{.memory = account_.config.get("vm.memory")});
-      });
-      options.boot_order = [&] { return rehearsal ? rehearsal->take() : BootOrder{}; };
-    }
-    PublishAnswer answer;
-    try {
-      answer.result = session_.publish(options, progress_to(client.send));
-    } catch (const Error& error) {
-      throw explain_publish_failure(error, parcel_.name, account_.entry.name, memory);
-    }
-    if (answer.result.fork.empty() && !answer.result.unchanged) lock_lost_ = false;
-    if (running) answer.paused_ms = std::chrono::duration<double, std::milli>(machine_.last_pause()).count();
-    return answer;
-  }
-
-  PublishAnswer publish_and_end(const std::string& message, const Client& client) {
-    PublishAnswer answer;
-    try {
-      machine_.close_disks();
-      answer = publish(message, client);
-      machine_.unmount();
-      // The next session may begin once the directory of this one is gone, and must not meet this daemon.
-      answer.lock_returned = session_.end([this] { fall_silent(); });
-    } catch (...) {
-      ended_ ? end_.done() : guarded("opening the disks", [&] { machine_.open_disks(); });
-      throw;
-    }
-    end_.done();
-    return answer;
   }
 
   // --- status and console, any time ----------------------------------------
@@ -409,14 +219,6 @@ class Daemon {
         parcel_.name);
   }
 
-  static void guarded(std::string_view what, const std::function<void()>& body) {
-    try {
-      body();
-    } catch (const std::exception& error) {
-      log::warn("{}: {}", what, error.what());
-    }
-  }
-
   /// Nobody knows of this daemon but the command for which it was started, and which was refused.
   void leave() {
     guarded("ending after a refusal", [&] {
@@ -473,6 +275,7 @@ class Daemon {
   Sync<SessionStats> last_stats_;
   Session session_;  // its lease says the first two, the machine's mount asks for the others
   Machine machine_;
+  SessionCommands commands_;
   std::atomic<bool> ended_{false};  // set under operation_
   std::atomic<bool> is_used_{false};
   EndingCommand ending_;  // guarded by operation_

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <exception>
+#include <functional>
+#include <string_view>
+
+#include "base/log.h"
+
+namespace isr {
+
+/// Runs body. Its failure ends nothing, and is a warning in the log that begins with `what`.
+inline void guarded(std::string_view what, const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const std::exception& error) {
+    log::warn("{}: {}", what, error.what());
+  }
+}
+
+}  // namespace isr

@@ -1,0 +1,208 @@
+#include "daemon/session_commands.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/stop.h"
+#include "daemon/guarded.h"
+#include "machine/rehearsal.h"
+
+namespace isr {
+
+using nlohmann::json;
+
+json SessionCommands::carry_out(const Request& request, const CommandClient& client) {
+  const CommonPart& common = *common_part(request);
+  std::vector<std::string> kept_settings;
+  if (common.settings) kept_settings = follow_settings(parts_.account, *common.settings);
+  if (!std::holds_alternative<OwnLockRequest>(request) && !std::holds_alternative<SyncRequest>(request)) {
+    parts_.machine.require_unused();  // they take the mount away
+  }
+  if (std::holds_alternative<CheckinRequest>(request)) require_off();
+  if (publishes(request) && common.steal_reason) secure_lock(common, client.stop);
+  return std::visit(
+      [&](const auto& one) -> json {
+        if constexpr (requires { one.common; }) {
+          auto answer = run(one, client);
+          answer.kept_settings = kept_settings;
+          return encode_answer(answer);
+        } else {
+          throw Error(ErrorKind::kBug, "a command that changes nothing was to be carried out");
+        }
+      },
+      request);
+}
+
+BootAnswer SessionCommands::run(const StartRequest& request, const CommandClient& client) {
+  BootOptions options = boot_options(request.boot);
+  options.fresh = true;
+  return boot(request.common, options, client);
+}
+
+BootAnswer SessionCommands::run(const ResumeRequest& request, const CommandClient& client) {
+  BootOptions options = boot_options(request.boot);
+  options.prefetch = request.prefetch;
+  return boot(request.common, options, client);
+}
+
+BootOptions SessionCommands::boot_options(const BootPart& wanted) const {
+  BootOptions options;
+  options.network = wanted.network;
+  options.isolate_network = wanted.isolate_network;
+  options.accelerator = wanted.accelerator;
+  options.cdrom = wanted.cdrom;
+  options.memory = parts_.account.config.get("vm.memory");
+  return options;
+}
+
+BootAnswer SessionCommands::boot(const CommonPart& common, BootOptions& options, const CommandClient& client) {
+  options.progress = progress_to(client.send);
+  const EitherStop either(client.stop, parts_.told);
+  options.stop = either.token();
+  secure_lock(common, options.stop);
+  if (common.online) options.before_run = [this, stop = options.stop] { parts_.session.secure_lock({}, stop); };
+  const bool resumed = parts_.machine.start(options);
+  return {.resumed = resumed,
+          .network = parts_.machine.network(),
+          .accelerator = parts_.machine.accelerator(),
+          .fetches_memory = resumed && options.prefetch == Prefetch::kAll,
+          .boot_pack_pages = parts_.session.boot_pack_pages(),
+          .mount = parts_.machine.directory()};
+}
+
+DoneAnswer SessionCommands::run(const OwnLockRequest& request, const CommandClient& client) {
+  secure_lock(request.common, client.stop);
+  return {};
+}
+
+/// Before anything is fetched for a guest that may not run.
+void SessionCommands::secure_lock(const CommonPart& common, const std::stop_token& stop) {
+  if (common.online && parts_.session.secure_lock(common.steal_reason, stop)) parts_.lock_lost = false;
+}
+
+PublishAnswer SessionCommands::run(const SuspendRequest& request, const CommandClient& client) {
+  // Without a VM (checked out only, or after a crash) there are the disks to save.
+  if (parts_.machine.running()) {
+    if (request.upload && parts_.account.config.get_bool("suspend.drop_caches")) {
+      client.send({"page cache"});
+      parts_.machine.drop_page_cache();
+    }
+    client.send({"memory"});
+    parts_.machine.suspend();
+    parts_.machine.mount_disks();
+  }
+  const bool memory = has_memory();
+  PublishAnswer answer;
+  if (request.upload) {
+    answer = publish_and_end(request.message, client);
+  } else {
+    answer.uploaded = false;
+    answer.result.version = parts_.session.state().base;
+  }
+  answer.memory = memory;
+  return answer;
+}
+
+/// Given up when the client goes before the guest has: what follows loses nothing and goes on.
+PublishAnswer SessionCommands::run(const StopRequest& request, const CommandClient& client) {
+  if (parts_.machine.running()) {
+    const EitherStop either(client.stop, parts_.told);
+    if (either.token().stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest was asked");
+    client.send({"guest shuts down"});
+    if (!parts_.machine.power_down({request.timeout, either.token()}) && !request.kill) {
+      throw still_running(parts_.parcel.name, request.timeout);
+    }
+    power_off();
+  }
+  return publish_and_end(request.message, client);
+}
+
+VersionAnswer SessionCommands::run(const PowerOffRequest&, const CommandClient&) {
+  power_off();
+  return {parts_.session.state().base};
+}
+
+PublishAnswer SessionCommands::run(const SyncRequest& request, const CommandClient& client) { return publish(request.message, client); }
+
+PublishAnswer SessionCommands::run(const CheckinRequest& request, const CommandClient& client) {
+  return publish_and_end(request.message, client);
+}
+
+VersionAnswer SessionCommands::run(const DiscardRequest&, const CommandClient&) {
+  if (parts_.machine.running()) throw Error(ErrorKind::kVm, fmt::format("{} is running", parts_.parcel.name));
+  parts_.machine.unmount();
+  then_mount([&] { parts_.session.discard(); });
+  return {parts_.session.state().content};
+}
+
+bool SessionCommands::has_memory() const { return parts_.session.state().phase == SessionPhase::kSuspended; }
+void SessionCommands::power_off() {
+  then_mount([&] { parts_.machine.power_off(); });
+}
+
+void SessionCommands::require_off() const {
+  if (!parts_.machine.running()) return;
+  throw Error(ErrorKind::kVm, fmt::format("{} is running", parts_.parcel.name),
+              {fmt::format("isr suspend {}    or    isr stop {}", parts_.parcel.name, parts_.parcel.name)});
+}
+
+/// A session without a VM has its disks mounted, also after a failure.
+void SessionCommands::then_mount(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (...) {
+    if (!parts_.machine.running()) guarded("mounting the disks", [&] { parts_.machine.mount_disks(); });
+    throw;
+  }
+  parts_.machine.mount_disks();
+}
+
+PublishAnswer SessionCommands::publish(const std::string& message, const CommandClient& client) {
+  const bool memory = has_memory();
+  Session::PublishOptions options;
+  options.memory = memory;
+  options.message = message;
+  options.stop = parts_.told;
+  const bool running = parts_.machine.running();
+  if (running) options.checkpoint = [this](const auto& freeze) { return parts_.machine.checkpoint(freeze); };
+  std::optional<Rehearsal> rehearsal;
+  if (memory) {
+    guarded("rehearsing a resume", [&] {
+      if (!parts_.account.config.get_bool("suspend.rehearsal")) return;
+      rehearsal.emplace(parts_.session, parts_.paths, parts_.parcel.name, parts_.parcel.id,
+                        RehearsalOptions{.memory = parts_.account.config.get("vm.memory")});
+    });
+    options.boot_order = [&] { return rehearsal ? rehearsal->take() : BootOrder{}; };
+  }
+  PublishAnswer answer;
+  try {
+    answer.result = parts_.session.publish(options, progress_to(client.send));
+  } catch (const Error& error) {
+    throw explain_publish_failure(error, parts_.parcel.name, parts_.account.entry.name, memory);
+  }
+  if (answer.result.fork.empty() && !answer.result.unchanged) parts_.lock_lost = false;
+  if (running) answer.paused_ms = std::chrono::duration<double, std::milli>(parts_.machine.last_pause()).count();
+  return answer;
+}
+
+PublishAnswer SessionCommands::publish_and_end(const std::string& message, const CommandClient& client) {
+  PublishAnswer answer;
+  bool is_ending = false;
+  try {
+    parts_.machine.close_disks();
+    answer = publish(message, client);
+    parts_.machine.unmount();
+    // The next session may begin once the directory of this one is gone, and must not meet this daemon.
+    answer.lock_returned = parts_.session.end([&] {
+      is_ending = true;
+      parts_.before_end();
+    });
+  } catch (...) {
+    if (!is_ending) guarded("opening the disks", [&] { parts_.machine.open_disks(); });
+    throw;
+  }
+  return answer;
+}
+
+}  // namespace isr

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <atomic>
+
+#include "daemon/command_progress.h"
+#include "daemon/protocol.h"
+
+namespace isr {
+
+/// The client of a request.
+struct CommandClient {
+  SendProgress send;
+  std::stop_token stop;  ///< it has gone
+};
+
+/// Carries out the requests that change a session: all but status, console and type.
+///
+/// Threads: one at a time, and nothing else uses the session or the machine meanwhile.
+class SessionCommands {
+ public:
+  /// What they work on belongs to the daemon and must outlive them.
+  struct Parts {
+    Account& account;
+    const ParcelEntry& parcel;
+    const Paths& paths;
+    Session& session;
+    Machine& machine;
+    std::atomic<bool>& lock_lost;       ///< cleared once the lock is ours again
+    std::stop_token told;               ///< the daemon is to end: what can be given up is
+    std::function<void()> before_end;   ///< called just before the session's directory goes
+  };
+  explicit SessionCommands(Parts parts) : parts_(std::move(parts)) {}
+
+  /// Returns the answer's line. Errors of Session and Machine.
+  nlohmann::json carry_out(const Request& request, const CommandClient& client);
+
+ private:
+  BootAnswer run(const StartRequest& request, const CommandClient& client);
+  BootAnswer run(const ResumeRequest& request, const CommandClient& client);
+  DoneAnswer run(const OwnLockRequest& request, const CommandClient& client);
+  PublishAnswer run(const SuspendRequest& request, const CommandClient& client);
+  PublishAnswer run(const StopRequest& request, const CommandClient& client);
+  VersionAnswer run(const PowerOffRequest& request, const CommandClient& client);
+  PublishAnswer run(const SyncRequest& request, const CommandClient& client);
+  PublishAnswer run(const CheckinRequest& request, const CommandClient& client);
+  VersionAnswer run(const DiscardRequest& request, const CommandClient& client);
+
+  BootOptions boot_options(const BootPart& wanted) const;
+  BootAnswer boot(const CommonPart& common, BootOptions& options, const CommandClient& client);
+  void secure_lock(const CommonPart& common, const std::stop_token& stop);
+  bool has_memory() const;
+  void power_off();
+  void require_off() const;
+  void then_mount(const std::function<void()>& body);
+  PublishAnswer publish(const std::string& message, const CommandClient& client);
+  PublishAnswer publish_and_end(const std::string& message, const CommandClient& client);
+
+  Parts parts_;
+};
+
+}  // namespace isr
