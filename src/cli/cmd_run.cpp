@@ -1,4 +1,4 @@
-// start, resume, suspend, stop, poweroff: the VM's life.
+// suspend, stop, poweroff: how a VM that runs here comes to rest.
 
 #include <fmt/format.h>
 
@@ -99,32 +99,6 @@ int run_poweroff(CommandContext& context, const std::string& name) {
 }  // namespace
 
 void register_run(App& app) {
-  auto resume = std::make_shared<RunOptions>();
-  Command& resume_command = app.command(Group::kEveryday, "resume", "check out if needed, then continue where it was");
-  add_run_flags(resume_command, *resume);
-  resume_command
-      .choice("--prefetch", resume->prefetch, {"none", "ws", "all"},
-              "fetch ahead of the guest: nothing, what it read first the last time, all of its memory (all)")
-      .example("isr resume work", "continue the newest version of work")
-      .example("isr resume work -r 3", "continue version 3")
-      .note(
-          "What the machine reads first comes before it runs, the rest behind it; isr stat says when all of its "
-          "memory is here.")
-      .note("Without saved memory, after a stop or a crash, the parcel boots from its disks.")
-      .exit_codes({0, 10, 11, 12, 13, 14, 15, 16, 19, 20})
-      .run([resume](CommandContext& context) { return run_vm(context, *resume, false); });
-
-  auto start = std::make_shared<RunOptions>();
-  Command& start_command = app.command(Group::kEveryday, "start", "boot from the disks without restoring memory");
-  add_run_flags(start_command, *start);
-  start_command
-      .option("--cdrom", start->cdrom, "ISO|none", "put this image into the CD drive, or take out what is in it")
-      .example("isr start work", "boot work")
-      .example("isr start work --cdrom install.iso", "booted when no disk boots, and in the drive until taken out")
-      .note("The CD stays a file of this host: no version names it, and a resume finds the drive empty.")
-      .exit_codes({0, 10, 11, 12, 13, 14, 15, 16, 19, 20})
-      .run([start](CommandContext& context) { return run_vm(context, *start, true); });
-
   auto suspending = std::make_shared<SuspendOptions>();
   Command& suspend_command = app.command(Group::kEveryday, "suspend", "save memory and disks, upload, release");
   suspend_command.argument("NAME", suspending->name, "the parcel")

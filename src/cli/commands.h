@@ -17,6 +17,7 @@ void register_serve(App& app);
 void register_doctor(App& app);
 void register_config(App& app);
 void register_version(App& app);
+void register_boot(App& app);
 void register_run(App& app);
 void register_session(App& app);
 void register_stat(App& app);

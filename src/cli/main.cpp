@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
   isr::register_login(app);
   isr::register_logout(app);
   isr::register_ls(app);
+  isr::register_boot(app);
   isr::register_run(app);
   isr::register_session(app);
   isr::register_stat(app);

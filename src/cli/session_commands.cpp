@@ -10,8 +10,6 @@
 #include "daemon/control.h"
 #include "daemon/handover.h"
 #include "daemon/session_daemon.h"
-#include "machine/cdrom.h"
-#include "machine/machine.h"
 #include "session/held_lock.h"
 #include "session/session.h"
 #include "session/session_state.h"
@@ -24,63 +22,6 @@ using nlohmann::json;
 constexpr int kSessionAttempts = 3;  // more would mean that another user of this home ends each session at once
 constexpr std::chrono::seconds kBeginningOrEnding{3};
 constexpr std::chrono::milliseconds kPoll{50};
-
-/// Before the lock is taken and before anything is downloaded.
-void check_memory_loads_here(const OpenParcel& parcel, const LoadedVersion& loaded) {
-  if (!loaded.version.suspended() || !loaded.version.stamp) return;
-  const auto why = why_not_resumable(loaded.version.vm, *loaded.version.stamp, parcel.account.paths);
-  if (!why) return;
-  throw Error(ErrorKind::kVm, fmt::format("the memory of {} cannot be loaded here: {}", parcel.entry.name, *why),
-              {fmt::format("isr start {}    boots from its disks and drops the memory", parcel.entry.name)});
-}
-
-/// What an attempt that failed has taken is given back.
-void give_back(const OpenParcel& parcel) {
-  try {
-    ask(daemon_of_session(parcel, {}), CheckinRequest{});
-  } catch (const Error&) {
-    // It stays checked out here; the failure that is being reported says why nothing runs.
-  }
-}
-
-fs::path check_out(CommandContext& context, OpenParcel& parcel, const RunOptions& options, bool fresh) {
-  const VersionSelector selector = wanted_version(parcel, options.version);
-  parcel.account.online("resuming " + parcel.entry.name);
-  const LoadedVersion loaded = load_version(parcel.account, parcel.entry, selector.choice);
-  if (!fresh) check_memory_loads_here(parcel, loaded);
-  // The newest is what it is once the lock is ours.
-  const VersionChoice choice = selector.choice.is_newest() ? VersionChoice{} : loaded.choice();
-  return take_out(context, parcel, LockMode::kAttended, choice, options.take_lock);
-}
-
-/// What is in the drive when it boots, after what the command line says of it.
-std::optional<fs::path> choose_cdrom(CommandContext& context, const OpenParcel& parcel, const RunOptions& options) {
-  if (options.cdrom && *options.cdrom == "none") {
-    eject_cdrom(parcel.account, parcel.entry);
-  } else if (options.cdrom) {
-    insert_cdrom(parcel.account, parcel.entry, *options.cdrom);
-  }
-  const auto inserted = inserted_cdrom(parcel.account, parcel.entry);
-  if (!inserted) return std::nullopt;
-  try {
-    return check_cdrom(*inserted);
-  } catch (const Error& error) {
-    context.out.note(fmt::format("{}; the drive stays empty", error.what()));
-    return std::nullopt;
-  }
-}
-
-/// One line for people: how far the network of the guest goes.
-std::string describe_network(NetworkMode mode, const std::string& name) {
-  if (mode == NetworkMode::kNone) return "network none: the guest's cable is out";
-  if (mode == NetworkMode::kUser) {
-    return "network user: the guest connects as you do, also to services on this host's 127.0.0.1 (its 10.0.2.2)";
-  }
-  return fmt::format(
-      "network restricted: the guest reaches nothing outside itself    --network user at the next "
-      "start or resume of {} changes that",
-      name);
-}
 
 std::string clock_time(WallTime time) {
   const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
@@ -170,21 +111,6 @@ fs::path take_out(CommandContext& context, OpenParcel& parcel, LockMode mode, co
 const std::vector<std::string>& network_modes() {
   static const std::vector<std::string> modes{"none", "restricted", "user"};
   return modes;
-}
-
-void add_run_flags(Command& command, RunOptions& options) {
-  command.argument("NAME[@V]", options.name, "the parcel, and the version if not the newest")
-      .option("-r,--version", options.version, "V", "another version than the newest, or a fork")
-      .choice("--accelerator", options.accelerator, {"auto", "kvm", "tcg"}, "what runs the guest's code")
-      .choice("--network", options.network, network_modes(),
-              "from now on: its cable is out, it reaches nothing outside, or it connects as you do")
-      .flag("--no-network", options.no_network, "this time the guest reaches nothing outside")
-      .flag("--take-lock", options.take_lock,
-            "also when another host holds the parcel; its unsynced work becomes a fork")
-      .note(
-          "The lock of a host that has not been heard of for lock.lease seconds (600) is taken over when you agree on "
-          "the terminal, or with --take-lock. A host that comes back to a lost lock is told so, and keeps its "
-          "session.");
 }
 
 void add_take_lock_of_session(Command& command, bool& take_lock) {
@@ -287,10 +213,6 @@ namespace {
                fmt::format("to take the other        isr resume {}", name), both});
 }
 
-}  // namespace
-
-namespace {
-
 /// What --json says of a publish.
 json document_of(const std::string& name, const PublishAnswer& answer) {
   const PublishResult& result = answer.result;
@@ -347,90 +269,6 @@ int report_publish(CommandContext& context, const std::string& name, const std::
     context.out.line(fmt::format("{} {} as version {} ({})", name, memory ? done : "saved", result.version, how));
   }
   return 0;
-}
-
-namespace {
-
-/// What --json says of a start or resume.
-json document_of(const std::string& name, const BootAnswer& answer, std::chrono::duration<double> took) {
-  return {{"schema", 1},
-          {"type", "summary"},
-          {"parcel", name},
-          {"resumed", answer.resumed},
-          {"network", to_name(answer.network)},
-          {"accelerator", answer.accelerator.name},
-          {"accelerator_reason", answer.accelerator.reason},
-          {"fetches_memory", answer.fetches_memory},
-          {"boot_pack_pages", answer.boot_pack_pages},
-          {"mount", printable_path(answer.mount)},
-          {"seconds", took.count()}};
-}
-
-void print_boot(CommandContext& context, const std::string& name, const BootAnswer& answer, bool fresh,
-                const std::optional<fs::path>& cdrom, std::chrono::duration<double> took) {
-  if (!fresh && !answer.resumed) {
-    context.out.note(fmt::format("{} had no saved memory: it boots from its disks", name));
-  }
-  if (cdrom && !answer.resumed) {
-    context.out.note(
-        fmt::format("in the CD drive: {}    isr start {} --cdrom none takes it out", printable_path(*cdrom), name));
-  }
-  context.out.note(fmt::format("accelerator {}: {}", answer.accelerator.name, answer.accelerator.reason));
-  context.out.note(describe_network(answer.network, name));
-  if (answer.fetches_memory) {
-    context.out.note(fmt::format("its memory is being fetched; isr stat {} says when it is safe offline", name));
-  }
-  context.out.line(
-      fmt::format("Running after {:.1f} s. Screen: isr view {}   console: isr console {}", took.count(), name, name));
-}
-
-int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& options, bool fresh) {
-  const auto began = std::chrono::steady_clock::now();
-  const std::string& name = parcel.entry.name;
-  const auto local = local_state(parcel.account, parcel.entry);
-  if (local && local->daemon_alive && local->state == "running") {
-    throw Error(ErrorKind::kVm, fmt::format("{} is running already", name), {fmt::format("isr view {}", name)});
-  }
-  if (local && (options.version || parcel.version.given)) {
-    throw Error(ErrorKind::kVm, fmt::format("{} is checked out here at version {}", name, local->base),
-                {fmt::format("isr checkin {}    or    isr discard {}    first", name, name)});
-  }
-  if (local && fresh && local->state == "suspended here") {
-    confirm(context.flags, fmt::format("{} is suspended; starting it drops its memory. Start?", name));
-  }
-  const auto cdrom = choose_cdrom(context, parcel, options);
-  const fs::path socket = local ? fs::path() : check_out(context, parcel, options, fresh);
-  const auto daemon = [&] { return local ? daemon_of_session(parcel, context.stop()) : socket; };
-  const BootPart boot{
-      .network = find_network_mode(options.network),
-      .isolate_network = options.no_network,
-      .accelerator = options.accelerator.empty() ? context.config().get("vm.accelerator") : options.accelerator,
-      .cdrom = cdrom};
-  const bool take_lock = local && options.take_lock;
-  BootAnswer answer;
-  try {
-    answer = fresh ? ask_with_lock(context, parcel, daemon, StartRequest{.boot = boot}, take_lock, "Starting " + name)
-                   : ask_with_lock(context, parcel, daemon,
-                                   ResumeRequest{.boot = boot, .prefetch = parse_prefetch(options.prefetch)}, take_lock,
-                                   "Resuming " + name);
-  } catch (const Error& error) {
-    if (!local && error.kind() != ErrorKind::kDaemon && error.kind() != ErrorKind::kCancelled) give_back(parcel);
-    throw;
-  }
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
-  if (context.out.json()) {
-    context.out.document(document_of(name, answer, took));
-  } else {
-    print_boot(context, name, answer, fresh, cdrom, took);
-  }
-  return 0;
-}
-
-}  // namespace
-
-int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
-  OpenParcel parcel = context.open_parcel(options.name);
-  return with_session(parcel, [&] { return run_opened(context, parcel, options, fresh); });
 }
 
 }  // namespace isr

@@ -6,22 +6,8 @@
 
 namespace isr {
 
-/// Flags that start and resume share.
-struct RunOptions {
-  std::string name;
-  std::optional<std::string> version;
-  std::string accelerator;  ///< "" as configured
-  std::string network;      ///< "" as it was
-  bool no_network = false;
-  bool take_lock = false;
-  std::string prefetch = "all";      ///< of resume
-  std::optional<std::string> cdrom;  ///< of start: an image to insert, or "none"
-};
+/// The names that --network knows.
 const std::vector<std::string>& network_modes();
-void add_run_flags(Command& command, RunOptions& options);
-
-/// Checks out if needed, starts the daemon if needed, then boots (fresh) or resumes.
-int run_vm(CommandContext& context, const RunOptions& options, bool fresh);
 
 /// The parcel's session on this host, with its daemon running; nullopt when it is
 /// not checked out here.

@@ -123,7 +123,9 @@ VersionAnswer SessionCommands::run(const PowerOffRequest&, const CommandClient&)
   return {parts_.session.state().base};
 }
 
-PublishAnswer SessionCommands::run(const SyncRequest& request, const CommandClient& client) { return publish(request.message, client); }
+PublishAnswer SessionCommands::run(const SyncRequest& request, const CommandClient& client) {
+  return publish(request.message, client);
+}
 
 PublishAnswer SessionCommands::run(const CheckinRequest& request, const CommandClient& client) {
   return publish_and_end(request.message, client);
