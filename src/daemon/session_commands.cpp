@@ -20,7 +20,10 @@ json SessionCommands::carry_out(const Request& request, const CommandClient& cli
     parts_.machine.require_unused();  // they take the mount away
   }
   if (std::holds_alternative<CheckinRequest>(request)) require_off();
-  if (publishes(request) && common.steal_reason) secure_lock(common, client.stop);
+  if (publishes(request) && common.steal_reason) {
+    secure_lock(common, client.stop);
+    parts_.reap();  // a guest may have ended while the repository was asked
+  }
   return std::visit(
       [&](const auto& one) -> json {
         if constexpr (requires { one.common; }) {

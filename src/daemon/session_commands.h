@@ -27,6 +27,7 @@ class SessionCommands {
     Machine& machine;
     std::atomic<bool>& lock_lost;      ///< cleared once the lock is ours again
     std::stop_token told;              ///< the daemon is to end: what can be given up is
+    std::function<void()> reap;        ///< takes note of a guest that has ended by itself
     std::function<void()> before_end;  ///< called just before the session's directory goes
   };
   explicit SessionCommands(Parts parts) : parts_(std::move(parts)) {}

@@ -51,7 +51,7 @@ class Daemon {
         parcel_(handover.parcel),
         session_(account_, parcel_),
         machine_(session_, paths_, parcel_.name, parcel_.id, [this] { return stats_json(); }),
-        commands_({account_, parcel_, paths_, session_, machine_, lock_lost_, told_.get_token(),
+        commands_({account_, parcel_, paths_, session_, machine_, lock_lost_, told_.get_token(), [this] { reap(); },
                    [this] { fall_silent(); }}) {}
 
   void run() {
@@ -127,10 +127,11 @@ class Daemon {
     return result;
   }
 
-  /// What is under way looks at the lock itself.
+  /// A command that is under way has looked at the lock. Another look at it may be refused yet.
   bool is_lock_looked_at(const Request& request) const {
     const auto* lock = std::get_if<OwnLockRequest>(&request);
-    return lock != nullptr && !lock->common.steal_reason && !current_.lock()->command.empty();
+    const std::string current = current_.lock()->command;
+    return lock != nullptr && !lock->common.steal_reason && !current.empty() && current != OwnLockRequest::kCommand;
   }
 
   // --- status and console, any time ----------------------------------------

@@ -92,7 +92,7 @@ QemuOptions Machine::qemu_options(const std::string& memory) const {
 
 bool Machine::start(const BootOptions& options) {
   if (running()) throw Error(ErrorKind::kVm, fmt::format("{} is running already", name_));
-  if (vm_) release_vm();  // it has ended by itself
+  if (const auto how = reap()) log::warn("{}", *how);  // and its memory is void
   const SessionState& state = session_.state();
   const bool resume = state.phase == SessionPhase::kSuspended && !options.fresh;
   VmSettings settings = state.vm;
