@@ -54,54 +54,51 @@ class InterruptedStore : public test::FaultStore {
 
 }  // namespace
 
-TEST_CASE("a checkout that is interrupted while the repository says nothing ends, and keeps no lock", "[session]") {
-  Place place;
+namespace {
+
+/// Runs a command on a line that swallows every question for a name with `silent_part`, and interrupts it then. It ends
+/// at once, and leaves no lock.
+void interrupt_on_a_silent_line(const Place& place, const std::string& silent_part,
+                                const std::function<void(Account&, const std::stop_token&)>& command) {
   Account account = place.account;
-  const auto silent = std::make_shared<test::SilentStore>(account.store, GENERATE("heads/", "locks/"));
+  const auto silent = std::make_shared<test::SilentStore>(account.store, silent_part);
   account.store = silent;
   std::stop_source interrupt;
   const std::jthread user([&] {
     while (!silent->is_asked()) std::this_thread::yield();
     interrupt.request_stop();
   });
-  CHECK((test::kind_thrown([&] {
-           Session::create(account, place.parcel, LockMode::kCheckout, {}, {}, interrupt.get_token());
-         }) == ErrorKind::kCancelled));
+  CHECK((test::kind_thrown([&] { command(account, interrupt.get_token()); }) == ErrorKind::kCancelled));
   CHECK_FALSE(silent->has_timed_out());
   give_back_left_locks(place.account);
   CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
   CHECK_FALSE(place.lock().show().has_value());
+}
+
+}  // namespace
+
+TEST_CASE("a checkout that is interrupted while the repository says nothing ends, and keeps no lock", "[session]") {
+  Place place;
+  interrupt_on_a_silent_line(place, GENERATE("heads/", "locks/"), [&](Account& account, const std::stop_token& stop) {
+    Session::create(account, place.parcel, LockMode::kCheckout, {}, {}, stop);
+  });
   place.check_out();
 }
 
-TEST_CASE("a rollback or branch that is interrupted while the repository says nothing ends, and keeps no lock",
-          "[session]") {
+TEST_CASE("a rollback that is interrupted while the repository says nothing ends, and keeps no lock", "[session]") {
   Place place;
-  const bool is_rollback = GENERATE(true, false);
-  // A rollback does not ask for the profile.
-  const std::string silent_part = GENERATE("/heads/", "/locks/", "/profile/");
-  if (is_rollback && silent_part == "/profile/") return;
-  Account account = place.account;
-  const auto silent = std::make_shared<test::SilentStore>(account.store, silent_part);
-  const LoadedVersion from = load_version(account, place.parcel);
-  account.store = silent;
-  std::stop_source interrupt;
-  const std::jthread user([&] {
-    while (!silent->is_asked()) std::this_thread::yield();
-    interrupt.request_stop();
+  interrupt_on_a_silent_line(place, GENERATE("/heads/", "/locks/"), [&](Account& account, const std::stop_token& stop) {
+    roll_back(account, place.parcel, {1}, {}, stop);
   });
-  CHECK((test::kind_thrown([&] {
-           if (is_rollback) {
-             roll_back(account, place.parcel, {1}, {}, interrupt.get_token());
-           } else {
-             branch_parcel(account, place.parcel, from, "lab", interrupt.get_token());
-           }
-         }) == ErrorKind::kCancelled));
-  CHECK_FALSE(silent->has_timed_out());
-  give_back_left_locks(place.account);
-  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
-  CHECK_FALSE(place.lock().show().has_value());
   CHECK(roll_back(place.account, place.parcel, {1}, {}) == 2);
+}
+
+TEST_CASE("a branch that is interrupted while the repository says nothing ends, and keeps no lock", "[session]") {
+  Place place;
+  const LoadedVersion from = load_version(place.account, place.parcel);
+  interrupt_on_a_silent_line(
+      place, GENERATE("/heads/", "/locks/", "/profile/"),
+      [&](Account& account, const std::stop_token& stop) { branch_parcel(account, place.parcel, from, "lab", stop); });
 }
 
 TEST_CASE("a checkout that is interrupted once it has the lock gives it back", "[session]") {
