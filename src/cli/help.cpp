@@ -21,7 +21,7 @@ constexpr std::array<std::pair<Group, std::string_view>, 5> kGroups = {{{Group::
                                                                         {Group::kAppliances, "Appliances"},
                                                                         {Group::kAdministration, "Administration"}}};
 
-constexpr std::array<std::pair<std::string_view, std::string_view>, 18> kGlobalFlags = {{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 17> kGlobalFlags = {{
     {"-h, --help", "this text; --help-all says more"},
     {"-V, --version", "print the version"},
     {"-q, --quiet", "errors only"},

@@ -102,8 +102,9 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
   std::string line;
   try {
     line = read_line(from.read.get(), kReadyTimeoutMs, stop);
-  } catch (const Error&) {
-    ::kill(pid, SIGKILL);  // a daemon that goes on could take the next command's session
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCancelled) throw;  // a slow one goes on, and the next command finds it
+    ::kill(pid, SIGKILL);  // a daemon that goes on could take the session of the next command
     await_end(pid);
     throw;
   }

@@ -291,8 +291,16 @@ typename OneRequest::Answer ask(const fs::path& socket, const OneRequest& reques
                                 const OnProgress<typename OneRequest::Progress>& progress, std::stop_token stop) {
   ControlProgress on_line;
   if (progress) on_line = [&](const json& line) { progress(parse_progress<typename OneRequest::Progress>(line)); };
-  return parse_answer<typename OneRequest::Answer>(
-      control_request(socket, encode_request(request), on_line, std::move(stop)));
+  const json line = control_request(socket, encode_request(request), on_line, std::move(stop));
+  try {
+    return parse_answer<typename OneRequest::Answer>(line);
+  } catch (const Error& error) {
+    throw Error(
+        ErrorKind::kDaemon,
+        fmt::format("the session daemon may be of another version of isr: {}; what was asked may have been done",
+                    error.what()),
+        {"isr ls, isr log NAME    show how things stand"});
+  }
 }
 
 template json encode_progress(const ProgressLine&);

@@ -22,8 +22,8 @@ namespace isr {
 /// What changes the session is done for a command of these settings and in this relation to the lock.
 struct CommonPart {
   std::optional<EncodedSettings> settings;  ///< absent: the daemon goes on with those that it has
-  bool online = false;                      ///< the lock is looked at. Not of poweroff and discard
-  std::optional<std::string> steal_reason;  ///< the lock is taken whoever has it, for this reason
+  bool online = false;                      ///< the lock is looked at. Not by poweroff and discard
+  std::optional<std::string> steal_reason;  ///< with `online`: the lock is taken from its holder, for this reason
 };
 
 // --- progress lines ----------------------------------------------------------
@@ -242,7 +242,8 @@ nlohmann::json encode_stats(const FetchStats& stats);
 template <class Progress>
 using OnProgress = std::function<void(const Progress&)>;
 
-/// Sends one of the requests above to a daemon; returns its answer. Errors of control_request(), and of the daemon.
+/// Sends one of the requests above to a daemon; returns its answer. Errors of control_request(), and of the daemon;
+/// {kDaemon} for an answer that is not understood: the daemon may be of another version.
 template <class OneRequest>
 typename OneRequest::Answer ask(const fs::path& socket, const OneRequest& request,
                                 const OnProgress<typename OneRequest::Progress>& progress = {},

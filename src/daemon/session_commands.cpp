@@ -64,6 +64,7 @@ BootAnswer SessionCommands::boot(const CommonPart& common, BootOptions& options,
   const EitherStop either(client.stop, parts_.told);
   options.stop = either.token();
   secure_lock(common, options.stop);
+  parts_.reap();  // a guest may have ended while the repository was asked
   if (common.online) options.before_run = [this, stop = options.stop] { parts_.session.secure_lock({}, stop); };
   const bool resumed = parts_.machine.start(options);
   return {.resumed = resumed,

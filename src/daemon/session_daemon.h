@@ -14,7 +14,7 @@ namespace isr {
 /// what, and gets the answer of the command that ends the session meanwhile if it is the same one.
 
 /// Starts the daemon of a parcel that Session::create() checked out, or that a
-/// crash left, unless one runs. Returns its control socket. Error{kCancelled} on stop: it goes on starting.
+/// crash left, unless one runs. Returns its control socket. Error{kCancelled} on stop: it is killed.
 fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel, const std::stop_token& stop = {});
 /// main() of the process that start_session_daemon() starts ("__session").
 int session_daemon_main();

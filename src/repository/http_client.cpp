@@ -194,7 +194,7 @@ std::chrono::milliseconds longest(const HttpRequest& request, const HttpOptions&
   return options.stall_timeout + std::chrono::milliseconds(bytes * 1000 / kSlowestAverage);
 }
 
-constexpr std::uint64_t kSteadyBytesPerSecond = 8192;  // an answer that comes so fast has all the time it needs
+constexpr std::uint64_t kSteadyBytesPerSecond = 8000;  // an answer that comes so fast has all the time it needs
 
 /// Until when a transfer may go on.
 class Patience {
@@ -211,10 +211,10 @@ class Patience {
     end_ = Clock::now() + longest_;
   }
   void moved(std::uint64_t bytes) {
-    if (bytes > counted_ && end_ != Clock::time_point::max()) {
-      end_ += std::chrono::milliseconds((bytes - counted_) * 1000 / kSteadyBytesPerSecond);
-    }
-    counted_ = bytes;
+    if (bytes < counted_ || end_ == Clock::time_point::max()) counted_ = bytes;
+    const std::uint64_t earned_ms = (bytes - counted_) * 1000 / kSteadyBytesPerSecond;
+    end_ += std::chrono::milliseconds(earned_ms);
+    counted_ += earned_ms * kSteadyBytesPerSecond / 1000;
     if (bytes >= mark_ && bytes - mark_ < step_) return;  // less than the mark: another connection than before
     mark_ = bytes;
     deadline_ = Clock::now() + stall_timeout_;

@@ -246,5 +246,5 @@ TEST_CASE("ask() returns what the daemon answers and hands on its progress", "[d
   CHECK(answer.offset == 8);
   CHECK(answer.ended);
   CHECK(heard == "hello");
-  CHECK(kind_thrown([&] { ask(socket, StatusRequest{}); }) == ErrorKind::kCorrupt);
+  CHECK(kind_thrown([&] { ask(socket, StatusRequest{}); }) == ErrorKind::kDaemon);
 }
