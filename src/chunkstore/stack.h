@@ -7,16 +7,16 @@
 
 namespace isr {
 
-/// What a read does while no source can be reached.
+/// The behaviour of a read while no source can be reached.
 enum class Unreachable {
   kFail,  ///< after the retries: Error{kOffline}
   kWait,  ///< go on asking until it is there or stop is requested; damage and absence still fail,
-          ///< and so does what nobody waits for: is_awaited()
+          ///< and so does a fetch that no read waits for: is_awaited()
 };
 
-/// The tiers that isr always knows. What is durable here and not published yet:
+/// The tiers that isr always knows. Objects that are durable here and not published yet:
 Tier settled_tier(std::shared_ptr<PackStore> settled);
-/// What was fetched lately. It keeps what the tiers behind it give.
+/// Objects that were fetched lately. It keeps what the tiers behind it give.
 Tier cache_tier(std::shared_ptr<PackStore> cache);
 /// The repository, which comes last. `link` learns from its fetches and must outlive the tier.
 Tier repository_tier(BlobStorePtr store, LinkMeter& link);

@@ -72,7 +72,7 @@ fs::path check_out(CommandContext& context, OpenParcel& parcel, const RunOptions
   return take_out(context, parcel, LockMode::kAttended, choice, options.take_lock);
 }
 
-/// What is in the drive when it boots, after what the command line says of it.
+/// The medium in the drive when it boots, after what the command line says of it.
 std::optional<fs::path> choose_cdrom(CommandContext& context, const OpenParcel& parcel, const RunOptions& options) {
   if (options.cdrom && *options.cdrom == "none") {
     eject_cdrom(parcel.account, parcel.entry);

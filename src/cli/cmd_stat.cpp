@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-/// What is known of a parcel on this host.
+/// The state of a parcel on this host.
 struct LocalStatus {
   std::string name;
   std::optional<LocalState> local;  ///< absent: it is not checked out here

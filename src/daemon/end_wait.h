@@ -28,7 +28,7 @@ class EndWait {
   /// After wait() has said `first`: true once done() was called, false at the second signal or when time is up.
   bool await_done(Cause first, std::chrono::steady_clock::time_point until);
   /// Runs `save`, which calls done() in the end, on a thread of its own, and awaits that. On false the thread goes on,
-  /// and the process must end. Without a thread to spare nobody looks at the time.
+  /// and the process must end. Without a thread to spare the time is not watched.
   bool save_in_time(Cause first, std::chrono::steady_clock::duration limit, const std::function<void()>& save);
 
  private:
