@@ -50,7 +50,7 @@ class ControlServer {
 std::unique_ptr<ControlServer> start_control_server(const fs::path& socket, ControlHandler handler);
 
 using ControlProgress = std::function<void(const nlohmann::json&)>;
-/// One request. NotBegun when nobody listens, Error{kDaemon} when nothing is heard for 3.5 s;
+/// Sends one request. NotBegun when no daemon listens, Error{kDaemon} when nothing is heard for 3.5 s;
 /// {kCancelled} on stop; {kCorrupt} for a line of no known shape; else what the server says. Returns the result's
 /// fields, without its type.
 nlohmann::json control_request(const fs::path& socket, const nlohmann::json& request,

@@ -15,7 +15,7 @@ ConsoleAnswer follow_console(const SerialConsole& console, const ConsoleRequest&
 
 /// The request "type": writes its text to the console.
 TypeAnswer type_text(SerialConsole& console, const TypeRequest& request);
-/// Of the machine that runs; Error{kVm}, naming the parcel, when none does.
+/// The console of the machine that runs; Error{kVm}, naming the parcel, when none does.
 std::shared_ptr<SerialConsole> console_of(const Machine& machine, const std::string& parcel);
 
 }  // namespace isr

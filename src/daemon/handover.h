@@ -5,7 +5,7 @@
 #include "account/account.h"
 #include "repository/store_waits.h"
 
-/// What a command hands to a daemon: keys, places and settings.
+/// The data that a command hands to a daemon: keys, places and settings.
 namespace isr {
 
 /// Paths are bytes, which JSON cannot hold: they pass in base64.

@@ -34,7 +34,7 @@ struct ProgressLine {
   std::uint64_t total = 0;  ///< bytes; 0: unknown
 };
 
-/// Of a console that is followed.
+/// A piece of a console that is followed.
 struct ConsoleLine {
   std::string text;
   std::uint64_t offset = 0;  ///< of the text's first byte in all that the guest said

@@ -1,6 +1,6 @@
 // Slots of one chunk each in a scratch file. A slot is written only while no chunk
 // leads to it, and a reader looks again after it has read: if its chunk still has
-// the same slot, nobody wrote to the slot meanwhile. A mutex a stripe of slots keeps
+// the same slot, no thread wrote to the slot meanwhile. A mutex a stripe of slots keeps
 // a block's bytes and tag together until then.
 
 #include "image/chunk_spill.h"

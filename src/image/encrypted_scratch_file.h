@@ -15,7 +15,7 @@ namespace isr {
 inline constexpr std::size_t kScratchBlock = 4096;
 inline constexpr std::size_t kScratchBlocksPerChunk = kChunkSize / kScratchBlock;
 
-/// What a scratch file holds of one block, besides its encrypted bytes.
+/// The data that a scratch file needs to read one block, besides its encrypted bytes.
 struct ScratchBlock {
   enum class State : std::uint8_t { kAbsent, kZero, kBytes };
   State state = State::kAbsent;

@@ -33,8 +33,8 @@ struct HttpRequest {
   std::vector<std::string> headers;  ///< "Name: value"
   ByteView body;                     ///< of a PUT; borrowed until perform() returns
   std::size_t max_response_bytes = 0;
-  /// What a body of either direction may have that is large by its nature; 0: small, so that no server can hold the
-  /// caller for long with an answer that drips. A body that is sent counts by itself.
+  /// The largest size of a body, in either direction, that is large by its nature; 0: it is small, so that no server
+  /// can hold the caller for long with an answer that drips. A body that is sent counts by itself.
   std::size_t large_body_bytes = 0;
 };
 

@@ -1,7 +1,7 @@
 // Import works in runs of one tree page (256 chunks, 32 MiB): read, seal and hand to
-// the uploader on all cores, then push the references into the tree. What a version of
-// the user's has already is hashed and not sealed: its reference is taken over, when the
-// repository still has the object.
+// the uploader on all cores, then push the references into the tree. A chunk that a
+// version of the user's has already is hashed and not sealed: its reference is taken over,
+// when the repository still has the object.
 
 #include "transfer/import.h"
 
