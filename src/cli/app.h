@@ -21,7 +21,7 @@
 ///           .run([options](CommandContext& context) { return run_mount(context, *options); });
 ///     }
 ///
-/// and one line in commands.h and in main.cpp. CLI11 stays inside app.cpp.
+/// and its name in commands.h. CLI11 stays inside app.cpp.
 namespace isr {
 
 /// The groups of `isr --help`, in its order.

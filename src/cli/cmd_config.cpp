@@ -1,4 +1,4 @@
-// config get, set, show; version.
+// config get, set, show.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -52,15 +52,6 @@ int run_show(CommandContext& context, const ConfigOptions& options) {
   return 0;
 }
 
-int run_version(CommandContext& context) {
-  if (context.out.json()) {
-    context.out.document({{"schema", 1}, {"version", ISR_VERSION}});
-  } else {
-    context.out.line("isr " ISR_VERSION);
-  }
-  return 0;
-}
-
 }  // namespace
 
 void register_config(App& app) {
@@ -90,14 +81,6 @@ void register_config(App& app) {
       .example("isr config show --origin", "and who said so")
       .exit_codes({0, 2})
       .run([options](CommandContext& context) { return run_show(context, *options); });
-}
-
-void register_version(App& app) {
-  app.command(Group::kAdministration, "version", "print the version of isr")
-      .example("isr version", "isr " ISR_VERSION)
-      .example("isr version --json", "for scripts")
-      .exit_codes({0})
-      .run([](CommandContext& context) { return run_version(context); });
 }
 
 }  // namespace isr

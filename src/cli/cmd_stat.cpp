@@ -5,8 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/sizes.h"
+#include "cli/app.h"
 #include "cli/commands.h"
-#include "cli/session_commands.h"
+#include "cli/local_session.h"
 #include "daemon/protocol.h"
 #include "session/held_lock.h"
 #include "session/session_state.h"

@@ -1,4 +1,4 @@
-// The only place that knows every command.
+// The beginning of the program, and of its daemons.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -48,24 +48,6 @@ int main(int argc, char** argv) {
   if (first == isr::kSessionDaemonArgument) return isr::session_daemon_main();
   if (first == isr::kMountDaemonArgument) return isr::mount_daemon_main();
   isr::App app;
-  isr::register_login(app);
-  isr::register_logout(app);
-  isr::register_ls(app);
-  isr::register_boot(app);
-  isr::register_run(app);
-  isr::register_session(app);
-  isr::register_stat(app);
-  isr::register_console(app);
-  isr::register_log(app);
-  isr::register_branch(app);
-  isr::register_image(app);
-  isr::register_repo(app);
-  isr::register_passwd(app);
-  isr::register_lock(app);
-  isr::register_accept_older(app);
-  isr::register_serve(app);
-  isr::register_doctor(app);
-  isr::register_config(app);
-  isr::register_version(app);
+  for (isr::RegisterCommand* const register_command : isr::kCommands) register_command(app);
   return app.run(argc, argv);
 }

@@ -211,4 +211,6 @@ int report_failure(const GlobalFlags& flags, const Error& error) noexcept {
   return to_exit_code(error.kind());
 }
 
+std::string printable_path(const std::filesystem::path& path) { return printable(path.string()); }
+
 }  // namespace isr

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -77,6 +78,8 @@ bool may_ask(const GlobalFlags& flags);
 void confirm_name(const GlobalFlags& flags, const std::string& question, const std::string& name,
                   const std::string& confirm_flag);
 
+/// A path as people and scripts read it: bytes that are no UTF-8 as \xNN.
+std::string printable_path(const std::filesystem::path& path);
 /// "4 min ago", "yesterday", "12 Mar".
 std::string describe_when(WallTime time, WallTime now);
 

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "base/child_process.h"
+
 namespace isr {
 namespace {
 
@@ -35,7 +37,52 @@ class NewFile {
   bool complete_ = false;
 };
 
+/// Removes a file that an operation which fails or is interrupted would leave, or that it only needs meanwhile.
+class PassingFile {
+ public:
+  explicit PassingFile(fs::path path) : path_(std::move(path)) {}
+  ~PassingFile() {
+    std::error_code absent;
+    if (!kept_) fs::remove(path_, absent);
+  }
+  PassingFile(const PassingFile&) = delete;
+  PassingFile& operator=(const PassingFile&) = delete;
+  void keep() noexcept { kept_ = true; }
+
+ private:
+  fs::path path_;
+  bool kept_ = false;
+};
+
+void convert_to_qcow2(const fs::path& raw, const fs::path& target, const std::stop_token& stop) {
+  constexpr std::chrono::hours kLongest{24 * 365};
+  PassingFile made(target);
+  ChildProcess child;
+  ChildOptions how;
+  how.program = "qemu-img";
+  // Absolute: else a colon in a name would make it an address.
+  how.arguments = {"convert", "-f", "raw", "-O", "qcow2", fs::absolute(raw).string(), fs::absolute(target).string()};
+  how.directory = "/";
+  child.start(std::move(how));
+  const auto status = child.wait_exit({kLongest, stop});
+  if (status != 0) {
+    const std::string why = status ? describe_status(*status) : "it does not end";
+    const std::string said = child.last_words();
+    throw Error(ErrorKind::kIo,
+                fmt::format("qemu-img could not write {}: {}", target.string(), said.empty() ? why : said));
+  }
+  sync_file(open_file(target, O_RDONLY).get(), target);  // qemu-img does not: a power cut would leave zeros
+  made.keep();
+}
+
 }  // namespace
+
+const VersionImage& choose_disk(const ParcelVersion& version, const std::string& wanted) {
+  for (const VersionImage& image : version.images) {
+    if (wanted.empty() ? is_disk(image.role) : image.name == wanted) return image;
+  }
+  throw Error(ErrorKind::kNotFound, fmt::format("there is no image called {}", wanted));
+}
 
 std::uint64_t export_size(Image& image, const VersionImage& described) {
   if (described.original_size == 0) return image.size();
@@ -62,6 +109,14 @@ void export_raw(Image& image, std::uint64_t size, const fs::path& file, std::sto
   }
   wipe(buffer);
   out.complete();
+}
+
+void export_qcow2(Image& image, std::uint64_t size, const fs::path& file, std::stop_token stop,
+                  const ProgressFn& progress) {
+  const fs::path raw = file.string() + ".partial";
+  export_raw(image, size, raw, stop, progress);
+  const PassingFile whole(raw);
+  convert_to_qcow2(raw, file, stop);
 }
 
 }  // namespace isr

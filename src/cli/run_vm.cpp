@@ -1,48 +1,22 @@
-// resume and start: a VM begins to run here.
+#include "cli/run_vm.h"
 
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
 
 #include "account/version_reader.h"
-#include "cli/commands.h"
-#include "cli/session_commands.h"
+#include "cli/ask_daemon.h"
+#include "cli/local_session.h"
+#include "cli/new_session.h"
+#include "cli/vm_flags.h"
 #include "daemon/protocol.h"
 #include "machine/cdrom.h"
 #include "machine/machine.h"
-#include "session/session_state.h"
 
 namespace isr {
 namespace {
 
 using nlohmann::json;
-
-/// Flags that start and resume share.
-struct RunOptions {
-  std::string name;
-  std::optional<std::string> version;
-  std::string accelerator;  ///< "" as configured
-  std::string network;      ///< "" as it was
-  bool no_network = false;
-  bool take_lock = false;
-  std::string prefetch = "all";      ///< of resume
-  std::optional<std::string> cdrom;  ///< of start: an image to insert, or "none"
-};
-
-void add_run_flags(Command& command, RunOptions& options) {
-  command.argument("NAME[@V]", options.name, "the parcel, and the version if not the newest")
-      .option("-r,--version", options.version, "V", "another version than the newest, or a fork")
-      .choice("--accelerator", options.accelerator, {"auto", "kvm", "tcg"}, "what runs the guest's code")
-      .choice("--network", options.network, network_modes(),
-              "from now on: its cable is out, it reaches nothing outside, or it connects as you do")
-      .flag("--no-network", options.no_network, "this time the guest reaches nothing outside")
-      .flag("--take-lock", options.take_lock,
-            "also when another host holds the parcel; its unsynced work becomes a fork")
-      .note(
-          "The lock of a host that has not been heard of for lock.lease seconds (600) is taken over when you agree on "
-          "the terminal, or with --take-lock. A host that comes back to a lost lock is told so, and keeps its "
-          "session.");
-}
 
 /// Before the lock is taken and before anything is downloaded.
 void check_memory_loads_here(const OpenParcel& parcel, const LoadedVersion& loaded) {
@@ -176,40 +150,26 @@ int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& op
   return 0;
 }
 
-/// Checks out if needed, starts the daemon if needed, then boots (fresh) or resumes.
+}  // namespace
+
+void add_run_flags(Command& command, RunOptions& options) {
+  command.argument("NAME[@V]", options.name, "the parcel, and the version if not the newest")
+      .option("-r,--version", options.version, "V", "another version than the newest, or a fork")
+      .choice("--accelerator", options.accelerator, {"auto", "kvm", "tcg"}, "what runs the guest's code")
+      .choice("--network", options.network, network_modes(),
+              "from now on: its cable is out, it reaches nothing outside, or it connects as you do")
+      .flag("--no-network", options.no_network, "this time the guest reaches nothing outside")
+      .flag("--take-lock", options.take_lock,
+            "also when another host holds the parcel; its unsynced work becomes a fork")
+      .note(
+          "The lock of a host that has not been heard of for lock.lease seconds (600) is taken over when you agree on "
+          "the terminal, or with --take-lock. A host that comes back to a lost lock is told so, and keeps its "
+          "session.");
+}
+
 int run_vm(CommandContext& context, const RunOptions& options, bool fresh) {
   OpenParcel parcel = context.open_parcel(options.name);
   return with_session(parcel, [&] { return run_opened(context, parcel, options, fresh); });
-}
-
-}  // namespace
-
-void register_boot(App& app) {
-  auto resume = std::make_shared<RunOptions>();
-  Command& resume_command = app.command(Group::kEveryday, "resume", "check out if needed, then continue where it was");
-  add_run_flags(resume_command, *resume);
-  resume_command
-      .choice("--prefetch", resume->prefetch, {"none", "ws", "all"},
-              "fetch ahead of the guest: nothing, what it read first the last time, all of its memory (all)")
-      .example("isr resume work", "continue the newest version of work")
-      .example("isr resume work -r 3", "continue version 3")
-      .note(
-          "What the machine reads first comes before it runs, the rest behind it; isr stat says when all of its "
-          "memory is here.")
-      .note("Without saved memory, after a stop or a crash, the parcel boots from its disks.")
-      .exit_codes({0, 10, 11, 12, 13, 14, 15, 16, 19, 20})
-      .run([resume](CommandContext& context) { return run_vm(context, *resume, false); });
-
-  auto start = std::make_shared<RunOptions>();
-  Command& start_command = app.command(Group::kEveryday, "start", "boot from the disks without restoring memory");
-  add_run_flags(start_command, *start);
-  start_command
-      .option("--cdrom", start->cdrom, "ISO|none", "put this image into the CD drive, or take out what is in it")
-      .example("isr start work", "boot work")
-      .example("isr start work --cdrom install.iso", "booted when no disk boots, and in the drive until taken out")
-      .note("The CD stays a file of this host: no version names it, and a resume finds the drive empty.")
-      .exit_codes({0, 10, 11, 12, 13, 14, 15, 16, 19, 20})
-      .run([start](CommandContext& context) { return run_vm(context, *start, true); });
 }
 
 }  // namespace isr
