@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/progress.h"
+#include "daemon/control_server.h"
 #include "daemon/protocol.h"
 
 /// Answers of the session daemon to the client of a command: progress while it works or waits, and why it failed.

@@ -2,6 +2,7 @@
 
 #include <stop_token>
 
+#include "daemon/control_server.h"
 #include "daemon/protocol.h"
 #include "machine/machine.h"
 #include "vm/serial_console.h"

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include "daemon/control_server.h"
 #include "support/error_kind.h"
 
 using namespace isr;
