@@ -36,19 +36,6 @@ constexpr const char* kStateUri = "fd:device-state";
 constexpr const char* kStateFile = "the VM's device state";
 constexpr std::uint64_t kNoBandwidthLimit = 1ULL << 40U;
 
-/// The state of the VM as QEMU's events have told it.
-struct Facts {
-  std::string migration;        ///< status of the last MIGRATION event
-  std::string shutdown_reason;  ///< of SHUTDOWN, empty before
-  bool io_error = false;
-  bool guest_panicked = false;
-  bool quit_asked = false;
-  bool kill_asked = false;
-  bool exiting = false;
-  bool discarded = false;  ///< another QEMU takes its place
-  std::optional<VmExit> exit;
-};
-
 /// A file of at most kMaxDeviceState that is only in memory. Writing past the
 /// seal fails, so that a QEMU which sends too much fails early.
 UniqueFd make_state_file() {
@@ -68,7 +55,7 @@ struct Qemu::Impl {
 
   QemuOptions options;
   VmStamp stamp;
-  Sync<Facts> facts;
+  Sync<VmFacts> facts;
   mutable std::condition_variable_any changed;
   std::shared_ptr<SerialConsole> console;
   std::unique_ptr<GuestAgent> agent;
@@ -179,7 +166,7 @@ void Qemu::Impl::give_state_file(int fd) {
 }
 
 void Qemu::Impl::await_migration(std::string_view what) {
-  const auto finished = [](const Facts& f) {
+  const auto finished = [](const VmFacts& f) {
     return f.migration == "completed" || f.migration == "failed" || f.migration == "cancelled" || f.exiting;
   };
   std::string result;
@@ -220,53 +207,14 @@ void Qemu::Impl::cancel_migration() const {
 }
 
 void Qemu::Impl::on_qmp_event(const QmpEvent& event) {
-  const Json data = Json::parse(event.data);
-  std::optional<VmEvent> news;
-  {
-    auto state = facts.lock();
-    if (event.name == "MIGRATION") {
-      state->migration = text_member(data, "status");
-    } else if (event.name == "SHUTDOWN") {
-      state->shutdown_reason = text_member(data, "reason");
-    } else if (event.name == "STOP") {
-      news = {VmEventKind::kPaused, {}};
-    } else if (event.name == "RESUME") {
-      news = {VmEventKind::kRunning, {}};
-    } else if (event.name == "RESET") {
-      state->guest_panicked = false;
-      news = {VmEventKind::kReset, text_member(data, "reason")};
-    } else if (event.name == "GUEST_PANICKED") {
-      if (!std::exchange(state->guest_panicked, true)) news = {VmEventKind::kGuestPanicked, {}};
-    } else if (event.name == "BLOCK_IO_ERROR" && text_member(data, "action") == "stop" && !state->io_error) {
-      state->io_error = true;
-      news = {VmEventKind::kIoError, fmt::format("{} of {} failed: {}", text_member(data, "operation"),
-                                                 text_member(data, "node-name"), text_member(data, "reason"))};
-    }
-  }
+  const std::optional<VmEvent> news = facts.lock()->take_in(event);
   changed.notify_all();
   if (news) tell(news->kind, news->detail);
 }
 
 void Qemu::Impl::on_child_exit() {
   qmp->wait_ended({kEndGrace, {}});
-  const int status = child.exit_status().value_or(0);
-  VmExit exit;
-  {
-    auto state = facts.lock();
-    if (state->kill_asked) {
-      exit = {VmExit::Reason::kKilled, "killed"};
-    } else if (status == 0 && state->shutdown_reason == "guest-shutdown") {
-      exit = {VmExit::Reason::kGuestShutdown, "the guest has switched itself off"};
-    } else if (status == 0 && state->quit_asked) {
-      exit = {VmExit::Reason::kQuit, "ended as asked"};
-    } else {
-      const auto words = child.last_words();
-      exit = {VmExit::Reason::kDied,
-              words.empty() ? describe_status(status) : fmt::format("{}: {}", describe_status(status), words)};
-    }
-    state->exiting = true;
-    state->exit = exit;
-  }
+  const VmExit exit = facts.lock()->end(child.exit_status().value_or(0), [this] { return child.last_words(); });
   changed.notify_all();
   tell(VmEventKind::kExited, exit.detail);
 }

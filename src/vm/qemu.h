@@ -12,32 +12,9 @@
 #include "vm/qmp_client.h"
 #include "vm/serial_console.h"
 #include "vm/settings.h"
+#include "vm/vm_events.h"
 
 namespace isr {
-
-enum class VmEventKind {
-  kRunning,
-  kPaused,         ///< by stop(), or after kIoError
-  kIoError,        ///< a disk failed and the guest is held: cont() tries again
-  kReset,          ///< the guest restarts
-  kGuestPanicked,  ///< its kernel said so; what follows is the guest's choice
-  kExited,         ///< QEMU is gone; exit() says how
-};
-struct VmEvent {
-  VmEventKind kind;
-  std::string detail;
-};
-
-struct VmExit {
-  enum class Reason {
-    kGuestShutdown,  ///< switched off from inside, or after power_down()
-    kQuit,           ///< by quit()
-    kKilled,         ///< by kill()
-    kDied,           ///< anything else: memory is lost, what was flushed is not
-  };
-  Reason reason = Reason::kDied;
-  std::string detail;  ///< for a person; for kDied the signal or QEMU's last words
-};
 
 struct VmStatus {
   std::string state;  ///< QEMU's word: "running", "paused", "io-error", "postmigrate", …
