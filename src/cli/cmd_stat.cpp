@@ -22,7 +22,8 @@ struct LocalStatus {
   std::string name;
   std::optional<LocalState> local;  ///< absent: it is not checked out here
   bool lock_due = false;            ///< the lock is given back when the repository can be reached
-  std::optional<Status> status;     ///< of its daemon, when one runs
+  std::optional<Status> status;     ///< of its daemon, when one runs and answers
+  std::string failure;              ///< why a daemon that runs did not answer
 };
 
 /// How much of a continued guest's memory is on this host.
@@ -97,13 +98,15 @@ json document_of(const LocalStatus& parcel) {
   const auto& local = parcel.local;
   const std::string state = local ? local->state : "not checked out here";
   if (!parcel.status) {
-    return {{"schema", 1},
-            {"parcel", parcel.name},
-            {"state", state},
-            {"phase", state},
-            {"upload_due", local && local->upload_due},
-            {"lock_due", parcel.lock_due},
-            {"version", local ? local->base : 0}};
+    json document{{"schema", 1},
+                  {"parcel", parcel.name},
+                  {"state", state},
+                  {"phase", state},
+                  {"upload_due", local && local->upload_due},
+                  {"lock_due", parcel.lock_due},
+                  {"version", local ? local->base : 0}};
+    if (!parcel.failure.empty()) document["error"] = parcel.failure;
+    return document;
   }
   json document = encode_answer(*parcel.status);
   document["schema"] = 1;
@@ -116,14 +119,14 @@ json document_of(const LocalStatus& parcel) {
 
 LocalStatus status_without_daemon(const Account& account, const ParcelEntry& parcel,
                                   const std::optional<LocalState>& local) {
-  return {parcel.name, local, !local && has_lock_to_give_back(account, parcel), {}};
+  return {parcel.name, local, !local && has_lock_to_give_back(account, parcel), {}, {}};
 }
 
 LocalStatus status_of(CommandContext& context, const Account& account, const ParcelEntry& parcel) {
   auto local = settled_local_state(account, parcel, context.stop());
   if (!local || !local->daemon_alive) return status_without_daemon(account, parcel, local);
   try {
-    return {parcel.name, local, false, ask(control_socket(account, parcel), StatusRequest{}, {}, context.stop())};
+    return {parcel.name, local, false, ask(control_socket(account, parcel), StatusRequest{}, {}, context.stop()), {}};
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kDaemon) throw;
     local = settled_local_state(account, parcel, context.stop());
@@ -139,6 +142,7 @@ void print_stat(CommandContext& context, const LocalStatus& parcel) {
   } else {
     out.line(fmt::format("{}: {}", parcel.name, parcel.local ? parcel.local->state : "not checked out here"));
   }
+  if (!parcel.failure.empty()) out.line("DAEMON   " + printable(parcel.failure));
   if (parcel.lock_due) out.line("LOCK     given back when the repository can be reached again");
   if (parcel.local && parcel.local->upload_due) {
     out.line(fmt::format("UPLOAD   not done yet: isr suspend {} uploads it", parcel.name));
@@ -154,6 +158,16 @@ Account open_local_account(CommandContext& context) {
   }
 }
 
+/// As status_of(). A daemon that does not answer, or is of another version of isr, must not hide the other parcels.
+LocalStatus status_or_failure(CommandContext& context, const Account& account, const ParcelEntry& parcel) {
+  try {
+    return status_of(context, account, parcel);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw;
+    return {parcel.name, local_state(account, parcel), false, {}, error.what()};
+  }
+}
+
 /// All parcels that are checked out here.
 int run_stat_all(CommandContext& context) {
   Account account = open_local_account(context);
@@ -161,17 +175,19 @@ int run_stat_all(CommandContext& context) {
   std::vector<LocalStatus> all;
   for (const ParcelEntry& parcel : profile.parcels) {
     if (local_state(account, parcel) || has_lock_to_give_back(account, parcel))
-      all.push_back(status_of(context, account, parcel));
+      all.push_back(status_or_failure(context, account, parcel));
   }
+  const bool failed = std::any_of(all.begin(), all.end(), [](const auto& parcel) { return !parcel.failure.empty(); });
+  const int code = failed ? to_exit_code(ErrorKind::kDaemon) : 0;
   if (context.out.json()) {
     json documents = json::array();
     for (const LocalStatus& parcel : all) documents.push_back(document_of(parcel));
     context.out.document({{"schema", 1}, {"parcels", documents}});
-    return 0;
+    return code;
   }
   if (all.empty()) context.out.note("no parcel is checked out here; isr ls shows all");
   for (const LocalStatus& parcel : all) print_stat(context, parcel);
-  return 0;
+  return code;
 }
 
 int run_stat(CommandContext& context, const std::string& name) {
@@ -194,6 +210,9 @@ void register_stat(App& app) {
       .optional_argument("NAME", *stat, "the parcel; else all that are checked out here")
       .example("isr stat work", "for people")
       .example("isr stat work --json", "for scripts; \"mount\" is the directory")
+      .note(
+          "Without NAME a daemon that does not answer has a line that says so; the others are shown, and the exit is "
+          "20.")
       .exit_codes({0, 10, 20})
       .run([stat](CommandContext& context) { return run_stat(context, *stat); });
 }

@@ -1,7 +1,10 @@
 """What a person types wrong, and how isr answers: exit codes, messages, nothing changed."""
+import contextlib
 import os
 import signal
+import socket
 import subprocess
+import threading
 import time
 
 import support
@@ -203,6 +206,47 @@ def test_every_command_that_is_done_says_so_in_json(world):
     expect_equal(host.run("repo", "rm", "home", json=True)["repository"], "home", "repo rm")
 
 
+def test_stat_shows_all_parcels_when_one_daemon_is_of_another_version(world):
+    host = world.host("a")
+    host.init_repository(world.new_folder("repository"))
+    for name in ("lab", "work"):
+        host.run("create", name, "--size", "1M")
+    host.run("checkout", "work")
+    (path,) = (host.runtime / "isr" / "ctl").iterdir()
+    host.run("checkout", "lab")
+    real = path.with_name("real")
+    path.rename(real)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def answer():
+        with contextlib.suppress(OSError):  # until it is closed
+            while True:
+                with listener.accept()[0] as peer:
+                    if peer.recv(4096):
+                        peer.sendall(b'{"type":"accepted"}\n{"type":"result","words":"of another version"}\n')
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        said = host.run("stat", expect=20).out
+        expect("lab@1  checked out here since" in said, f"the other parcel is not shown: {said}")
+        expect("work: checked out\nDAEMON   the session daemon may be of another version of isr" in said, f"no word of the one: {said}")
+        found = {p["parcel"]: p for p in host.run("stat", json=True, expect=20)["parcels"]}
+        expect("error" in found["work"] and "error" not in found["lab"], f"{found}")
+        host.run("stat", "lab")
+        host.run("stat", "work", expect=20)
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        path.unlink()
+        real.rename(path)
+    for name in ("lab", "work"):
+        host.run("checkin", name)
+
+
 def test_a_file_may_be_called_anything(world):
     a = world.host("a")
     a.init_repository(world.new_folder("repository"))
@@ -230,4 +274,5 @@ support.main(test_a_file_may_be_called_anything, test_usage_errors_are_one_line_
              test_passwords_come_from_where_they_are_said_to_be, test_prompts_ask_twice_and_leave_the_terminal_as_it_was,
              test_a_password_is_changed_and_a_lost_one_replaced,
              test_settings_say_where_they_come_from, test_a_closed_pipe_and_a_full_disk_are_noticed,
-             test_a_signal_asks_how_far_it_is, test_every_command_that_is_done_says_so_in_json)
+             test_a_signal_asks_how_far_it_is, test_stat_shows_all_parcels_when_one_daemon_is_of_another_version,
+             test_every_command_that_is_done_says_so_in_json)
