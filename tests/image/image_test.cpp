@@ -1,39 +1,23 @@
 // Images against a plain vector of bytes: random reads, writes, discards,
 // snapshots, settling and restarts must never show another byte.
-
 #include "image/image.h"
 
-#include <atomic>
 #include <catch2/catch.hpp>
 #include <random>
-#include <thread>
 
-#include "image/image_bench.h"
+#include "image/model_bench.h"
 #include "support/error_kind.h"
 #include "support/memory_overlay.h"
 
 namespace isr {
+
 namespace {
+
+using Bench = test::ModelBench;
 
 constexpr std::uint64_t kSize = 5 * kChunkSize + 12288 + 512;
 
 Key secret() { return test::domain_secret(); }
-
-struct Bench : TempDirectory, test::ImageBench {
-  explicit Bench(std::uint64_t size) : ImageBench(path(), {size, {}}), model(size) {}
-
-  void check() {
-    Bytes all(model.size());
-    REQUIRE(image->read(0, all) == all.size());
-    const bool equal = all == model;
-    if (!equal) {
-      const auto at = std::mismatch(all.begin(), all.end(), model.begin()).first - all.begin();
-      FAIL("first difference at byte " << at);
-    }
-  }
-
-  Bytes model;
-};
 
 }  // namespace
 
@@ -148,228 +132,6 @@ TEST_CASE("a scratch layer over a disk that was written to shows it and changes 
   copy.read(16384, seen);
   CHECK(is_zero(seen));
   bench.check();
-}
-
-TEST_CASE("memory under a scratch layer reads like a plain file and settles into chunks", "[image]") {
-  Bench bench(kChunkSize * 4);
-  bench.image->write(0, test::random_bytes(kChunkSize * 2, 12));
-  bench.publish();
-  Bytes model(kChunkSize * 4);
-  bench.image->read(0, model);
-  auto scratch = make_scratch_overlay(bench.path(), kChunkSize * 4, bench.overlay);
-  auto memory = std::make_shared<Image>("memory", bench.base, bench.reader, scratch);
-  std::mt19937 rng(5);
-  for (int step = 0; step < 200; ++step) {
-    const std::uint64_t offset = rng() % (kChunkSize * 4 - 20'000);
-    const std::uint64_t length = 1 + rng() % 20'000;
-    if (step % 7 == 0) {
-      memory->discard(offset, length);
-      std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(offset), length, std::uint8_t{0});
-    } else {
-      const Bytes data = test::random_bytes(length, rng());
-      memory->write(offset, data);
-      std::copy(data.begin(), data.end(), model.begin() + static_cast<std::ptrdiff_t>(offset));
-    }
-  }
-  Bytes out(model.size());
-  memory->read(0, out);
-  CHECK((out == model));
-  settle_memory(bench.context(), *memory, *scratch, *bench.overlay, *bench.journal);
-  bench.image->read(0, out);
-  CHECK((out == model));
-  bench.open();
-  bench.image->read(0, out);
-  CHECK((out == model));
-}
-
-TEST_CASE("settling memory fetches the rest of partly changed chunks and nothing else", "[image]") {
-  constexpr std::uint64_t kChunks = 40;
-  Bench bench(kChunkSize * kChunks);
-  bench.image->write(0, test::random_bytes(kChunkSize * kChunks, 13));
-  bench.publish();
-  auto scratch = make_scratch_overlay(bench.path(), kChunkSize * kChunks, bench.overlay);
-  auto memory = std::make_shared<Image>("memory", bench.base, bench.reader, scratch);
-  Bytes page(4096);
-  memory->read(0, page);  // the tree's pages are here now
-  const auto fetched = [&] { return bench.stats.tier("settled").hits.load(); };
-  const auto before = fetched();
-  memory->write(3 * kChunkSize, test::random_bytes(2 * kChunkSize, 14));
-  memory->discard(9 * kChunkSize, kChunkSize);
-  memory->write(20 * kChunkSize + 4096, page);
-  memory->discard(30 * kChunkSize, 4096);
-  CHECK(fetched() == before);
-  settle_memory(bench.context(), *memory, *scratch, *bench.overlay, *bench.journal);
-  CHECK(fetched() == before + 2);
-}
-
-TEST_CASE("memory is kept without the chunks that are not here, of which it has changed a part", "[image]") {
-  constexpr std::uint64_t kSize = kChunkSize * 5 - 8192;
-  Bench bench(kSize);
-  bench.image->write(0, test::random_bytes(kSize, 13));
-  bench.publish();
-  const SealedObject replaced = seal_chunk(test::random_bytes(kChunkSize, 15), bench.context().domain_secret);
-  bench.settled->put(replaced.ref.cid, replaced.bytes);
-  bench.overlay->set_chunk(1, replaced.ref);
-  auto scratch = make_scratch_overlay(bench.path(), kSize, bench.overlay);
-  Image memory("memory", bench.base, bench.reader, scratch);
-  memory.write(4096, test::random_bytes(8192, 1));                   // in the middle
-  memory.write(kChunkSize, test::random_bytes(4096, 2));             // the first page of one that was replaced
-  memory.write(3 * kChunkSize - 4096, test::random_bytes(8192, 3));  // the last, and the first of the next
-  memory.discard(2 * kChunkSize, 4096);
-  memory.write(kSize - 4096, test::random_bytes(4096, 4));  // the last of all
-  Bytes model(kSize);
-  memory.read(0, model);
-
-  SourceStats stats;
-  const auto nothing = std::make_shared<ChunkReader>(open_stack({}, stats), ReaderOptions{1U << 20U, 16, 2});
-  Image here("memory", bench.base, nothing, scratch);
-  settle_memory(bench.context(), here, *scratch, *bench.overlay, *bench.journal);
-  Bytes out(kSize);
-  bench.image->read(0, out);
-  CHECK((out == model));
-  bench.open();
-  bench.image->read(0, out);
-  CHECK((out == model));
-}
-
-namespace {
-
-/// Memory over a base of which a chunk was changed before the VM started, with a model of its bytes.
-struct ScratchBench : Bench {
-  explicit ScratchBench(std::uint64_t seed) : Bench(kChunkSize * 4), model(kChunkSize * 4), rng(seed) {
-    image->write(0, test::random_bytes(kChunkSize * 2, 12));
-    publish();
-    const SealedObject changed = seal_chunk(test::random_bytes(kChunkSize, 13), secret());
-    settled->put(changed.ref.cid, changed.bytes);
-    overlay->set_chunk(1, changed.ref);
-    image->read(0, model);
-    scratch = make_scratch_overlay(path(), kChunkSize * 4, overlay);
-    memory = std::make_shared<Image>("memory", base, reader, scratch);
-  }
-
-  void change_some() {
-    for (int step = 0; step < 60; ++step) {
-      const std::uint64_t offset = rng() % (kChunkSize * 4 - 20'000);
-      const std::uint64_t length = 1 + rng() % 20'000;
-      const auto at = model.begin() + static_cast<std::ptrdiff_t>(offset);
-      if (step % 7 == 0) {
-        memory->discard(offset, length);
-        std::fill_n(at, length, std::uint8_t{0});
-      } else {
-        const Bytes data = test::random_bytes(length, rng());
-        memory->write(offset, data);
-        std::copy(data.begin(), data.end(), at);
-      }
-    }
-  }
-
-  Bytes read(Image& from) const {
-    Bytes out(model.size());
-    from.read(0, out);
-    return out;
-  }
-
-  void freeze() {
-    frozen_at = overlay->freeze();
-    scratch->freeze();
-  }
-
-  /// As a session does once memory is sealed, and once that is published.
-  void absorb(const SealedImage& sealed) {
-    overlay->absorb_frozen(sealed.chunks, frozen_at);
-    scratch->drop_frozen();
-  }
-  void publish_absorbed(const SealedImage& sealed) {
-    base = sealed.root;
-    memory->adopt(base, [&] { overlay->forget_below(frozen_at); });
-  }
-
-  Bytes model;
-  std::mt19937 rng;
-  std::shared_ptr<ScratchOverlay> scratch;
-  std::shared_ptr<Image> memory;
-  std::uint64_t frozen_at = 0;
-};
-
-}  // namespace
-
-TEST_CASE("a checkpoint of memory is what it was at the freeze, and memory goes on", "[image]") {
-  enum class End { kPublished, kNotSent, kGivenUp, kGivenUpByHalves };
-  ScratchBench bench(6);
-  for (const End end : {End::kPublished, End::kNotSent, End::kGivenUp, End::kPublished, End::kNotSent, End::kNotSent,
-                        End::kGivenUpByHalves, End::kPublished}) {
-    bench.change_some();
-    bench.freeze();
-    const Bytes then = bench.model;
-    bench.change_some();
-    const SealedImage sealed = seal_frozen(bench.context(), *bench.scratch, bench.base);
-    Image checkpoint("checkpoint", sealed.root, bench.reader, nullptr);
-    CHECK((bench.read(checkpoint) == then));
-    CHECK((bench.read(*bench.memory) == bench.model));
-    if (end == End::kPublished || end == End::kNotSent) {
-      bench.absorb(sealed);
-      CHECK((bench.read(*bench.memory) == bench.model));
-      if (end == End::kPublished) bench.publish_absorbed(sealed);
-    } else {
-      bench.overlay->thaw();
-      if (end == End::kGivenUp) bench.scratch->thaw();  // else the next freeze does it
-    }
-    CHECK((bench.read(*bench.memory) == bench.model));
-  }
-  bench.change_some();
-  settle_memory(bench.context(), *bench.memory, *bench.scratch, *bench.overlay, *bench.journal);
-  bench.image->adopt(bench.base, [] {});
-  CHECK((bench.read(*bench.image) == bench.model));
-}
-
-TEST_CASE("after a checkpoint of memory nothing is dirty that did not change", "[image]") {
-  ScratchBench bench(7);
-  bench.change_some();
-  bench.freeze();
-  const SealedImage sealed = seal_frozen(bench.context(), *bench.scratch, bench.base);
-  bench.absorb(sealed);
-  bench.publish_absorbed(sealed);
-  CHECK(bench.scratch->dirty_chunks().empty());
-  CHECK_FALSE(bench.overlay->is_dirty());
-  bench.memory->write(kChunkSize + 4096, Bytes(4096, 1));
-  bench.freeze();
-  CHECK((bench.scratch->frozen_chunks().chunks == std::set<std::uint64_t>{1}));
-}
-
-TEST_CASE("writes and reads are right while a checkpoint is given up", "[image]") {
-  ScratchBench bench(9);
-  for (int round = 0; round < 20; ++round) {
-    bench.change_some();
-    bench.overlay->freeze();
-    bench.scratch->freeze();
-    bench.change_some();
-    bench.overlay->thaw();
-    std::atomic<bool> done{false};
-    std::jthread thaw([&] {
-      bench.scratch->thaw();
-      done = true;
-    });
-    do {
-      bench.change_some();
-      CHECK((bench.read(*bench.memory) == bench.model));
-    } while (!done);
-    thaw.join();
-    CHECK((bench.read(*bench.memory) == bench.model));
-  }
-}
-
-TEST_CASE("nothing is told of what is frozen when nothing is", "[image]") {
-  ScratchBench bench(8);
-  const auto expect_bug = [](FrozenChanges& changes) {
-    Bytes out(1);
-    CHECK(test::kind_thrown([&] { changes.frozen_chunks(); }) == ErrorKind::kBug);
-    CHECK(test::kind_thrown([&] { changes.read_frozen(0, out); }) == ErrorKind::kBug);
-    CHECK(test::kind_thrown([&] { changes.frozen_replaced(0); }) == ErrorKind::kBug);
-    CHECK(test::kind_thrown([&] { changes.frozen_has_bytes(0); }) == ErrorKind::kBug);
-  };
-  expect_bug(*bench.overlay);
-  bench.overlay->freeze();
-  expect_bug(*bench.scratch);
 }
 
 TEST_CASE("a tree built in order equals one made by updates", "[image]") {
