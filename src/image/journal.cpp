@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/sync.h"
 #include "base/thread_pool.h"
+#include "image/journal_mark.h"
 #include "image/journal_replay.h"
 
 namespace isr {
@@ -47,11 +48,15 @@ fs::path made(fs::path directory) {
 }  // namespace
 
 struct Journal::Impl {
-  Impl(fs::path journal_directory, const Key& key)
-      : directory(made(std::move(journal_directory))), device_key(key), files(directory) {}
+  Impl(fs::path journal_directory, const Key& key, std::uint64_t bytes_between_marks)
+      : directory(made(std::move(journal_directory))),
+        device_key(key),
+        mark_after(bytes_between_marks),
+        files(directory) {}
 
   fs::path directory;
   SecretKey device_key;
+  std::uint64_t mark_after;
   OpenSegments files;
   struct State {
     std::vector<Segment> segments;  // ascending
@@ -62,6 +67,7 @@ struct Journal::Impl {
     std::uint64_t end = 1;      // the last record's sequence number, plus one; less than the next one's after a raise
     std::uint64_t durable = 0;  // every record up to this sequence number is
     bool syncing = false;
+    std::uint64_t unmarked = 0;  // bytes that were synced after the last mark
   };
   Sync<State> state;
   std::condition_variable synced;      // `syncing` ended
@@ -207,8 +213,9 @@ struct Journal::Impl {
   }
 };
 
-Journal::Journal(fs::path directory, const Key& device_key, const std::function<void(const ReplayedRecord&)>& replay)
-    : impl_(std::make_unique<Impl>(std::move(directory), device_key)) {
+Journal::Journal(fs::path directory, const Key& device_key, const std::function<void(const ReplayedRecord&)>& replay,
+                 std::uint64_t mark_after)
+    : impl_(std::make_unique<Impl>(std::move(directory), device_key, mark_after)) {
   try {
     auto state = impl_->state.lock();
     ReplayedJournal found = replay_journal(impl_->directory, device_key, impl_->files, replay);
@@ -272,6 +279,7 @@ std::vector<RecordPlace> Journal::append(std::span<const Entry> entries) {
 void Journal::sync() {
   std::vector<Impl::Unsynced> unsynced;
   std::uint64_t goal = 0;
+  bool wants_mark = false;
   {
     auto state = impl_->state.lock();
     const std::uint64_t asked = state->next_sequence - 1;
@@ -284,10 +292,14 @@ void Journal::sync() {
     state->syncing = true;
     goal = state->next_sequence - 1;
     unsynced = Impl::unsynced_of(*state);
+    for (const Impl::Unsynced& part : unsynced) state->unmarked += part.size - part.segment->synced_size;
+    wants_mark = state->unmarked >= impl_->mark_after && !unsynced.empty();
   }
   const auto failure = impl_->sync_files(unsynced);  // outside the mutex: writes go on meanwhile
+  if (!failure && wants_mark) write_mark(impl_->directory, impl_->device_key, *unsynced.back().segment, goal);
   {
     auto state = impl_->state.lock();
+    if (!failure && wants_mark) state->unmarked = 0;
     state->syncing = false;
     if (!failure) state->durable = std::max(state->durable, goal);
     for (const Impl::Unsynced& part : unsynced) {

@@ -45,6 +45,7 @@ struct ReplayedRecord {
 };
 
 inline constexpr std::size_t kMaxRecordPayload = 131072;
+inline constexpr std::uint64_t kMarkAfter = 4U << 20U;
 
 /// The encrypted log of a session's writes. Each segment's key is derived from the
 /// device key and the segment's own random id, a record's nonce is its sequence
@@ -62,8 +63,9 @@ class Journal {
   /// order; what was replayed is durable then. A torn end, which no sync can have
   /// covered, is cut off; damage before it is Error{kCorrupt} naming the segment, and
   /// so is a key that is not the one it was written under. Nothing is cut then.
+  /// A sync writes the journal's mark (journal_mark.h) once `mark_after` bytes have become durable since the last one.
   Journal(std::filesystem::path directory, const Key& device_key,
-          const std::function<void(const ReplayedRecord&)>& replay);
+          const std::function<void(const ReplayedRecord&)>& replay, std::uint64_t mark_after = kMarkAfter);
   ~Journal();
 
   struct Entry {

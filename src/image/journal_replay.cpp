@@ -2,13 +2,12 @@
 // written. A record that does not verify is a torn end, unless any other record of
 // the journal says that it was synced: then it is damage.
 //
-// What no record calls synced is read from the kernel's page cache, which may hold pages
-// that a failed sync has marked clean: the disk does not have them. Writing them again
-// into the same file is not enough. ext4 (6.18, too) remembers in such a page that its
-// block was written, so the block stays "unwritten" in the inode after a sync that
-// succeeds, and reads as zeros after the next boot. So a segment with anything that no
-// record calls synced is copied to a new file, which is synced and takes its place. The
-// bytes are the same, so no nonce gets a second plaintext.
+// What neither a record nor the mark (journal_mark.h) calls synced is read from the kernel's page cache, which may hold
+// pages that a failed sync has marked clean: the disk does not have them. Writing them again into the same file is not
+// enough. ext4 (6.18, too) remembers in such a page that its block was written, so the block stays "unwritten" in the
+// inode after a sync that succeeds, and reads as zeros after the next boot. So a segment with anything that is not
+// called synced is copied to a new file, which is synced and takes its place. The bytes are the same, so no nonce gets
+// a second plaintext.
 
 #include "image/journal_replay.h"
 
@@ -20,6 +19,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "image/journal_mark.h"
 
 namespace isr {
 namespace {
@@ -88,13 +88,14 @@ void copy_behind_gap(const Found& found, int from, int to, const Key& device_key
   segment.become(*renewed);
 }
 
-void settle_end(const Found& found, std::uint64_t greatest_synced, const Key& device_key, OpenSegments& files) {
+/// Returns whether the segment was copied.
+bool settle_end(const Found& found, std::uint64_t greatest_synced, const Key& device_key, OpenSegments& files) {
   JournalSegment& segment = *found.segment;
   const SegmentReplay& replay = found.replay;
   segment.size = segment.synced_size = replay.end;
   segment.is_named = true;
   const bool is_torn = replay.end < replay.file_size;
-  if (!is_torn && segment.first_sequence <= greatest_synced && replay.end_sequence <= greatest_synced + 1) return;
+  if (!is_torn && segment.first_sequence <= greatest_synced && replay.end_sequence <= greatest_synced + 1) return false;
   if (is_torn) {
     log::warn("journal segment {}: {} bytes of unfinished writes at the end were dropped",
               segment.path.filename().string(), replay.file_size - replay.end);
@@ -104,6 +105,7 @@ void settle_end(const Found& found, std::uint64_t greatest_synced, const Key& de
     if (found.end_before) return copy_behind_gap(found, old->get(), fd, device_key);
     copy_verified(segment, old->get(), fd, replay.end);
   });
+  return true;
 }
 
 }  // namespace
@@ -131,6 +133,8 @@ ReplayedJournal replay_journal(const fs::path& directory, const Key& device_key,
     journal.next_sequence = replay.end_sequence;
     all.push_back({std::move(segment), replay, false, std::nullopt});
   }
+  for (const Found& found : all) journal.segments.push_back(found.segment);
+  greatest_synced = std::max(greatest_synced, read_mark(directory, device_key, journal.segments));
   mark_short(all);
   for (const Found& found : all) check_end(found, greatest_synced);
   for (const auto& [file, before] : headerless) {
@@ -140,8 +144,10 @@ ReplayedJournal replay_journal(const fs::path& directory, const Key& device_key,
                 fmt::format("journal segment {} is damaged: synced writes cannot be read", file.string()));
   }
   for (const auto& [file, before] : headerless) set_aside(file);
-  for (const Found& found : all) settle_end(found, greatest_synced, device_key, files);
-  for (Found& found : all) journal.segments.push_back(std::move(found.segment));
+  bool has_copied = false;
+  for (const Found& found : all) has_copied |= settle_end(found, greatest_synced, device_key, files);
+  // A start behind this one need not copy again.
+  if (has_copied) write_mark(directory, device_key, *journal.segments.back(), journal.next_sequence - 1);
   return journal;
 }
 

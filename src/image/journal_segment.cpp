@@ -15,7 +15,6 @@ namespace {
 
 constexpr std::string_view kMagic = "ISRJ";
 constexpr std::uint32_t kFormat = 3;
-constexpr std::size_t kSegmentIdSize = 32;
 constexpr std::size_t kSealedHeaderSize = kSegmentHeaderSize - kTagSize;
 constexpr std::size_t kWindowSize = 1U << 20U;
 

@@ -6,6 +6,7 @@
 namespace isr {
 
 inline constexpr std::size_t kSegmentHeaderSize = 80;
+inline constexpr std::size_t kSegmentIdSize = 32;
 inline constexpr std::size_t kRecordHeaderSize = 40;
 constexpr std::size_t record_size(std::size_t payload) { return kRecordHeaderSize + payload + kTagSize; }
 
@@ -40,7 +41,8 @@ class JournalSegment {
   /// False: does not verify. out.size() is the payload's length.
   bool open_record(ByteView record, std::uint64_t sequence, MutableBytes out) const;
 
-  ByteView first_bytes() const { return header_; }  ///< the header, as its file has it
+  ByteView first_bytes() const { return header_; }                              ///< the header, as its file has it
+  ByteView id() const { return ByteView(header_).subspan(8, kSegmentIdSize); }  ///< random, of this segment alone
   /// Takes the id, key and header of another one of the same index and first sequence number, in whose file the same
   /// records lie at the same places. Only before other threads use the segment.
   void become(const JournalSegment& other);

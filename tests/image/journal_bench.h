@@ -23,10 +23,11 @@ struct ReplayedCopy {
 
 /// A journal and what its opening replayed.
 struct OpenedJournal {
-  OpenedJournal(const fs::path& directory, const Key& key) {
-    journal = std::make_unique<Journal>(directory, key, [&](const ReplayedRecord& r) {
+  OpenedJournal(const fs::path& directory, const Key& key, std::uint64_t mark_after = kMarkAfter) {
+    const auto keep = [&](const ReplayedRecord& r) {
       records.push_back({r.kind, r.image, r.offset, r.sequence, r.moment, to_bytes(r.payload), r.place});
-    });
+    };
+    journal = std::make_unique<Journal>(directory, key, keep, mark_after);
   }
   std::vector<ReplayedCopy> records;
   std::unique_ptr<Journal> journal;

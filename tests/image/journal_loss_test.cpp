@@ -1,5 +1,7 @@
 // A journal on a disk that loses what no sync covered, and what a failed sync should have covered.
 
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <random>
 
@@ -40,6 +42,12 @@ struct DiskOfJournal {
     make_private_directory(directory);
     return directory;
   }()};
+
+  /// The kernel may write a page at any time.
+  void write_mark_back() const {
+    const auto mark = open_if_exists(directory / "synced", O_RDWR);
+    if (mark) ::fdatasync(mark->get());
+  }
 };
 
 }  // namespace
@@ -141,7 +149,7 @@ TEST_CASE("random writes, failed syncs, restarts and power cuts lose nothing tha
     while (!opened) {
       on.disk.fail_syncs(chance(20) ? 1 : 0);
       try {
-        opened = std::make_unique<OpenedJournal>(on.directory, device_key());
+        opened = std::make_unique<OpenedJournal>(on.directory, device_key(), chance(50) ? 1 : 20'000);
       } catch (const Error& error) {
         REQUIRE(error.kind() == ErrorKind::kIo);
       }
@@ -158,6 +166,8 @@ TEST_CASE("random writes, failed syncs, restarts and power cuts lose nothing tha
         written.push_back(number);
       } else if (chance(30)) {
         opened->journal->roll();
+      } else if (chance(20)) {
+        on.write_mark_back();
       } else {
         on.disk.fail_syncs(chance(40) ? 1 : 0);
         try {
@@ -170,6 +180,7 @@ TEST_CASE("random writes, failed syncs, restarts and power cuts lose nothing tha
     }
     on.disk.fail_syncs(0);
     opened.reset();
+    if (chance(30)) on.write_mark_back();
     if (chance(50)) on.disk.cut_power();
   }
 }
