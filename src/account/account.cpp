@@ -271,6 +271,16 @@ std::string host_id_of(const Key& device_key, std::string_view machine_id, std::
   return to_hex(digest.view().first(16));
 }
 
+void Account::go_online(const std::stop_token& stop) {
+  if (!offline()) return;
+  try {
+    store = open_pinned_store(entry, info, store_options, stop);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kHistory || error.kind() == ErrorKind::kCancelled) throw;
+    throw Error(ErrorKind::kOffline, error.what());
+  }
+}
+
 BlobStore& Account::online(const std::string& what) const {
   if (!store) {
     throw Error(ErrorKind::kOffline, fmt::format("{} needs {}, which cannot be reached now", what, entry.name));

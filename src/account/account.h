@@ -53,6 +53,8 @@ struct Account {
   bool offline() const { return store == nullptr; }
   /// Throws Error{kOffline} unless online; names what for.
   BlobStore& online(const std::string& what) const;
+  /// Makes an offline account online. Error{kHistory} as open_pinned_store(), else {kOffline}; {kCancelled} on stop.
+  void go_online(const std::stop_token& stop = {});
   /// Error{kOffline} unless online. Its calls end with Error{kCancelled} on stop; so do those of lock().
   Chain chain(const std::string& id, std::stop_token stop = {}) const;
   /// Chain::newest(), or offline Chain::kept().

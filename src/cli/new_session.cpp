@@ -2,7 +2,7 @@
 
 #include "cli/take_lock.h"
 #include "daemon/session_daemon.h"
-#include "session/session.h"
+#include "session/checkout.h"
 
 namespace isr {
 
@@ -13,12 +13,12 @@ VersionSelector wanted_version(const OpenParcel& parcel, const std::optional<std
 fs::path take_out(CommandContext& context, OpenParcel& parcel, LockMode mode, const VersionChoice& choice,
                   bool take_lock) {
   take_over_if_agreed(context, parcel, take_lock, [&](const std::optional<std::string>& steal_reason) {
-    Session::create(parcel.account, parcel.entry, mode, choice, steal_reason, context.stop());
+    check_out(parcel.account, parcel.entry, mode, choice, steal_reason, context.stop());
   });
   try {
     return start_session_daemon(parcel.account, parcel.entry, context.stop());
   } catch (const Error&) {
-    Session::undo_create(parcel.account, parcel.entry, context.stop());
+    undo_check_out(parcel.account, parcel.entry, context.stop());
     throw;
   }
 }

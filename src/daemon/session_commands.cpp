@@ -65,13 +65,13 @@ BootAnswer SessionCommands::boot(const CommonPart& common, BootOptions& options,
   options.stop = either.token();
   secure_lock(common, options.stop);
   parts_.reap();  // a guest may have ended while the repository was asked
-  if (common.online) options.before_run = [this, stop = options.stop] { parts_.session.secure_lock({}, stop); };
+  if (common.online) options.before_run = [this, stop = options.stop] { parts_.session.lock().secure({}, stop); };
   const bool resumed = parts_.machine.start(options);
   return {.resumed = resumed,
           .network = parts_.machine.network(),
           .accelerator = parts_.machine.accelerator(),
           .fetches_memory = resumed && options.prefetch == Prefetch::kAll,
-          .boot_pack_pages = parts_.session.boot_pack_pages(),
+          .boot_pack_pages = parts_.session.prefetch().pages(),
           .mount = parts_.machine.directory()};
 }
 
@@ -82,7 +82,7 @@ DoneAnswer SessionCommands::run(const OwnLockRequest& request, const CommandClie
 
 /// Before anything is fetched for a guest that may not run.
 void SessionCommands::secure_lock(const CommonPart& common, const std::stop_token& stop) {
-  if (common.online && parts_.session.secure_lock(common.steal_reason, stop)) parts_.lock_lost = false;
+  if (common.online && parts_.session.lock().secure(common.steal_reason, stop)) parts_.lock_lost = false;
 }
 
 PublishAnswer SessionCommands::run(const SuspendRequest& request, const CommandClient& client) {
@@ -166,7 +166,7 @@ void SessionCommands::then_mount(const std::function<void()>& body) {
 
 PublishAnswer SessionCommands::publish(const std::string& message, const CommandClient& client) {
   const bool memory = has_memory();
-  Session::PublishOptions options;
+  PublishOptions options;
   options.memory = memory;
   options.message = message;
   options.stop = parts_.told;
@@ -183,7 +183,7 @@ PublishAnswer SessionCommands::publish(const std::string& message, const Command
   }
   PublishAnswer answer;
   try {
-    answer.result = parts_.session.publish(options, progress_to(client.send));
+    answer.result = parts_.session.publisher().publish(options, progress_to(client.send));
   } catch (const Error& error) {
     throw explain_publish_failure(error, parts_.parcel.name, parts_.account.entry.name, memory);
   }

@@ -60,7 +60,7 @@ class Daemon {
     *last_status_.lock() = full_status();
     {
       const std::lock_guard lock(operation_);  // the first request may be there before server_ is
-      session_.keep_lease([this](const Error& how) { lose_lock(how); });
+      session_.lock().keep_lease([this](const Error& how) { lose_lock(how); });
       server_ = start_control_server(control_socket(paths_, parcel_.id),
                                      [this](const json& request, const ControlReply& reply,
                                             const std::stop_token& stop) { return handle(request, reply, stop); });

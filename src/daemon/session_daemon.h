@@ -13,7 +13,7 @@ namespace isr {
 /// It carries out one request at a time, but status, console and type at any time. A request that waits is told for
 /// what, and gets the answer of the command that ends the session meanwhile if it is the same one.
 
-/// Starts the daemon of a parcel that Session::create() checked out, or that a
+/// Starts the daemon of a parcel that check_out() checked out, or that a
 /// crash left, unless one runs. Returns its control socket. Error{kCancelled} on stop: it is killed.
 fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel, const std::stop_token& stop = {});
 /// main() of the process that start_session_daemon() starts ("__session").

@@ -105,41 +105,41 @@ bool Machine::start(const BootOptions& options) {
                   {fmt::format("isr start {}    boots from its disks and drops the memory", name_)});
     }
     accelerator_.reason = "the one it was suspended with";
-    session_.prepare_resume(options.prefetch, options.progress, options.stop);
+    session_.prefetch().prepare(options.prefetch, options.progress, options.stop);
   }
   unmount();
-  const std::uint64_t journal_before = session_.journal_bytes();
+  const std::uint64_t journal_before = session_.images().journal_bytes();
   prefetch_ = resume ? options.prefetch : Prefetch::kNone;
   try {
-    memory_ = session_.begin_memory(!resume);
-    live_ = session_.live_memory();
-    if (resume) session_.begin_fill(options.prefetch);
+    memory_ = session_.memory().begin(!resume);
+    live_ = session_.memory().live();
+    if (resume) session_.prefetch().begin_fill(options.prefetch);
     mount(memory_);
-    VmFiles files = vm_files(parcel_id_, session_.disks(), mount_directory_);
+    VmFiles files = vm_files(parcel_id_, session_.images().disks(), mount_directory_);
     files.isolate_network = options.isolate_network;
     // A CD is never part of what was suspended: another image under a guest that has read from one would be damage.
     if (!resume) files.cdrom = options.cdrom;
     const QemuOptions qemu = qemu_options(options.memory);
-    vm_ = resume ? Qemu::resume_paused(settings, files, accelerator_, qemu, session_.device_state())
+    vm_ = resume ? Qemu::resume_paused(settings, files, accelerator_, qemu, session_.memory().device_state())
                  : Qemu::start_paused(settings, files, accelerator_, qemu);
     set_network(settings.network, options.isolate_network);
     *console_.lock() = vm_->console();
     // The kernel may bring what the guest writes to our scratch file at any time.
-    if (vm_->memory().mapping() == MemoryMapping::kShared) session_.require_room(state.vm.memory_bytes);
-    if (resume) session_.wait_for_boot_pack(options.progress, options.stop);
+    if (vm_->memory().mapping() == MemoryMapping::kShared) session_.memory().require_room(state.vm.memory_bytes);
+    if (resume) session_.prefetch().wait_for_pack(options.progress, options.stop);
     if (options.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest ran");
     if (options.before_run) options.before_run();
     // From the first instruction on, the suspended memory no longer fits the disks.
     session_.keep_network(settings.network);
-    session_.begin_run(!resume);
+    session_.memory().begin_run(!resume);
     cont();
   } catch (...) {
     release_vm();
     try {
-      if (resume && session_.journal_bytes() != journal_before) {
-        session_.drop_memory();  // it did run for a moment, whatever QEMU answered, and has written
+      if (resume && session_.images().journal_bytes() != journal_before) {
+        session_.memory().drop();  // it did run for a moment, whatever QEMU answered, and has written
       } else {
-        session_.undo_run(!resume);
+        session_.memory().undo_run(!resume);
       }
     } catch (const std::exception& error) {
       log::warn("{}", error.what());  // the file says running, as after a crash
@@ -207,12 +207,12 @@ void Machine::release_vm() {
   unmount();
   memory_.reset();
   live_.reset();
-  session_.abandon_memory();
+  session_.memory().abandon();
 }
 
 void Machine::suspend() {
   if (!running()) throw Error(ErrorKind::kVm, fmt::format("{} is not running", name_));
-  session_.end_fill();
+  session_.prefetch().end_fill();
   if (awakening_) awakening_->pause();
   try {
     vm_->stop();
@@ -222,10 +222,10 @@ void Machine::suspend() {
     copy_changed_memory();
     moment.memory.own = vm_->memory().changed();
     sample_memory(moment.memory);
-    session_.keep_memory(moment);
+    session_.memory().keep(moment);
   } catch (...) {
     go_on();
-    session_.begin_fill(prefetch_);
+    session_.prefetch().begin_fill(prefetch_);
     throw;
   }
   try {
@@ -241,7 +241,7 @@ bool Machine::power_down(const Patience& patience) { return !running() || vm_->p
 void Machine::power_off() {
   if (vm_) kill_vm();
   release_vm();
-  session_.drop_memory();
+  session_.memory().drop();
 }
 
 bool Machine::go_on_if_held() {
@@ -258,7 +258,7 @@ std::optional<std::string> Machine::reap() {
   if (!ended) return std::nullopt;
   release_vm();
   try {
-    session_.drop_memory();
+    session_.memory().drop();
   } catch (const std::exception& error) {
     log::warn("{}", error.what());  // the file says running: a crash, which drops memory, too
   }

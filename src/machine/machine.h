@@ -1,6 +1,7 @@
 #pragma once
 
 #include "base/progress.h"
+#include "fusefs/mount.h"
 #include "machine/awakening.h"
 #include "session/session.h"
 #include "vm/qemu.h"
@@ -66,7 +67,7 @@ class Machine {
   bool power_down(const Patience& patience);
   /// The VM and its memory are gone.
   void power_off();
-  /// Brings memory's image (of Session::begin_memory()) up to what the guest has, which must be paused. Fetches
+  /// Brings memory's image (of MemoryImage::begin()) up to what the guest has, which must be paused. Fetches
   /// nothing. The machine can go on, and after a failure, too.
   void copy_changed_memory();
   /// Once a resumed guest has had time to touch what it needs first, page faults begin to read around. To be called a
@@ -74,7 +75,7 @@ class Machine {
   void read_around_if_due();
   /// Of memory: what the guest changed that is not in its image.
   std::uint64_t changed_bytes_in_qemu() const;
-  /// For Session::publish(): pauses the guest, brings its memory to the image, calls freeze(), lets it go on.
+  /// For Publisher::publish(): pauses the guest, brings its memory to the image, calls freeze(), lets it go on.
   MachineMoment checkpoint(const std::function<void()>& freeze);
   /// How long the guest stood still in the last checkpoint.
   std::chrono::microseconds last_pause() const { return last_pause_; }

@@ -103,7 +103,7 @@ MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
   {
     const Copying copying{*this};
     copy_memory_ahead();
-    for (const auto& disk : session_.disks()) write_back(mount_directory_ / (disk->name() + ".raw"));
+    for (const auto& disk : session_.images().disks()) write_back(mount_directory_ / (disk->name() + ".raw"));
     moment.stamp = vm_->stamp();
     if (awakening_) awakening_->pause();
     const auto began = std::chrono::steady_clock::now();
@@ -129,7 +129,7 @@ void Machine::read_around_if_due() {
   const auto now = std::chrono::steady_clock::now();
   if (!running() || !read_around_at_ || now < *read_around_at_) return;
   // While those pages still come one by one over a thin link, what lies around them would only hold them up.
-  if (session_.is_fetching_working_set() && now < *read_around_at_ + kLongestFirstTouches) return;
+  if (session_.prefetch().is_fetching_working_set() && now < *read_around_at_ + kLongestFirstTouches) return;
   read_around_at_.reset();
   vm_->memory().read_around();
 }

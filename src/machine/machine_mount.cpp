@@ -49,7 +49,7 @@ void Machine::mount(const std::shared_ptr<Image>& memory) {
   session_.make_state_certain();  // else what is written now could turn out to lie over something else
   const auto endurance = std::make_shared<Endurance>();
   *endurance_.lock() = endurance;
-  std::vector<MountedFile> files = mounted_files(session_.disks(), memory, endurance);
+  std::vector<MountedFile> files = mounted_files(session_.images().disks(), memory, endurance);
   runtime_directory(paths_);
   // A dead mount of a daemon that was killed stands in the way of making the directory, too.
   if (is_dead_mount(mount_directory_)) isr::unmount(mount_directory_);

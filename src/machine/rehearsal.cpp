@@ -33,7 +33,7 @@ Rehearsal::Rehearsal(Session& session, const Paths& paths, const std::string& na
       choose_accelerator(parse_accelerator_choice(state.stamp.value().accelerator), runtime_directory(paths));
   files_ = vm_files(parcel_id, images_->disks, mount_directory_);
   files_.isolate_network = true;
-  device_state_ = session.device_state();
+  device_state_ = session.memory().device_state();
   clean_up(paths, parcel_id);
   thread_ = std::jthread([this](const std::stop_token& stop) {
     ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);

@@ -102,13 +102,32 @@ SessionState from_json(const json& in) {
   return state;
 }
 
+VersionImage placeholder(std::string_view name, ImageRole role, std::uint64_t size) {
+  return {std::string(name), role, {size, {}}};
+}
+
 std::string short_id(const std::string& parcel_id) { return parcel_id.substr(0, 12); }
 
 }  // namespace
 
-SessionImage* SessionState::find(std::string_view name) {
+namespace {
+
+template <class Images>
+auto find_image(Images& images, std::string_view name) -> decltype(images.data()) {
   const auto it = std::find_if(images.begin(), images.end(), [&](const auto& i) { return i.image.name == name; });
   return it == images.end() ? nullptr : &*it;
+}
+
+}  // namespace
+
+SessionImage* SessionState::find(std::string_view name) { return find_image(images, name); }
+const SessionImage* SessionState::find(std::string_view name) const { return find_image(images, name); }
+
+const PendingPublish* SessionState::find_pending(const StoredHead& head) const {
+  const auto it = std::find_if(pending.begin(), pending.end(), [&](const PendingPublish& one) {
+    return one.n == head.head.n && one.hash == head.hash;
+  });
+  return it == pending.end() ? nullptr : &*it;
 }
 
 bool SessionState::is_upload_due() const {
@@ -118,6 +137,31 @@ bool SessionState::is_upload_due() const {
   return std::none_of(images.begin(), images.end(), [&](const SessionImage& image) {
     return published && image.image.name == published->name && image.image.tree.root == published->tree.root;
   });
+}
+
+std::vector<SessionImage> number_images(const ParcelVersion& version) {
+  std::vector<SessionImage> images;
+  const auto add = [&](const VersionImage& image) {
+    images.push_back({static_cast<std::uint16_t>(images.size()), image, 0});
+  };
+  for (const VersionImage& image : version.images) {
+    if (is_disk(image.role)) add(image);
+  }
+  for (const RoleRules& rules : image_roles()) {
+    if (rules.is_disk || !rules.is_checked_out) continue;
+    const VersionImage* const there = version.find(rules.name);
+    const std::uint64_t size = rules.role == ImageRole::kMemory ? version.vm.memory_bytes : kNoDeviceState;
+    add(there ? *there : placeholder(std::string(rules.name), rules.role, size));
+  }
+  return images;
+}
+
+std::vector<std::string> packed_image_names(const SessionState& state) {
+  std::vector<std::string> names;
+  for (const SessionImage& image : state.images) {
+    if (rules_of(image.image.role).is_in_boot_pack) names.push_back(image.image.name);
+  }
+  return names;
 }
 
 std::optional<SessionState> read_session_state(const fs::path& parcel_directory, const Key& device_key,

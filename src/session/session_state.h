@@ -43,9 +43,19 @@ struct SessionState {
   bool upload_begun = false;            ///< objects of an unfinished publish may be in the repository already
 
   SessionImage* find(std::string_view name);
+  const SessionImage* find(std::string_view name) const;
+  /// The publish without an answer that made this head; nullptr: none.
+  const PendingPublish* find_pending(const StoredHead& head) const;
   /// Suspended here, and no version has this memory yet.
   bool is_upload_due() const;
 };
+
+/// The size of the device state while there is none: an image cannot be empty.
+inline constexpr std::uint64_t kNoDeviceState = kChunkSize;
+/// The version's images with the numbers that they have in the journal; memory and device always have one.
+std::vector<SessionImage> number_images(const ParcelVersion& version);
+/// The images that a boot pack has pages of. A pack numbers images by their position here.
+std::vector<std::string> packed_image_names(const SessionState& state);
 
 std::optional<SessionState> read_session_state(const fs::path& parcel_directory, const Key& device_key,
                                                const std::string& parcel_id);

@@ -9,7 +9,7 @@
 #include "account/parcel_version.h"
 #include "base/file.h"
 #include "host/keyring.h"
-#include "session/session.h"
+#include "session/checkout.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"
 #include "support/lying_store.h"
@@ -369,7 +369,7 @@ TEST_CASE("a lock that cannot be given back does not hide what happened", "[acco
   account.store = std::make_shared<NoRelease>(account.store);
   SECTION("a rollback that was published") { CHECK(roll_back(account, parcel, {1}, {}) == 2); }
   SECTION("a checkout of what is not there") {
-    CHECK(kind_thrown([&] { Session::create(account, parcel, LockMode::kAttended, {9}, {}); }) == ErrorKind::kNotFound);
+    CHECK(kind_thrown([&] { check_out(account, parcel, LockMode::kAttended, {9}, {}); }) == ErrorKind::kNotFound);
   }
   CHECK(account.lock(parcel).show()->record.held);
 }

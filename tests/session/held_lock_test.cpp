@@ -3,6 +3,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 
+#include "session/checkout.h"
 #include "session/session.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
@@ -15,7 +16,7 @@ using namespace isr;
 namespace {
 
 struct Place : test::ParcelPlace {
-  void check_out() { Session::create(account, parcel, LockMode::kCheckout, {}, {}); }
+  void check_out() { isr::check_out(account, parcel, LockMode::kCheckout, {}, {}); }
   ParcelLock lock() const { return account.lock(parcel); }
   ParcelLock laptop() const {
     return {account.store, parcel.chain(), account.keys.signing, {"laptop", std::string(32, 'f')}};
@@ -80,7 +81,7 @@ void interrupt_on_a_silent_line(const Place& place, const std::string& silent_pa
 TEST_CASE("a checkout that is interrupted while the repository says nothing ends, and keeps no lock", "[session]") {
   Place place;
   interrupt_on_a_silent_line(place, GENERATE("heads/", "locks/"), [&](Account& account, const std::stop_token& stop) {
-    Session::create(account, place.parcel, LockMode::kCheckout, {}, {}, stop);
+    check_out(account, place.parcel, LockMode::kCheckout, {}, {}, stop);
   });
   place.check_out();
 }
@@ -107,7 +108,7 @@ TEST_CASE("a checkout that is interrupted once it has the lock gives it back", "
   const auto store = std::make_shared<InterruptedStore>(account.store);
   account.store = store;
   CHECK((test::kind_thrown([&] {
-           Session::create(account, place.parcel, LockMode::kCheckout, {}, {}, store->interrupt.get_token());
+           check_out(account, place.parcel, LockMode::kCheckout, {}, {}, store->interrupt.get_token());
          }) == ErrorKind::kCancelled));
   CHECK(place.is_free());
   CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
@@ -163,7 +164,7 @@ TEST_CASE("the lock of a session that ends without a network is given back later
   const auto line = std::make_shared<test::FaultStore>(place.account.store);
   {
     Session session(place.account, place.parcel);
-    CHECK(session.publish({}, {}).unchanged);
+    CHECK(session.publisher().publish({}, {}).unchanged);
     place.account.store = line;
     line->script(std::vector<test::Fault>(20, test::Fault::kBefore));
     CHECK((session.end() == LockReturn::kLater));
@@ -219,10 +220,10 @@ TEST_CASE("a publish takes a free lock again, and makes a fork only when another
   Place place;
   place.check_out();
   Session session(place.account, place.parcel);
-  session.image("disk")->write(0, test::random_bytes(700, 7));
+  session.images().image("disk")->write(0, test::random_bytes(700, 7));
   SECTION("broken") {
     place.lock().break_lock("by mistake");
-    const PublishResult result = session.publish({}, {});
+    const PublishResult result = session.publisher().publish({}, {});
     CHECK(result.fork.empty());
     CHECK(result.version == 2);
     CHECK(place.lock().show()->ours);
@@ -232,18 +233,18 @@ TEST_CASE("a publish takes a free lock again, and makes a fork only when another
   SECTION("taken over and given back, without a version") {
     place.laptop().steal(place.wanting('2'), "needed");
     place.laptop().release(place.wanting('2').hold);
-    CHECK(session.publish({}, {}).version == 2);
+    CHECK(session.publisher().publish({}, {}).version == 2);
   }
   SECTION("taken over") {
     place.laptop().steal(place.wanting('2'), "needed");
-    CHECK_FALSE(session.publish({}, {}).fork.empty());
+    CHECK_FALSE(session.publisher().publish({}, {}).fork.empty());
     CHECK(place.laptop().show()->ours);
   }
   SECTION("under another hold of this host: no process has it, for this session has the parcel's flock") {
     const std::string hold = place.lock().show()->record.hold;
     place.lock().steal(place.wanting('2'), "by a command that was killed");
     CHECK_FALSE(place.lock().show()->is_hold(hold));
-    CHECK(session.publish({}, {}).version == 2);
+    CHECK(session.publisher().publish({}, {}).version == 2);
     CHECK(place.lock().show()->is_hold(hold));
   }
 }
@@ -252,19 +253,19 @@ TEST_CASE("a guest runs only on a lock that is ours", "[session]") {
   Place place;
   place.check_out();
   Session session(place.account, place.parcel);
-  const auto outcome = [&] { return test::kind_thrown([&] { session.secure_lock({}, {}); }); };
-  session.secure_lock({}, {});
+  const auto outcome = [&] { return test::kind_thrown([&] { session.lock().secure({}, {}); }); };
+  session.lock().secure({}, {});
   CHECK(place.lock().show()->record.s == 1);
   SECTION("broken: it is taken again") {
     place.lock().break_lock("by mistake");
-    session.secure_lock({}, {});
+    session.lock().secure({}, {});
     CHECK(place.lock().show()->ours);
   }
   SECTION("taken over: said, and taken only on request") {
     place.laptop().steal(place.wanting('2'), "needed");
     CHECK((outcome() == ErrorKind::kLocked));
     CHECK(place.laptop().show()->ours);
-    session.secure_lock("--take-lock", {});
+    session.lock().secure("--take-lock", {});
     CHECK(place.lock().show()->ours);
   }
   SECTION("free, but another host has published") {
@@ -275,13 +276,13 @@ TEST_CASE("a guest runs only on a lock that is ours", "[session]") {
         .publish(2, make_head(place.account, place.parcel, {2, before.hash}, version));
     place.laptop().release(place.wanting('2').hold);
     CHECK((outcome() == ErrorKind::kHistory));
-    session.secure_lock("--take-lock", {});
+    session.lock().secure("--take-lock", {});
     CHECK(place.lock().show()->ours);
   }
   SECTION("out of reach: it runs") {
     place.account.store =
         std::make_shared<test::FaultStore>(place.account.store, std::vector<test::Fault>(20, test::Fault::kBefore));
-    session.secure_lock({}, {});
+    session.lock().secure({}, {});
   }
 }
 
@@ -302,15 +303,17 @@ TEST_CASE("a session in a moved state directory publishes once the user has take
   Account moved = place.account;
   moved.host.host_id = std::string(32, 'e');
   Session session(moved, place.parcel);
-  const auto is_refused = [&] { return test::kind_thrown([&] { session.publish({}, {}); }) == ErrorKind::kLocked; };
-  session.image("disk")->write(0, test::random_bytes(700, 7));
+  const auto is_refused = [&] {
+    return test::kind_thrown([&] { session.publisher().publish({}, {}); }) == ErrorKind::kLocked;
+  };
+  session.images().image("disk")->write(0, test::random_bytes(700, 7));
   CHECK(is_refused());
-  CHECK((test::kind_thrown([&] { session.secure_lock({}, {}); }) == ErrorKind::kLocked));
+  CHECK((test::kind_thrown([&] { session.lock().secure({}, {}); }) == ErrorKind::kLocked));
   CHECK(place.lock().show()->is_hold(hold));
   SECTION("it was moved") {
-    session.secure_lock("--take-lock", {});
+    session.lock().secure("--take-lock", {});
     CHECK_FALSE(place.lock().show()->is_moved_hold(hold));
-    CHECK(session.publish({}, {}).version == 2);
+    CHECK(session.publisher().publish({}, {}).version == 2);
     CHECK((session.end() == LockReturn::kDone));
     CHECK(place.is_free());
     CHECK_FALSE(has_lock_to_give_back(moved, place.parcel));
@@ -320,7 +323,7 @@ TEST_CASE("a session in a moved state directory publishes once the user has take
     const ParcelVersion version = load_version(place.account, place.parcel).version;
     place.account.chain(place.parcel.chain())
         .publish(2, make_head(place.account, place.parcel, {2, before.hash}, version));
-    CHECK_FALSE(session.publish({}, {}).fork.empty());
+    CHECK_FALSE(session.publisher().publish({}, {}).fork.empty());
     CHECK(place.lock().show()->is_hold(hold));
   }
 }
@@ -334,8 +337,8 @@ TEST_CASE("a copy of a session that takes the lock is another holder for the ori
   CHECK(place.lock().show()->is_hold(hold));
   copy.steal(place.wanting('5'), "--take-lock");
   Session session(place.account, place.parcel);
-  session.image("disk")->write(0, test::random_bytes(700, 7));
-  const PublishResult kept = session.publish({}, {});
+  session.images().image("disk")->write(0, test::random_bytes(700, 7));
+  const PublishResult kept = session.publisher().publish({}, {});
   CHECK(kept.is_lock_lost);
   CHECK_FALSE(kept.fork.empty());
 }
@@ -363,7 +366,7 @@ TEST_CASE("the remains of an earlier end hold up neither the next end nor the ne
   fs::create_directories(left / "journal");
   {
     Session session(place.account, place.parcel);
-    CHECK(session.publish({}, {}).unchanged);
+    CHECK(session.publisher().publish({}, {}).unchanged);
     CHECK((session.end() == LockReturn::kDone));
   }
   CHECK_FALSE(fs::exists(directory));

@@ -10,11 +10,11 @@
 
 #include "account/version_reader.h"
 #include "base/file.h"
+#include "session/session_parts.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
 #include "support/lying_store.h"
 #include "support/no_threads.h"
-#include "support/parcel_place.h"
 #include "support/silent_store.h"
 #include "transfer/new_version.h"
 
@@ -22,32 +22,20 @@ using namespace isr;
 
 namespace {
 
-struct Place : test::ParcelPlace {
-  Place() { Session::create(account, parcel, LockMode::kAttended, {}, {}); }
-
-  fs::path state_file() const { return account.parcel_directory(parcel) / "session"; }
-};
-
-VmStamp stamp() {
-  VmStamp stamp;
-  stamp.qemu_version = "7.2.22";
-  stamp.machine = "pc-q35-7.2";
-  stamp.cpu_model = "qemu64";
-  stamp.accelerator = "tcg";
-  return stamp;
-}
+using Place = test::CheckedOut;
+using test::UnwritableState;
 
 /// As if a guest had been suspended that has written these to its memory and its devices.
 void suspend(Session& session, ByteView memory, ByteView device, bool fresh) {
-  session.begin_memory(fresh)->write(0, memory);
-  session.begin_run(fresh);
-  session.keep_memory({stamp(), to_bytes(device), {}});
-  session.abandon_memory();
+  session.memory().begin(fresh)->write(0, memory);
+  session.memory().begin_run(fresh);
+  session.memory().keep({test::some_stamp(), to_bytes(device), {}});
+  session.memory().abandon();
 }
 
 Bytes memory_of(const Session& session, std::size_t length) {
   Bytes bytes(length);
-  session.image("memory")->read(0, bytes);
+  session.images().image("memory")->read(0, bytes);
   return bytes;
 }
 
@@ -56,7 +44,7 @@ Bytes memory_of(const Session& session, std::size_t length) {
 TEST_CASE("checkout refuses a parcel that is checked out on this host", "[session]") {
   Place place;
   const auto refused = [&] {
-    return test::kind_thrown([&] { Session::create(place.account, place.parcel, LockMode::kAttended, {}, {}); });
+    return test::kind_thrown([&] { check_out(place.account, place.parcel, LockMode::kAttended, {}, {}); });
   };
   const auto before = read_file(place.state_file(), 1 << 20);
   SECTION("before its daemon runs") { CHECK((refused() == ErrorKind::kVm)); }
@@ -80,20 +68,20 @@ TEST_CASE("suspended memory is there until a fresh guest runs", "[session]") {
   {
     Session session(place.account, place.parcel);
     suspend(session, memory, device, true);
-    const auto fresh = session.begin_memory(true);
+    const auto fresh = session.memory().begin(true);
     Bytes bytes(2 * kChunkSize);
     fresh->read(0, bytes);
     CHECK((bytes == Bytes(2 * kChunkSize)));
     fresh->write(0, test::random_bytes(kChunkSize, 4));
-    session.abandon_memory();  // QEMU did not start
+    session.memory().abandon();  // QEMU did not start
   }
   Session session(place.account, place.parcel);
   REQUIRE(session.state().phase == SessionPhase::kSuspended);
   CHECK((memory_of(session, kChunkSize) == memory));
-  CHECK((session.device_state() == device));
+  CHECK((session.memory().device_state() == device));
   SECTION("and void from then on") {
-    session.begin_memory(true);
-    session.begin_run(true);
+    session.memory().begin(true);
+    session.memory().begin_run(true);
     CHECK((memory_of(session, kChunkSize) == Bytes(kChunkSize)));
     CHECK_FALSE(session.state().stamp.has_value());
     CHECK(session.state().phase == SessionPhase::kRunning);
@@ -103,11 +91,11 @@ TEST_CASE("suspended memory is there until a fresh guest runs", "[session]") {
 TEST_CASE("a suspend that could not be written down leaves a running machine", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
-  session.begin_memory(true);
-  session.begin_run(true);
+  session.memory().begin(true);
+  session.memory().begin_run(true);
   fs::rename(place.state_file(), place.directory.path() / "kept");
   fs::create_directory(place.state_file());
-  CHECK_THROWS(session.keep_memory({stamp(), test::random_bytes(5000, 3), {}}));
+  CHECK_THROWS(session.memory().keep({test::some_stamp(), test::random_bytes(5000, 3), {}}));
   fs::remove(place.state_file());
   session.keep_network(NetworkMode::kUser);  // the guest goes on, and the description is written again
   const auto written =
@@ -156,14 +144,14 @@ extern "C" int fsync(int fd) {
 TEST_CASE("a suspend that the disk may take for made is put right before the guest goes on", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
-  session.begin_memory(true);
-  session.begin_run(true);
+  session.memory().begin(true);
+  session.memory().begin_run(true);
   const auto written = [&] {
     return *read_session_state(place.state_file().parent_path(), place.account.device_key, place.parcel.id);
   };
   {
     const FailingDisk failing(place.state_file().parent_path());
-    CHECK_THROWS(session.keep_memory({stamp(), test::random_bytes(5000, 3), {}}));
+    CHECK_THROWS(session.memory().keep({test::some_stamp(), test::random_bytes(5000, 3), {}}));
     CHECK(session.state().phase == SessionPhase::kRunning);
     CHECK(written().phase == SessionPhase::kSuspended);  // and neither could this be taken back
     CHECK((test::kind_thrown([&] { session.make_state_certain(); }) == ErrorKind::kIo));
@@ -171,7 +159,7 @@ TEST_CASE("a suspend that the disk may take for made is put right before the gue
   session.make_state_certain();
   CHECK(written().phase == SessionPhase::kRunning);
   CHECK_FALSE(written().stamp.has_value());
-  session.abandon_memory();
+  session.memory().abandon();
 }
 
 namespace {
@@ -180,41 +168,41 @@ namespace {
 struct Resumed : Place {
   Bytes memory = test::random_bytes(6 * kChunkSize, 2);
   Session session{account, parcel};
-  MachineMoment moment{stamp(), test::random_bytes(5000, 3), {}};
+  MachineMoment moment{test::some_stamp(), test::random_bytes(5000, 3), {}};
 
   Resumed() {
     suspend(session, memory, moment.device_state, true);
-    Session::PublishOptions options;
+    PublishOptions options;
     options.memory = true;
-    session.publish(options, {});
-    session.begin_memory(false);
-    session.begin_run(false);
+    session.publisher().publish(options, {});
+    session.memory().begin(false);
+    session.memory().begin_run(false);
     const auto change = test::random_bytes(kPageSize, 4);  // of QEMU's own
     own(kChunkSize, change);
   }
-  ~Resumed() { session.abandon_memory(); }
+  ~Resumed() { session.memory().abandon(); }
 
   void own(std::uint64_t offset, ByteView bytes) {
     moment.memory.own.push_back({offset, offset + bytes.size()});
     std::copy(bytes.begin(), bytes.end(), memory.begin() + static_cast<std::ptrdiff_t>(offset));
-    session.live_memory()->copy(offset, bytes);
+    session.memory().live()->copy(offset, bytes);
   }
   void sample(std::uint64_t offset) {
     moment.memory.sample.push_back({offset, Bytes(memory.begin() + static_cast<std::ptrdiff_t>(offset),
                                                   memory.begin() + static_cast<std::ptrdiff_t>(offset + kPageSize))});
   }
   void sync() {
-    Session::PublishOptions options;
+    PublishOptions options;
     options.checkpoint = [this](const std::function<void()>& freeze) {
       freeze();
       return moment;
     };
-    session.publish(options, {});
+    session.publisher().publish(options, {});
   }
   /// By a sync or a suspend, which must not say that it was.
   std::string refusal(bool suspends) {
     try {
-      suspends ? session.keep_memory(moment) : sync();
+      suspends ? session.memory().keep(moment) : sync();
     } catch (const Error& error) {
       CHECK(error.kind() == ErrorKind::kBug);
       return error.what();
@@ -247,11 +235,11 @@ TEST_CASE("a suspend and a sync refuse memory that differs from QEMU's, name the
     where = "0x64000";
   }
   SECTION("a page that was made zeros though nobody gave it back") {
-    guest.session.live_memory()->copy(5 * kChunkSize + kPageSize, Bytes(kPageSize));
+    guest.session.memory().live()->copy(5 * kChunkSize + kPageSize, Bytes(kPageSize));
     where = "0xa0000";
   }
   SECTION("a chunk of which a page was copied that is not QEMU's own") {
-    guest.session.live_memory()->copy(3 * kChunkSize, test::random_bytes(kPageSize, 5));
+    guest.session.memory().live()->copy(3 * kChunkSize, test::random_bytes(kPageSize, 5));
     where = "0x60000";
   }
   const std::string refusal = guest.refusal(suspends);
@@ -266,7 +254,7 @@ TEST_CASE("a suspend and a sync accept memory that the guest has changed, given 
   Resumed guest;
   const bool suspends = GENERATE(true, false);
   CAPTURE(suspends);
-  guest.session.live_memory()->zero(4 * kChunkSize, kPageSize);
+  guest.session.memory().live()->zero(4 * kChunkSize, kPageSize);
   std::fill_n(guest.memory.begin() + 4 * kChunkSize, kPageSize, std::uint8_t{0});
   for (const std::uint64_t page : {0, 7, 32, 40, 100, 128}) guest.sample(page * kPageSize);
   CHECK(guest.refusal(suspends).empty());
@@ -303,29 +291,29 @@ int objects_fetched(bool suspends, bool samples) {
   {
     Session session(place.account, place.parcel);
     suspend(session, memory, test::random_bytes(5000, 3), true);
-    Session::PublishOptions options;
+    PublishOptions options;
     options.memory = true;
-    session.publish(options, {});
+    session.publisher().publish(options, {});
   }
   fs::remove_all(place.account.paths.cache);
   const auto store = std::make_shared<CountingStore>(place.account.store);
   place.account.store = store;
   Session session(place.account, place.parcel);
-  session.begin_memory(false);
-  session.begin_run(false);
-  MachineMoment moment{stamp(), test::random_bytes(5000, 4), {}};
+  session.memory().begin(false);
+  session.memory().begin_run(false);
+  MachineMoment moment{test::some_stamp(), test::random_bytes(5000, 4), {}};
   for (std::uint64_t at = 0; samples && at < memory.size(); at += kChunkSize) {
     const ByteView page = ByteView(memory).subspan(at, kPageSize);
     moment.memory.sample.push_back({at, to_bytes(page)});
   }
   const int before = store->fetched_objects;
-  Session::PublishOptions options;
+  PublishOptions options;
   options.checkpoint = [&](const std::function<void()>& freeze) {
     freeze();
     return moment;
   };
-  suspends ? session.keep_memory(moment) : void(session.publish(options, {}));
-  session.abandon_memory();
+  suspends ? session.memory().keep(moment) : void(session.publisher().publish(options, {}));
+  session.memory().abandon();
   return store->fetched_objects - before;
 }
 
@@ -343,54 +331,39 @@ TEST_CASE("a machine whose memory was kept while the rest was out of reach can b
   {
     Session session(place.account, place.parcel);
     suspend(session, memory, device, true);
-    Session::PublishOptions options;
+    PublishOptions options;
     options.memory = true;
-    session.publish(options, {});
+    session.publisher().publish(options, {});
   }
   fs::remove_all(place.account.paths.cache);  // fetched from the repository from now on
   {
     Session session(place.account, place.parcel);
-    session.begin_memory(false);
-    session.begin_run(false);
+    session.memory().begin(false);
+    session.memory().begin_run(false);
     const Bytes change = test::random_bytes(kPageSize, 4);
-    session.live_memory()->copy(kChunkSize, change);
+    session.memory().live()->copy(kChunkSize, change);
     std::ranges::copy(change, memory.begin() + kChunkSize);
-    session.keep_memory({stamp(), device, {{{kChunkSize, kChunkSize + kPageSize}}, {}}});
-    session.abandon_memory();
+    session.memory().keep({test::some_stamp(), device, {{{kChunkSize, kChunkSize + kPageSize}}, {}}});
+    session.memory().abandon();
   }
   Session session(place.account, place.parcel);
-  session.begin_memory(false);
-  session.begin_run(false);
-  Session::PublishOptions options;
+  session.memory().begin(false);
+  session.memory().begin_run(false);
+  PublishOptions options;
   options.checkpoint = [&](const std::function<void()>& freeze) {
     freeze();
-    return MachineMoment{stamp(), device, {}};
+    return MachineMoment{test::some_stamp(), device, {}};
   };
-  CHECK_NOTHROW(session.publish(options, {}));
+  CHECK_NOTHROW(session.publisher().publish(options, {}));
   CHECK((memory_of(session, memory.size()) == memory));
-  session.abandon_memory();
+  session.memory().abandon();
 }
 
 namespace {
 
-/// While it lives nothing can be written down of a session.
-struct UnwritableState {
-  explicit UnwritableState(const Place& place) : file(place.state_file()), kept(place.directory.path() / "kept") {
-    fs::rename(file, kept);
-    fs::create_directory(file);
-  }
-  ~UnwritableState() {
-    fs::remove(file);
-    fs::rename(kept, file);
-  }
-  UnwritableState(const UnwritableState&) = delete;
-  UnwritableState& operator=(const UnwritableState&) = delete;
-  fs::path file, kept;
-};
-
 Bytes disk_of(const Session& session) {
   Bytes bytes(kChunkSize);
-  session.image("disk")->read(0, bytes);
+  session.images().image("disk")->read(0, bytes);
   return bytes;
 }
 
@@ -401,24 +374,24 @@ TEST_CASE("a change of state that could not be written down drops nothing", "[se
   const Bytes disk = test::random_bytes(kChunkSize, 7);
   const Bytes memory = test::random_bytes(kChunkSize, 2);
   auto session = std::make_unique<Session>(place.account, place.parcel);
-  session->image("disk")->write(0, disk);
+  session->images().image("disk")->write(0, disk);
   suspend(*session, memory, test::random_bytes(5000, 3), true);
   SECTION("of a discard") {
     const UnwritableState unwritable(place);
     CHECK_THROWS(session->discard());
   }
   SECTION("of the start of another guest") {
-    session->begin_memory(true);
+    session->memory().begin(true);
     const UnwritableState unwritable(place);
-    CHECK_THROWS(session->begin_run(true));
-    session->abandon_memory();
+    CHECK_THROWS(session->memory().begin_run(true));
+    session->memory().abandon();
   }
   for (int again = 0; again < 2; ++again) {
     CHECK(session->state().phase == SessionPhase::kSuspended);
     CHECK(session->state().stamp.has_value());
     CHECK((disk_of(*session) == disk));
     CHECK((memory_of(*session, kChunkSize) == memory));
-    CHECK(session->device_state().size() == 5000);
+    CHECK(session->memory().device_state().size() == 5000);
     session.reset();
     session = std::make_unique<Session>(place.account, place.parcel);
   }
@@ -464,16 +437,16 @@ TEST_CASE("another repository that has come to the address is neither published 
   const BlobStorePtr store = place.account.store;
   place.account.store = nullptr;  // the session is opened offline
   Session session(place.account, place.parcel);
-  session.image("disk")->write(0, test::random_bytes(kChunkSize, 7));
+  session.images().image("disk")->write(0, test::random_bytes(kChunkSize, 7));
   const fs::path root = place.entry.url;
   fs::rename(root, place.directory.path() / "true");
   prepare_store_location(place.entry.url);
   init_repository(*open_store(place.entry.url));
-  CHECK((test::kind_thrown([&] { session.publish({}, {}); }) == ErrorKind::kHistory));
+  CHECK((test::kind_thrown([&] { session.publisher().publish({}, {}); }) == ErrorKind::kHistory));
   CHECK(place.account.offline());
   fs::remove_all(root);
   fs::rename(place.directory.path() / "true", root);
-  CHECK(session.publish({}, {}).version == 2);
+  CHECK(session.publisher().publish({}, {}).version == 2);
 }
 
 TEST_CASE("the lease of a session is not renewed in another repository that has come to the address", "[session]") {
@@ -501,7 +474,7 @@ TEST_CASE("the lease of a session is not renewed in another repository that has 
     return found;
   };
   const auto before = locks();
-  session.keep_lease([](const Error&) {});
+  session.lock().keep_lease([](const Error&) {});
   const auto end = std::chrono::steady_clock::now() + (is_another ? std::chrono::seconds(3) : std::chrono::minutes(2));
   while (locks() == before && std::chrono::steady_clock::now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -519,8 +492,8 @@ TEST_CASE("a publish adopts the head that it compared, not what the store says n
     const std::string name = head_name(place.parcel.chain(), 2);
     store->lie(name, {store->get(name)->bytes, other});
   });
-  session.image("disk")->write(0, test::random_bytes(kChunkSize, 7));
-  CHECK(session.publish({}, {}).version == 2);
+  session.images().image("disk")->write(0, test::random_bytes(kChunkSize, 7));
+  CHECK(session.publisher().publish({}, {}).version == 2);
   CHECK((session.state().base_hash == place.account.trust->seen(place.parcel.chain())->hash));
 }
 
@@ -528,12 +501,12 @@ TEST_CASE("a publish that could not be written down has dropped nothing, and cou
   Place place;
   const Bytes disk = test::random_bytes(kChunkSize, 7);
   auto session = std::make_unique<Session>(place.account, place.parcel);
-  session->image("disk")->write(0, disk);
+  session->images().image("disk")->write(0, disk);
   {
     std::optional<UnwritableState> unwritable;
     const BlobStorePtr store = place.account.store;
     place.account.store = std::make_shared<HookedPublish>(store, [&] { unwritable.emplace(place); });
-    CHECK_THROWS(session->publish({}, {}));
+    CHECK_THROWS(session->publisher().publish({}, {}));
     place.account.store = store;
   }
   CHECK(session->state().base == 1);
@@ -542,11 +515,11 @@ TEST_CASE("a publish that could not be written down has dropped nothing, and cou
     session.reset();
     session = std::make_unique<Session>(place.account, place.parcel);
     CHECK(session->state().base == 2);
-    CHECK_FALSE(session->dirty());
+    CHECK_FALSE(session->images().is_dirty());
   }
   SECTION("for the next publish") {
-    session->image("disk")->write(100, Bytes(16, 0x5a));
-    const PublishResult result = session->publish({}, {});
+    session->images().image("disk")->write(100, Bytes(16, 0x5a));
+    const PublishResult result = session->publisher().publish({}, {});
     CHECK(result.fork.empty());
     CHECK(result.version == 3);
     CHECK((ByteView(disk_of(*session)).subspan(100, 16)[15] == 0x5a));
@@ -595,13 +568,13 @@ TEST_CASE("a publish goes on without settling beside it when no thread is to be 
   Place place;
   Session session(place.account, place.parcel);
   const test::NoThreads none;  // nothing to seal or to send needs one
-  CHECK(session.publish({}, {}).unchanged);
+  CHECK(session.publisher().publish({}, {}).unchanged);
 }
 
 TEST_CASE("a publish that gets no answer ends when it is told to", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
-  session.image("disk")->write(0, test::random_bytes(4 * kChunkSize, 7));
+  session.images().image("disk")->write(0, test::random_bytes(4 * kChunkSize, 7));
   const Bytes expected = disk_of(session);
   suspend(session, test::random_bytes(kChunkSize, 2), test::random_bytes(5000, 3), true);
   const BlobStorePtr store = place.account.store;
@@ -621,7 +594,7 @@ TEST_CASE("a publish that gets no answer ends when it is told to", "[session]") 
     while (!silent->is_asked() && !ending.stop_requested()) std::this_thread::yield();
     source.request_stop();
   });
-  Session::PublishOptions options;
+  PublishOptions options;
   options.memory = true;
   options.stop = source.get_token();
   if (of_boot_pack) {
@@ -632,12 +605,12 @@ TEST_CASE("a publish that gets no answer ends when it is told to", "[session]") 
   } else {
     place.account.store = silent;
   }
-  CHECK((test::kind_thrown([&] { session.publish(options, {}); }) == ErrorKind::kCancelled));
+  CHECK((test::kind_thrown([&] { session.publisher().publish(options, {}); }) == ErrorKind::kCancelled));
   CHECK_FALSE(silent->has_timed_out());
   place.account.store = store;
   options.stop = {};
   options.boot_order = {};
-  const PublishResult result = session.publish(options, {});
+  const PublishResult result = session.publisher().publish(options, {});
   CHECK(result.version == 2);
   CHECK(result.fork.empty());
   CHECK((disk_of(session) == expected));
@@ -649,19 +622,19 @@ TEST_CASE("memory that a failed sync had sealed is kept by a suspend when nothin
   const Bytes device = test::random_bytes(5000, 3);
   {
     Session session(place.account, place.parcel);
-    session.begin_memory(true)->write(0, memory);
-    session.begin_run(true);
+    session.memory().begin(true)->write(0, memory);
+    session.memory().begin_run(true);
     const BlobStorePtr store = place.account.store;
     place.account.store = std::make_shared<ClosedStore>(store);
-    Session::PublishOptions options;
+    PublishOptions options;
     options.checkpoint = [&](const std::function<void()>& freeze) {
       freeze();
-      return MachineMoment{stamp(), device, {}};
+      return MachineMoment{test::some_stamp(), device, {}};
     };
-    CHECK_THROWS(session.publish(options, {}));
+    CHECK_THROWS(session.publisher().publish(options, {}));
     place.account.store = store;
-    session.keep_memory({stamp(), device, {}});
-    session.abandon_memory();
+    session.memory().keep({test::some_stamp(), device, {}});
+    session.memory().abandon();
     CHECK((memory_of(session, memory.size()) == memory));
   }
   const Session session(place.account, place.parcel);
@@ -672,29 +645,29 @@ TEST_CASE("the journal of what is written during an upload is settled before tha
   constexpr std::uint64_t kCalm = 64U << 20U;  // what may stay of a journal, and a segment's size
   Place place;
   Session session(place.account, place.parcel);
-  session.image("disk")->write(0, test::random_bytes(4 * kChunkSize, 7));
+  session.images().image("disk")->write(0, test::random_bytes(4 * kChunkSize, 7));
   const auto slow = std::make_shared<SlowStore>(place.account.store);
   place.account.store = slow;
   std::atomic<bool> uploads{false};
   PublishResult result;
   std::jthread publish([&] {
-    result = session.publish({}, [&](std::string_view step, std::uint64_t, std::uint64_t) {
+    result = session.publisher().publish({}, [&](std::string_view step, std::uint64_t, std::uint64_t) {
       if (step == "upload") uploads = true;
     });
   });
   while (!uploads) std::this_thread::yield();
-  const auto disk = session.image("disk");
+  const auto disk = session.images().image("disk");
   Bytes last;
   for (std::uint64_t round = 0; round * 4 * kChunkSize < kCalm + (kCalm / 4); ++round) {
     last = test::random_bytes(4 * kChunkSize, 100 + round);
     disk->write(0, last);
   }
-  CHECK(session.journal_bytes() > kCalm);
+  CHECK(session.images().journal_bytes() > kCalm);
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(2);
-  while (session.journal_bytes() > kCalm && std::chrono::steady_clock::now() < deadline) {
+  while (session.images().journal_bytes() > kCalm && std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  CHECK(session.journal_bytes() < kCalm);
+  CHECK(session.images().journal_bytes() < kCalm);
   slow->open();
   publish.join();
   CHECK(result.version == 2);
@@ -707,9 +680,9 @@ namespace {
 
 void fail_publish(Place& place, Session& session, const BlobStorePtr& line, bool memory) {
   const BlobStorePtr store = std::exchange(place.account.store, line);
-  Session::PublishOptions options;
+  PublishOptions options;
   options.memory = memory;
-  CHECK((test::kind_thrown([&] { session.publish(options, {}); }) == ErrorKind::kTransient));
+  CHECK((test::kind_thrown([&] { session.publisher().publish(options, {}); }) == ErrorKind::kTransient));
   place.account.store = store;
 }
 
@@ -770,12 +743,12 @@ TEST_CASE("any of the publishes without an answer may be the one that happened",
   Session session(place.account, place.parcel);
   const auto withheld = std::make_shared<WithheldHeads>(place.account.store);
   for (std::uint64_t round = 0; round < 3; ++round) {
-    session.image("disk")->write(100 * round, test::random_bytes(700, round + 11));
+    session.images().image("disk")->write(100 * round, test::random_bytes(700, round + 11));
     fail_publish(place, session, withheld, false);
   }
   const Bytes expected = disk_of(session);
   withheld->deliver(arrives);
-  const PublishResult result = session.publish({}, {});
+  const PublishResult result = session.publisher().publish({}, {});
   CHECK(result.fork.empty());
   CHECK(result.unchanged == (arrives == 2));
   CHECK(result.version == (arrives == 2 ? 2 : 3));
@@ -785,7 +758,7 @@ TEST_CASE("any of the publishes without an answer may be the one that happened",
 TEST_CASE("a publish without an answer is found behind a version of another host", "[session]") {
   Place place;
   auto session = std::make_unique<Session>(place.account, place.parcel);
-  session->image("disk")->write(0, test::random_bytes(700, 11));
+  session->images().image("disk")->write(0, test::random_bytes(700, 11));
   lose_publish(place, *session, false);
   publish_as_another(place);
   bool changed = false;
@@ -795,10 +768,10 @@ TEST_CASE("a publish without an answer is found behind a version of another host
     session = std::make_unique<Session>(place.account, place.parcel);
   }
   SECTION("more has changed") {
-    session->image("disk")->write(5000, test::random_bytes(700, 12));
+    session->images().image("disk")->write(5000, test::random_bytes(700, 12));
     changed = true;
   }
-  const PublishResult result = session->publish({}, {});
+  const PublishResult result = session->publisher().publish({}, {});
   CHECK(result.unchanged == !changed);
   CHECK(result.fork.empty() == !changed);
   CHECK_FALSE(result.is_lock_lost);
@@ -809,7 +782,7 @@ TEST_CASE("a session with a publish without an answer opens when the history is 
   const Bytes ours = test::random_bytes(kChunkSize, 11);
   {
     Session session(place.account, place.parcel);
-    session.image("disk")->write(0, ours);
+    session.images().image("disk")->write(0, ours);
     lose_publish(place, session, false);
   }
   const std::string first = head_name(place.parcel.chain(), 1);
@@ -821,15 +794,15 @@ TEST_CASE("a session with a publish without an answer opens when the history is 
 
   Session session(place.account, place.parcel);
   Bytes found(kChunkSize);
-  session.image("disk")->read(0, found);
+  session.images().image("disk")->read(0, found);
   CHECK((found == ours));
   CHECK(session.state().pending.size() == 1);
-  CHECK((test::kind_thrown([&] { session.publish({}, {}); }) == ErrorKind::kHistory));
-  session.image("disk")->read(0, found);
+  CHECK((test::kind_thrown([&] { session.publisher().publish({}, {}); }) == ErrorKind::kHistory));
+  session.images().image("disk")->read(0, found);
   CHECK((found == ours));
 
   place.account.store->put_new(first, seen);
-  const PublishResult result = session.publish({}, {});
+  const PublishResult result = session.publisher().publish({}, {});
   CHECK(result.fork.empty());
   CHECK(result.version == 2);
   CHECK(session.state().pending.empty());
@@ -839,7 +812,7 @@ TEST_CASE("a publish without an answer behind lost versions is refused with the 
           "[session]") {
   Place place;
   Session session(place.account, place.parcel);
-  session.image("disk")->write(0, test::random_bytes(700, 11));
+  session.images().image("disk")->write(0, test::random_bytes(700, 11));
   lose_publish(place, session, false);
   publish_as_another(place);
   publish_as_another(place);
@@ -847,7 +820,7 @@ TEST_CASE("a publish without an answer behind lost versions is refused with the 
   for (const std::uint64_t n : {2, 3}) place.account.store->remove(head_name(chain, n));
   std::vector<std::string> hints;
   try {
-    session.publish({}, {});
+    session.publisher().publish({}, {});
   } catch (const Error& error) {
     CHECK(error.kind() == ErrorKind::kHistory);
     hints = error.hints();
@@ -855,7 +828,7 @@ TEST_CASE("a publish without an answer behind lost versions is refused with the 
   REQUIRE(hints.size() == 2);
   CHECK_THAT(hints[1], Catch::Contains("isr discard work, then isr checkin work"));
   session.discard();
-  CHECK(session.publish({}, {}).unchanged);
+  CHECK(session.publisher().publish({}, {}).unchanged);
   session.end();
 }
 
@@ -871,7 +844,7 @@ TEST_CASE("a publish that had arrived is not believed before its head is known t
   const Bytes ours = test::random_bytes(kChunkSize, 11);
   {
     Session session(place.account, place.parcel);
-    session.image("disk")->write(0, ours);
+    session.images().image("disk")->write(0, ours);
     lose_publish(place, session, false);
   }
   const BlobStorePtr store = std::exchange(place.account.store, std::make_shared<FullStore>(place.account.store));
@@ -879,7 +852,7 @@ TEST_CASE("a publish that had arrived is not believed before its head is known t
   CHECK(session.state().pending.size() == 1);
   CHECK(session.state().base == 1);
   place.account.store = store;
-  CHECK(session.publish({}, {}).version == 2);
+  CHECK(session.publisher().publish({}, {}).version == 2);
   CHECK(session.state().pending.empty());
 }
 
@@ -887,8 +860,8 @@ TEST_CASE("a lock that is to be taken and cannot be asked for is an error, not a
   Place place;
   Session session(place.account, place.parcel);
   place.account.store = std::make_shared<test::FaultStore>(place.account.store, std::vector(99, test::Fault::kBefore));
-  CHECK_FALSE(session.secure_lock({}, {}));
-  CHECK((test::kind_thrown([&] { session.secure_lock("wanted", {}); }) == ErrorKind::kTransient));
+  CHECK_FALSE(session.lock().secure({}, {}));
+  CHECK((test::kind_thrown([&] { session.lock().secure("wanted", {}); }) == ErrorKind::kTransient));
 }
 
 TEST_CASE("two publishes in a row without an answer make no fork", "[session]") {
@@ -896,7 +869,7 @@ TEST_CASE("two publishes in a row without an answer make no fork", "[session]") 
   const bool second_arrives = GENERATE(true, false);
   CAPTURE(second_arrives);
   auto session = std::make_unique<Session>(place.account, place.parcel);
-  const auto disk = [&] { return session->image("disk"); };
+  const auto disk = [&] { return session->images().image("disk"); };
   Bytes expected = disk_of(*session);
   const auto write = [&](std::size_t at, std::uint64_t seed) {
     const Bytes bytes = test::random_bytes(700, seed);
@@ -919,7 +892,7 @@ TEST_CASE("two publishes in a row without an answer make no fork", "[session]") 
     session.reset();
     session = std::make_unique<Session>(place.account, place.parcel);
     CHECK(session->state().base == happened);
-    CHECK(session->dirty() != second_arrives);
+    CHECK(session->images().is_dirty() != second_arrives);
     if (second_arrives) version = happened;
   }
   SECTION("with a third change that another daemon finds") {
@@ -929,7 +902,7 @@ TEST_CASE("two publishes in a row without an answer make no fork", "[session]") 
     CHECK(session->state().base == happened);
   }
   CHECK((disk_of(*session) == expected));
-  const PublishResult result = session->publish({}, {});
+  const PublishResult result = session->publisher().publish({}, {});
   CHECK(result.fork.empty());
   CHECK(result.version == version);
   CHECK((disk_of(*session) == expected));
@@ -944,12 +917,12 @@ TEST_CASE("a head that arrives only when the next is published is no other host'
   Place place;
   Session session(place.account, place.parcel);
   const auto late = std::make_shared<LateStore>(place.account.store);
-  session.image("disk")->write(0, test::random_bytes(700, 7));
+  session.images().image("disk")->write(0, test::random_bytes(700, 7));
   fail_publish(place, session, late, false);
-  session.image("disk")->write(500, test::random_bytes(700, 8));
+  session.images().image("disk")->write(500, test::random_bytes(700, 8));
   const Bytes expected = disk_of(session);
   place.account.store = late;
-  const PublishResult result = session.publish({}, {});
+  const PublishResult result = session.publisher().publish({}, {});
   CHECK(result.fork.empty());
   CHECK(result.version == 3);
   session.discard();
@@ -961,7 +934,7 @@ TEST_CASE("a publish that is found to have happened leaves what was begun anew s
   const Bytes disk = test::random_bytes(kChunkSize, 7);
   const Bytes memory = test::random_bytes(3 * kChunkSize, 2);
   auto session = std::make_unique<Session>(place.account, place.parcel);
-  session->image("disk")->write(0, disk);
+  session->images().image("disk")->write(0, disk);
   suspend(*session, memory, test::random_bytes(kChunkSize + 5000, 3), true);
   lose_publish(place, *session);
   const auto reopen = [&] {
@@ -971,15 +944,15 @@ TEST_CASE("a publish that is found to have happened leaves what was begun anew s
   };
   SECTION("nothing") {
     reopen();
-    CHECK_FALSE(session->dirty());
+    CHECK_FALSE(session->images().is_dirty());
     CHECK((memory_of(*session, memory.size()) == memory));
-    CHECK(session->device_state().size() == kChunkSize + 5000);
+    CHECK(session->memory().device_state().size() == kChunkSize + 5000);
   }
   SECTION("the devices of a machine that went on") {
     const Bytes device = test::random_bytes(3000, 4);
     suspend(*session, test::random_bytes(kChunkSize, 5), device, false);
     reopen();
-    CHECK((session->device_state() == device));
+    CHECK((session->memory().device_state() == device));
     Bytes expected = memory;
     std::ranges::copy(test::random_bytes(kChunkSize, 5), expected.begin());
     CHECK((memory_of(*session, memory.size()) == expected));
@@ -998,7 +971,7 @@ TEST_CASE("a discard after a publish that had happened is no other host's work",
   Place place;
   auto session = std::make_unique<Session>(place.account, place.parcel);
   const Bytes before = disk_of(*session);
-  session->image("disk")->write(0, test::random_bytes(kChunkSize, 7));
+  session->images().image("disk")->write(0, test::random_bytes(kChunkSize, 7));
   suspend(*session, test::random_bytes(kChunkSize, 2), test::random_bytes(5000, 3), true);
   lose_publish(place, *session);
   session->discard();
@@ -1006,14 +979,14 @@ TEST_CASE("a discard after a publish that had happened is no other host's work",
   SECTION("and is published as it is") {}
   SECTION("and as it is changed") {
     wanted = test::random_bytes(kChunkSize, 9);
-    session->image("disk")->write(0, wanted);
+    session->images().image("disk")->write(0, wanted);
   }
   SECTION("nor when another daemon finds it") {
     session.reset();
     session = std::make_unique<Session>(place.account, place.parcel);
   }
   CHECK((disk_of(*session) == wanted));
-  const PublishResult result = session->publish({}, {});
+  const PublishResult result = session->publisher().publish({}, {});
   CHECK(result.fork.empty());
   CHECK(result.version == 3);
   CHECK_FALSE(result.unchanged);
@@ -1030,36 +1003,36 @@ TEST_CASE("a session ends when all that is here was published, and only then", "
     CHECK((!failure || failure == ErrorKind::kVm));
     return !failure;
   };
-  const auto disk = session.image("disk");
+  const auto disk = session.images().image("disk");
   disk->write(0, test::random_bytes(kChunkSize, 7));
   CHECK_FALSE(ends());
-  session.publish({}, {});
+  session.publisher().publish({}, {});
   SECTION("as it was published") { CHECK(ends()); }
   SECTION("not with what was written since") {
     disk->write(kChunkSize, test::random_bytes(512, 8));
     CHECK_FALSE(ends());
-    session.publish({}, {});
+    session.publisher().publish({}, {});
     CHECK(ends());
   }
   SECTION("not with what was discarded since") {
     disk->discard(kChunkSize, kChunkSize);
     CHECK_FALSE(ends());
-    session.publish({}, {});
+    session.publisher().publish({}, {});
     CHECK(ends());
   }
   SECTION("not with memory that was suspended since") {
     suspend(session, test::random_bytes(kChunkSize, 2), test::random_bytes(5000, 3), true);
     CHECK_FALSE(ends());
-    session.publish({}, {});
+    session.publisher().publish({}, {});
     CHECK_FALSE(ends());
-    Session::PublishOptions with_memory;
+    PublishOptions with_memory;
     with_memory.memory = true;
-    session.publish(with_memory, {});
+    session.publisher().publish(with_memory, {});
     CHECK(ends());
   }
   SECTION("also when nothing differed") {
     disk->write(0, test::random_bytes(kChunkSize, 7));
-    CHECK(session.publish({}, {}).unchanged);
+    CHECK(session.publisher().publish({}, {}).unchanged);
     CHECK(ends());
   }
 }
@@ -1080,7 +1053,7 @@ void publish_theirs(const Place& place) {
 TEST_CASE("a publish that becomes a fork and gets no answer ends when it is told to", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
-  session.image("disk")->write(0, test::random_bytes(kChunkSize, 2));
+  session.images().image("disk")->write(0, test::random_bytes(kChunkSize, 2));
   publish_theirs(place);
   const BlobStorePtr store = place.account.store;
   const auto silent = std::make_shared<test::SilentStore>(store, "/forks/");
@@ -1090,12 +1063,12 @@ TEST_CASE("a publish that becomes a fork and gets no answer ends when it is told
     while (!silent->is_asked() && !ending.stop_requested()) std::this_thread::yield();
     source.request_stop();
   });
-  Session::PublishOptions options;
+  PublishOptions options;
   options.stop = source.get_token();
-  CHECK((test::kind_thrown([&] { session.publish(options, {}); }) == ErrorKind::kCancelled));
+  CHECK((test::kind_thrown([&] { session.publisher().publish(options, {}); }) == ErrorKind::kCancelled));
   CHECK_FALSE(silent->has_timed_out());
   place.account.store = store;
-  CHECK_FALSE(session.publish({}, {}).fork.empty());
+  CHECK_FALSE(session.publisher().publish({}, {}).fork.empty());
 }
 
 TEST_CASE("work waits for junk under the next number to be accepted, and is kept also when it loses there",
@@ -1104,17 +1077,17 @@ TEST_CASE("work waits for junk under the next number to be accepted, and is kept
   const std::string chain = place.parcel.chain();
   Session session(place.account, place.parcel);
   const Bytes ours = test::random_bytes(kChunkSize, 2);
-  session.image("disk")->write(0, ours);
+  session.images().image("disk")->write(0, ours);
   place.account.store->put_new(head_name(chain, 2), as_bytes("junk"));
-  CHECK(test::kind_thrown([&] { session.publish({}, {}); }) == ErrorKind::kHistory);
+  CHECK(test::kind_thrown([&] { session.publisher().publish({}, {}); }) == ErrorKind::kHistory);
   CHECK((disk_of(session) == ours));
   const StoredHead first = place.account.chain(chain).accept_older(1, "junk");
   SECTION("it becomes the version behind the junk") {
-    CHECK(session.publish({}, {}).version == 3);
+    CHECK(session.publisher().publish({}, {}).version == 3);
     CHECK(session.state().base == 3);
-    CHECK_FALSE(session.dirty());
-    session.image("disk")->write(0, test::random_bytes(kChunkSize, 3));
-    CHECK(session.publish({}, {}).version == 4);
+    CHECK_FALSE(session.images().is_dirty());
+    session.images().image("disk")->write(0, test::random_bytes(kChunkSize, 3));
+    CHECK(session.publisher().publish({}, {}).version == 4);
   }
   SECTION("another host is first at the number behind the junk") {
     ParcelVersion theirs = session.state().base_version;
@@ -1122,7 +1095,7 @@ TEST_CASE("work waits for junk under the next number to be accepted, and is kept
     const Bytes blob = make_head(place.account, place.parcel, {3, first.hash, first.junk}, theirs);
     const BlobStorePtr store = place.account.store;
     place.account.store = std::make_shared<FirstAtHead>(store, head_name(chain, 3), blob);
-    const PublishResult result = session.publish({}, {});
+    const PublishResult result = session.publisher().publish({}, {});
     CHECK(result.fork.ends_with("/3"));
     session.end();
     CHECK(load_version(place.account, place.parcel).version.message == "theirs");
@@ -1150,13 +1123,13 @@ TEST_CASE("a session stays until the fork that it became opens", "[session]") {
   place.account.store = store;
   Session session(place.account, place.parcel);
   const Bytes ours = test::random_bytes(kChunkSize, 2);
-  session.image("disk")->write(0, ours);
+  session.images().image("disk")->write(0, ours);
   publish_theirs(place);
   store->hides = true;
-  CHECK(test::kind_thrown([&] { session.publish({}, {}); }) == ErrorKind::kCorrupt);
+  CHECK(test::kind_thrown([&] { session.publisher().publish({}, {}); }) == ErrorKind::kCorrupt);
   CHECK(test::kind_thrown([&] { session.end(); }) == ErrorKind::kVm);
   store->hides = false;
-  const PublishResult result = session.publish({}, {});
+  const PublishResult result = session.publisher().publish({}, {});
   REQUIRE_FALSE(result.fork.empty());
   session.end();
   CHECK(load_version(place.account, place.parcel).version.message == "theirs");

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
+#include "session/checkout.h"
 #include "session/session.h"
 #include "support/bytes.h"
 #include "support/fault_store.h"
@@ -48,15 +49,15 @@ TEST_CASE("sealed chunks that were written again soon give their room back", "[s
   version.images.push_back(
       import_disk(place.account, "disk", *open_disk_source(file, {.format = "raw"}), {}, {}, ignored));
   const ParcelEntry parcel = create_parcel(place.account, "large", version);
-  Session::create(place.account, parcel, LockMode::kCheckout, {}, {});
+  check_out(place.account, parcel, LockMode::kCheckout, {}, {});
   Session session(place.account, parcel);
   const fs::path settled = place.account.parcel_directory(parcel) / "settled";
   const auto write_and_seal = [&](std::uint64_t seed) {
     for (std::uint64_t n = 0; n < kChunks; ++n) {
-      session.image("disk")->write(n * kChunkSize, test::random_bytes(kChunkSize, seed + n));
+      session.images().image("disk")->write(n * kChunkSize, test::random_bytes(kChunkSize, seed + n));
     }
     const BlobStorePtr store = std::exchange(place.account.store, std::make_shared<FullStore>(place.account.store));
-    CHECK_THROWS(session.publish({}, {}));
+    CHECK_THROWS(session.publisher().publish({}, {}));
     place.account.store = store;
   };
   write_and_seal(1000);
@@ -71,6 +72,6 @@ TEST_CASE("sealed chunks that were written again soon give their room back", "[s
   }
   CHECK(bytes_on_disk(settled) < once + once / 2);
   Bytes last(kChunkSize);
-  session.image("disk")->read((kChunks - 1) * kChunkSize, last);
+  session.images().image("disk")->read((kChunks - 1) * kChunkSize, last);
   CHECK((last == test::random_bytes(kChunkSize, 2000 + kChunks - 1)));
 }

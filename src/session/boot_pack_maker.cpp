@@ -1,0 +1,133 @@
+#include "session/boot_pack_maker.h"
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "base/thread_pool.h"
+
+namespace isr {
+namespace {
+
+constexpr unsigned kSealThreads = 2;
+// A pack may take so long at suspend, on a link that is slow enough to show.
+constexpr std::chrono::duration<double> kPackUpload{10};
+constexpr std::chrono::duration<double> kNoTime{1};
+constexpr std::size_t kLeastPages = 1024;
+
+/// `first`, then what else is in `second`.
+void append_new(std::vector<BootPlace>& first, const std::vector<BootPlace>& second, std::size_t most) {
+  std::set<std::pair<std::uint8_t, std::uint64_t>> seen;
+  for (const BootPlace& place : first) seen.emplace(place.image, place.number);
+  for (const BootPlace& place : second) {
+    if (first.size() >= most) return;
+    if (seen.emplace(place.image, place.number).second) first.push_back(place);
+  }
+}
+
+}  // namespace
+
+std::size_t affordable_boot_pages(std::uint64_t uploaded_bytes, std::chrono::duration<double> took) {
+  if (took < kNoTime) return kMaxBootPages;
+  const double bytes = static_cast<double>(uploaded_bytes) * (kPackUpload / took);
+  return std::clamp<std::size_t>(2 * static_cast<std::size_t>(bytes) / kBootPageSize, kLeastPages, kMaxBootPages);
+}
+
+std::optional<RehearsalImages> rehearsal_images(const StateFile& state, const SessionImages& session_images,
+                                                const SessionObjects& objects) {
+  if (state.now().phase != SessionPhase::kSuspended || !session_images.part("memory").overlay->is_dirty())
+    return std::nullopt;
+  RehearsalImages images;
+  images.touches = std::make_shared<FirstTouches>();
+  const auto reader = objects.local_reader();
+  const std::vector<std::string> names = packed_image_names(state.now());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const TreeRoot base = session_images.part(names[i]).image->base();
+    auto scratch = make_scratch_overlay(state.directory(), base.size, session_images.part(names[i]).overlay);
+    auto image = std::make_shared<Image>(names[i], base, reader, std::move(scratch));
+    image->set_touches(images.touches, static_cast<std::uint8_t>(i));
+    (names[i] == "memory" ? images.memory : images.disks.emplace_back()) = std::move(image);
+  }
+  return images;
+}
+
+BootPackMaker::BootPackMaker(const Account& account, const StateFile& state, SessionObjects& objects)
+    : account_(account), state_(state), objects_(objects) {}
+
+std::optional<SealedBootPack> BootPackMaker::make(BootOrder order, const BootOrder& own, std::size_t most,
+                                                  const ParcelVersion& version) {
+  if (order.pages.empty()) order.pages = own.pages;
+  append_new(order.chunks, own.chunks, kMaxBootChunks);
+  if (order.pages.empty()) return std::nullopt;
+  if (order.pages.size() > most) order.pages.resize(most);
+  SealedBootPack pack;
+  pack.root = seal(collect(std::move(order), version), pack.objects);
+  return pack;
+}
+
+/// Read from what is being published, whatever happens to the session meanwhile. Pages whose
+/// bytes are not on this host are left out.
+Bytes BootPackMaker::collect(BootOrder order, const ParcelVersion& version) const {
+  BootHead head;
+  std::vector<std::unique_ptr<Image>> images;
+  const auto reader = objects_.local_reader();
+  for (const std::string& name : packed_image_names(state_.now())) {
+    const TreeRoot& tree = version.find(name)->tree;
+    head.images.push_back({name, tree.root.digest});
+    images.push_back(std::make_unique<Image>(name, tree, reader, nullptr));
+  }
+  // Read chunk by chunk, whatever their order.
+  std::vector<std::size_t> by_place(order.pages.size());
+  std::iota(by_place.begin(), by_place.end(), 0);
+  std::sort(by_place.begin(), by_place.end(), [&](std::size_t a, std::size_t b) {
+    const auto key = [&](std::size_t i) { return std::pair(order.pages[i].image, order.pages[i].number); };
+    return key(a) < key(b);
+  });
+  std::vector<Bytes> contents(order.pages.size());
+  for (const std::size_t i : by_place) {
+    Bytes page(kBootPageSize);
+    try {
+      images[order.pages[i].image]->read(order.pages[i].number * kBootPageSize, page);
+      contents[i] = std::move(page);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kOffline) throw;
+    }
+  }
+  for (std::size_t i = 0; i < order.pages.size(); ++i) {
+    if (!contents[i].empty()) head.order.pages.push_back(order.pages[i]);
+  }
+  head.order.chunks = std::move(order.chunks);
+  Bytes pack = encode_boot_head(head);
+  for (const Bytes& page : contents) pack.insert(pack.end(), page.begin(), page.end());
+  return pack;
+}
+
+TreeRoot BootPackMaker::seal(ByteView bytes, std::map<Cid, std::uint32_t>& objects) {
+  const std::size_t count = chunk_count(bytes.size());
+  std::vector<ChunkRef> refs(count);
+  const auto put_kept = [&](const SealedObject& object) {
+    objects_.sweep().keep(object.ref.cid);
+    objects_.settled().put(object.ref.cid, object.bytes);
+  };
+  parallel_for(count, kSealThreads, [&](std::size_t i) {
+    Bytes chunk = to_bytes(bytes.subspan(i * kChunkSize, std::min(kChunkSize, bytes.size() - i * kChunkSize)));
+    chunk.resize(kChunkSize);
+    const SealedObject sealed = seal_chunk(chunk, account_.keys.domain_secret);
+    if (!sealed.ref.is_zero()) put_kept(sealed);
+    refs[i] = sealed.ref;
+  });
+  std::map<std::uint64_t, ChunkRef> changes;
+  for (std::size_t i = 0; i < count; ++i) {
+    changes[i] = refs[i];
+    if (!refs[i].is_zero()) objects.emplace(refs[i].cid, refs[i].length);
+  }
+  const auto emit = [&](const SealedObject& page) {
+    put_kept(page);
+    objects.emplace(page.ref.cid, page.ref.length);
+  };
+  const TreeRoot root = update_tree(objects_.reader(), {bytes.size(), {}}, changes, account_.keys.domain_secret, emit);
+  objects_.settled().sync();
+  return root;
+}
+
+}  // namespace isr

@@ -1,0 +1,147 @@
+#include "session/memory_image.h"
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+
+namespace isr {
+namespace {
+
+MemoryCheck::Replacements replacements_in(JournalOverlay& overlay) {
+  MemoryCheck::Replacements found;
+  for (const std::uint64_t chunk : overlay.dirty_chunks()) found[chunk] = overlay.replaced(chunk);
+  return found;
+}
+
+}  // namespace
+
+MemoryImage::MemoryImage(const ParcelEntry& parcel, StateFile& state, SessionImages& images, SessionObjects& objects,
+                         BootPrefetch& prefetch)
+    : parcel_(parcel), state_(state), images_(images), objects_(objects), prefetch_(prefetch) {}
+
+/// Forgets at once: as long as the file says running, memory is void whatever else it says.
+void MemoryImage::drop() {
+  state_.change_in_memory([&](SessionState& next) { images_.take(SessionEvent::kPowerOff, next); });
+  images_.begin_anew(images_.part("memory"));
+  images_.begin_anew(images_.part("device"));
+  forget();
+  state_.save();
+}
+
+std::shared_ptr<Image> MemoryImage::begin(bool fresh) {
+  // Fresh memory has nothing below: what is suspended must be there still if the VM does not start.
+  const TreeRoot base = fresh ? TreeRoot{state_.now().vm.memory_bytes, {}} : state_.now().find("memory")->image.tree;
+  scratch_ = make_scratch_overlay(state_.directory(), base.size, fresh ? nullptr : images_.part("memory").overlay);
+  live_ = std::make_shared<LiveMemory>(scratch_, base.size);
+  image_ = objects_.make_image("memory", base, live_);
+  prefetch_.attach(image_);
+  return image_;
+}
+
+std::optional<std::size_t> MemoryImage::changed_chunks() const {
+  if (!scratch_) return std::nullopt;
+  return scratch_->dirty_chunks().size();
+}
+
+void MemoryImage::require_room(std::uint64_t bytes) const {
+  const fs::space_info space = fs::space(state_.directory());
+  if (space.available >= bytes) return;
+  throw Error(ErrorKind::kIo,
+              fmt::format("{} has {} MiB free, and the memory of {} may need {} MiB there", state_.directory().string(),
+                          space.available >> 20U, parcel_.name, bytes >> 20U),
+              {"where the host's swap is encrypted, or there is none:  isr config set vm.memory private"});
+}
+
+void MemoryImage::begin_run(bool fresh) {
+  state_.change([&](SessionState& next) { images_.take(fresh ? SessionEvent::kStart : SessionEvent::kResume, next); });
+  if (!fresh) return;
+  images_.begin_anew(images_.part("memory"));
+  images_.begin_anew(images_.part("device"));
+  scratch_->lie_over(images_.part("memory").overlay);
+}
+
+void MemoryImage::undo_run(bool fresh) noexcept {
+  if (state_.now().phase != SessionPhase::kRunning) return;
+  state_.change_in_memory([&](SessionState& next) {
+    images_.take(fresh ? SessionEvent::kStartFailed : SessionEvent::kResumeFailed, next);
+  });
+  state_.try_to_save();
+}
+
+void MemoryImage::abandon() {
+  prefetch_.end_fill();
+  prefetch_.detach();
+  forget();
+}
+
+void MemoryImage::keep(const MachineMoment& moment) {
+  prefetch_.detach();  // what is read from here on is no guest's
+  const MemoryCheck check(moment.memory, live_->touched());
+  for (const std::uint64_t chunk : scratch_->dirty_chunks()) check.require_change(chunk);
+  SessionPart& memory = images_.part("memory");
+  const TreeRoot base = state_.now().find("memory")->image.tree;
+  const auto before = replacements_in(*memory.overlay);
+  Image here("memory", base, objects_.local_reader(), scratch_);
+  settle_memory(objects_.seal_context(), here, *scratch_, *memory.overlay, images_.journal());
+  check.compare(before, replacements_in(*memory.overlay));
+  Image kept("memory", base, objects_.local_reader(), memory.overlay);
+  check.compare(kept);
+  write_device_state(moment.device_state);
+  images_.journal().sync();
+  // After a failure the guest goes on: nothing may say later that its memory of this moment is kept.
+  state_.change([&](SessionState& next) {
+    next.stamp = moment.stamp;
+    images_.take(SessionEvent::kSuspend, next);
+  });
+}
+
+void MemoryImage::write_device_state(ByteView device_state) {
+  SessionPart& device = images_.part("device");
+  state_.change_in_memory([&](SessionState& next) { images_.void_image(next, device, {device_state.size(), {}}); });
+  images_.begin_anew(device);
+  device.image->write(0, device_state);
+}
+
+Bytes MemoryImage::device_state() {
+  const auto image = images_.part("device").image;
+  Bytes bytes(image->size());
+  image->read(0, bytes);
+  return bytes;
+}
+
+void MemoryImage::check_frozen(const MemoryWitness& witness, const TreeRoot& before, const TreeRoot& after) const {
+  const MemoryCheck check(witness, live_->touched());
+  const JournalOverlay& below = *images_.part("memory").overlay;
+  for_each_difference(objects_.reader(), before, after, [&](std::uint64_t chunk, const ChunkRef&, const ChunkRef& ref) {
+    // An earlier run left this below: a sealed chunk, or bytes where the rest could not be fetched.
+    if (below.frozen_replaced(chunk) != ref && !below.frozen_has_bytes(chunk)) check.require_change(chunk);
+  });
+  Image sealed("memory", after, objects_.local_reader(), nullptr);
+  check.compare(sealed);
+}
+
+void MemoryImage::thaw() {
+  if (!scratch_) return;
+  try {
+    scratch_->thaw();
+  } catch (const Error& error) {
+    log::warn("{}", error.what());  // all of it can be read, and the next freeze goes on with it
+  }
+}
+
+void MemoryImage::adopt(const TreeRoot& published, const std::function<void()>& adopt_below) {
+  if (image_) {
+    image_->adopt(published, adopt_below);
+  } else {
+    adopt_below();
+  }
+}
+
+void MemoryImage::forget() {
+  prefetch_.forget_memory();
+  image_.reset();
+  live_.reset();
+  scratch_.reset();
+}
+
+}  // namespace isr

@@ -1,0 +1,281 @@
+// freeze → seal → absorb → upload → check the lock → publish → read back → adopt.
+//
+// What is sealed is absorbed at once: sending it needs no overlay any more, and the journal is free of it however
+// long the upload takes. Settling goes on beside all of it. Only the last step forgets anything here.
+//
+// A checkpoint of a running machine freezes its memory in two places: what it
+// changed is in the scratch layer, what was changed before it started in the
+// journal overlay below, which absorbs both. Everything is dropped in the order in which a reader that
+// comes between cannot meet an old chunk: scratch after the overlay below has it, that after the new base has it.
+
+#include "session/publisher.h"
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+
+namespace isr {
+namespace {
+
+bool same_tree(const VersionImage* a, const VersionImage* b) {
+  if (!a || !b) return a == b;
+  return a->tree.size == b->tree.size && a->tree.root == b->tree.root;
+}
+
+/// True when both describe one machine; a boot pack only helps to resume it and is not compared.
+bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
+  const auto is_in = [](const ParcelVersion& in) {
+    return [&in](const VersionImage& image) {
+      return !rules_of(image.role).is_content || same_tree(&image, in.find(image.name));
+    };
+  };
+  return a.vm == b.vm && std::all_of(a.images.begin(), a.images.end(), is_in(b)) &&
+         std::all_of(b.images.begin(), b.images.end(), is_in(a));
+}
+
+}  // namespace
+
+/// A version on its way.
+struct Publisher::Publication {
+  ParcelVersion version;
+  std::map<Cid, std::uint32_t> objects;  ///< with their length
+  std::map<std::uint16_t, std::uint64_t> void_below;
+  std::vector<SessionPart*> parts;
+  std::uint64_t disk_writes = 0;                 ///< when it was frozen
+  bool scratch_is_frozen = false;                ///< memory's changes are those of the scratch layer
+  MemoryWitness memory;                          ///< in that case
+  std::chrono::duration<double> upload_time{0};  ///< of the objects, without a boot pack
+  std::uint64_t upload_bytes = 0;                ///< the same
+};
+
+Publisher::Publisher(const PublisherParts& parts)
+    : account_(parts.account),
+      parcel_(parts.parcel),
+      state_(parts.state),
+      objects_(parts.objects),
+      images_(parts.images),
+      settler_(parts.settler),
+      prefetch_(parts.prefetch),
+      memory_(parts.memory),
+      heads_(parts.heads),
+      pack_maker_(account_, state_, objects_) {}
+
+void Publisher::freeze(const PublishOptions& options, Publication& publication) {
+  for (const SessionImage& image : state_.now().images) {
+    const ImageRole role = image.image.role;
+    const bool wanted = role == ImageRole::kMemory   ? options.memory || options.checkpoint
+                        : role == ImageRole::kDevice ? options.memory
+                                                     : is_disk(role);
+    if (wanted) publication.parts.push_back(&images_.part(image.image.name));
+  }
+  const auto freeze_part = [&](SessionPart* part) { publication.void_below[part->number] = part->overlay->freeze(); };
+  const auto freeze = [&] {
+    publication.disk_writes = images_.disk_writes();  // before: what is written meanwhile counts as not covered
+    for (SessionPart* part : publication.parts) freeze_part(part);
+    if (!options.checkpoint) return;
+    memory_.freeze();
+    publication.scratch_is_frozen = true;
+  };
+  if (options.checkpoint) {
+    MachineMoment moment = options.checkpoint(freeze);
+    publication.memory = std::move(moment.memory);
+    publication.version.stamp = moment.stamp;
+    memory_.write_device_state(moment.device_state);
+    publication.parts.push_back(&images_.part("device"));
+    freeze_part(publication.parts.back());
+  } else {
+    freeze();
+    if (options.memory) publication.version.stamp = state_.now().stamp;
+  }
+  images_.journal().sync();
+  publication.version.vm = state_.now().vm;
+  publication.version.message = options.message;
+  publication.version.copy_of = options.copy_of;
+}
+
+void Publisher::seal(Publication& publication) {
+  for (SessionPart* part : publication.parts) {
+    VersionImage image = state_.now().find(part->name)->image;
+    const bool in_scratch = image.role == ImageRole::kMemory && publication.scratch_is_frozen;
+    FrozenChanges& frozen = in_scratch ? memory_.frozen() : static_cast<FrozenChanges&>(*part->overlay);
+    SealContext context = objects_.seal_context();
+    context.sweep = &objects_.sweep();
+    const SealedImage sealed = seal_frozen(context, frozen, image.tree);
+    if (in_scratch) memory_.check_frozen(publication.memory, image.tree, sealed.root);
+    part->overlay->absorb_frozen(sealed.chunks, publication.void_below.at(part->number));
+    if (in_scratch) memory_.drop_frozen();
+    image.tree = sealed.root;
+    publication.version.images.push_back(std::move(image));
+    for (const ClearRef& object : sealed.new_objects) publication.objects.emplace(object.cid, object.length);
+  }
+}
+
+/// After a failure; does nothing with what has been absorbed.
+void Publisher::thaw(const Publication& publication) {
+  for (SessionPart* part : publication.parts) part->overlay->thaw();
+  memory_.thaw();
+}
+
+/// After an interruption most objects were sent before it.
+Presence Publisher::begin_upload() {
+  if (state_.now().upload_begun) return Presence::kLikely;
+  state_.change([](SessionState& next) { next.upload_begun = true; });
+  return Presence::kUnknown;
+}
+
+void Publisher::upload(const std::map<Cid, std::uint32_t>& objects, Presence presence, std::string_view step,
+                       const ProgressFn& progress, const std::stop_token& stop) {
+  Uploader uploader(account_.store, {.bytes_per_second = account_.upload_limit(), .stop = stop}, counters_);
+  std::uint64_t total = 0;
+  for (const auto& [cid, length] : objects) total += length;
+  std::uint64_t done = 0;
+  for (const auto& [object_cid, length] : objects) {
+    if (progress) progress(step, done, total);
+    done += length;
+    const Cid cid = object_cid;
+    const auto load = [this, cid] { return objects_.load(cid); };
+    uploader.put_later(cid, length, load, presence);
+  }
+  uploader.finish();  // every put was answered "created" or "exists": all are present
+  if (progress) progress(step, total, total);
+}
+
+void Publisher::add_boot_pack(const PublishOptions& options, Publication& publication, const ProgressFn& progress) {
+  if (!options.memory || !options.boot_order) return;
+  try {
+    BootOrder order = options.boot_order();
+    const std::size_t most = affordable_boot_pages(publication.upload_bytes, publication.upload_time);
+    const auto pack = pack_maker_.make(std::move(order), prefetch_.own_order(), most, publication.version);
+    if (!pack) return;
+    upload(pack->objects, Presence::kUnknown, kBootPackName, progress, options.stop);
+    publication.objects.insert(pack->objects.begin(), pack->objects.end());
+    publication.version.images.push_back({kBootPackName, ImageRole::kBootPack, pack->root});
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw;
+    log::warn("the version is published without a boot pack: {}", error.what());
+  }
+}
+
+void Publisher::adopt(const Publication& publication, const StoredHead& head) {
+  state_.change([&](SessionState& next) {
+    next.base = head.head.n;
+    next.base_hash = head.hash;
+    next.content = next.base;
+    next.base_version = publication.version;
+    set_bases(publication, next);
+    next.pending.clear();
+    next.upload_begun = false;
+  });
+  drop_published(publication);
+}
+
+/// Nothing differed from the base, which holds all that was frozen, then. An earlier publish that
+/// may yet turn out to have happened would put something else there.
+void Publisher::adopt_unchanged(const Publication& publication) {
+  if (!state_.now().pending.empty()) return;
+  state_.change([&](SessionState& next) { set_bases(publication, next); });
+  drop_published(publication);
+}
+
+void Publisher::set_bases(const Publication& publication, SessionState& state) {
+  for (const SessionPart* part : publication.parts) {
+    SessionImage& image = *state.find(part->name);
+    image.image.tree = publication.version.find(part->name)->tree;
+    image.void_below = publication.void_below.at(part->number);
+  }
+}
+
+void Publisher::drop_published(const Publication& publication) {
+  for (SessionPart* part : publication.parts) {
+    const TreeRoot& tree = publication.version.find(part->name)->tree;
+    const auto forget = [&] { part->overlay->forget_below(publication.void_below.at(part->number)); };
+    const auto adopt_part = [&] { part->image->adopt(tree, forget); };
+    if (part->name == "memory") {
+      memory_.adopt(tree, adopt_part);
+    } else {
+      adopt_part();
+    }
+  }
+  images_.journal().collect();
+  empty_settled(publication.objects);
+}
+
+/// Published data is clean: it goes to the cache, and nothing else keeps it here.
+void Publisher::empty_settled(const std::map<Cid, std::uint32_t>& published) {
+  for (const auto& [cid, length] : published) {
+    if (const auto object = objects_.settled().fetch(cid, Priority::kUpload, {})) {
+      objects_.cache().put(cid, *object);  // a full cache leaves it out, which costs a fetch later
+    }
+  }
+  const std::set<Cid> needed = images_.needed_objects();
+  std::vector<Cid> sent;
+  for (const auto& [cid, length] : published) {
+    if (!needed.contains(cid)) sent.push_back(cid);
+  }
+  objects_.settled().remove(sent);
+  objects_.settled().sync();
+  objects_.sweep().sweep(objects_.settled(), needed);
+}
+
+PublishResult Publisher::publish(const PublishOptions& options, const ProgressFn& progress) {
+  require_transition(state_.now().phase, options.checkpoint ? SessionEvent::kCheckpoint : SessionEvent::kPublish,
+                     parcel_.name);
+  account_.go_online(options.stop);
+  account_.online("publishing " + parcel_.name);
+  if (!account_.store->writable()) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only", account_.store->describe()));
+  }
+  const std::optional<Error> unresolved = heads_.resolve(options.stop);
+  PublishResult result;
+  const std::uint64_t bytes_before = counters_.bytes;
+  const std::uint64_t objects_before = counters_.objects;
+  Publication publication;
+  const struct Kept {
+    SettledSweep& objects;
+    ~Kept() { objects.release(); }
+  } kept{objects_.sweep()};
+  try {
+    if (progress) progress("seal", 0, 0);
+    freeze(options, publication);
+    SettlingThread settling(settler_);
+    seal(publication);
+    if (options.copy_of.empty() && same_content(publication.version, state_.now().base_version)) {
+      result.unchanged = true;
+      result.version = state_.now().base;
+      settling.end();
+      adopt_unchanged(publication);
+    } else {
+      if (unresolved) throw Error(*unresolved);
+      const auto began = std::chrono::steady_clock::now();
+      upload(publication.objects, begin_upload(), "upload", progress, options.stop);
+      publication.upload_time = std::chrono::steady_clock::now() - began;
+      publication.upload_bytes = counters_.bytes - bytes_before;
+      add_boot_pack(options, publication, progress);
+      publication.version.added_bytes = counters_.bytes - bytes_before;
+      PutHead put = heads_.put(publication.version, publication.void_below, options.stop);
+      result.version = put.version;
+      result.fork = std::move(put.fork);
+      result.is_lock_lost = put.is_lock_lost;
+      settling.end();
+      if (put.head) adopt(publication, *put.head);
+    }
+  } catch (...) {
+    thaw(publication);
+    throw;
+  }
+  published_ =
+      Published{options.memory ? SessionPhase::kSuspended : SessionPhase::kCheckedOut, publication.disk_writes};
+  result.uploaded_bytes = counters_.bytes - bytes_before;
+  result.uploaded_objects = counters_.objects - objects_before;
+  return result;
+}
+
+void Publisher::require_published() const {
+  const bool is_published =
+      published_ && published_->phase == state_.now().phase && published_->disk_writes == images_.disk_writes();
+  if (is_published) return;
+  throw Error(ErrorKind::kVm, fmt::format("{} has changes that no version has", parcel_.name),
+              {"the same command again publishes them; nothing is lost"});
+}
+
+}  // namespace isr

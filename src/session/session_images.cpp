@@ -1,0 +1,111 @@
+#include "session/session_images.h"
+
+#include <fmt/format.h>
+
+#include "image/replayed_records.h"
+
+namespace isr {
+
+SessionImages::SessionImages(const Account& account, const ParcelEntry& parcel, StateFile& state,
+                             SessionObjects& objects)
+    : account_(account), parcel_(parcel), state_(state), objects_(objects) {}
+
+void SessionImages::open() {
+  std::uint64_t greatest_void = 0;
+  std::map<std::uint16_t, std::uint64_t> void_below;
+  for (const SessionImage& image : state_.now().images) {
+    void_below[image.number] = image.void_below;
+    greatest_void = std::max(greatest_void, image.void_below);
+  }
+  ReplayedRecords records(std::move(void_below));
+  journal_ = std::make_shared<Journal>(state_.directory() / "journal", account_.device_key,
+                                       [&](const ReplayedRecord& record) { records.add(record); });
+  journal_->raise_sequence(greatest_void);
+  for (const SessionImage& image : state_.now().images) {
+    auto part = std::make_unique<SessionPart>();
+    part->number = image.number;
+    part->name = image.image.name;
+    part->overlay = std::make_shared<JournalOverlay>(journal_, image.number);
+    records.give(image.number, *part->overlay);
+    part->image = objects_.make_image(part->name, image.image.tree, part->overlay);
+    parts_.push_back(std::move(part));
+  }
+  journal_->collect();
+}
+
+SessionPart& SessionImages::find(std::string_view name) const {
+  for (const auto& part : parts_) {
+    if (part->name == name) return *part;
+  }
+  throw Error(ErrorKind::kBug, fmt::format("a session without an image {}", name));
+}
+
+std::vector<std::shared_ptr<Image>> SessionImages::disks() const {
+  std::vector<std::shared_ptr<Image>> disks;
+  for (const SessionImage& image : state_.now().images) {
+    if (is_disk(image.image.role)) disks.push_back(part(image.image.name).image);
+  }
+  return disks;
+}
+
+bool SessionImages::is_dirty() const {
+  return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->overlay->is_dirty(); });
+}
+
+std::uint64_t SessionImages::disk_writes() const {
+  std::uint64_t sum = 0;
+  for (const auto& disk : disks()) {
+    const ImageCounters& counters = disk->counters();
+    sum += counters.writes + counters.written_bytes + counters.discarded_bytes;
+  }
+  return sum;
+}
+
+std::set<Cid> SessionImages::needed_objects() const {
+  std::set<Cid> needed;
+  for (const auto& part : parts_) part->overlay->add_objects(needed);
+  return needed;
+}
+
+void SessionImages::take(SessionEvent event, SessionState& next) const {
+  const SessionTransition& transition = require_transition(next.phase, event, parcel_.name);
+  if (transition.voids_memory) void_memory(next);
+  next.phase = transition.next.value();
+}
+
+void SessionImages::void_image(SessionState& next, const SessionPart& part, const TreeRoot& base) const {
+  SessionImage& image = *next.find(part.name);
+  image.void_below = journal_->next_sequence();
+  journal_->raise_sequence(image.void_below);  // what is frozen next is of a moment that is not void
+  image.image.tree = base;
+  for (PendingPublish& pending : next.pending) pending.void_below.erase(image.number);
+}
+
+void SessionImages::void_memory(SessionState& next) const {
+  void_image(next, part("memory"), {next.vm.memory_bytes, {}});
+  void_image(next, part("device"), {kNoDeviceState, {}});
+  next.stamp.reset();
+}
+
+void SessionImages::begin_anew(SessionPart& part) {
+  const SessionImage& image = *state_.now().find(part.name);
+  part.overlay->forget_below(image.void_below);
+  part.image = objects_.make_image(part.name, image.image.tree, part.overlay);
+}
+
+void SessionImages::discard() {
+  const bool to_suspended = state_.now().base_version.suspended();
+  state_.change([&](SessionState& next) {
+    take(to_suspended ? SessionEvent::kDiscardToSuspended : SessionEvent::kDiscard, next);
+    next.images = number_images(next.base_version);
+    for (const SessionImage& image : number_images(next.base_version)) {
+      void_image(next, part(image.image.name), image.image.tree);
+    }
+    next.vm = next.base_version.vm;
+    next.stamp = next.base_version.stamp;
+  });
+  for (const auto& part : parts_) begin_anew(*part);
+  journal_->collect();
+}
+
+}  // namespace isr

@@ -1,0 +1,151 @@
+#include "session/session_lock.h"
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+
+namespace isr {
+
+SessionLock::SessionLock(Account& account, const ParcelEntry& parcel, StateFile& state)
+    : account_(account), parcel_(parcel), state_(state) {}
+
+void SessionLock::note() const { note_lock(account_, parcel_.id, state_.now().hold); }
+
+LockReturn SessionLock::give_back() const { return give_back_lock(account_, parcel_.id, state_.now().hold); }
+
+LockRequest SessionLock::request() const {
+  return {.hold = state_.now().hold,
+          .mode = state_.now().lock_mode,
+          .base = {.chain = parcel_.chain(), .n = state_.now().base, .hash = state_.now().base_hash}};
+}
+
+bool SessionLock::keep(const std::stop_token& stop) {
+  ParcelLock lock = account_.lock(parcel_, stop);
+  try {
+    lock.keep(request());
+  } catch (const LockedError& locked) {
+    if (locked.ruling().is_moved_hold(state_.now().hold)) refuse_moved(locked.ruling());
+    return false;
+  }
+  resume_lease();
+  return true;
+}
+
+/// Each take-over is a hold of its own, so that a copy of this session does not pass for its holder.
+void SessionLock::take_over(const std::string& reason, const std::stop_token& stop) {
+  const LockRequest wanted = request();
+  const LockRecord taken = take_lock(account_, parcel_, wanted.mode, wanted.base, reason, stop);
+  state_.change([&](SessionState& next) { next.hold = taken.hold; });
+  forget_lock(account_, parcel_.id, taken.hold);
+  lease_.reset();  // of the hold before
+}
+
+bool SessionLock::secure(const std::optional<std::string>& steal_reason, const std::stop_token& stop) {
+  try {
+    account_.go_online(stop);
+    ParcelLock lock = account_.lock(parcel_, stop);
+    const auto ruling = lock.show();
+    if (ruling && ruling->is_hold(state_.now().hold)) {
+      resume_lease();
+      return true;
+    }
+    if (!steal_reason) {
+      const bool is_anothers = ruling && ruling->record.held && !ruling->ours;
+      if (is_anothers) ruling->is_moved_hold(state_.now().hold) ? refuse_moved(*ruling) : refuse_lost(*ruling);
+      const auto newest = account_.chain(parcel_.chain(), stop).newest();
+      if (newest && newest->hash != state_.now().base_hash && state_.now().find_pending(*newest) == nullptr)
+        refuse_passed_by(newest->head.n);
+    }
+    if (steal_reason) {
+      take_over(*steal_reason, stop);
+    } else {
+      lock.acquire(request());
+    }
+    resume_lease();
+    log::info("the lock is ours again");
+    return true;
+  } catch (const Error& error) {
+    const bool is_out_of_reach = error.kind() == ErrorKind::kTransient || error.kind() == ErrorKind::kOffline;
+    if (!is_out_of_reach || steal_reason) throw;  // to take the lock was the user's wish
+    log::warn("the lock could not be looked at: {}", error.what());
+    return false;
+  }
+}
+
+namespace {
+
+std::string having_both(const std::string& name) {
+  return fmt::format(
+      "to have both             isr suspend {0}    keeps this one as a fork, isr branch {0}@FORK NEW opens it", name);
+}
+
+}  // namespace
+
+std::string SessionLock::going_on() const {
+  const std::string_view command = state_.now().phase == SessionPhase::kSuspended ? "resume" : "checkout";
+  return fmt::format("to go on with this one   isr {} {} --take-lock", command, parcel_.name);
+}
+
+void SessionLock::refuse_lost(const LockRuling& ruling) const {
+  const std::string seen = ruling.age ? ", last seen " + describe_age(*ruling.age) : std::string();
+  throw Error(
+      ErrorKind::kLocked,
+      fmt::format("{} has taken over {} (since {}{}); what is here is kept", ruling.record.host, parcel_.name,
+                  to_rfc3339(ruling.record.since), seen),
+      {going_on(),
+       fmt::format("to take the other        isr discard {0} && isr checkin {0}    and, once {1} has suspended it, "
+                   "isr resume {0}",
+                   parcel_.name, ruling.record.host),
+       having_both(parcel_.name)});
+}
+
+/// The state directory was moved, or is a copy beside one that is in use: only the user knows.
+void SessionLock::refuse_moved(const LockRuling& ruling) const {
+  throw Error(
+      ErrorKind::kLocked,
+      fmt::format("the lock of {} was taken on {} at another place (since {}): this state directory was moved or "
+                  "copied; what is here is kept",
+                  parcel_.name, ruling.record.host, to_rfc3339(ruling.record.since)),
+      {"if it was moved             the same command with --take-lock",
+       fmt::format("if the original is in use   isr discard {0} && isr checkin {0}    gives this copy up",
+                   parcel_.name)});
+}
+
+void SessionLock::refuse_passed_by(std::uint64_t newest) const {
+  throw Error(
+      ErrorKind::kHistory,
+      fmt::format("another host has published version {} of {}; what is here comes from version {}, and is kept",
+                  newest, parcel_.name, state_.now().base),
+      {going_on() + fmt::format("    its suspend becomes a fork, isr rollback {}@FORK puts that on top", parcel_.name),
+       fmt::format("to take the other        isr discard {0} && isr checkin {0} && isr resume {0}", parcel_.name),
+       having_both(parcel_.name)});
+}
+
+void SessionLock::keep_lease(LeaseKeeper::OnLost on_lost) {
+  on_lease_lost_ = std::move(on_lost);
+  resume_lease();
+}
+
+void SessionLock::resume_lease() {
+  if (!on_lease_lost_ || state_.now().lock_mode != LockMode::kAttended) return;
+  if (lease_ && !lease_->lost()) return;
+  // A store of its own, where there was none: the account's comes when a command goes online.
+  auto open = [store = account_.store, entry = account_.entry, info = account_.info, options = account_.store_options,
+               chain = parcel_.chain(), key = account_.keys.signing, host = account_.host,
+               lease = account_.lease()](const std::stop_token& stop) mutable -> ParcelLock {
+    if (!store) store = open_pinned_store(entry, info, options, stop);
+    return {make_stoppable(store, stop), chain, key, host, lease};
+  };
+  LockRecord held;
+  held.hold = state_.now().hold;
+  held.lease = account_.lease();
+  lease_.emplace(held, std::move(open), on_lease_lost_);
+  try {
+    lease_->start();
+  } catch (const std::system_error& error) {
+    lease_.reset();
+    log::warn("the lease is not renewed: {}", error.what());
+  }
+}
+
+}  // namespace isr

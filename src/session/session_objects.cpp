@@ -1,0 +1,95 @@
+#include "session/session_objects.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include "account/version_reader.h"
+#include "base/log.h"
+
+namespace isr {
+namespace {
+
+constexpr unsigned kSealThreads = 2;
+constexpr std::uint64_t kRoomAtOnce = 64U << 20U;  // a segment of the journal
+
+bool is_one_disk(const fs::path& one, const fs::path& other) {
+  struct stat of_one {};
+  struct stat of_other {};
+  return ::stat(one.c_str(), &of_one) == 0 && ::stat(other.c_str(), &of_other) == 0 && of_one.st_dev == of_other.st_dev;
+}
+
+PackStoreOptions settled_options(const MakeRoom& make_room) {
+  PackStoreOptions options;
+  options.durable = true;
+  options.make_room = make_room;
+  return options;
+}
+
+/// Offline, reads go on asking: they find the repository when it comes back.
+BlobStorePtr repository_of(const Account& account) {
+  if (!account.offline()) return account.store;
+  StoreOptions once = account.store_options;
+  once.open_patience = {};  // who reads waits and asks again
+  return make_lazy_store(account.entry.url,
+                         [entry = account.entry, info = account.info, once](const std::stop_token& stop) {
+                           return open_pinned_store(entry, info, once, stop);
+                         });
+}
+
+}  // namespace
+
+SessionObjects::SessionObjects(Account& account, const fs::path& directory)
+    : account_(account),
+      waits_(account.config.get("read.unreachable") == "wait"),
+      cache_(open_cache(account.paths, account.config)) {
+  if (is_one_disk(cache_directory(account.paths), directory)) {
+    make_room_ = [this](std::uint64_t bytes) { return make_room(bytes); };
+    cache_->make_room(0);  // what is opened next may write copies of what was not synced
+  }
+  settled_ = open_pack_store(directory / "settled", settled_options(make_room_));
+  ReaderParts parts;
+  parts.settled = settled_;
+  parts.cache = cache_;
+  parts.repository = repository_of(account);
+  parts.unreachable = waits_ ? Unreachable::kWait : Unreachable::kFail;
+  reader_ = make_reader(parts, source_stats_, account.paths, account.config);
+}
+
+std::shared_ptr<ChunkReader> SessionObjects::local_reader() const {
+  return std::make_shared<ChunkReader>(open_stack({settled_tier(settled_), cache_tier(cache_)}, local_stats_),
+                                       ReaderOptions{.decoded_bytes = 16U << 20U});
+}
+
+std::shared_ptr<Image> SessionObjects::make_image(const std::string& name, const TreeRoot& base,
+                                                  std::shared_ptr<Overlay> overlay) const {
+  auto image = std::make_shared<Image>(name, base, reader_, std::move(overlay));
+  image->set_make_room(make_room_);
+  return image;
+}
+
+Bytes SessionObjects::load(const Cid& cid) const {
+  auto object = settled_->fetch(cid, Priority::kUpload, {});
+  if (!object) {
+    // Settled long ago and published under another version, or damaged here.
+    object = cache_->fetch(cid, Priority::kUpload, {});
+  }
+  if (!object || cid_of(*object) != cid) {
+    throw Error(ErrorKind::kCorrupt, fmt::format("object {} of this session is damaged or missing in {}",
+                                                 to_hex(cid.view()), settled_->describe()));
+  }
+  return std::move(*object);
+}
+
+SealContext SessionObjects::seal_context() const {
+  return {*reader_, *settled_, account_.keys.domain_secret, kSealThreads};
+}
+
+/// Data that can be fetched again goes first when the disk is full.
+std::uint64_t SessionObjects::make_room(std::uint64_t bytes) {
+  std::uint64_t freed = cache_->make_room(std::max(bytes, kRoomAtOnce));
+  if (freed == 0) freed = reader_->give_up_spill();
+  if (freed > 0) log::info("the disk is full; {} KiB of the cache went", freed >> 10U);
+  return freed;
+}
+
+}  // namespace isr

@@ -1,0 +1,61 @@
+#pragma once
+
+#include "account/account.h"
+#include "chunkstore/pack_cache.h"
+#include "chunkstore/stack.h"
+#include "image/settled_sweep.h"
+#include "image/snapshot.h"
+
+namespace isr {
+
+/// The sealed objects of a session: where they are read from, and where they lie until they are published.
+///
+/// Threads: any; sweep() as it says itself.
+class SessionObjects {
+ public:
+  /// `directory` is the session's. The account must outlive this.
+  SessionObjects(Account& account, const fs::path& directory);
+  SessionObjects(const SessionObjects&) = delete;
+  SessionObjects& operator=(const SessionObjects&) = delete;
+
+  /// Reads objects, wherever they are.
+  ChunkReader& reader() const { return *reader_; }
+  /// A reader of its own that finds only what is on this host, and asks no network.
+  std::shared_ptr<ChunkReader> local_reader() const;
+  /// Reads that need a repository that cannot be reached wait for it; else they fail.
+  bool waits() const { return waits_; }
+  /// An image of them. When the disk is full its writes make room before they fail.
+  std::shared_ptr<Image> make_image(const std::string& name, const TreeRoot& base,
+                                    std::shared_ptr<Overlay> overlay) const;
+
+  /// Objects that were sealed here and are in no version yet; durable.
+  PackStore& settled() const { return *settled_; }
+  PackCache& cache() const { return *cache_; }
+  bool is_here(const Cid& cid) const { return settled_->contains(cid) || cache_->contains(cid); }
+  /// The bytes of an object that is to be sent. Error{kCorrupt} when it is damaged or missing.
+  Bytes load(const Cid& cid) const;
+  /// What takes unneeded objects out of settled().
+  SettledSweep& sweep() { return sweep_; }
+  SealContext seal_context() const;
+
+  /// Ends reads that wait for the network, because the VM is being killed.
+  void interrupt() { reader_->interrupt(); }
+  /// As above, and later reads that would wait fail at once.
+  void cancel() { reader_->cancel(); }
+  FetchStats stats() const { return fetch_stats(source_stats_); }
+
+ private:
+  std::uint64_t make_room(std::uint64_t bytes);
+
+  Account& account_;
+  bool waits_;
+  SourceStats source_stats_;
+  mutable SourceStats local_stats_;  ///< of readers that ask no repository
+  std::shared_ptr<PackCache> cache_;
+  MakeRoom make_room_;
+  std::shared_ptr<PackStore> settled_;
+  std::shared_ptr<ChunkReader> reader_;
+  SettledSweep sweep_;
+};
+
+}  // namespace isr

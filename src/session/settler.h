@@ -1,0 +1,46 @@
+#pragma once
+
+#include <thread>
+
+#include "image/settle_policy.h"
+#include "session/session_images.h"
+
+namespace isr {
+
+/// Keeps what a session has on this host small: settles its journal, takes out settled objects that nothing needs, and
+/// evicts what is too much on the cache's disk.
+///
+/// Threads: one at a time.
+class Settler {
+ public:
+  /// Both must outlive this.
+  Settler(SessionImages& images, SessionObjects& objects) : images_(images), objects_(objects) {}
+
+  /// Takes one step of each for which it is time. To be called a few times a second; a publish does so itself.
+  /// Error{kIo}; {kCancelled} on stop.
+  void settle_if_due(const std::stop_token& stop = {});
+
+ private:
+  void sweep();
+
+  SessionImages& images_;
+  SessionObjects& objects_;
+  std::chrono::steady_clock::time_point tidied_{};
+  SettlePolicy policy_;
+  std::uint64_t swept_ = 0;  ///< sealed chunks that were superseded before the last sweep
+  std::chrono::steady_clock::time_point swept_at_{};
+};
+
+/// Settles on a thread of its own, from construction until end(): the guest writes on, however long an upload takes.
+/// No other thread settles meanwhile, or changes which images there are. Ends a step that is going on, also one that
+/// fetches. Without a thread to spare the journal grows until then.
+class SettlingThread {
+ public:
+  explicit SettlingThread(Settler& settler);
+  void end() { thread_ = {}; }
+
+ private:
+  std::jthread thread_;
+};
+
+}  // namespace isr

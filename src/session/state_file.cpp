@@ -1,0 +1,66 @@
+#include "session/state_file.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+
+namespace isr {
+namespace {
+
+/// 0: there is none.
+ino_t inode_of(const fs::path& file) {
+  struct stat status {};
+  return ::stat(file.c_str(), &status) == 0 ? status.st_ino : 0;
+}
+
+}  // namespace
+
+void refuse_without_session(const ParcelEntry& parcel) {
+  throw Error(ErrorKind::kNotFound, fmt::format("{} is not checked out here", parcel.name));
+}
+
+StateFile::StateFile(const Account& account, const ParcelEntry& parcel)
+    : account_(account), directory_(account.parcel_directory(parcel)) {
+  auto state = read_session_state(directory_, account.device_key, parcel.id);
+  if (!state) refuse_without_session(parcel);
+  state_ = std::move(*state);
+}
+
+void StateFile::save() {
+  write_session_state(directory_, account_.device_key, state_);
+  is_uncertain_ = false;
+}
+
+void StateFile::try_to_save() noexcept {
+  try {
+    save();
+  } catch (const std::exception& error) {
+    log::warn("{}", error.what());
+  }
+}
+
+/// What is on disk counts until the change is there: only then is it ours, and only then may what it no longer
+/// names be forgotten. A failure may come after the file was replaced, so the old one is put back.
+void StateFile::change(const Change& change) {
+  SessionState next = state_;
+  change(next);
+  const auto before = inode_of(directory_ / "session");
+  try {
+    write_session_state(directory_, account_.device_key, next);
+  } catch (...) {
+    if (inode_of(directory_ / "session") != before) {
+      is_uncertain_ = true;
+      try_to_save();
+    }
+    throw;
+  }
+  state_ = std::move(next);
+  is_uncertain_ = false;
+}
+
+void StateFile::make_certain() {
+  if (is_uncertain_) save();
+}
+
+}  // namespace isr

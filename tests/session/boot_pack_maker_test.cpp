@@ -1,0 +1,62 @@
+#include "session/boot_pack_maker.h"
+
+#include <catch2/catch.hpp>
+
+#include "session/session_parts.h"
+
+using namespace isr;
+
+namespace {
+
+constexpr std::uint8_t kDisk = 0;
+constexpr std::uint8_t kMemory = 1;
+
+struct Place : test::CheckedOut {
+  test::SessionParts parts{*this};
+  BootPackMaker maker{account, parts.state, parts.objects};
+  ParcelVersion version;
+
+  Place() {
+    for (const SessionImage& image : parts.state.now().images) version.images.push_back(image.image);
+  }
+  BootOrder order_of(const std::optional<SealedBootPack>& pack) const {
+    return HotPages(parts.objects.reader(), pack.value().root, {}).head().order;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a boot pack has the pages that are wanted, else those that the guest read first, and the chunks of both",
+          "[session]") {
+  Place place;
+  const BootOrder own{{{kMemory, 9}}, {{kMemory, 1}, {kDisk, 0}}};
+  SECTION("neither names a page") { CHECK_FALSE(place.maker.make({}, {}, kMaxBootPages, place.version).has_value()); }
+  SECTION("pages that are wanted") {
+    const auto pack =
+        place.maker.make({{{kMemory, 3}, {kMemory, 4}}, {{kMemory, 1}}}, own, kMaxBootPages, place.version);
+    CHECK(place.order_of(pack).pages == std::vector<BootPlace>{{kMemory, 3}, {kMemory, 4}});
+    CHECK(place.order_of(pack).chunks == std::vector<BootPlace>{{kMemory, 1}, {kDisk, 0}});
+    CHECK(place.parts.objects.settled().contains(pack->objects.begin()->first));
+  }
+  SECTION("no more than can be afforded") {
+    const auto pack = place.maker.make({{{kMemory, 3}, {kMemory, 4}}, {}}, own, 1, place.version);
+    CHECK(place.order_of(pack).pages == std::vector<BootPlace>{{kMemory, 3}});
+  }
+  SECTION("pages that the guest read first") {
+    const auto pack = place.maker.make({}, own, kMaxBootPages, place.version);
+    CHECK(place.order_of(pack).pages == own.pages);
+  }
+  SECTION("without pages that are not on this host") {
+    const auto pack = place.maker.make({{{kDisk, 0}, {kMemory, 3}}, {}}, {}, kMaxBootPages, place.version);
+    fs::remove_all(place.account.paths.cache);
+    CHECK(place.order_of(pack).pages.back() == BootPlace{kMemory, 3});
+  }
+}
+
+TEST_CASE("a boot pack has as many pages as a slow link takes in seconds", "[session]") {
+  using std::chrono::seconds;
+  CHECK(affordable_boot_pages(0, seconds(0)) == kMaxBootPages);
+  CHECK(affordable_boot_pages(1U << 30U, seconds(100)) == kMaxBootPages);
+  CHECK(affordable_boot_pages(100'000, seconds(100)) == 1024);
+  CHECK(affordable_boot_pages(100U << 20U, seconds(100)) == 2 * (10U << 20U) / kBootPageSize);
+}

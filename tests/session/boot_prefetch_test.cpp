@@ -1,0 +1,162 @@
+#include "session/boot_prefetch.h"
+
+#include <catch2/catch.hpp>
+#include <thread>
+
+#include "session/session_parts.h"
+#include "support/error_kind.h"
+#include "support/fault_store.h"
+#include "support/silent_store.h"
+
+using namespace isr;
+
+namespace {
+
+constexpr std::uint64_t kPagesInChunk = kChunkSize / kBootPageSize;
+constexpr std::uint8_t kDisk = 0;
+constexpr std::uint8_t kMemory = 1;
+
+/// A machine that was suspended and published with a boot pack: the second page of its memory and the first of its
+/// disk, then the memory's chunk 2.
+struct Place : test::CheckedOut {
+  Bytes contents = test::random_bytes(4 * kChunkSize, 2);
+  Bytes devices = test::random_bytes(5000, 3);
+
+  Place() {
+    test::SessionParts parts(*this);
+    parts.memory.begin(true)->write(0, contents);
+    parts.memory.begin_run(true);
+    parts.memory.keep({test::some_stamp(), devices, {}});
+    parts.memory.abandon();
+    PublishOptions options;
+    options.memory = true;
+    options.boot_order = [] { return BootOrder{{{kMemory, 1}, {kDisk, 0}}, {{kMemory, 2}}}; };
+    CHECK(parts.publisher.publish(options, {}).version == 2);
+  }
+  /// Of which everything must be fetched.
+  void forget_cache() const { fs::remove_all(account.paths.cache); }
+};
+
+bool waits_until(const std::function<bool()>& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  while (!condition() && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return condition();
+}
+
+SessionStats stats_of(const BootPrefetch& prefetch) {
+  SessionStats stats;
+  prefetch.add_stats(stats);
+  return stats;
+}
+
+}  // namespace
+
+TEST_CASE("device state and boot pack are fetched before a guest runs, and answer what it reads first", "[session]") {
+  Place place;
+  place.forget_cache();
+  test::SessionParts parts(place);
+  std::set<std::string> steps;
+  parts.prefetch.prepare(Prefetch::kWorkingSet,
+                         [&](std::string_view step, std::uint64_t, std::uint64_t) { steps.emplace(step); }, {});
+  CHECK(steps.contains("devices"));
+  const auto memory = parts.memory.begin(false);
+  CHECK(parts.prefetch.pages() == 2);
+  CHECK(stats_of(parts.prefetch).boot_pack_pages == 2);
+  parts.prefetch.begin_fill(Prefetch::kWorkingSet);
+  parts.prefetch.wait_for_pack({}, {});
+  Bytes page(kBootPageSize);
+  memory->read(kBootPageSize, page);
+  CHECK(memory->counters().hot_pages == 1);
+  CHECK((ByteView(page).size() == kBootPageSize &&
+         std::equal(page.begin(), page.end(), place.contents.begin() + kBootPageSize)));
+  CHECK((parts.memory.device_state() == place.devices));
+  CHECK(waits_until([&] { return !parts.prefetch.is_fetching_working_set(); }));
+  const auto ahead = stats_of(parts.prefetch).fetching_ahead;
+  REQUIRE(ahead.has_value());
+  CHECK(ahead->order_chunks == ahead->order_chunks_here);
+  CHECK_FALSE(stats_of(parts.prefetch).memory.has_value());
+  parts.memory.abandon();
+  CHECK_FALSE(stats_of(parts.prefetch).fetching_ahead.has_value());
+}
+
+TEST_CASE("all of memory is fetched behind a guest that wants it, and then needs no repository", "[session]") {
+  Place place;
+  place.forget_cache();
+  {
+    test::SessionParts parts(place);
+    parts.prefetch.prepare(Prefetch::kAll, {}, {});
+    parts.memory.begin(false);
+    parts.prefetch.begin_fill(Prefetch::kAll);
+    CHECK(waits_until([&] {
+      const auto here = stats_of(parts.prefetch).memory;
+      return here && here->offline_safe_since;
+    }));
+    parts.memory.abandon();
+  }
+  place.account.store = nullptr;
+  test::SessionParts parts(place);
+  CHECK((test::read_image(*parts.images.image("memory"), place.contents.size()) == place.contents));
+}
+
+TEST_CASE("nothing is fetched ahead of a guest that wants nothing, or has no memory", "[session]") {
+  Place place;
+  test::SessionParts parts(place);
+  SECTION("that wants nothing") {
+    parts.prefetch.prepare(Prefetch::kNone, {}, {});
+    parts.memory.begin(false);
+    parts.prefetch.begin_fill(Prefetch::kNone);
+  }
+  SECTION("that has no memory") {
+    parts.prefetch.prepare(Prefetch::kAll, {}, {});
+    parts.prefetch.begin_fill(Prefetch::kAll);
+  }
+  CHECK(parts.prefetch.pages() == 0);
+  CHECK_FALSE(parts.prefetch.is_fetching_working_set());
+  CHECK_FALSE(stats_of(parts.prefetch).fetching_ahead.has_value());
+}
+
+TEST_CASE("what a guest reads first is noted until its prefetch is detached", "[session]") {
+  Place place;
+  test::SessionParts parts(place);
+  CHECK(parts.prefetch.own_order().pages.empty());
+  const auto memory = parts.memory.begin(false);
+  Bytes page(kBootPageSize);
+  memory->read(kChunkSize, page);
+  parts.images.image("disk")->read(0, page);
+  const std::vector<BootPlace> expected{{kMemory, kPagesInChunk}, {kDisk, 0}};
+  CHECK(parts.prefetch.own_order().pages == expected);
+  CHECK(parts.prefetch.own_order().chunks == std::vector<BootPlace>{{kMemory, 1}, {kDisk, 0}});
+  parts.prefetch.detach();
+  memory->read(2 * kChunkSize, page);
+  parts.memory.abandon();
+  CHECK(parts.prefetch.own_order().pages == expected);  // for the next boot pack
+}
+
+TEST_CASE("a boot pack that cannot be had is done without, and devices that cannot are waited for", "[session]") {
+  Place place;
+  place.forget_cache();
+  const BlobStorePtr store = place.account.store;
+  SECTION("the guest continues without the pack") {
+    test::SessionParts parts(place);
+    const Cid pack = parts.state.now().base_version.find(kBootPackName)->tree.root.cid;
+    place.account.store->remove(object_name(pack));
+    parts.prefetch.prepare(Prefetch::kAll, {}, {});
+    parts.memory.begin(false);
+    CHECK(parts.prefetch.pages() == 0);
+  }
+  SECTION("who waits for the devices can be stopped") {
+    const auto silent = std::make_shared<test::SilentStore>(store, "objects/");
+    place.account.store = silent;
+    test::SessionParts parts(place);
+    std::stop_source source;
+    const std::jthread stopper([&] {
+      while (!silent->is_asked()) std::this_thread::yield();
+      source.request_stop();
+    });
+    CHECK((test::kind_thrown([&] { parts.prefetch.prepare(Prefetch::kAll, {}, source.get_token()); }) ==
+           ErrorKind::kCancelled));
+    CHECK_FALSE(silent->has_timed_out());
+  }
+}

@@ -1,0 +1,131 @@
+#include "session/memory_image.h"
+
+#include <catch2/catch.hpp>
+
+#include "session/session_parts.h"
+#include "support/error_kind.h"
+
+using namespace isr;
+
+namespace {
+
+struct Place : test::CheckedOut {
+  test::SessionParts parts{*this};
+  MemoryImage& memory = parts.memory;
+  Bytes contents = test::random_bytes(2 * kChunkSize, 2);
+  MachineMoment moment{test::some_stamp(), test::random_bytes(5000, 3), {}};
+
+  SessionPhase phase() const { return parts.state.now().phase; }
+  Bytes kept() { return test::read_image(*parts.images.image("memory"), contents.size()); }
+  void run(bool fresh) {
+    const auto image = memory.begin(fresh);
+    if (fresh) image->write(0, contents);
+    memory.begin_run(fresh);
+  }
+  void suspend() {
+    run(true);
+    memory.keep(moment);
+    memory.abandon();
+  }
+};
+
+}  // namespace
+
+TEST_CASE("memory is there from its begin until it is abandoned, and is told apart from what is suspended",
+          "[session]") {
+  Place place;
+  CHECK(place.memory.image() == nullptr);
+  CHECK(place.memory.live() == nullptr);
+  CHECK_FALSE(place.memory.changed_chunks().has_value());
+  place.memory.begin(true)->write(0, place.contents);
+  CHECK(place.memory.changed_chunks() == 2);
+  CHECK((place.kept() == Bytes(place.contents.size())));
+  CHECK(place.phase() == SessionPhase::kCheckedOut);
+  place.memory.abandon();
+  CHECK(place.memory.image() == nullptr);
+  CHECK_FALSE(place.memory.changed_chunks().has_value());
+}
+
+TEST_CASE("a run that failed leaves the phase that was there, and the memory that was suspended unless it was fresh",
+          "[session]") {
+  Place place;
+  place.suspend();
+  const bool fresh = GENERATE(true, false);
+  CAPTURE(fresh);
+  place.memory.begin(fresh);
+  place.memory.begin_run(fresh);
+  CHECK(place.phase() == SessionPhase::kRunning);
+  place.memory.undo_run(fresh);
+  place.memory.abandon();
+  CHECK(place.phase() == (fresh ? SessionPhase::kCheckedOut : SessionPhase::kSuspended));
+  CHECK(place.written().phase == place.phase());
+  CHECK((place.kept() == (fresh ? Bytes(place.contents.size()) : place.contents)));
+}
+
+TEST_CASE("a run is undone in memory though it cannot be written down", "[session]") {
+  Place place;
+  place.run(true);
+  {
+    const test::UnwritableState unwritable(place);
+    place.memory.undo_run(true);
+    CHECK(place.phase() == SessionPhase::kCheckedOut);
+  }
+  CHECK(place.written().phase == SessionPhase::kRunning);
+}
+
+TEST_CASE("memory that was refused is kept once the witness agrees", "[session]") {
+  Place place;
+  place.run(true);
+  Bytes page(place.contents.begin(), place.contents.begin() + kPageSize);
+  page[17] ^= 1;
+  place.moment.memory.sample.push_back({0, page});
+  CHECK((test::kind_thrown([&] { place.memory.keep(place.moment); }) == ErrorKind::kBug));
+  CHECK(place.phase() == SessionPhase::kRunning);
+  CHECK(place.written().phase == SessionPhase::kRunning);
+  CHECK((test::read_image(*place.memory.image(), place.contents.size()) == place.contents));
+  place.moment.memory.sample[0].bytes[17] ^= 1;
+  place.memory.keep(place.moment);
+  place.memory.abandon();
+  CHECK(place.phase() == SessionPhase::kSuspended);
+  CHECK((place.kept() == place.contents));
+  CHECK((place.memory.device_state() == place.moment.device_state));
+}
+
+TEST_CASE("memory of a machine that ran is forgotten at once, also when that cannot be written down", "[session]") {
+  Place place;
+  place.suspend();
+  place.run(false);
+  {
+    const test::UnwritableState unwritable(place);
+    CHECK_THROWS(place.memory.drop());
+  }
+  CHECK(place.phase() == SessionPhase::kCheckedOut);
+  CHECK(place.memory.image() == nullptr);
+  CHECK((place.kept() == Bytes(place.contents.size())));
+  CHECK(place.written().phase == SessionPhase::kRunning);  // a crash: whoever opens it next drops memory, too
+  place.memory.drop();
+  CHECK(place.written().phase == SessionPhase::kCheckedOut);
+}
+
+TEST_CASE("memory that may need more room than the disk has is refused with what is free", "[session]") {
+  Place place;
+  place.memory.require_room(1);
+  try {
+    place.memory.require_room(std::uint64_t{1} << 60U);
+    FAIL("not refused");
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::kIo);
+    CHECK_THAT(error.what(), Catch::Contains("MiB free, and the memory of work may need"));
+  }
+}
+
+TEST_CASE("what was published becomes the base below with a machine that runs and without one", "[session]") {
+  Place place;
+  bool has_adopted = false;
+  const auto adopt_below = [&] { has_adopted = true; };
+  const TreeRoot root{place.parts.state.now().vm.memory_bytes, {}};
+  SECTION("with a machine that runs") { place.run(true); }
+  SECTION("without one") {}
+  place.memory.adopt(root, adopt_below);
+  CHECK(has_adopted);
+}

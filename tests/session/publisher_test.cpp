@@ -1,0 +1,172 @@
+#include "session/publisher.h"
+
+#include <atomic>
+#include <catch2/catch.hpp>
+
+#include "session/session_parts.h"
+#include "support/error_kind.h"
+#include "support/fault_store.h"
+
+using namespace isr;
+
+namespace {
+
+struct Place : test::CheckedOut {
+  test::SessionParts parts{*this};
+  Bytes contents = test::random_bytes(kChunkSize, 7);
+
+  void write() { parts.images.image("disk")->write(0, contents); }
+  bool is_published() {
+    return !test::kind_thrown([&] { parts.publisher.require_published(); }).has_value();
+  }
+};
+
+/// Notes what is asked of it, in order and once each: "objects", "locks", "heads". Answers of a head are lost while
+/// `loses_head`, objects are not taken while `is_full`.
+class NotingStore : public test::FaultStore {
+ public:
+  using FaultStore::FaultStore;
+  std::atomic<bool> loses_head{false}, is_full{false};
+  std::function<void()> on_head;
+
+  std::vector<std::string> steps() const { return *steps_.lock(); }
+
+  std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
+    if (name.find("/locks/") != std::string_view::npos) note("locks");
+    return FaultStore::get(name, range, stop);
+  }
+  PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
+    if (name.starts_with("objects/")) {
+      if (is_full) throw Error(ErrorKind::kIo, "the store is full");
+      note("objects");
+    }
+    const bool is_head = name.find("/heads/") != std::string_view::npos;
+    if (is_head) note("heads");
+    const PutResult result = FaultStore::put_new(name, bytes, stop);
+    if (is_head && on_head) on_head();
+    if (is_head && loses_head) throw Error(ErrorKind::kTransient, "no answer");
+    return result;
+  }
+
+ private:
+  void note(const std::string& step) {
+    auto steps = steps_.lock();
+    if (std::find(steps->begin(), steps->end(), step) == steps->end()) steps->push_back(step);
+  }
+  Sync<std::vector<std::string>> steps_;
+};
+
+}  // namespace
+
+TEST_CASE("a publish sends the objects, looks at the lock and puts the head, in this order", "[session]") {
+  Place place;
+  const auto store = std::make_shared<NotingStore>(place.account.store);
+  place.account.store = store;
+  place.write();
+  CHECK_FALSE(place.is_published());
+  const PublishResult result = place.parts.publisher.publish({}, {});
+  CHECK(result.version == 2);
+  CHECK(store->steps() == std::vector<std::string>{"objects", "locks", "heads"});
+  CHECK(result.uploaded_objects > 0);
+  CHECK(place.parts.publisher.uploaded_bytes() == result.uploaded_bytes);
+  CHECK(place.is_published());
+  CHECK_FALSE(place.parts.images.is_dirty());
+}
+
+TEST_CASE("what is published stays in the session until its head is in the repository", "[session]") {
+  Place place;
+  const auto store = std::make_shared<NotingStore>(place.account.store);
+  place.account.store = store;
+  place.write();
+  bool was_dirty = false;
+  bool was_settled = false;
+  store->on_head = [&] {
+    was_dirty = place.parts.images.is_dirty();
+    was_settled = !place.parts.objects.settled().all().empty();
+  };
+  place.parts.publisher.publish({}, {});
+  CHECK(was_dirty);
+  CHECK(was_settled);
+  CHECK(place.parts.objects.settled().all().empty());
+}
+
+TEST_CASE("a publish whose answer is lost is not taken for made, and the next finds it without sending again",
+          "[session]") {
+  Place place;
+  const auto store = std::make_shared<NotingStore>(place.account.store);
+  place.account.store = store;
+  place.write();
+  store->loses_head = true;
+  CHECK((test::kind_thrown([&] { place.parts.publisher.publish({}, {}); }) == ErrorKind::kTransient));
+  CHECK_FALSE(place.is_published());
+  CHECK(place.parts.images.is_dirty());
+  CHECK(place.parts.state.now().base == 1);
+  CHECK((test::read_image(*place.parts.images.image("disk"), kChunkSize) == place.contents));
+  store->loses_head = false;
+  const PublishResult result = place.parts.publisher.publish({}, {});
+  CHECK(result.unchanged);
+  CHECK(result.version == 2);
+  CHECK(result.uploaded_objects == 0);
+  CHECK(place.is_published());
+  CHECK_FALSE(place.parts.images.is_dirty());
+  CHECK(place.written().base == 2);
+}
+
+TEST_CASE("a publish that could not be sent leaves what was written, and is made by the next", "[session]") {
+  Place place;
+  const auto store = std::make_shared<NotingStore>(place.account.store);
+  place.account.store = store;
+  place.write();
+  store->is_full = true;
+  CHECK((test::kind_thrown([&] { place.parts.publisher.publish({}, {}); }) == ErrorKind::kIo));
+  CHECK(place.written().upload_begun);
+  CHECK(place.written().pending.empty());
+  CHECK_FALSE(place.is_published());
+  store->is_full = false;
+  CHECK(place.parts.publisher.publish({}, {}).version == 2);
+  CHECK_FALSE(place.written().upload_begun);
+  CHECK((test::read_image(*place.parts.images.image("disk"), kChunkSize) == place.contents));
+}
+
+TEST_CASE("a checkpoint that fails leaves the machine running, with nothing frozen", "[session]") {
+  Place place;
+  const Bytes memory = test::random_bytes(kChunkSize, 2);
+  place.parts.memory.begin(true)->write(0, memory);
+  place.parts.memory.begin_run(true);
+  place.write();
+  PublishOptions options;
+  MachineMoment moment{test::some_stamp(), test::random_bytes(5000, 3), {}};
+  SECTION("before it froze") {
+    options.checkpoint = [](const std::function<void()>&) -> MachineMoment { throw Error(ErrorKind::kVm, "gone"); };
+    CHECK((test::kind_thrown([&] { place.parts.publisher.publish(options, {}); }) == ErrorKind::kVm));
+  }
+  SECTION("after it froze") {
+    options.checkpoint = [](const std::function<void()>& freeze) -> MachineMoment {
+      freeze();
+      throw Error(ErrorKind::kVm, "gone");
+    };
+    CHECK((test::kind_thrown([&] { place.parts.publisher.publish(options, {}); }) == ErrorKind::kVm));
+  }
+  CHECK(place.parts.state.now().phase == SessionPhase::kRunning);
+  CHECK(place.parts.memory.changed_chunks() == 1);
+  options.checkpoint = [&](const std::function<void()>& freeze) {
+    freeze();
+    return moment;
+  };
+  CHECK(place.parts.publisher.publish(options, {}).version == 2);
+  CHECK(place.parts.state.now().phase == SessionPhase::kRunning);
+  CHECK(place.parts.state.now().base_version.suspended());
+  CHECK((test::read_image(*place.parts.memory.image(), kChunkSize) == memory));
+  place.parts.memory.abandon();
+}
+
+TEST_CASE("a publish that the phase refuses asks the repository nothing", "[session]") {
+  Place place;
+  place.parts.memory.begin(true);
+  place.parts.memory.begin_run(true);
+  const auto store = std::make_shared<test::FaultStore>(place.account.store);
+  place.account.store = store;
+  CHECK((test::kind_thrown([&] { place.parts.publisher.publish({}, {}); }) == ErrorKind::kVm));
+  CHECK(store->calls() == 0);
+  place.parts.memory.abandon();
+}

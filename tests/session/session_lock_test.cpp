@@ -1,0 +1,124 @@
+#include "session/session_lock.h"
+
+#include <catch2/catch.hpp>
+
+#include "session/session_parts.h"
+#include "support/error_kind.h"
+#include "support/fault_store.h"
+#include "transfer/new_version.h"
+
+using namespace isr;
+
+namespace {
+
+struct Place : test::CheckedOut {
+  StateFile state{account, parcel};
+  SessionLock lock{account, parcel, state};
+
+  ParcelLock in_repository() const { return account.lock(parcel); }
+  ParcelLock laptop() const {
+    return {account.store, parcel.chain(), account.keys.signing, {"laptop", std::string(32, 'f')}};
+  }
+  LockRequest wanting(char hold) const { return {.hold = std::string(32, hold), .mode = {}, .base = {}}; }
+  /// The refusal of secure(): its message, and its hints.
+  std::vector<std::string> refusal(ErrorKind kind) {
+    std::vector<std::string> lines;
+    try {
+      lock.secure({}, {});
+    } catch (const Error& error) {
+      CHECK(error.kind() == kind);
+      lines = error.hints();
+      lines.insert(lines.begin(), error.what());
+    }
+    return lines;
+  }
+  /// Version 2, a copy of the first. Returns its hash.
+  Sha256 publish_copy() const {
+    const LoadedVersion first = load_version(account, parcel);
+    const Bytes blob = make_head(account, parcel, {2, first.head.hash}, first.version);
+    return account.chain(parcel.chain()).publish(2, blob)->hash;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a lock that another host has taken is refused with the command that goes on here", "[session]") {
+  Place place;
+  std::string command = "isr checkout work --take-lock";
+  SECTION("of disks") {}
+  SECTION("of a suspended machine") {
+    place.state.change([](SessionState& next) { next.phase = SessionPhase::kSuspended; });
+    command = "isr resume work --take-lock";
+  }
+  place.laptop().steal(place.wanting('2'), "needed");
+  const auto lines = place.refusal(ErrorKind::kLocked);
+  REQUIRE(lines.size() == 4);
+  CHECK_THAT(lines[0], Catch::StartsWith("laptop has taken over work (since "));
+  CHECK_THAT(lines[1], Catch::EndsWith(command));
+  CHECK_THAT(lines[2], Catch::Contains("once laptop has suspended it"));
+  CHECK(place.laptop().show()->is_hold(std::string(32, '2')));
+  CHECK_FALSE(place.lock.keep({}));
+}
+
+TEST_CASE("a session that another host's version has passed by is refused with both numbers", "[session]") {
+  Place place;
+  place.publish_copy();
+  place.in_repository().break_lock("by mistake");
+  const auto lines = place.refusal(ErrorKind::kHistory);
+  REQUIRE(lines.size() == 4);
+  CHECK_THAT(lines[0], Catch::Contains("version 2") && Catch::Contains("comes from version 1"));
+  CHECK_FALSE(place.in_repository().show()->record.held);
+}
+
+TEST_CASE("a version that may be the session's own publish without an answer is no other host's", "[session]") {
+  Place place;
+  const Sha256 hash = place.publish_copy();
+  place.state.change([&](SessionState& next) { next.pending.push_back({2, hash, {}}); });
+  place.in_repository().break_lock("by mistake");
+  CHECK(place.lock.secure({}, {}));
+  CHECK(place.in_repository().show()->is_hold(place.state.now().hold));
+}
+
+TEST_CASE("a lock that is taken over is a new hold, which the state names before it is not written down any more",
+          "[session]") {
+  Place place;
+  const std::string before = place.state.now().hold;
+  place.laptop().steal(place.wanting('2'), "needed");
+  SECTION("when that can be written") {
+    CHECK(place.lock.secure("wanted", {}));
+    CHECK(place.state.now().hold != before);
+    CHECK(place.written().hold == place.state.now().hold);
+    CHECK(place.in_repository().show()->is_hold(place.state.now().hold));
+    CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+  }
+  SECTION("and stays written down when it cannot") {
+    const test::UnwritableState unwritable(place);
+    CHECK_THROWS(place.lock.secure("wanted", {}));
+    CHECK(place.state.now().hold == before);
+    CHECK(has_lock_to_give_back(place.account, place.parcel));
+  }
+}
+
+TEST_CASE("a lock that is kept before a head is taken again where it is free, by the same hold", "[session]") {
+  Place place;
+  const std::string hold = place.state.now().hold;
+  place.in_repository().break_lock("by mistake");
+  CHECK(place.lock.keep({}));
+  CHECK(place.in_repository().show()->is_hold(hold));
+  CHECK(place.state.now().hold == hold);
+}
+
+TEST_CASE("a lock that is written down to be given back is free once it was, and stays written down until then",
+          "[session]") {
+  Place place;
+  place.lock.note();
+  CHECK(place.in_repository().show()->record.held);
+  const BlobStorePtr store = place.account.store;
+  place.account.store = std::make_shared<test::FaultStore>(store, std::vector(20, test::Fault::kBefore));
+  CHECK((place.lock.give_back() == LockReturn::kLater));
+  CHECK(has_lock_to_give_back(place.account, place.parcel));
+  place.account.store = store;
+  CHECK((place.lock.give_back() == LockReturn::kDone));
+  CHECK_FALSE(place.in_repository().show()->record.held);
+  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+}

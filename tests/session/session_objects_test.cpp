@@ -1,0 +1,38 @@
+#include "session/session_objects.h"
+
+#include <catch2/catch.hpp>
+
+#include "session/session_parts.h"
+#include "support/error_kind.h"
+
+using namespace isr;
+
+TEST_CASE("an object that is to be sent is found where it was settled, else in the cache, and is checked",
+          "[session]") {
+  test::CheckedOut place;
+  const SessionObjects objects(place.account, place.state_file().parent_path());
+  const SealedObject sealed = seal_chunk(test::random_bytes(kChunkSize, 5), place.account.keys.domain_secret);
+  const Cid cid = sealed.ref.cid;
+  CHECK_FALSE(objects.is_here(cid));
+  CHECK((test::kind_thrown([&] { objects.load(cid); }) == ErrorKind::kCorrupt));
+  SECTION("settled") { objects.settled().put(cid, sealed.bytes); }
+  SECTION("in the cache") { objects.cache().put(cid, sealed.bytes); }
+  CHECK(objects.is_here(cid));
+  CHECK((objects.load(cid) == sealed.bytes));
+}
+
+TEST_CASE("a local reader finds what is settled or cached, and asks no repository", "[session]") {
+  test::CheckedOut place;
+  const TreeRoot base = load_version(place.account, place.parcel).version.find("disk")->tree;
+  fs::remove_all(place.account.paths.cache);
+  const SessionObjects objects(place.account, place.state_file().parent_path());
+  Bytes bytes(kChunkSize);
+  Image local("disk", base, objects.local_reader(), nullptr);
+  CHECK((test::kind_thrown([&] { local.read(0, bytes); }) == ErrorKind::kOffline));
+  CHECK(objects.stats().repository_fetches == 0);
+  objects.make_image("disk", base, nullptr)->read(0, bytes);
+  CHECK(objects.stats().repository_fetches > 0);
+  Bytes again(kChunkSize);
+  Image("disk", base, objects.local_reader(), nullptr).read(0, again);
+  CHECK((again == bytes));
+}

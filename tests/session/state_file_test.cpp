@@ -1,0 +1,49 @@
+#include "session/state_file.h"
+
+#include <catch2/catch.hpp>
+
+#include "session/session_parts.h"
+#include "support/error_kind.h"
+
+using namespace isr;
+
+TEST_CASE("the state of a parcel that is not checked out is not found, and nothing is made for it", "[session]") {
+  const test::ParcelPlace place;
+  CHECK((test::kind_thrown([&] { StateFile(place.account, place.parcel); }) == ErrorKind::kNotFound));
+  CHECK_FALSE(fs::exists(place.account.parcel_directory(place.parcel)));
+}
+
+TEST_CASE("a change of state is in memory once it is in the file, and in neither after a failure", "[session]") {
+  const test::CheckedOut place;
+  StateFile state(place.account, place.parcel);
+  state.change([](SessionState& next) { next.upload_begun = true; });
+  CHECK(state.now().upload_begun);
+  CHECK(place.written().upload_begun);
+  const auto refused = [](SessionState& next) {
+    next.upload_begun = false;
+    throw Error(ErrorKind::kVm, "refused");
+  };
+  CHECK((test::kind_thrown([&] { state.change(refused); }) == ErrorKind::kVm));
+  {
+    const test::UnwritableState unwritable(place);
+    CHECK_THROWS(state.change([](SessionState& next) { next.upload_begun = false; }));
+  }
+  CHECK(state.now().upload_begun);
+  CHECK(place.written().upload_begun);
+}
+
+TEST_CASE("a change in memory comes to the file with the next change that is written", "[session]") {
+  const test::CheckedOut place;
+  StateFile state(place.account, place.parcel);
+  state.change_in_memory([](SessionState& next) { next.upload_begun = true; });
+  CHECK(state.now().upload_begun);
+  CHECK_FALSE(place.written().upload_begun);
+  {
+    const test::UnwritableState unwritable(place);
+    state.try_to_save();
+    CHECK_THROWS(state.change([](SessionState& next) { next.vm.network = NetworkMode::kUser; }));
+  }
+  CHECK(state.now().upload_begun);
+  state.change([](SessionState& next) { next.vm.network = NetworkMode::kUser; });
+  CHECK(place.written().upload_begun);
+}
