@@ -59,14 +59,15 @@ std::optional<std::string> why_not_resumable(const VmSettings& vm, const VmStamp
 }
 
 Machine::Machine(Session& session, const Paths& paths, std::string name, std::string parcel_id,
-                 std::function<std::string()> stats_json)
+                 std::function<std::string()> stats_json, std::shared_ptr<VmHost> host)
     : session_(session),
       paths_(paths),
       name_(std::move(name)),
       parcel_id_(std::move(parcel_id)),
       mount_directory_(mount_directory(paths, parcel_id_)),
       run_directory_(vm_directory(paths, parcel_id_)),
-      stats_json_(std::move(stats_json)) {}
+      stats_json_(std::move(stats_json)),
+      host_(std::move(host)) {}
 
 Machine::~Machine() {
   session_.cancel();  // reads that wait for the network would hold the unmount
@@ -98,9 +99,9 @@ bool Machine::start(const BootOptions& options) {
   VmSettings settings = state.vm;
   settings.network = options.network.value_or(state.vm.network);
   const std::string wanted = resume ? state.stamp.value().accelerator : options.accelerator;
-  accelerator_ = choose_accelerator(parse_accelerator_choice(wanted), runtime_directory(paths_));
+  accelerator_ = host_->choose_accelerator(wanted, runtime_directory(paths_));
   if (resume) {
-    if (const auto why = why_incompatible(*state.stamp, stamp_here(state.vm, accelerator_))) {
+    if (const auto why = why_incompatible(*state.stamp, host_->stamp(state.vm, accelerator_))) {
       throw Error(ErrorKind::kVm, fmt::format("the memory of {} cannot be loaded here: {}", name_, *why),
                   {fmt::format("isr start {}    boots from its disks and drops the memory", name_)});
     }
@@ -120,8 +121,9 @@ bool Machine::start(const BootOptions& options) {
     // A CD is never part of what was suspended: another image under a guest that has read from one would be damage.
     if (!resume) files.cdrom = options.cdrom;
     const QemuOptions qemu = qemu_options(options.memory);
-    vm_ = resume ? Qemu::resume_paused(settings, files, accelerator_, qemu, session_.memory().device_state())
-                 : Qemu::start_paused(settings, files, accelerator_, qemu);
+    std::optional<Bytes> device_state;
+    if (resume) device_state = session_.memory().device_state();
+    vm_ = host_->start_paused(settings, files, accelerator_, qemu, device_state);
     set_network(settings.network, options.isolate_network);
     *console_.lock() = vm_->console();
     // The kernel may bring what the guest writes to our scratch file at any time.

@@ -1,10 +1,9 @@
 #pragma once
 
 #include "base/progress.h"
-#include "fusefs/mount.h"
 #include "machine/awakening.h"
+#include "machine/vm_host.h"
 #include "session/session.h"
-#include "vm/qemu.h"
 
 namespace isr {
 
@@ -40,7 +39,7 @@ class Machine {
  public:
   /// `stats_json` is what the mount's file of that name says; from any thread.
   Machine(Session& session, const Paths& paths, std::string name, std::string parcel_id,
-          std::function<std::string()> stats_json);
+          std::function<std::string()> stats_json, std::shared_ptr<VmHost> host = make_qemu_host());
   ~Machine();  ///< kills the VM, unmounts
 
   /// Mounts the disks; read-only while suspended memory relies on them.
@@ -96,7 +95,7 @@ class Machine {
   /// The statistics of a running VM. Waits 2 s at most for a QEMU that does not answer.
   VmStats stats() const;
   bool running() const { return vm_ != nullptr && !vm_->exit(); }
-  Qemu* vm() const { return vm_.get(); }
+  Vm* vm() const { return vm_.get(); }
   /// The console of the guest, also after it has ended: kept until the next start. nullptr
   /// before the first. From any thread, also while another call of this runs.
   std::shared_ptr<SerialConsole> console() const { return *console_.lock(); }
@@ -128,6 +127,7 @@ class Machine {
   fs::path mount_directory_;
   fs::path run_directory_;
   std::function<std::string()> stats_json_;
+  std::shared_ptr<VmHost> host_;
   std::unique_ptr<Mount> mount_;
   std::shared_ptr<Image> memory_;                                              ///< mounted as memory.raw
   std::shared_ptr<LiveMemory> live_;                                           ///< what that writes to
@@ -135,7 +135,7 @@ class Machine {
   bool tracking_ = false;                    ///< the guest's writes, while memory is copied
   Sync<std::vector<MemoryRange>> left_out_;  ///< of that copy: what was given back meanwhile
   std::optional<std::chrono::steady_clock::time_point> read_around_at_;
-  std::unique_ptr<Qemu> vm_;
+  std::unique_ptr<Vm> vm_;
   Sync<std::shared_ptr<SerialConsole>> console_;
   NetworkMode network_ = NetworkMode::kNone;
   Accelerator accelerator_;

@@ -43,7 +43,7 @@ void Machine::write_back_memory() {
 }
 
 void Machine::copy_changed_memory() {
-  GuestMemory& guest = vm_->memory();
+  VmMemory& guest = vm_->memory();
   if (guest.mapping() == MemoryMapping::kShared) {
     write_back_memory();
     return;
@@ -62,7 +62,7 @@ void Machine::copy(std::span<const MemoryRange> runs) {
 
 /// So that little is left to do when the guest stands still.
 void Machine::copy_memory_ahead() {
-  GuestMemory& guest = vm_->memory();
+  VmMemory& guest = vm_->memory();
   if (guest.mapping() == MemoryMapping::kShared) {
     for (std::size_t round = 0; round < kMostRounds; ++round) {
       const auto began = std::chrono::steady_clock::now();
@@ -72,7 +72,7 @@ void Machine::copy_memory_ahead() {
     return;
   }
   live_->begin_copy();
-  vm_->status();  // answered by the thread that gives memory back, after what it was doing
+  vm_->status({});  // answered by the thread that gives memory back, after what it was doing
   auto written = guest.begin_tracking();
   if (!written) return;
   tracking_ = true;

@@ -57,7 +57,7 @@ void Machine::mount(const std::shared_ptr<Image>& memory) {
   MountOptions options;
   options.source_name = mount_source(parcel_id_);
   options.immutable = !memory && session_.state().phase == SessionPhase::kSuspended;
-  auto mount = make_mount(mount_directory_, std::move(files), stats_json_, options);
+  auto mount = host_->make_mount(mount_directory_, std::move(files), stats_json_, options);
   mount->start();
   mount_ = std::move(mount);  // only now: one that did not start is tried again
 }

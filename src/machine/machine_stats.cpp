@@ -6,7 +6,7 @@ namespace {
 
 constexpr std::chrono::seconds kPatience{2};  // of an answer that is wanted within 5 s
 
-std::string state_of(Qemu& vm) {
+std::string state_of(Vm& vm) {
   try {
     return vm.status({kPatience, {}}).state;
   } catch (const Error& error) {

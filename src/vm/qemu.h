@@ -12,16 +12,10 @@
 #include "vm/qmp_client.h"
 #include "vm/serial_console.h"
 #include "vm/settings.h"
+#include "vm/vm.h"
 #include "vm/vm_events.h"
 
 namespace isr {
-
-struct VmStatus {
-  std::string state;  ///< QEMU's word: "running", "paused", "io-error", "postmigrate", …
-  bool running = false;
-  bool io_error = false;        ///< held because of one, since the last cont()
-  bool guest_panicked = false;  ///< since the last reset
-};
 
 struct QemuOptions {
   std::string program = "qemu-system-x86_64";
@@ -49,7 +43,7 @@ inline constexpr std::size_t kMaxDeviceState = 64U << 20U;
 ///
 /// Errors:  kVm, with QEMU's last words on stderr when it died; kCancelled.
 /// Threads: every call from any thread; only one changes the state at a time.
-class Qemu {
+class Qemu : public Vm {
  public:
   /// A machine that has not begun to boot. The memory file must be all zeros.
   static std::unique_ptr<Qemu> start_paused(const VmSettings& settings, const VmFiles& files,
@@ -59,42 +53,42 @@ class Qemu {
   static std::unique_ptr<Qemu> resume_paused(const VmSettings& settings, const VmFiles& files,
                                              const Accelerator& accelerator, const QemuOptions& options,
                                              ByteView device_state);
-  ~Qemu();  ///< kills QEMU if it still runs
+  ~Qemu() override;  ///< kills QEMU if it still runs
   Qemu(const Qemu&) = delete;
   Qemu& operator=(const Qemu&) = delete;
 
-  void cont();
+  void cont() override;
   /// Pauses; on return the disks are flushed.
-  void stop();
+  void stop() override;
   /// Presses the power button every few seconds until the guest has switched
   /// off; false when it has not in time (it may still do so later).
-  bool power_down(const Patience& patience);
+  bool power_down(const Patience& patience) override;
   /// The guest's whole state except memory and disks. The machine must be paused.
-  Bytes save_device_state();
+  Bytes save_device_state() override;
   /// How memory is mapped and what of it the memory file lacks. It goes with the Qemu.
-  GuestMemory& memory() noexcept;
+  GuestMemory& memory() noexcept override;
   /// True while a program in the guest has opened the agent's port.
-  bool agent_listens();
-  GuestAgent& agent() noexcept;
+  bool agent_listens() override;
+  GuestAgent& agent() noexcept override;
   /// Plugs the guest's network cable in or out.
-  void set_link(bool up);
+  void set_link(bool up) override;
   /// Ends QEMU without asking the guest; returns when it is gone.
-  void quit();
+  void quit() override;
   /// The same at once. `let_go` is called now and then until it is gone: to end what of its reads we hold up.
-  void kill(const std::function<void()>& let_go = {});
+  void kill(const std::function<void()>& let_go = {}) override;
 
-  VmStatus status(const Patience& patience);
+  VmStatus status(const Patience& patience) override;
   VmStatus status();
   /// As in VmStatus, of what QEMU has told by itself: asks nobody.
-  bool held_by_io_error() const;
-  bool guest_panicked() const;
-  pid_t pid() const noexcept;
+  bool held_by_io_error() const override;
+  bool guest_panicked() const override;
+  pid_t pid() const noexcept override;
   /// Outlives the machine for whoever holds it, so that last words are read to the end.
-  std::shared_ptr<SerialConsole> console() const noexcept;
-  std::filesystem::path vnc_socket() const;
-  const VmStamp& stamp() const noexcept;
+  std::shared_ptr<SerialConsole> console() const noexcept override;
+  std::filesystem::path vnc_socket() const override;
+  const VmStamp& stamp() const noexcept override;
   /// How it ended; nullopt while it runs.
-  std::optional<VmExit> exit() const;
+  std::optional<VmExit> exit() const override;
   /// Waits for the end; nullopt on time-out. Error{kCancelled}.
   std::optional<VmExit> wait_exit(const Patience& patience) const;
 

@@ -2,7 +2,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "session/session_parts.h"
+#include "support/session_parts.h"
 
 using namespace isr;
 

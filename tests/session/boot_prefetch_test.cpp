@@ -3,9 +3,9 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
-#include "session/session_parts.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
+#include "support/session_parts.h"
 #include "support/silent_store.h"
 
 using namespace isr;

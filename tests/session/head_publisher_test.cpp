@@ -2,9 +2,9 @@
 
 #include <catch2/catch.hpp>
 
-#include "session/session_parts.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
+#include "support/session_parts.h"
 
 using namespace isr;
 

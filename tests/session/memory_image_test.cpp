@@ -2,8 +2,8 @@
 
 #include <catch2/catch.hpp>
 
-#include "session/session_parts.h"
 #include "support/error_kind.h"
+#include "support/session_parts.h"
 
 using namespace isr;
 

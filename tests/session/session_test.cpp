@@ -10,11 +10,11 @@
 
 #include "account/version_reader.h"
 #include "base/file.h"
-#include "session/session_parts.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
 #include "support/lying_store.h"
 #include "support/no_threads.h"
+#include "support/session_parts.h"
 #include "support/silent_store.h"
 #include "transfer/new_version.h"
 

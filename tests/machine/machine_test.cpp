@@ -1,0 +1,238 @@
+#include "machine/machine.h"
+
+#include <catch2/catch.hpp>
+
+#include "machine/fake_vm.h"
+#include "support/error_kind.h"
+#include "support/session_parts.h"
+
+using namespace isr;
+
+namespace {
+
+using Calls = std::vector<std::string>;
+constexpr std::uint64_t kOffset = kChunkSize;
+
+struct Place : test::CheckedOut {
+  test::FakeGuest guest;
+  std::optional<Session> session;
+  std::optional<Machine> machine;
+  Bytes page = test::random_bytes(kPageSize, 4);
+  Bytes devices = test::random_bytes(5000, 5);
+
+  Place() {
+    account.paths.runtime = directory.path() / "runtime";
+    make_private_directory(account.paths.runtime);
+    guest.stamp = test::some_stamp();
+    guest.stamp.cpu_vendor = "GenuineIntel";
+    session.emplace(account, parcel);
+    machine.emplace(
+        *session, account.paths, parcel.name, parcel.id, [] { return std::string("{}\n"); },
+        std::make_shared<test::FakeHost>(guest));
+    machine->mount_disks();
+    guest.take_calls();
+  }
+  /// Says whether it continued.
+  bool run(BootOptions options = {}) {
+    options.memory = "private";
+    return machine->start(options);
+  }
+  /// It runs, and has written a page.
+  void start() {
+    run();
+    guest.pages[kOffset] = page;
+    guest.device_state = devices;
+    guest.take_calls();
+  }
+  void suspend() {
+    start();
+    machine->suspend();
+    machine->mount_disks();
+    guest.pages.clear();
+    guest.take_calls();
+  }
+  std::optional<ErrorKind> start_fails(const BootOptions& options = {}) {
+    return test::kind_thrown([&] { run(options); });
+  }
+  SessionPhase phase() const { return session->state().phase; }
+  Bytes kept_page() const {
+    Bytes bytes(kPageSize);
+    session->images().image("memory")->read(kOffset, bytes);
+    return bytes;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a guest runs once the session says so on the disk, on a mount with its memory", "[machine]") {
+  Place place;
+  bool was_written = false;
+  place.guest.before["cont"] = [&] {
+    was_written = place.written().phase == SessionPhase::kRunning;
+    CHECK(place.guest.mounted == Calls{"disk.raw", "memory.raw"});
+  };
+  BootOptions options;
+  options.network = NetworkMode::kNone;
+  CHECK_FALSE(place.run(options));
+  CHECK(was_written);
+  CHECK_FALSE(place.guest.is_cable_in);
+  CHECK(place.guest.take_calls() == Calls{"unmount", "mount", "boot", "cont"});
+  CHECK(place.machine->running());
+  CHECK((place.start_fails() == ErrorKind::kVm));  // it runs already
+  CHECK(place.machine->running());
+}
+
+TEST_CASE("a start that fails leaves the session as it was, with its disks mounted", "[machine]") {
+  Place place;
+  const bool resumes = GENERATE(false, true);
+  CAPTURE(resumes);
+  if (resumes) place.suspend();
+  const SessionPhase before = place.phase();
+  BootOptions options;
+  std::stop_source stop;
+  ErrorKind expected = ErrorKind::kVm;
+  bool comes_to_cont = false;
+  SECTION("QEMU does not start") { place.guest.fails = {resumes ? "load" : "boot"}; }
+  SECTION("it is refused") {
+    options.before_run = [] { throw Error(ErrorKind::kLocked, "refused"); };
+    expected = ErrorKind::kLocked;
+  }
+  SECTION("it is cancelled") {
+    options.stop = stop.get_token();
+    place.guest.before[resumes ? "load" : "boot"] = [&] { stop.request_stop(); };
+    expected = ErrorKind::kCancelled;
+  }
+  SECTION("the guest does not begin to run") {
+    place.guest.fails = {"cont"};
+    comes_to_cont = true;
+  }
+  CHECK((place.start_fails(options) == expected));
+  CHECK(place.guest.was_called("cont") == comes_to_cont);
+  CHECK_FALSE(place.machine->running());
+  CHECK(place.phase() == before);
+  CHECK(place.written().phase == before);
+  CHECK(place.guest.mounted == Calls{"disk.raw"});
+  CHECK(place.guest.is_immutable == resumes);
+  if (resumes) CHECK((place.kept_page() == place.page));
+}
+
+TEST_CASE("suspended memory is void when its guest wrote to a disk before the resume failed", "[machine]") {
+  Place place;
+  place.suspend();
+  place.guest.before["cont"] = [&] { place.session->images().image("disk")->write(0, Bytes(512)); };
+  place.guest.fails = {"cont"};
+  CHECK((place.start_fails() == ErrorKind::kVm));
+  CHECK(place.phase() == SessionPhase::kCheckedOut);
+  CHECK((place.kept_page() == Bytes(kPageSize)));
+}
+
+TEST_CASE("a suspend keeps the guest's own pages and its devices, and a resume has them again", "[machine]") {
+  Place place;
+  place.start();
+  place.machine->suspend();
+  CHECK(place.guest.take_calls() == Calls{"stop", "save", "quit", "unmount"});
+  CHECK(place.phase() == SessionPhase::kSuspended);
+  CHECK((place.kept_page() == place.page));
+  CHECK_FALSE(place.machine->running());
+  place.machine->mount_disks();
+  CHECK(place.guest.is_immutable);
+  place.guest.device_state.clear();
+  CHECK(place.run());
+  CHECK((place.guest.device_state == place.devices));
+  CHECK(place.phase() == SessionPhase::kRunning);
+}
+
+TEST_CASE("a suspend that fails lets the guest go on", "[machine]") {
+  Place place;
+  place.start();
+  std::optional<test::UnwritableState> unwritable;
+  SECTION("its devices cannot be saved") { place.guest.fails = {"save"}; }
+  SECTION("it cannot be written down") { unwritable.emplace(place); }
+  CHECK_THROWS(place.machine->suspend());
+  CHECK(place.guest.take_calls() == Calls{"stop", "save", "cont"});
+  CHECK(place.machine->running());
+  CHECK(place.phase() == SessionPhase::kRunning);
+  unwritable.reset();
+  place.guest.fails.clear();
+  place.machine->suspend();
+  CHECK((place.kept_page() == place.page));
+}
+
+TEST_CASE("a guest that could not be let go on after a failed suspend is let go on later", "[machine]") {
+  Place place;
+  place.start();
+  CHECK_FALSE(place.machine->go_on_if_held());
+  place.guest.fails = {"save", "cont"};
+  CHECK_THROWS(place.machine->suspend());
+  place.guest.fails.clear();
+  CHECK(place.machine->go_on_if_held());
+  CHECK_FALSE(place.machine->go_on_if_held());
+  place.guest.is_held = true;  // by a disk that failed
+  CHECK(place.machine->go_on_if_held());
+}
+
+TEST_CASE("a checkpoint freezes while the guest stands still, and lets it go on also after a failure", "[machine]") {
+  Place place;
+  place.start();
+  bool fails = false;
+  Calls at_freeze;
+  const auto freeze = [&] {
+    at_freeze = place.guest.calls;
+    if (fails) throw Error(ErrorKind::kIo, "full");
+  };
+  SECTION("it is made") {
+    const MachineMoment moment = place.machine->checkpoint(freeze);
+    CHECK((moment.device_state == place.devices));
+    REQUIRE(moment.memory.sample.size() == 1);
+    CHECK((moment.memory.sample[0].bytes == place.page));
+    Bytes copied(kPageSize);
+    place.session->memory().image()->read(kOffset, copied);
+    CHECK((copied == place.page));
+  }
+  SECTION("it fails") {
+    fails = true;
+    CHECK((test::kind_thrown([&] { place.machine->checkpoint(freeze); }) == ErrorKind::kIo));
+  }
+  CHECK(at_freeze == Calls{"stop", "save"});
+  CHECK(place.guest.take_calls() == Calls{"stop", "save", "cont"});
+}
+
+TEST_CASE("a guest that has ended by itself is told once, and its memory is void", "[machine]") {
+  Place place;
+  place.start();
+  CHECK_FALSE(place.machine->reap().has_value());
+  std::string expected = "the guest switched itself off";
+  VmExit::Reason reason = VmExit::Reason::kGuestShutdown;
+  SECTION("it switched itself off") {}
+  SECTION("QEMU died") {
+    reason = VmExit::Reason::kDied;
+    expected = "QEMU has died: signal 11";
+  }
+  place.guest.exit = VmExit{reason, "signal 11"};
+  CHECK(place.machine->reap() == expected);
+  CHECK_FALSE(place.machine->reap().has_value());
+  CHECK(place.phase() == SessionPhase::kCheckedOut);
+  CHECK(place.guest.mounted == Calls{"disk.raw"});
+  CHECK_FALSE(place.guest.was_called("kill"));
+}
+
+TEST_CASE("a guest that is switched off is killed, and its memory is void", "[machine]") {
+  Place place;
+  place.start();
+  CHECK_FALSE(place.machine->power_down({std::chrono::milliseconds(1), {}}));
+  place.machine->power_off();
+  CHECK(place.guest.was_called("kill"));
+  CHECK_FALSE(place.machine->running());
+  CHECK(place.phase() == SessionPhase::kCheckedOut);
+  CHECK(place.written().phase == SessionPhase::kCheckedOut);
+}
+
+TEST_CASE("memory that this host cannot load is refused with the way out, and kept", "[machine]") {
+  Place place;
+  place.suspend();
+  place.guest.stamp.cpu_model = "another";
+  CHECK((place.start_fails() == ErrorKind::kVm));
+  CHECK(place.guest.calls.empty());
+  CHECK(place.phase() == SessionPhase::kSuspended);
+  CHECK((place.kept_page() == place.page));
+}
