@@ -214,7 +214,8 @@ void Qemu::Impl::on_qmp_event(const QmpEvent& event) {
 
 void Qemu::Impl::on_child_exit() {
   qmp->wait_ended({kEndGrace, {}});
-  const VmExit exit = facts.lock()->end(child.exit_status().value_or(0), [this] { return child.last_words(); });
+  const std::string last_words = child.last_words();
+  const VmExit exit = facts.lock()->end(child.exit_status().value_or(0), last_words);
   changed.notify_all();
   tell(VmEventKind::kExited, exit.detail);
 }

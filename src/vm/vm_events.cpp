@@ -33,7 +33,7 @@ std::optional<VmEvent> VmFacts::take_in(const QmpEvent& event) {
   return std::nullopt;
 }
 
-VmExit VmFacts::end(int status, const std::function<std::string()>& last_words) {
+VmExit VmFacts::end(int status, const std::string& last_words) {
   VmExit how;
   if (kill_asked) {
     how = {VmExit::Reason::kKilled, "killed"};
@@ -42,9 +42,8 @@ VmExit VmFacts::end(int status, const std::function<std::string()>& last_words) 
   } else if (status == 0 && quit_asked) {
     how = {VmExit::Reason::kQuit, "ended as asked"};
   } else {
-    const auto words = last_words();
     how = {VmExit::Reason::kDied,
-           words.empty() ? describe_status(status) : fmt::format("{}: {}", describe_status(status), words)};
+           last_words.empty() ? describe_status(status) : fmt::format("{}: {}", describe_status(status), last_words)};
   }
   exiting = true;
   exit = how;

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <string>
 
@@ -47,8 +46,8 @@ struct VmFacts {
 
   /// Takes in one event; returns what is news to whoever uses the machine.
   std::optional<VmEvent> take_in(const QmpEvent& event);
-  /// QEMU has ended with this wait status. `last_words` is asked for an end that nobody asked for.
-  VmExit end(int status, const std::function<std::string()>& last_words);
+  /// QEMU has ended with this wait status. `last_words` say why when it did so by itself.
+  VmExit end(int status, const std::string& last_words);
 };
 
 }  // namespace isr
