@@ -23,8 +23,13 @@ struct LocalStatus {
   std::optional<LocalState> local;  ///< absent: it is not checked out here
   bool lock_due = false;            ///< the lock is given back when the repository can be reached
   std::optional<Status> status;     ///< of its daemon, when one runs and answers
-  std::string failure;              ///< why a daemon that runs did not answer
+  std::optional<Error> failure;     ///< the state could not be read, or a daemon that runs did not answer
 };
+
+std::string state_word(const LocalStatus& parcel) {
+  if (parcel.local) return parcel.local->state;
+  return parcel.failure ? "unknown" : "not checked out here";
+}
 
 /// How much of a continued guest's memory is on this host.
 void print_memory(const Output& out, const SessionStats& session) {
@@ -96,7 +101,7 @@ void print_session(const Output& out, const LocalStatus& parcel, const Status& s
 /// What --json says.
 json document_of(const LocalStatus& parcel) {
   const auto& local = parcel.local;
-  const std::string state = local ? local->state : "not checked out here";
+  const std::string state = state_word(parcel);
   if (!parcel.status) {
     json document{{"schema", 1},
                   {"parcel", parcel.name},
@@ -105,7 +110,10 @@ json document_of(const LocalStatus& parcel) {
                   {"upload_due", local && local->upload_due},
                   {"lock_due", parcel.lock_due},
                   {"version", local ? local->base : 0}};
-    if (!parcel.failure.empty()) document["error"] = parcel.failure;
+    if (parcel.failure) {
+      document["error"] = parcel.failure->what();
+      document["hints"] = parcel.failure->hints();
+    }
     return document;
   }
   json document = encode_answer(*parcel.status);
@@ -140,9 +148,12 @@ void print_stat(CommandContext& context, const LocalStatus& parcel) {
   if (parcel.status) {
     print_session(out, parcel, *parcel.status);
   } else {
-    out.line(fmt::format("{}: {}", parcel.name, parcel.local ? parcel.local->state : "not checked out here"));
+    out.line(fmt::format("{}: {}", parcel.name, state_word(parcel)));
   }
-  if (!parcel.failure.empty()) out.line("DAEMON   " + printable(parcel.failure));
+  if (parcel.failure) {
+    out.line("ERROR    " + printable(parcel.failure->what()));
+    for (const std::string& hint : parcel.failure->hints()) out.line("         " + printable(hint));
+  }
   if (parcel.lock_due) out.line("LOCK     given back when the repository can be reached again");
   if (parcel.local && parcel.local->upload_due) {
     out.line(fmt::format("UPLOAD   not done yet: isr suspend {} uploads it", parcel.name));
@@ -158,13 +169,20 @@ Account open_local_account(CommandContext& context) {
   }
 }
 
-/// As status_of(). A daemon that does not answer, or is of another version of isr, must not hide the other parcels.
-LocalStatus status_or_failure(CommandContext& context, const Account& account, const ParcelEntry& parcel) {
+/// As status_of(); nullopt: nothing of it is here. A parcel whose state is damaged, or whose daemon does not answer or
+/// is of another version of isr, must not hide the others.
+std::optional<LocalStatus> status_or_failure(CommandContext& context, const Account& account,
+                                             const ParcelEntry& parcel) {
+  LocalStatus status;
+  status.name = parcel.name;
   try {
+    status.local = local_state(account, parcel);
+    if (!status.local && !has_lock_to_give_back(account, parcel)) return std::nullopt;
     return status_of(context, account, parcel);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kCancelled) throw;
-    return {parcel.name, local_state(account, parcel), false, {}, error.what()};
+    status.failure = error;
+    return status;
   }
 }
 
@@ -174,11 +192,10 @@ int run_stat_all(CommandContext& context) {
   const Profile profile = read_profile(account);
   std::vector<LocalStatus> all;
   for (const ParcelEntry& parcel : profile.parcels) {
-    if (local_state(account, parcel) || has_lock_to_give_back(account, parcel))
-      all.push_back(status_or_failure(context, account, parcel));
+    if (auto status = status_or_failure(context, account, parcel)) all.push_back(std::move(*status));
   }
-  const bool failed = std::any_of(all.begin(), all.end(), [](const auto& parcel) { return !parcel.failure.empty(); });
-  const int code = failed ? to_exit_code(ErrorKind::kDaemon) : 0;
+  const auto failed = std::find_if(all.begin(), all.end(), [](const auto& parcel) { return parcel.failure; });
+  const int code = failed == all.end() ? 0 : to_exit_code(failed->failure->kind());
   if (context.out.json()) {
     json documents = json::array();
     for (const LocalStatus& parcel : all) documents.push_back(document_of(parcel));
@@ -211,9 +228,9 @@ void register_stat(App& app) {
       .example("isr stat work", "for people")
       .example("isr stat work --json", "for scripts; \"mount\" is the directory")
       .note(
-          "Without NAME a daemon that does not answer has a line that says so; the others are shown, and the exit is "
-          "20.")
-      .exit_codes({0, 10, 20})
+          "Without NAME a parcel whose daemon does not answer, or whose state is damaged, has a line that says so. The "
+          "others are shown, and the exit code is the one of the first of these parcels.")
+      .exit_codes({0, 10, 14, 20})
       .run([stat](CommandContext& context) { return run_stat(context, *stat); });
 }
 

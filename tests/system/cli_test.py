@@ -206,13 +206,14 @@ def test_every_command_that_is_done_says_so_in_json(world):
     expect_equal(host.run("repo", "rm", "home", json=True)["repository"], "home", "repo rm")
 
 
-def test_stat_shows_all_parcels_when_one_daemon_is_of_another_version(world):
+def test_stat_shows_all_parcels_when_one_cannot_be_asked(world):
     host = world.host("a")
     host.init_repository(world.new_folder("repository"))
     for name in ("lab", "work"):
         host.run("create", name, "--size", "1M")
     host.run("checkout", "work")
     (path,) = (host.runtime / "isr" / "ctl").iterdir()
+    (state,) = host.state.glob("*/*/parcels/*/session")
     host.run("checkout", "lab")
     real = path.with_name("real")
     path.rename(real)
@@ -232,7 +233,7 @@ def test_stat_shows_all_parcels_when_one_daemon_is_of_another_version(world):
     try:
         said = host.run("stat", expect=20).out
         expect("lab@1  checked out here since" in said, f"the other parcel is not shown: {said}")
-        expect("work: checked out\nDAEMON   the session daemon may be of another version of isr" in said, f"no word of the one: {said}")
+        expect("work: checked out\nERROR    the session daemon may be of another version of isr" in said, f"no word of the one: {said}")
         found = {p["parcel"]: p for p in host.run("stat", json=True, expect=20)["parcels"]}
         expect("error" in found["work"] and "error" not in found["lab"], f"{found}")
         host.run("stat", "lab")
@@ -243,6 +244,11 @@ def test_stat_shows_all_parcels_when_one_daemon_is_of_another_version(world):
         thread.join()
         path.unlink()
         real.rename(path)
+    whole = state.read_bytes()
+    state.write_bytes(whole[:100])
+    said = host.run("stat", expect=14).out
+    expect("lab@1  checked out here since" in said and "work: unknown\nERROR    " in said, f"with a damaged state: {said}")
+    state.write_bytes(whole)
     for name in ("lab", "work"):
         host.run("checkin", name)
 
@@ -274,5 +280,5 @@ support.main(test_a_file_may_be_called_anything, test_usage_errors_are_one_line_
              test_passwords_come_from_where_they_are_said_to_be, test_prompts_ask_twice_and_leave_the_terminal_as_it_was,
              test_a_password_is_changed_and_a_lost_one_replaced,
              test_settings_say_where_they_come_from, test_a_closed_pipe_and_a_full_disk_are_noticed,
-             test_a_signal_asks_how_far_it_is, test_stat_shows_all_parcels_when_one_daemon_is_of_another_version,
+             test_a_signal_asks_how_far_it_is, test_stat_shows_all_parcels_when_one_cannot_be_asked,
              test_every_command_that_is_done_says_so_in_json)
