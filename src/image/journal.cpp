@@ -178,12 +178,22 @@ struct Journal::Impl {
     bool is_synced = false;
   };
 
+  /// A new segment takes the file's name once this one could be removed.
+  static bool will_be_removed(const State& s, const Segment& segment) {
+    return segment == s.torn && segment->size == kSegmentHeaderSize;
+  }
+
+  /// The newest segment: of all it has the newest record, or none yet. nullptr: there is no segment.
+  static Segment newest_of(const State& s) {
+    const auto stays = [&](const Segment& segment) { return !will_be_removed(s, segment); };
+    const auto newest = std::find_if(s.segments.rbegin(), s.segments.rend(), stays);
+    return newest == s.segments.rend() ? nullptr : *newest;
+  }
+
   static std::vector<Unsynced> unsynced_of(const State& s) {
     std::vector<Unsynced> unsynced;
     for (const Segment& segment : s.segments) {
-      // A new segment takes the file's name once this one could be removed.
-      const bool will_be_removed = segment == s.torn && segment->size == kSegmentHeaderSize;
-      if (segment->is_synced() || will_be_removed) continue;
+      if (segment->is_synced() || will_be_removed(s, segment)) continue;
       unsynced.push_back({segment, segment->file, segment->size, segment->is_suspect, segment->is_cut});
     }
     return unsynced;
@@ -279,6 +289,9 @@ std::vector<RecordPlace> Journal::append(std::span<const Entry> entries) {
 void Journal::sync() {
   std::vector<Impl::Unsynced> unsynced;
   std::uint64_t goal = 0;
+  std::uint64_t last = 0;  // the newest record; less than the goal after a raise, when the numbers between may come yet
+  std::uint64_t covered = 0;  // bytes
+  Segment newest;
   bool wants_mark = false;
   {
     auto state = impl_->state.lock();
@@ -291,15 +304,17 @@ void Journal::sync() {
     }
     state->syncing = true;
     goal = state->next_sequence - 1;
+    last = state->end - 1;
     unsynced = Impl::unsynced_of(*state);
-    for (const Impl::Unsynced& part : unsynced) state->unmarked += part.size - part.segment->synced_size;
-    wants_mark = state->unmarked >= impl_->mark_after && !unsynced.empty();
+    for (const Impl::Unsynced& part : unsynced) covered += part.size - part.segment->synced_size;
+    newest = Impl::newest_of(*state);
+    wants_mark = newest && state->unmarked + covered >= impl_->mark_after;
   }
   const auto failure = impl_->sync_files(unsynced);  // outside the mutex: writes go on meanwhile
-  if (!failure && wants_mark) write_mark(impl_->directory, impl_->device_key, *unsynced.back().segment, goal);
+  const bool has_mark = !failure && wants_mark && write_mark(impl_->directory, impl_->device_key, *newest, last);
   {
     auto state = impl_->state.lock();
-    if (!failure && wants_mark) state->unmarked = 0;
+    if (!failure) state->unmarked = has_mark ? 0 : state->unmarked + covered;
     state->syncing = false;
     if (!failure) state->durable = std::max(state->durable, goal);
     for (const Impl::Unsynced& part : unsynced) {

@@ -45,7 +45,7 @@ struct ReplayedRecord {
 };
 
 inline constexpr std::size_t kMaxRecordPayload = 131072;
-inline constexpr std::uint64_t kMarkAfter = 4U << 20U;
+inline constexpr std::uint64_t kMarkAfter = 4U << 20U;  ///< bytes; a start copies fewer within milliseconds
 
 /// The encrypted log of a session's writes. Each segment's key is derived from the
 /// device key and the segment's own random id, a record's nonce is its sequence

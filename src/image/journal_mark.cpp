@@ -1,6 +1,8 @@
 #include "image/journal_mark.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -23,34 +25,43 @@ SecretKey mark_key(const Key& device_key, ByteView id) {
 
 }  // namespace
 
-void write_mark(const fs::path& directory, const Key& device_key, const JournalSegment& newest,
+bool write_mark(const fs::path& directory, const Key& device_key, const JournalSegment& newest,
                 std::uint64_t synced) noexcept {
   try {
     const Bytes header = ByteWriter().put(as_bytes(kMagic)).u32(kFormat).put(newest.id()).take();
     const Bytes box = seal_box(mark_key(device_key, newest.id()), header, ByteWriter().u64(synced).take());
     const fs::path path = directory / kMarkName;
-    write_all_at(open_file(path, O_WRONLY | O_CREAT).get(), ByteWriter().put(header).put(box).take(), 0, path);
+    const UniqueFd file = open_file(path, O_WRONLY | O_CREAT | O_NONBLOCK);
+    write_all_at(file.get(), ByteWriter().put(header).put(box).take(), 0, path);
+    if (::ftruncate(file.get(), kMarkSize) != 0) throw_errno(fmt::format("cannot cut {}", path.string()), errno);
+    return true;
   } catch (const std::exception& error) {
     log::debug("no mark in the journal: {}", error.what());  // a start copies more, and nothing else changes
+    return false;
   }
 }
 
-std::uint64_t read_mark(const fs::path& directory, const Key& device_key,
-                        std::span<const std::shared_ptr<JournalSegment>> segments) noexcept {
+Mark parse_mark(ByteView mark, const Key& device_key, std::span<const std::shared_ptr<JournalSegment>> segments) {
+  if (mark.size() != kMarkSize) return {};
+  ByteReader r(mark, "journal mark");
+  if (as_text(r.take(kMagic.size())) != kMagic || r.u32() != kFormat) return {};
+  const ByteView id = r.take(kSegmentIdSize);
+  const auto is_meant = [&](const auto& segment) { return std::ranges::equal(segment->id(), id); };
+  const auto newest = std::find_if(segments.begin(), segments.end(), is_meant);
+  if (newest == segments.end()) return {};
+  const auto synced = open_box(mark_key(device_key, id), mark.first(kHeaderSize), mark.subspan(kHeaderSize));
+  if (!synced) return {};
+  return {ByteReader(*synced, "journal mark").u64(), *newest};
+}
+
+Mark read_mark(const fs::path& directory, const Key& device_key,
+               std::span<const std::shared_ptr<JournalSegment>> segments) noexcept {
   try {
-    const auto bytes = read_file_if_exists(directory / kMarkName, kMarkSize);
-    if (!bytes || bytes->size() != kMarkSize) return 0;
-    ByteReader r(*bytes, "journal mark");
-    if (as_text(r.take(kMagic.size())) != kMagic || r.u32() != kFormat) return 0;
-    const ByteView id = r.take(kSegmentIdSize);
-    const auto is_meant = [&](const auto& segment) { return std::ranges::equal(segment->id(), id); };
-    if (std::none_of(segments.begin(), segments.end(), is_meant)) return 0;
-    const ByteView header = ByteView(*bytes).first(kHeaderSize);
-    const auto synced = open_box(mark_key(device_key, id), header, ByteView(*bytes).subspan(kHeaderSize));
-    return synced ? ByteReader(*synced, "journal mark").u64() : 0;
+    const auto mark = read_file_if_exists(directory / kMarkName, kMarkSize);
+    return mark ? parse_mark(*mark, device_key, segments) : Mark{};
   } catch (const std::exception& error) {
     log::debug("the journal's mark cannot be read: {}", error.what());
-    return 0;
+    return {};
   }
 }
 

@@ -14,12 +14,19 @@
 /// The mark itself is never synced. A power cut may take it or leave an older one, which says less but nothing wrong.
 namespace isr {
 
-/// Records up to `synced` are durable, and so is `newest`, a segment of that journal. A failure is only logged.
-void write_mark(const fs::path& directory, const Key& device_key, const JournalSegment& newest,
+/// Records up to `synced` are durable, and so is `newest`, the last segment that has one of them: once it is collected
+/// its journal may give numbers anew, and the mark counts as none. False: that failed and was logged.
+bool write_mark(const fs::path& directory, const Key& device_key, const JournalSegment& newest,
                 std::uint64_t synced) noexcept;
 
-/// The greatest sequence number that is known to be durable. 0: no mark of a journal with these segments can be read.
-std::uint64_t read_mark(const fs::path& directory, const Key& device_key,
-                        std::span<const std::shared_ptr<JournalSegment>> segments) noexcept;
+struct Mark {
+  std::uint64_t synced = 0;                        ///< the newest record that it calls durable; 0: none
+  std::shared_ptr<const JournalSegment> newest{};  ///< the last segment that has one of these records
+};
+/// Without a segment: it is not a mark of a journal with these segments.
+Mark parse_mark(ByteView mark, const Key& device_key, std::span<const std::shared_ptr<JournalSegment>> segments);
+/// The same of the directory's mark; without a segment also when that cannot be read.
+Mark read_mark(const fs::path& directory, const Key& device_key,
+               std::span<const std::shared_ptr<JournalSegment>> segments) noexcept;
 
 }  // namespace isr

@@ -57,18 +57,22 @@ std::shared_ptr<JournalSegment> read_segment(const fs::path& path, const Key& de
 struct Found {
   std::shared_ptr<JournalSegment> segment;
   SegmentReplay replay;
-  bool is_short = false;                    ///< the segment behind it was begun when it was longer
+  bool is_short = false;                    ///< the segment behind it, or the mark, says that it was longer
   std::optional<std::uint64_t> end_before;  ///< where the segment before it ends, when that one is short
 };
 
-/// A file that ends where a record does looks whole: only the header of the segment behind it says that it was longer.
-void mark_short(std::vector<Found>& all) {
+/// A file that ends where a record does looks whole: only the header of the segment behind it and the mark say that it
+/// was longer.
+void note_short(std::vector<Found>& all, const Mark& mark) {
   for (std::size_t i = 1; i < all.size(); ++i) {
     Found& before = all[i - 1];
     Found& behind = all[i];
     if (behind.segment->index != before.segment->index + 1) continue;  // the one between them was collected
     before.is_short = before.replay.end_sequence < behind.segment->end_before();
     if (before.is_short) behind.end_before = before.replay.end_sequence;
+  }
+  for (Found& found : all) {
+    if (found.segment == mark.newest && found.replay.end_sequence <= mark.synced) found.is_short = true;
   }
 }
 
@@ -134,8 +138,9 @@ ReplayedJournal replay_journal(const fs::path& directory, const Key& device_key,
     all.push_back({std::move(segment), replay, false, std::nullopt});
   }
   for (const Found& found : all) journal.segments.push_back(found.segment);
-  greatest_synced = std::max(greatest_synced, read_mark(directory, device_key, journal.segments));
-  mark_short(all);
+  const Mark mark = read_mark(directory, device_key, journal.segments);
+  greatest_synced = std::max(greatest_synced, mark.synced);
+  note_short(all, mark);
   for (const Found& found : all) check_end(found, greatest_synced);
   for (const auto& [file, before] : headerless) {
     // A sync of what comes behind it would have covered its header.

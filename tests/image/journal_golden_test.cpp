@@ -88,8 +88,9 @@ TEST_CASE("a journal's mark has the bytes of its format's description, and is re
   const TempDirectory temp;
   fs::copy_file(kGoldenMark, temp.path() / "synced");
   const auto segment = JournalSegment::parse("1.journal", golden_segment(), golden_device_key());
-  CHECK(read_mark(temp.path(), golden_device_key(), {&segment, 1}) == 43);
-  CHECK(read_mark(temp.path(), golden_device_key(), {}) == 0);
+  const Mark mark = read_mark(temp.path(), golden_device_key(), {&segment, 1});
+  CHECK((mark.synced == 43 && mark.newest == segment));
+  CHECK(read_mark(temp.path(), golden_device_key(), {}).newest == nullptr);
 }
 
 }  // namespace isr

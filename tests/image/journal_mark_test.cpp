@@ -105,9 +105,10 @@ TEST_CASE("a mark that is damaged, cut off, of another format or of another jour
   }
   SECTION("it is shorter or longer") {
     Bytes other = whole;
-    other.resize(GENERATE(0, 1, 40, 75, 77));
+    other.resize(GENERATE(0, 1, 40, 75, 77, 5000));
     replace_file(on.mark, other);
     CHECK(on.copied_by_start() == 3);
+    CHECK(on.copied_by_start() == 0);
   }
   SECTION("it is of another journal") {
     make_journal(on.temp.path() / "other");
@@ -127,6 +128,60 @@ TEST_CASE("records that only the mark calls synced are damage when they cannot b
   MarkBench on;
   make_journal(on.directory);
   test::flip_byte(segments_of(on.directory).at(GENERATE(0, 2)), kSegmentHeaderSize + 100);
+  CHECK(kind_thrown([&] { OpenedJournal(on.directory, device_key()); }) == ErrorKind::kCorrupt);
+}
+
+TEST_CASE("numbers that were skipped are not marked, so a later record of one of them may be torn", "[image]") {
+  MarkBench on;
+  make_journal(on.directory, kMarkAfter);
+  {
+    OpenedJournal opened(on.directory, device_key(), 1);
+    append_data(*opened.journal, 3, test::random_bytes(100, 3));
+    opened.journal->raise_sequence(opened.journal->next_sequence() + 5);
+    opened.journal->sync();
+  }
+  {
+    OpenedJournal opened(on.directory, device_key());
+    REQUIRE(opened.records.size() == 4);
+    append_data(*opened.journal, 4, test::random_bytes(100, 4));
+  }
+  const fs::path newest = segments_of(on.directory).back();
+  fs::resize_file(newest, fs::file_size(newest) - 10);
+  CHECK(OpenedJournal(on.directory, device_key()).records.size() == 4);
+}
+
+TEST_CASE("a mark goes with its segment, so a number that is given anew is not marked", "[image]") {
+  MarkBench on;
+  {
+    OpenedJournal opened(on.directory, device_key(), 1);
+    const auto kept = append_data(*opened.journal, 0, test::random_bytes(100, 0));
+    opened.journal->roll();
+    append_data(*opened.journal, 1, test::random_bytes(100, 1));
+    opened.journal->sync();
+    opened.journal->roll();
+    opened.journal->collect();
+  }
+  {
+    OpenedJournal opened(on.directory, device_key());
+    REQUIRE(opened.records.size() == 1);
+    append_data(*opened.journal, 2, test::random_bytes(100, 2));
+  }
+  const fs::path newest = segments_of(on.directory).back();
+  fs::resize_file(newest, fs::file_size(newest) - 10);
+  CHECK(OpenedJournal(on.directory, device_key()).records.size() == 1);
+}
+
+TEST_CASE("a last segment that ends where a record does, before what the mark calls synced, is damage", "[image]") {
+  MarkBench on;
+  make_journal(on.directory);
+  {
+    OpenedJournal opened(on.directory, device_key(), 1);
+    append_data(*opened.journal, 3, test::random_bytes(100, 3));
+    append_data(*opened.journal, 4, test::random_bytes(100, 4));
+    opened.journal->sync();
+  }
+  const fs::path newest = segments_of(on.directory).back();
+  fs::resize_file(newest, fs::file_size(newest) - record_size(100));
   CHECK(kind_thrown([&] { OpenedJournal(on.directory, device_key()); }) == ErrorKind::kCorrupt);
 }
 

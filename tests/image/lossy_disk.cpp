@@ -26,6 +26,7 @@ struct Disk {
   fs::path directory;
   std::map<Identity, File> files;
   int failing_syncs = 0;
+  std::function<void()> during_sync;
 };
 
 std::mutex mutex;
@@ -77,8 +78,15 @@ int sync_pages(int fd) {
   return 0;
 }
 
+std::function<void()> take_during_sync() {
+  const std::lock_guard lock(mutex);
+  return active ? std::exchange(active->during_sync, {}) : nullptr;
+}
+
 int synced(int fd, long number) {
-  if (const int errno_value = sync_pages(fd); errno_value != 0) {
+  const int errno_value = sync_pages(fd);
+  if (const auto call = take_during_sync()) call();
+  if (errno_value != 0) {
     errno = errno_value;
     return -1;
   }
@@ -89,7 +97,7 @@ int synced(int fd, long number) {
 
 LossyDisk::LossyDisk(const fs::path& directory) {
   const std::lock_guard lock(mutex);
-  active = new Disk{fs::canonical(directory), {}, 0};
+  active = new Disk{fs::canonical(directory), {}, 0, {}};
 }
 
 LossyDisk::~LossyDisk() {
@@ -100,6 +108,11 @@ LossyDisk::~LossyDisk() {
 void LossyDisk::fail_syncs(int count) {
   const std::lock_guard lock(mutex);
   active->failing_syncs = count;
+}
+
+void LossyDisk::during_next_sync(std::function<void()> call) {
+  const std::lock_guard lock(mutex);
+  active->during_sync = std::move(call);
 }
 
 void LossyDisk::cut_power() {

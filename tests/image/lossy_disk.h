@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+
 #include "base/file.h"
 
 namespace isr::test {
@@ -19,6 +21,8 @@ class LossyDisk {
 
   /// The next `count` syncs fail.
   void fail_syncs(int count = 1);
+  /// Calls it once, at the end of the next sync, for which it comes too late.
+  void during_next_sync(std::function<void()> call);
   /// Every file becomes what the disk has of it. Nobody may have one of them open.
   void cut_power();
 };
