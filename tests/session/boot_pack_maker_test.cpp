@@ -46,11 +46,23 @@ TEST_CASE("a boot pack has the pages that are wanted, else those that the guest 
     const auto pack = place.maker.make({}, own, kMaxBootPages, place.version);
     CHECK(place.order_of(pack).pages == own.pages);
   }
-  SECTION("without pages that are not on this host") {
-    const auto pack = place.maker.make({{{kDisk, 0}, {kMemory, 3}}, {}}, {}, kMaxBootPages, place.version);
-    fs::remove_all(place.account.paths.cache);
-    CHECK(place.order_of(pack).pages.back() == BootPlace{kMemory, 3});
-  }
+}
+
+TEST_CASE("a boot pack leaves out pages that are not on this host", "[session]") {
+  test::CheckedOut place;
+  fs::remove_all(place.account.paths.cache);
+  test::SessionParts parts(place);
+  parts.memory.begin(true)->write(0, test::random_bytes(kChunkSize, 2));
+  parts.memory.begin_run(true);
+  parts.memory.keep({test::some_stamp(), test::random_bytes(5000, 3), {}});
+  parts.memory.abandon();
+  PublishOptions options;
+  options.memory = true;
+  parts.publisher.publish(options, {});  // memory is in the cache, the disk is in the repository alone
+  BootPackMaker maker(place.account, parts.state, parts.objects);
+  const auto pack = maker.make({{{kDisk, 0}, {kMemory, 3}}, {}}, {}, kMaxBootPages, parts.state.now().base_version);
+  CHECK(HotPages(parts.objects.reader(), pack.value().root, {}).head().order.pages ==
+        std::vector<BootPlace>{{kMemory, 3}});
 }
 
 TEST_CASE("a boot pack has as many pages as a slow link takes in seconds", "[session]") {

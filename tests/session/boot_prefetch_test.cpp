@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
+#include "base/sleep.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
 #include "support/session_parts.h"
@@ -16,11 +17,27 @@ constexpr std::uint64_t kPagesInChunk = kChunkSize / kBootPageSize;
 constexpr std::uint8_t kDisk = 0;
 constexpr std::uint8_t kMemory = 1;
 
+/// Gives out one object only after release(), or after a minute.
+class HoldingStore : public test::FaultStore {
+ public:
+  HoldingStore(BlobStorePtr inner, std::string held) : FaultStore(std::move(inner)), held_(std::move(held)) {}
+  void release() { released_.request_stop(); }
+  std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
+    if (name == held_) sleep_unless_stopped(std::chrono::minutes(1), released_.get_token());
+    return FaultStore::get(name, range, stop);
+  }
+
+ private:
+  std::string held_;
+  std::stop_source released_;
+};
+
 /// A machine that was suspended and published with a boot pack: the second page of its memory and the first of its
 /// disk, then the memory's chunk 2.
 struct Place : test::CheckedOut {
   Bytes contents = test::random_bytes(4 * kChunkSize, 2);
   Bytes devices = test::random_bytes(5000, 3);
+  Cid order_chunk;  ///< the memory's chunk 2
 
   Place() {
     test::SessionParts parts(*this);
@@ -32,6 +49,7 @@ struct Place : test::CheckedOut {
     options.memory = true;
     options.boot_order = [] { return BootOrder{{{kMemory, 1}, {kDisk, 0}}, {{kMemory, 2}}}; };
     CHECK(parts.publisher.publish(options, {}).version == 2);
+    order_chunk = parts.images.image("memory")->reference(2, Priority::kGuest, {}).cid;
   }
   /// Of which everything must be fetched.
   void forget_cache() const { fs::remove_all(account.paths.cache); }
@@ -56,6 +74,8 @@ SessionStats stats_of(const BootPrefetch& prefetch) {
 TEST_CASE("device state and boot pack are fetched before a guest runs, and answer what it reads first", "[session]") {
   Place place;
   place.forget_cache();
+  const auto store = std::make_shared<HoldingStore>(place.account.store, object_name(place.order_chunk));
+  place.account.store = store;
   test::SessionParts parts(place);
   std::set<std::string> steps;
   parts.prefetch.prepare(Prefetch::kWorkingSet,
@@ -69,6 +89,8 @@ TEST_CASE("device state and boot pack are fetched before a guest runs, and answe
   Bytes page(kBootPageSize);
   memory->read(kBootPageSize, page);
   CHECK(memory->counters().hot_pages == 1);
+  CHECK(parts.prefetch.is_fetching_working_set());
+  store->release();  // once the order is here, the pack answers nothing more
   CHECK((ByteView(page).size() == kBootPageSize &&
          std::equal(page.begin(), page.end(), place.contents.begin() + kBootPageSize)));
   CHECK((parts.memory.device_state() == place.devices));

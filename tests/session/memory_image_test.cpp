@@ -123,9 +123,13 @@ TEST_CASE("what was published becomes the base below with a machine that runs an
   Place place;
   bool has_adopted = false;
   const auto adopt_below = [&] { has_adopted = true; };
-  const TreeRoot root{place.parts.state.now().vm.memory_bytes, {}};
-  SECTION("with a machine that runs") { place.run(true); }
-  SECTION("without one") {}
-  place.memory.adopt(root, adopt_below);
+  const ChunkRef published = place.parts.state.now().find("disk")->image.tree.root;
+  const TreeRoot root{place.parts.state.now().vm.memory_bytes, published};
+  SECTION("with a machine that runs") {
+    place.run(true);
+    place.memory.adopt(root, adopt_below);
+    CHECK((place.memory.image()->base().root == published));
+  }
+  SECTION("without one") { place.memory.adopt(root, adopt_below); }
   CHECK(has_adopted);
 }

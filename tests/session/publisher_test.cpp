@@ -149,6 +149,8 @@ TEST_CASE("a checkpoint that fails leaves the machine running, with nothing froz
   }
   CHECK(place.parts.state.now().phase == SessionPhase::kRunning);
   CHECK(place.parts.memory.changed_chunks() == 1);
+  Bytes frozen(kChunkSize);
+  CHECK((test::kind_thrown([&] { place.parts.memory.frozen().read_frozen(0, frozen); }) == ErrorKind::kBug));
   options.checkpoint = [&](const std::function<void()>& freeze) {
     freeze();
     return moment;

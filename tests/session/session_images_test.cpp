@@ -47,7 +47,10 @@ TEST_CASE("each write and discard of a disk is counted, and none of memory", "[s
   test::CheckedOut place;
   test::SessionParts parts(place);
   std::uint64_t last = parts.images.disk_writes();
-  const auto has_changed = [&] { return std::exchange(last, parts.images.disk_writes()) != last; };
+  const auto has_changed = [&] {
+    const std::uint64_t before = std::exchange(last, parts.images.disk_writes());
+    return before != last;
+  };
   const auto disk = parts.images.image("disk");
   disk->write(0, Bytes(1));
   CHECK(has_changed());
