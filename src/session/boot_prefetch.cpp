@@ -53,7 +53,7 @@ Prefetch parse_prefetch(std::string_view text) {
 }
 
 std::shared_ptr<Image> BootPrefetch::image_of(const std::string& name) const {
-  return name == "memory" ? memory_ : images_.image(name);
+  return name == "memory" ? memory_.lock() : images_.image(name);
 }
 
 // --- before the guest runs -----------------------------------------------------
@@ -111,8 +111,8 @@ void BootPrefetch::prepare(Prefetch prefetch, const ProgressFn& progress, const 
   check(stop);
 }
 
-void BootPrefetch::attach(std::shared_ptr<Image> memory) {
-  memory_ = std::move(memory);
+void BootPrefetch::attach(const std::shared_ptr<Image>& memory) {
+  memory_ = memory;
   touches_ = std::make_shared<FirstTouches>();
   pages_ = 0;
   const std::vector<std::string> names = packed_image_names(state_.now());
@@ -146,10 +146,11 @@ void BootPrefetch::detach() {
 
 void BootPrefetch::begin_fill(Prefetch prefetch) {
   end_fill();
-  if (prefetch == Prefetch::kNone || !memory_) return;
+  const auto memory = memory_.lock();
+  if (prefetch == Prefetch::kNone || !memory) return;
   FillPlan plan;
   plan.is_here = [this](const Cid& cid) { return objects_.is_here(cid); };
-  if (prefetch == Prefetch::kAll) plan.whole = memory_;
+  if (prefetch == Prefetch::kAll) plan.whole = memory;
   plan.pin = [this](std::span<const Cid> cids) {
     CachePins(cache_directory(account_.paths)).pin(parcel_.id, state_.directory() / "session", cids);
   };

@@ -40,12 +40,11 @@ class BootPrefetch {
   /// it must, and the boot pack when that can be had. Error{kCancelled} on stop.
   void prepare(Prefetch prefetch, const ProgressFn& progress, const std::stop_token& stop);
   /// The images of a machine that is about to run are read through the pack of prepare(), where it is of their time,
-  /// and what is read first is noted anew. `memory` is that machine's.
-  void attach(std::shared_ptr<Image> memory);
+  /// and what is read first is noted anew. `memory` is that machine's: begin_fill() fetches it while its owner keeps
+  /// it.
+  void attach(const std::shared_ptr<Image>& memory);
   /// Ends both: what is read from now on is no guest's.
   void detach();
-  /// The memory of attach() is gone. Without this it stays what begin_fill() fetches.
-  void forget_memory() { memory_.reset(); }
 
   /// After attach(): fetches ahead of the guest, until end_fill().
   void begin_fill(Prefetch prefetch);
@@ -73,7 +72,7 @@ class BootPrefetch {
   const StateFile& state_;
   const SessionImages& images_;
   SessionObjects& objects_;
-  std::shared_ptr<Image> memory_;          ///< of a machine that runs
+  std::weak_ptr<Image> memory_;            ///< of a machine that runs; MemoryImage owns it
   std::shared_ptr<HotPages> pack_;         ///< of the resume that is going on
   std::shared_ptr<FirstTouches> touches_;  ///< since this session's last start or resume
   std::uint64_t pages_ = 0;

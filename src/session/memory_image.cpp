@@ -38,6 +38,11 @@ std::shared_ptr<Image> MemoryImage::begin(bool fresh) {
   return image_;
 }
 
+ScratchOverlay& MemoryImage::scratch() const {
+  if (!scratch_) throw Error(ErrorKind::kBug, fmt::format("{} has no memory of a running machine", parcel_.name));
+  return *scratch_;
+}
+
 std::optional<std::size_t> MemoryImage::changed_chunks() const {
   if (!scratch_) return std::nullopt;
   return scratch_->dirty_chunks().size();
@@ -110,6 +115,7 @@ Bytes MemoryImage::device_state() {
 }
 
 void MemoryImage::check_frozen(const MemoryWitness& witness, const TreeRoot& before, const TreeRoot& after) const {
+  scratch();
   const MemoryCheck check(witness, live_->touched());
   const JournalOverlay& below = *images_.part("memory").overlay;
   for_each_difference(objects_.reader(), before, after, [&](std::uint64_t chunk, const ChunkRef&, const ChunkRef& ref) {
@@ -138,7 +144,6 @@ void MemoryImage::adopt(const TreeRoot& published, const std::function<void()>& 
 }
 
 void MemoryImage::forget() {
-  prefetch_.forget_memory();
   image_.reset();
   live_.reset();
   scratch_.reset();

@@ -57,24 +57,25 @@ class MemoryImage {
   /// Memory and device state of a machine that ran are void from now on; durable.
   void drop();
 
-  // --- in a version of the running machine -------------------------------------
+  // --- in a version of the running machine: Error{kBug} where there is none ------
 
   /// To be called for a running machine: the device state in the file is void then.
   void write_device_state(ByteView device_state);
   /// Freezes what the guest has changed; the overlay below is frozen by the caller.
-  void freeze() { scratch_->freeze(); }
-  FrozenChanges& frozen() { return *scratch_; }
+  void freeze() { scratch().freeze(); }
+  FrozenChanges& frozen() { return scratch(); }
   /// The frozen changes, sealed over the root `before`, gave `after`. Error{kBug} when that is not what the witness
   /// says. The guest, which goes on, has the right bytes then.
   void check_frozen(const MemoryWitness& witness, const TreeRoot& before, const TreeRoot& after) const;
   /// Once the overlay below has absorbed them.
-  void drop_frozen() { scratch_->drop_frozen(); }
+  void drop_frozen() { scratch().drop_frozen(); }
   /// After a failure; does nothing when nothing is frozen, and logs what fails.
   void thaw();
   /// Image::adopt() of a running machine's memory around that of the image below, or only that.
   void adopt(const TreeRoot& published, const std::function<void()>& adopt_below);
 
  private:
+  ScratchOverlay& scratch() const;
   void forget();
 
   const ParcelEntry& parcel_;

@@ -33,7 +33,10 @@ Session::Session(Account& account, const ParcelEntry& parcel)
   }
 }
 
-Session::~Session() { cancel(); }
+Session::~Session() {
+  cancel();
+  lock_.end_lease();  // a loss is told while the session is whole
+}
 
 void Session::keep_network(NetworkMode mode) {
   if (state_.now().vm.network != mode) state_.change([&](SessionState& next) { next.vm.network = mode; });

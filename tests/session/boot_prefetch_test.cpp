@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "base/sleep.h"
+#include "support/comes_true.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
 #include "support/session_parts.h"
@@ -55,14 +56,6 @@ struct Place : test::CheckedOut {
   void forget_cache() const { fs::remove_all(account.paths.cache); }
 };
 
-bool waits_until(const std::function<bool()>& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
-  while (!condition() && std::chrono::steady_clock::now() < end) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  return condition();
-}
-
 SessionStats stats_of(const BootPrefetch& prefetch) {
   SessionStats stats;
   prefetch.add_stats(stats);
@@ -94,7 +87,7 @@ TEST_CASE("device state and boot pack are fetched before a guest runs, and answe
   CHECK((ByteView(page).size() == kBootPageSize &&
          std::equal(page.begin(), page.end(), place.contents.begin() + kBootPageSize)));
   CHECK((parts.memory.device_state() == place.devices));
-  CHECK(waits_until([&] { return !parts.prefetch.is_fetching_working_set(); }));
+  CHECK(test::comes_true([&] { return !parts.prefetch.is_fetching_working_set(); }));
   const auto ahead = stats_of(parts.prefetch).fetching_ahead;
   REQUIRE(ahead.has_value());
   CHECK(ahead->order_chunks == ahead->order_chunks_here);
@@ -111,7 +104,7 @@ TEST_CASE("all of memory is fetched behind a guest that wants it, and then needs
     parts.prefetch.prepare(Prefetch::kAll, {}, {});
     parts.memory.begin(false);
     parts.prefetch.begin_fill(Prefetch::kAll);
-    CHECK(waits_until([&] {
+    CHECK(test::comes_true([&] {
       const auto here = stats_of(parts.prefetch).memory;
       return here && here->offline_safe_since;
     }));

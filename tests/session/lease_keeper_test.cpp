@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
+#include "support/comes_true.h"
 #include "support/memory_store.h"
 #include "support/silent_store.h"
 
@@ -27,12 +28,6 @@ struct Setup {
   BlobStorePtr store = std::make_shared<test::MemoryStore>();
 };
 
-template <class Condition>
-bool comes_true(const Condition& condition) {
-  for (int i = 0; i < 2000 && !condition(); ++i) std::this_thread::sleep_for(5ms);
-  return condition();
-}
-
 }  // namespace
 
 TEST_CASE("a lease is renewed by itself until it is let go", "[session]") {
@@ -40,7 +35,7 @@ TEST_CASE("a lease is renewed by itself until it is let go", "[session]") {
   LeaseKeeper keeper(
       s.held(), [&](const std::stop_token&) { return s.lock_of(kDesk); }, [](const Error&) { FAIL("lost"); });
   keeper.start();
-  CHECK(comes_true([&] { return s.newest() >= 2; }));
+  CHECK(test::comes_true([&] { return s.newest() >= 2; }));
   keeper.stop();
   const std::uint64_t last = s.newest();
   std::this_thread::sleep_for(500ms);
@@ -59,7 +54,7 @@ TEST_CASE("a repository that is away is asked for a renewal again before the lea
       [](const Error&) { FAIL("lost"); });
   const auto began = std::chrono::steady_clock::now();
   keeper.start();
-  CHECK(comes_true([&] { return s.newest() >= 1; }));
+  CHECK(test::comes_true([&] { return s.newest() >= 1; }));
   CHECK(asked >= 10);
   CHECK(std::chrono::steady_clock::now() - began < 5s);  // ten thirds of a lease would be no renewal
 }
@@ -77,7 +72,7 @@ TEST_CASE("a keeper that is stopped gives up a renewal that gets no answer", "[s
       },
       [](const Error&) { FAIL("lost"); });
   keeper.start();
-  REQUIRE(comes_true([&] { return silent->is_asked(); }));
+  REQUIRE(test::comes_true([&] { return silent->is_asked(); }));
   keeper.stop();
   CHECK_FALSE(silent->has_timed_out());
 }
@@ -93,7 +88,7 @@ TEST_CASE("the holder of a lease that was taken over is told, once", "[session]"
       });
   keeper.start();
   s.lock_of(kLaptop).steal({.hold = random_hold(), .mode = LockMode::kAttended, .base = {}}, "needed");
-  CHECK(comes_true([&] { return told > 0; }));
+  CHECK(test::comes_true([&] { return told > 0; }));
   std::this_thread::sleep_for(500ms);
   CHECK(told == 1);
   CHECK(s.lock_of(kLaptop).show()->ours);
@@ -112,7 +107,7 @@ TEST_CASE("after the machine has slept the lease is renewed at once", "[session]
         return slept ? boot_time() + 1h : boot_time();
       });
   keeper.start();
-  REQUIRE(comes_true([&] { return looked.load(); }));
+  REQUIRE(test::comes_true([&] { return looked.load(); }));
   slept = true;
-  CHECK(comes_true([&] { return s.newest() >= 1; }));
+  CHECK(test::comes_true([&] { return s.newest() >= 1; }));
 }

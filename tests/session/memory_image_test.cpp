@@ -46,6 +46,29 @@ TEST_CASE("memory is there from its begin until it is abandoned, and is told apa
   CHECK_FALSE(place.memory.changed_chunks().has_value());
 }
 
+TEST_CASE("memory is let go when it is abandoned and when it is dropped", "[session]") {
+  Place place;
+  place.run(true);
+  const std::weak_ptr<Image> image = place.memory.image();
+  CHECK_FALSE(image.expired());
+  SECTION("abandoned") {
+    place.parts.prefetch.begin_fill(Prefetch::kAll);
+    place.memory.abandon();
+  }
+  SECTION("dropped") { place.memory.drop(); }
+  CHECK(image.expired());
+}
+
+TEST_CASE("a version of a running machine is refused where none runs", "[session]") {
+  Place place;
+  CHECK((test::kind_thrown([&] { place.memory.freeze(); }) == ErrorKind::kBug));
+  CHECK((test::kind_thrown([&] { place.memory.frozen(); }) == ErrorKind::kBug));
+  CHECK((test::kind_thrown([&] { place.memory.drop_frozen(); }) == ErrorKind::kBug));
+  const TreeRoot root{place.parts.state.now().vm.memory_bytes, {}};
+  CHECK((test::kind_thrown([&] { place.memory.check_frozen({}, root, root); }) == ErrorKind::kBug));
+  place.memory.thaw();
+}
+
 TEST_CASE("a run that failed leaves the phase that was there, and the memory that was suspended unless it was fresh",
           "[session]") {
   Place place;

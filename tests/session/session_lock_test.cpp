@@ -1,19 +1,37 @@
 #include "session/session_lock.h"
 
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <thread>
 
+#include "support/comes_true.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
 #include "support/session_parts.h"
 #include "transfer/new_version.h"
 
 using namespace isr;
+using namespace std::chrono_literals;
 
 namespace {
+
+constexpr std::chrono::seconds kShortestLease{3};  // is renewed each second
 
 struct Place : test::CheckedOut {
   StateFile state{account, parcel};
   SessionLock lock{account, parcel, state};
+
+  explicit Place(std::chrono::seconds lease = 600s) { set_lease(lease); }
+  void set_lease(std::chrono::seconds lease) {
+    account.config.override_with_flag("lock.lease", std::to_string(lease.count()));
+  }
+  std::uint64_t newest_record() const { return in_repository().show()->record.r; }
+  /// Waits for the next renewal of our hold.
+  bool is_renewed() const {
+    const std::uint64_t last = newest_record();
+    return test::comes_true([&] { return newest_record() > last; }) &&
+           in_repository().show()->is_hold(state.now().hold);
+  }
 
   ParcelLock in_repository() const { return account.lock(parcel); }
   ParcelLock laptop() const {
@@ -97,6 +115,40 @@ TEST_CASE("a lock that is taken over is a new hold, which the state names before
     CHECK(place.state.now().hold == before);
     CHECK(has_lock_to_give_back(place.account, place.parcel));
   }
+}
+
+TEST_CASE("a lease is renewed until its end", "[session]") {
+  Place place(kShortestLease);
+  place.lock.keep_lease([](const Error&) {});
+  CHECK(place.is_renewed());
+  place.lock.end_lease();
+  const std::uint64_t last = place.newest_record();
+  std::this_thread::sleep_for(1200ms);  // the next would come after 1 s
+  CHECK(place.newest_record() == last);
+}
+
+TEST_CASE("a lock that is taken over has a lease of its own at once", "[session]") {
+  Place place(600s);
+  place.lock.keep_lease([](const Error&) {});  // it would look at the lock in 200 s
+  place.laptop().steal(place.wanting('2'), "needed");
+  place.set_lease(kShortestLease);
+  CHECK(place.lock.secure("wanted", {}));
+  CHECK(place.is_renewed());
+}
+
+TEST_CASE("a lost lease is told once, and renewed again once the lock is ours", "[session]") {
+  Place place(kShortestLease);
+  std::atomic<int> told = 0;
+  place.lock.keep_lease([&](const Error& how) {
+    if (how.kind() == ErrorKind::kLocked) ++told;
+  });
+  place.laptop().steal(place.wanting('2'), "needed");
+  CHECK(test::comes_true([&] { return told > 0; }));
+  CHECK_FALSE(place.lock.keep({}));
+  CHECK(place.laptop().release(std::string(32, '2')));
+  CHECK(place.lock.keep({}));
+  CHECK(place.is_renewed());
+  CHECK(told == 1);
 }
 
 TEST_CASE("a lock that is kept before a head is taken again where it is free, by the same hold", "[session]") {
