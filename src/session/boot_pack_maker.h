@@ -34,6 +34,8 @@ class BootPackMaker {
  public:
   /// All of these must outlive this.
   BootPackMaker(const Account& account, const StateFile& state, SessionObjects& objects);
+  BootPackMaker(const BootPackMaker&) = delete;
+  BootPackMaker& operator=(const BootPackMaker&) = delete;
 
   /// A pack of the pages of `order`, `most` of them; without any there, of those of `own`. The chunks are those of
   /// both. nullopt: neither names a page. The objects are kept until SettledSweep::release(). Errors as ChunkReader and

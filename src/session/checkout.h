@@ -3,7 +3,6 @@
 #include <optional>
 
 #include "account/parcel_version.h"
-#include "base/file.h"
 #include "repository/lock.h"
 
 namespace isr {

@@ -17,7 +17,7 @@ constexpr std::size_t kMaxPending = 64;  // publishes in a row without an answer
 
 }  // namespace
 
-HeadPublisher::HeadPublisher(Account& account, const ParcelEntry& parcel, StateFile& state, SessionLock& lock)
+HeadPublisher::HeadPublisher(const Account& account, const ParcelEntry& parcel, StateFile& state, SessionLock& lock)
     : account_(account), parcel_(parcel), state_(state), lock_(lock) {}
 
 namespace {

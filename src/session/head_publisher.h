@@ -15,7 +15,9 @@ struct PutHead {
 /// Puts the heads of a session: behind its base, or as forks where another host was first. Knows which of its heads
 /// had no answer: any of them may be in the repository, and is ours when it turns up.
 ///
-/// Errors:  as Chain; {kHistory} when the repository's history is refused, with the ways out as hints.
+/// Errors:  as Chain; {kHistory} when the repository's history is refused, with the ways out as hints; {kLocked} our
+/// hold
+///          has moved; {kCorrupt} the fork that was kept does not open; {kIo} of the state file.
 /// Threads: one at a time.
 class HeadPublisher {
  public:
@@ -23,10 +25,13 @@ class HeadPublisher {
   using VoidBelow = std::map<std::uint16_t, std::uint64_t>;
 
   /// All of these must outlive this.
-  HeadPublisher(Account& account, const ParcelEntry& parcel, StateFile& state, SessionLock& lock);
+  HeadPublisher(const Account& account, const ParcelEntry& parcel, StateFile& state, SessionLock& lock);
+  HeadPublisher(const HeadPublisher&) = delete;
+  HeadPublisher& operator=(const HeadPublisher&) = delete;
 
-  /// Before the journal is replayed: when a publish without an answer did happen, the state says so from now on. Does
-  /// nothing when the repository cannot be reached, or its history is refused.
+  /// Before the journal is replayed: when a publish without an answer did happen, the state says so from now on. Logs
+  /// {kTransient}, {kCorrupt} and {kHistory}, and leaves the question open; after any other error the session does not
+  /// open. Does nothing offline.
   void resolve_at_open();
   /// As above, before a publish. Returns the refusal when the history does not tell whether one happened: work that
   /// was discarded since can be given up nonetheless.
@@ -40,7 +45,7 @@ class HeadPublisher {
   std::string keep_fork(std::uint64_t n, ByteView blob, const std::stop_token& stop);
   void require_base(const StoredHead& newest, const std::stop_token& stop);
 
-  Account& account_;
+  const Account& account_;
   const ParcelEntry& parcel_;
   StateFile& state_;
   SessionLock& lock_;

@@ -49,7 +49,8 @@ struct PublisherParts {
 /// is no longer dirty. It may be interrupted anywhere and run again.
 ///
 /// Errors:  as HeadPublisher, Uploader, MemoryImage::check_frozen(); {kVm} the phase refuses it; {kOffline};
-///          {kUnsupported} the repository is read-only. Nothing has been lost or forgotten after any of them.
+///          {kUnsupported} the repository is read-only; {kIo} of journal, settled store and state file. Nothing has
+///          been lost or forgotten after any of them.
 /// Threads: one at a time.
 class Publisher {
  public:

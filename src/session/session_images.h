@@ -15,7 +15,8 @@ struct SessionPart {
 
 /// The images of a session, and the journal that their changes stand in.
 ///
-/// Threads: one at a time, but what image() and disks() gave may be read and written meanwhile.
+/// Threads: const functions and part() may run at once while no begin_anew(), discard() or open() runs; the others one
+///          at a time. What image() and disks() gave may be read and written meanwhile.
 class SessionImages {
  public:
   /// All of these must outlive this.

@@ -38,7 +38,7 @@ BlobStorePtr repository_of(const Account& account) {
 
 }  // namespace
 
-SessionObjects::SessionObjects(Account& account, const fs::path& directory)
+SessionObjects::SessionObjects(const Account& account, const fs::path& directory)
     : account_(account),
       waits_(account.config.get("read.unreachable") == "wait"),
       cache_(open_cache(account.paths, account.config)) {

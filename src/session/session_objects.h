@@ -14,7 +14,7 @@ namespace isr {
 class SessionObjects {
  public:
   /// `directory` is the session's. The account must outlive this.
-  SessionObjects(Account& account, const fs::path& directory);
+  SessionObjects(const Account& account, const fs::path& directory);
   SessionObjects(const SessionObjects&) = delete;
   SessionObjects& operator=(const SessionObjects&) = delete;
 
@@ -47,7 +47,7 @@ class SessionObjects {
  private:
   std::uint64_t make_room(std::uint64_t bytes);
 
-  Account& account_;
+  const Account& account_;
   bool waits_;
   SourceStats source_stats_;
   mutable SourceStats local_stats_;  ///< of readers that ask no repository

@@ -15,9 +15,11 @@ class Settler {
  public:
   /// Both must outlive this.
   Settler(SessionImages& images, SessionObjects& objects) : images_(images), objects_(objects) {}
+  Settler(const Settler&) = delete;
+  Settler& operator=(const Settler&) = delete;
 
   /// Takes one step of each for which it is time. To be called a few times a second; a publish does so itself.
-  /// Error{kIo}; {kCancelled} on stop.
+  /// Error{kIo}; {kCancelled} on stop; as ChunkReader.
   void settle_if_due(const std::stop_token& stop = {});
 
  private:

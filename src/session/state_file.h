@@ -6,7 +6,8 @@
 
 namespace isr {
 
-/// The state of a session with the file that says it. Nothing else changes either.
+/// The state of a session with the file that says it. check_out() writes the first file; after that nothing else
+/// changes either.
 ///
 /// Threads: one at a time.
 class StateFile {
@@ -30,7 +31,7 @@ class StateFile {
   void save();
   /// As save(), but logs a failure.
   void try_to_save() noexcept;
-  /// After a failure of the above the disk may say that it had succeeded: puts that right. To be called before a
+  /// After a failure of change() the disk may say that it had succeeded: puts that right. To be called before a
   /// guest or anybody else goes on to write. Error{kIo}: not now.
   void make_certain();
 
