@@ -316,15 +316,17 @@ TEST_CASE("a journal is synced when no more files can be opened, and goes on whe
   OpenedJournal opened(temp.path() / "j", device_key());
   const Bytes data = test::random_bytes(1000, 5);
   append_data(*opened.journal, 0, data);
+  std::optional<ErrorKind> without_files;
   {
-    const test::DescriptorLimit none(0);
-    CHECK_NOTHROW(opened.journal->sync());
+    const test::DescriptorLimit none(0);  // no CHECK in here: the sanitizer takes a descriptor to look at its objects
+    opened.journal->sync();
     append_data(*opened.journal, 1, data);
-    CHECK_NOTHROW(opened.journal->sync());
+    opened.journal->sync();
     opened.journal->roll();
-    CHECK(kind_thrown([&] { append_data(*opened.journal, 2, data); }) == ErrorKind::kIo);
-    CHECK_NOTHROW(opened.journal->sync());
+    without_files = kind_thrown([&] { append_data(*opened.journal, 2, data); });
+    opened.journal->sync();
   }
+  CHECK(without_files == ErrorKind::kIo);
   append_data(*opened.journal, 3, data);
   CHECK_NOTHROW(opened.journal->sync());
   opened.journal.reset();
