@@ -20,7 +20,7 @@ struct InitOptions {
   std::string recovery_file;
 };
 
-/// A new repository; or one that an interrupted init made, in which nobody is yet.
+/// Makes a new repository, or takes one without users that an interrupted init has left.
 void make_repository(BlobStore& store, const RepositoryEntry& entry) {
   try {
     init_repository(store);

@@ -24,10 +24,10 @@ struct ControlAddress {
 };
 
 UniqueFd new_control_socket();
-/// Who is at the other end of a connection.
+/// The process at the other end of a connection.
 ucred peer_of(int connection);
 bool is_same_user(int connection);
-/// nullopt: nobody listens. Error{kDaemon} when it is no socket of this user, or its daemon is stopped.
+/// nullopt: no process listens there. Error{kDaemon} when it is no socket of this user, or its daemon is stopped.
 std::optional<UniqueFd> connect_to_control(const fs::path& socket);
 /// Error{kDaemon}; `pid` when it is known who should have answered.
 [[noreturn]] void throw_silent(std::optional<pid_t> pid = {});

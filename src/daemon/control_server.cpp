@@ -125,7 +125,7 @@ class Server : public ControlServer {
 
   static UniqueFd spare_descriptor() { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
 
-  /// What was asked has not begun.
+  /// Answers with an error. The request has not begun.
   static void refuse(int fd, const std::string& why) noexcept {
     try {
       send_control_line(fd, error_line({ErrorKind::kDaemon,
@@ -163,8 +163,8 @@ class Server : public ControlServer {
     send_if_read({{"type", "accepted"}});
     std::condition_variable_any finished;
     std::mutex mutex;
-    // "alive" lines tell a busy daemon from a stopped one. Without a thread for them nothing begins: who asked would
-    // soon believe that nobody works for him.
+    // "alive" lines tell a busy daemon from a stopped one. Without a thread for them the request is refused:
+    // its client would soon take this daemon for a stopped one.
     std::jthread heart;
     const auto beating = [&](const std::stop_token& stop) {
       std::unique_lock lock(mutex);

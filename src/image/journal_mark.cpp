@@ -18,7 +18,7 @@ constexpr std::uint32_t kFormat = 1;
 constexpr std::size_t kHeaderSize = kMagic.size() + 4 + kSegmentIdSize;
 constexpr std::size_t kMarkSize = kHeaderSize + kBoxOverhead + 8;
 
-/// Of the segment with this id.
+/// The key that seals the mark of the segment with this id.
 SecretKey mark_key(const Key& device_key, ByteView id) {
   return hkdf_sha256(device_key.view(), id, "isr1/journal-mark");
 }

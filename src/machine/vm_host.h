@@ -5,14 +5,14 @@
 
 namespace isr {
 
-/// What a machine needs of its computer: accelerators, VMs, mounts. Tests have another than QEMU's.
+/// The services of the host that a machine uses: accelerators, VMs, mounts. Tests put a fake in place of QEMU's.
 ///
 /// Errors:  as Qemu, make_mount(), choose_accelerator() and stamp_here().
 /// Threads: any.
 class VmHost {
  public:
   virtual ~VmHost() = default;
-  /// `wanted`: the setting. What was found out is kept in the directory.
+  /// `wanted` is the setting. The result of the probe is kept in the directory.
   virtual Accelerator choose_accelerator(const std::string& wanted, const std::filesystem::path& cache_directory) = 0;
   virtual VmStamp stamp(const VmSettings& settings, const Accelerator& accelerator) = 0;
   /// Paused: before it boots, or, with a device state, as it was when that was saved.
