@@ -14,22 +14,20 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <latch>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/sync.h"
-#include "base/thread_pool.h"
 #include "image/journal_mark.h"
 #include "image/journal_replay.h"
+#include "image/two_halves.h"
 
 namespace isr {
 namespace {
 
 constexpr std::uint64_t kSegmentSize = 64U << 20U;
 constexpr std::uint64_t kWritebackStep = 8U << 20U;
-constexpr std::size_t kLongAppend = 8;  // records: less is done before another thread has woken up
 
 using Segment = std::shared_ptr<JournalSegment>;
 
@@ -70,45 +68,8 @@ struct Journal::Impl {
     std::uint64_t unmarked = 0;  // bytes that were synced after the last mark
   };
   Sync<State> state;
-  std::condition_variable synced;      // `syncing` ended
-  std::unique_ptr<ThreadPool> second;  // guarded by state's mutex; begun with the first long append
-
-  /// False: no thread is to be had, so whoever appends does it all.
-  bool has_second() {
-    try {
-      if (!second) second = std::make_unique<ThreadPool>(1);
-      return true;
-    } catch (const Error&) {
-      return false;
-    }
-  }
-
-  /// body(i) for each i; of a long append one half on another processor, since
-  /// encryption is most of what a writer waits for. With the state's mutex held.
-  template <class Body>
-  void in_two_halves(std::size_t count, const Body& body) {
-    const std::size_t half = count >= kLongAppend && has_second() ? count / 2 : 0;
-    std::exception_ptr failure;
-    std::latch done(half > 0 ? 1 : 0);
-    if (half > 0) {
-      second->submit([&] {
-        try {
-          for (std::size_t i = 0; i < half; ++i) body(i);
-        } catch (...) {
-          failure = std::current_exception();
-        }
-        done.count_down();
-      });
-    }
-    try {
-      for (std::size_t i = half; i < count; ++i) body(i);
-    } catch (...) {
-      done.wait();
-      throw;
-    }
-    done.wait();
-    if (failure) std::rethrow_exception(failure);
-  }
+  std::condition_variable synced;  // `syncing` ended
+  TwoHalves halves;                // guarded by state's mutex
 
   /// The segment to append to.
   JournalSegment& begin(State& s) {
@@ -259,7 +220,7 @@ std::vector<RecordPlace> Journal::append(std::span<const Entry> entries) {
     places.push_back({state->current, segment.size + at, state->next_sequence + places.size(), length});
     at += record_size(length);
   }
-  impl_->in_two_halves(entries.size(), [&, durable = state->durable](std::size_t i) {
+  impl_->halves.run(entries.size(), [&, durable = state->durable](std::size_t i) {
     const Entry& entry = entries[i];
     const RecordPlace& place = places[i];
     segment.seal_record({entry.kind, entry.image, place.length, entry.offset, place.sequence, durable,
