@@ -11,6 +11,7 @@ step() {
 }
 
 step scripts/check_layers.py
+step scripts/check_sizes.py
 step scripts/check_changelog.py
 step scripts/format.sh --check
 mapfile -t shell < <(git grep -l --max-depth=3 '^#!/bin/bash' -- scripts .ci bench tests | grep -v '\.md$')

@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/whole_file.h"
 #include "host/keyring.h"
 
 namespace isr {

@@ -1,192 +1,18 @@
-// Files that must appear whole are written under a temporary name in the same
-// directory. The directory is opened once; temp, link, rename and fsync all go
-// through that descriptor, so they cannot end up in different directories.
 #include "base/file.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
 
-#include "base/crypto.h"
 #include "base/error.h"
+#include "base/file_calls.h"
 
 namespace isr {
 namespace {
-
-/// Repeats a system call that a signal interrupted.
-template <class Call>
-auto uninterrupted(Call call) {
-  for (;;) {
-    const auto result = call();
-    if (result >= 0 || errno != EINTR) return result;
-  }
-}
-
-[[noreturn]] void fail(std::string_view action, const fs::path& path, int errno_value) {
-  if (errno_value == ELOOP) {
-    throw Error(ErrorKind::kIo, fmt::format("{} {}: it is a symbolic link", action, path.string()));
-  }
-  throw_errno(fmt::format("{} {}", action, path.string()), errno_value);
-}
-
-struct stat status_of(int fd, const fs::path& path) {
-  struct stat status {};
-  if (::fstat(fd, &status) != 0) fail("cannot examine", path, errno);
-  return status;
-}
-
-void sync_directory_fd(int fd, const fs::path& directory) {
-  // EINVAL: a file system that cannot sync directories (some FUSE and network ones).
-  if (uninterrupted([&] { return ::fsync(fd); }) != 0 && errno != EINVAL) fail("cannot sync", directory, errno);
-}
-
-UniqueFd open_at(int directory, const char* name, int flags, mode_t mode, const fs::path& name_for_errors) {
-  UniqueFd fd(uninterrupted([&] { return ::openat(directory, name, flags | O_CLOEXEC | O_NOFOLLOW, mode); }));
-  if (!fd) fail("cannot open", name_for_errors, errno);
-  return fd;
-}
-
-/// A symlink is followed: to the caller's path this is not the last component.
-UniqueFd open_directory(const fs::path& directory) {
-  UniqueFd fd(uninterrupted([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
-  if (!fd) fail("cannot open directory", directory, errno);
-  return fd;
-}
-
-fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
-
-/// A name in an open directory.
-struct Place {
-  explicit Place(const fs::path& full) : path(full), name(full.filename().string()), directory_path(parent_of(full)) {
-    if (name.empty() || name == "." || name == "..") {
-      throw Error(ErrorKind::kIo, fmt::format("{} is no file name", path.string()));
-    }
-    directory = open_directory(directory_path);
-  }
-  void sync() const { sync_directory_fd(directory.get(), directory_path); }
-
-  fs::path path;
-  std::string name;
-  fs::path directory_path;
-  UniqueFd directory;
-};
-
-/// Creates `name` in the place's directory; errno is left on failure.
-UniqueFd create_exclusively(const Place& place, const std::string& name) {
-  return UniqueFd(uninterrupted([&] {
-    return ::openat(place.directory.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-  }));
-}
-
-void fill(const UniqueFd& fd, ByteView bytes, mode_t mode, const fs::path& path) {
-  if (::fchmod(fd.get(), mode) != 0) fail("cannot set the mode of", path, errno);  // the umask has no say
-  write_all_at(fd.get(), bytes, 0, path);
-  if (uninterrupted([&] { return ::fsync(fd.get()); }) != 0) fail("cannot sync", path, errno);
-}
-
-std::string temporary_name() {
-  std::array<std::uint8_t, 8> random{};
-  random_bytes(random);
-  return std::string(kTempFilePrefix) + to_hex(random);
-}
-
-/// A complete and synced file under a temporary name, which goes with it.
-class TempFile {
- public:
-  TempFile(const Place& place, ByteView bytes, mode_t mode) : place_(place) {
-    name_ = temporary_name();
-    fd_ = create_exclusively(place_, name_);
-    if (!fd_) fail("cannot create a temporary file for", place_.path, errno);
-    try {
-      fill(fd_, bytes, mode, place_.path);
-    } catch (...) {
-      remove();
-      throw;
-    }
-  }
-  ~TempFile() { remove(); }
-  TempFile(const TempFile&) = delete;
-  TempFile& operator=(const TempFile&) = delete;
-
-  void rename_over_target() {
-    const int directory = place_.directory.get();
-    if (::renameat(directory, name_.c_str(), directory, place_.name.c_str()) != 0) {
-      fail("cannot replace", place_.path, errno);
-    }
-    name_.clear();
-  }
-
-  /// As link_to_target(), by a rename that replaces nothing.
-  int rename_to_new_target() {
-    const int directory = place_.directory.get();
-    if (::renameat2(directory, name_.c_str(), directory, place_.name.c_str(), RENAME_NOREPLACE) != 0) return errno;
-    name_.clear();
-    return 0;
-  }
-
-  /// 0, or the errno of link(). NFS may say EEXIST when its first answer was
-  /// lost; then the count of links tells that ours was made.
-  int link_to_target() {
-    const int directory = place_.directory.get();
-    if (::linkat(directory, name_.c_str(), directory, place_.name.c_str(), 0) == 0) return 0;
-    const int errno_value = errno;
-    if (errno_value == EEXIST && status_of(fd_.get(), place_.path).st_nlink == 2) return 0;
-    return errno_value;
-  }
-
- private:
-  void remove() noexcept {
-    if (!name_.empty()) ::unlinkat(place_.directory.get(), name_.c_str(), 0);
-  }
-
-  const Place& place_;
-  std::string name_;  // empty: no longer there
-  UniqueFd fd_;
-};
-
-/// For file systems that can do neither of the two (some FUSE). Exactly one racer
-/// wins here too, but a reader, or who comes after a crash, may meet the file half
-/// written.
-CreateResult create_in_place(const Place& place, ByteView bytes, mode_t mode) {
-  const UniqueFd fd = create_exclusively(place, place.name);
-  if (!fd && errno == EEXIST) return CreateResult::kExists;
-  if (!fd) fail("cannot create", place.path, errno);
-  try {
-    fill(fd, bytes, mode, place.path);
-  } catch (...) {
-    ::unlinkat(place.directory.get(), place.name.c_str(), 0);
-    throw;
-  }
-  return CreateResult::kCreated;
-}
-
-/// The errors of file systems that cannot link, or rename without replacing.
-bool is_not_supported(int errno_value) {
-  return errno_value == EPERM || errno_value == EOPNOTSUPP || errno_value == ENOSYS || errno_value == EINVAL;
-}
-
-CreateResult link_new(const Place& place, ByteView bytes, mode_t mode) {
-  struct stat status {};
-  if (::fstatat(place.directory.get(), place.name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0) {
-    return CreateResult::kExists;
-  }
-  int errno_value = 0;
-  {
-    TempFile file(place, bytes, mode);
-    errno_value = file.link_to_target();
-    if (is_not_supported(errno_value)) errno_value = file.rename_to_new_target();  // FAT has no hard links
-  }
-  if (errno_value == 0) return CreateResult::kCreated;
-  if (errno_value == EEXIST) return CreateResult::kExists;
-  if (!is_not_supported(errno_value)) fail("cannot create", place.path, errno_value);
-  return create_in_place(place, bytes, mode);
-}
 
 /// False when something of that name is there already.
 bool make_directory(const fs::path& path) {
@@ -320,19 +146,6 @@ Bytes read_file(const fs::path& path, std::size_t limit) {
   return *std::move(bytes);
 }
 
-void replace_file(const fs::path& path, ByteView bytes, mode_t mode) {
-  const Place place(path);
-  TempFile(place, bytes, mode).rename_over_target();
-  place.sync();
-}
-
-CreateResult create_file(const fs::path& path, ByteView bytes, mode_t mode) {
-  const Place place(path);
-  const CreateResult result = link_new(place, bytes, mode);
-  place.sync();  // also when it exists: its maker may not have come that far
-  return result;
-}
-
 void make_private_directory(const fs::path& path) {
   if (!path.has_filename() && path.has_relative_path()) {  // "x/" would follow a symlink x
     make_private_directory(path.parent_path());
@@ -369,43 +182,6 @@ UniqueFd open_unnamed_file(const fs::path& directory) {
 
 void remove_if_exists(const fs::path& path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) fail("cannot remove", path, errno);
-}
-
-namespace {
-
-/// A request for the lock of a whole file.
-struct flock exclusive_lock() {
-  struct flock lock {};
-  lock.l_type = F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  return lock;
-}
-
-}  // namespace
-
-std::optional<FileLock> FileLock::try_acquire(const fs::path& path) {
-  UniqueFd fd = open_file(path, O_RDWR | O_CREAT);
-  struct flock lock = exclusive_lock();
-  if (uninterrupted([&] { return ::fcntl(fd.get(), F_OFD_SETLK, &lock); }) != 0) {
-    if (errno == EAGAIN || errno == EACCES) return std::nullopt;
-    fail("cannot lock", path, errno);
-  }
-  // Its last holder may have removed it meanwhile: then another process can lock the next file of this name.
-  struct stat locked {};
-  struct stat there {};
-  if (::fstat(fd.get(), &locked) != 0) fail("cannot examine", path, errno);
-  if (::lstat(path.c_str(), &there) != 0 || there.st_ino != locked.st_ino || there.st_dev != locked.st_dev) {
-    return std::nullopt;
-  }
-  return FileLock(std::move(fd));
-}
-
-bool FileLock::is_held(const fs::path& path) {
-  const auto fd = open_if_exists(path, O_RDWR);
-  if (!fd) return false;
-  struct flock lock = exclusive_lock();
-  if (::fcntl(fd->get(), F_OFD_GETLK, &lock) != 0) fail("cannot look at the lock of", path, errno);
-  return lock.l_type != F_UNLCK;
 }
 
 TempDirectory::TempDirectory(std::string_view prefix) {

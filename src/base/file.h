@@ -35,10 +35,6 @@ std::uint64_t file_size(int fd, const fs::path& name_for_errors);
 std::optional<Bytes> read_file_if_exists(const fs::path& path, std::size_t limit);
 Bytes read_file(const fs::path& path, std::size_t limit);
 
-/// Temporary files begin so. A crash may leave one behind: listings skip them,
-/// and whoever owns the directory may remove old ones.
-inline constexpr std::string_view kTempFilePrefix = ".tmp-";
-
 /// A directory that stays open. Open it before making files in it whose names must be synced:
 /// then a sync of what is already written never fails for want of a descriptor.
 class Directory {
@@ -61,30 +57,10 @@ class Directory {
 /// A file for reading and writing in the file system of `directory` that no name leads to; it goes with its descriptor.
 UniqueFd open_unnamed_file(const fs::path& directory);
 
-/// Replaces path atomically and durably: temp, fsync, rename, fsync directory.
-void replace_file(const fs::path& path, ByteView bytes, mode_t mode = 0600);
-enum class CreateResult { kCreated, kExists };
-/// Creates path atomically and durably unless it exists: temp, fsync, link (or
-/// a rename that replaces nothing), fsync directory. Many racers on one name: exactly one gets kCreated.
-CreateResult create_file(const fs::path& path, ByteView bytes, mode_t mode = 0600);
-
 /// mkdir -p with 0700 on what it creates; refuses a symlink as the last part,
 /// and a directory that others can write or own: Error{kDenied}.
 void make_private_directory(const fs::path& path);
 void remove_if_exists(const fs::path& path);
-
-/// An exclusive lock of a file (an open file description lock), held until destruction.
-class FileLock {
- public:
-  /// nullopt when another FileLock holds it, in this process or another.
-  static std::optional<FileLock> try_acquire(const fs::path& path);
-  /// True when a FileLock holds it, in this process or another. Takes no lock itself.
-  static bool is_held(const fs::path& path);
-
- private:
-  explicit FileLock(UniqueFd fd) : fd_(std::move(fd)) {}
-  UniqueFd fd_;
-};
 
 /// A directory below the system's temporary one, removed on destruction.
 class TempDirectory {

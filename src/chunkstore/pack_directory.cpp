@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/whole_file.h"
 
 namespace isr {
 namespace {

@@ -18,6 +18,7 @@
 
 #include "base/crypto.h"
 #include "base/error.h"
+#include "base/whole_file.h"
 
 namespace isr {
 namespace {

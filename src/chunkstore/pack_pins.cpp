@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/whole_file.h"
 
 namespace isr {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "base/crypto.h"
 #include "base/file.h"
+#include "base/whole_file.h"
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "cli/password.h"

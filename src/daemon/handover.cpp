@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/file_lock.h"
 #include "daemon/background.h"
 #include "daemon/control.h"
 #include "daemon/session_daemon.h"

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/sizes.h"
+#include "base/whole_file.h"
 #include "host/toml_file.h"
 #include "repository/blob_store.h"
 #include "repository/keybox.h"

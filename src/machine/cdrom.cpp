@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/whole_file.h"
 
 namespace isr {
 namespace {

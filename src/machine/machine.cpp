@@ -91,6 +91,18 @@ QemuOptions Machine::qemu_options(const std::string& memory) const {
   return options;
 }
 
+void Machine::choose_accelerator(const std::string& configured, bool resume) {
+  const SessionState& state = session_.state();
+  accelerator_ =
+      host_->choose_accelerator(resume ? state.stamp.value().accelerator : configured, runtime_directory(paths_));
+  if (!resume) return;
+  if (const auto why = why_incompatible(*state.stamp, host_->stamp(state.vm, accelerator_))) {
+    throw Error(ErrorKind::kVm, fmt::format("the memory of {} cannot be loaded here: {}", name_, *why),
+                {fmt::format("isr start {}    boots from its disks and drops the memory", name_)});
+  }
+  accelerator_.reason = "the one it was suspended with";
+}
+
 bool Machine::start(const BootOptions& options) {
   if (running()) throw Error(ErrorKind::kVm, fmt::format("{} is running already", name_));
   if (const auto how = reap()) log::warn("{}", *how);  // and its memory is void
@@ -98,16 +110,8 @@ bool Machine::start(const BootOptions& options) {
   const bool resume = state.phase == SessionPhase::kSuspended && !options.fresh;
   VmSettings settings = state.vm;
   settings.network = options.network.value_or(state.vm.network);
-  const std::string wanted = resume ? state.stamp.value().accelerator : options.accelerator;
-  accelerator_ = host_->choose_accelerator(wanted, runtime_directory(paths_));
-  if (resume) {
-    if (const auto why = why_incompatible(*state.stamp, host_->stamp(state.vm, accelerator_))) {
-      throw Error(ErrorKind::kVm, fmt::format("the memory of {} cannot be loaded here: {}", name_, *why),
-                  {fmt::format("isr start {}    boots from its disks and drops the memory", name_)});
-    }
-    accelerator_.reason = "the one it was suspended with";
-    session_.prefetch().prepare(options.prefetch, options.progress, options.stop);
-  }
+  choose_accelerator(options.accelerator, resume);
+  if (resume) session_.prefetch().prepare(options.prefetch, options.progress, options.stop);
   unmount();
   const std::uint64_t journal_before = session_.images().journal_bytes();
   prefetch_ = resume ? options.prefetch : Prefetch::kNone;

@@ -119,6 +119,9 @@ class Machine {
   void end_copy() noexcept;
   void sample_memory(MemoryWitness& witness) const;
   QemuOptions qemu_options(const std::string& memory) const;
+  /// As `configured`; a machine that was suspended goes on with what it had. Error{kVm} when its memory cannot be
+  /// loaded.
+  void choose_accelerator(const std::string& configured, bool resume);
 
   Session& session_;
   Paths paths_;

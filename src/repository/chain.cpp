@@ -20,6 +20,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/sync.h"
+#include "base/whole_file.h"
 #include "repository/keybox.h"
 #include "repository/sequence.h"
 

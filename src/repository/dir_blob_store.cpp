@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "base/sync.h"
+#include "base/whole_file.h"
 #include "repository/all_stores.h"
 #include "repository/blob_name.h"
 #include "repository/blob_store.h"

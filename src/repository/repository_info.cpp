@@ -12,6 +12,7 @@
 #include "base/crypto.h"
 #include "base/file.h"
 #include "base/strict_json.h"
+#include "base/whole_file.h"
 
 namespace isr {
 namespace {

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/sqlite.h"
 #include "base/sync.h"
+#include "base/whole_file.h"
 #include "repository/sequence.h"
 
 namespace isr {

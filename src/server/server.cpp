@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/open_files.h"
+#include "base/whole_file.h"
 #include "server/answer.h"
 #include "server/connection.h"
 

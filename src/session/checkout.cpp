@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "fusefs/mount.h"
 #include "session/held_lock.h"
 #include "session/session_state.h"

@@ -4,8 +4,10 @@
 
 #include <thread>
 
+#include "base/file_lock.h"
 #include "base/log.h"
 #include "base/sleep.h"
+#include "base/whole_file.h"
 #include "session/session_state.h"
 
 namespace isr {

@@ -4,6 +4,7 @@
 
 #include "account/account.h"
 #include "base/file.h"
+#include "base/file_lock.h"
 
 /// Locks that this host takes in repositories. Each hold is written down before it is taken, and until a
 /// session has it or it was given back: STATE/REPOSITORY-ID/USER/locks/PARCEL-ID.HOLD, an empty file. So what a

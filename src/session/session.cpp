@@ -1,5 +1,6 @@
 #include "session/session.h"
 
+#include "base/file_lock.h"
 #include "base/log.h"
 
 namespace isr {

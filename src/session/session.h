@@ -1,5 +1,6 @@
 #pragma once
 
+#include "base/file_lock.h"
 #include "session/publisher.h"
 #include "session/session_stats.h"
 

@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/file_lock.h"
+#include "base/whole_file.h"
 
 namespace isr {
 namespace {

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/spawn.h"
 #include "base/text.h"
+#include "base/whole_file.h"
 #include "fusefs/mount_point.h"
 #include "image/tree.h"
 #include "transfer/disk_format.h"

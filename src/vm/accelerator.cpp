@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/whole_file.h"
 #include "vm/kvm_probe.h"
 
 namespace isr {

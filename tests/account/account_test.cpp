@@ -8,6 +8,7 @@
 
 #include "account/parcel_version.h"
 #include "base/file.h"
+#include "base/whole_file.h"
 #include "host/keyring.h"
 #include "session/checkout.h"
 #include "support/bytes.h"

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/thread_pool.h"
+#include "base/whole_file.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"
 

@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include "base/file.h"
+#include "base/whole_file.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"
 

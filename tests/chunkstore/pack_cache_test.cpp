@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/sqlite.h"
+#include "base/whole_file.h"
 #include "chunkstore/pack_bench.h"
 #include "chunkstore/pack_disk.h"
 #include "chunkstore/pack_pins.h"

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/sqlite.h"
+#include "base/whole_file.h"
 #include "chunkstore/pack_bench.h"
 
 namespace isr {

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/sqlite.h"
+#include "base/whole_file.h"
 #include "chunkstore/pack_bench.h"
 #include "support/error_kind.h"
 

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <csignal>
 
+#include "base/whole_file.h"
 #include "chunkstore/pack_bench.h"
 
 namespace isr::test {

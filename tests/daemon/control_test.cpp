@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "base/json_object.h"
+#include "base/whole_file.h"
 #include "daemon/control_server.h"
 #include "support/error_kind.h"
 #include "support/no_threads.h"

@@ -11,6 +11,7 @@
 #include <latch>
 #include <thread>
 
+#include "base/whole_file.h"
 #include "fusefs/mount.h"
 #include "fusefs/mount_point.h"
 #include "mounted_image.h"

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/sizes.h"
+#include "base/whole_file.h"
 #include "support/error_kind.h"
 
 using namespace isr;

@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include "base/error.h"
+#include "base/whole_file.h"
 #include "image/journal_bench.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/whole_file.h"
 #include "image/journal_bench.h"
 #include "image/journal_segment.h"
 #include "support/bytes.h"

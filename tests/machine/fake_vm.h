@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/file.h"
+#include "base/whole_file.h"
 #include "machine/vm_host.h"
 
 namespace isr::test {

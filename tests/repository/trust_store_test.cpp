@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/sqlite.h"
+#include "base/whole_file.h"
 #include "repository/blob_store_suite.h"
 
 namespace isr {

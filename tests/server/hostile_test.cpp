@@ -7,6 +7,7 @@
 
 #include "base/crypto.h"
 #include "base/file.h"
+#include "base/whole_file.h"
 #include "repository/blob_store.h"
 #include "server/server.h"
 #include "support/bytes.h"

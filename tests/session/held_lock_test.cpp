@@ -3,6 +3,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 
+#include "base/file_lock.h"
 #include "session/checkout.h"
 #include "session/session.h"
 #include "support/error_kind.h"

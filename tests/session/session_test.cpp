@@ -10,6 +10,7 @@
 
 #include "account/version_reader.h"
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
 #include "support/lying_store.h"

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
+#include "base/whole_file.h"
 #include "session/checkout.h"
 #include "session/session.h"
 #include "support/bytes.h"

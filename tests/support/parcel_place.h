@@ -1,5 +1,6 @@
 #pragma once
 
+#include "base/whole_file.h"
 #include "support/account_place.h"
 #include "support/bytes.h"
 #include "transfer/import.h"

@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include "base/error.h"
+#include "base/whole_file.h"
 #include "support/bytes.h"
 
 using namespace isr;

@@ -11,6 +11,7 @@
 
 #include "base/child_process.h"
 #include "base/error.h"
+#include "base/whole_file.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"
 

@@ -5,6 +5,7 @@
 
 #include "account/version_reader.h"
 #include "base/file.h"
+#include "base/whole_file.h"
 #include "daemon/mount_daemon.h"
 #include "support/account_place.h"
 #include "support/bytes.h"

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "base/file.h"
+#include "base/whole_file.h"
 #include "support/error_kind.h"
 #include "vm/kvm_probe.h"
 

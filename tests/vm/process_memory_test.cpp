@@ -13,6 +13,7 @@
 #include <csignal>
 
 #include "base/file.h"
+#include "base/whole_file.h"
 #include "support/error_kind.h"
 
 using namespace isr;

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/whole_file.h"
 #include "support/error_kind.h"
 #include "vm/kvm_probe.h"
 

@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 
 #include "base/file.h"
+#include "base/whole_file.h"
 
 using namespace isr;
 

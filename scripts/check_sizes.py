@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Fails when a source file has more than 400 lines, or a function more than 60.
+
+Of functions it relies on the layout of clang-format: a block ends with a brace
+of its own at the indentation at which it began.
+"""
+import argparse
+import pathlib
+import re
+import sys
+
+MOST_LINES = 400
+MOST_FUNCTION_LINES = 60
+SOURCE_SUFFIXES = {".h", ".hpp", ".c", ".cpp", ".cc"}
+NO_FUNCTION = re.compile(r"\s*(namespace|class|struct|enum|union|extern|template|using|static const|constexpr)\b")
+
+
+def indentation(line):
+    return len(line) - len(line.lstrip(" "))
+
+
+def check_functions(path, lines):
+    begun = {}  # indentation → index of the last line there that may have opened a block
+    for index, line in enumerate(lines):
+        depth = indentation(line)
+        if not line.strip() or line.lstrip().startswith(("//", "#")) or depth > 4:
+            continue
+        if line.strip() != "}":
+            begun[depth] = index
+            continue
+        first = begun.get(depth, index)
+        if index - first > MOST_FUNCTION_LINES and not NO_FUNCTION.match(lines[first]):
+            yield f"{path}:{first + 1}: {index - first} lines in one function, {MOST_FUNCTION_LINES} are allowed"
+
+
+def check_tree(source):
+    for path in sorted(source.rglob("*")):
+        if path.suffix not in SOURCE_SUFFIXES or not path.is_file():
+            continue
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if len(lines) > MOST_LINES:
+            yield f"{path}: {len(lines)} lines, {MOST_LINES} are allowed; divide it by what it is about"
+        yield from check_functions(path, lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    default = pathlib.Path(__file__).resolve().parent.parent
+    parser.add_argument("--root", type=pathlib.Path, default=default, help="of the project; its src/ is checked")
+    source = parser.parse_args().root / "src"
+    if not source.is_dir():
+        print(f"{source} is not there", file=sys.stderr)
+        return 2
+    problems = list(check_tree(source))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        return 1
+    print("sizes: ok")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
