@@ -119,13 +119,13 @@ std::vector<VersionImage> images_from_json(const json& in) {
               {fmt::format("isr log {}", parcel.name)});
 }
 
-[[noreturn]] void refuse_offline(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice) {
+[[noreturn]] void refuse_offline(const Remote& remote, const ParcelEntry& parcel, const VersionChoice& choice) {
   const std::string which = choice.number          ? fmt::format("version {}", *choice.number)
                             : !choice.fork.empty() ? "fork " + choice.fork
                             : choice.back != 0     ? fmt::format("latest~{}", choice.back)
                                                    : std::string("a version");
   throw Error(ErrorKind::kOffline, fmt::format("{} of {} is not described on this host, and {} cannot be reached",
-                                               which, parcel.name, account.entry.name));
+                                               which, parcel.name, remote.entry.name));
 }
 
 StoredHead load_fork(Chain chain, const ParcelEntry& parcel, StoredHead newest, const std::string& name) {
@@ -158,7 +158,7 @@ StoredHead load_head(const Account& account, const ParcelEntry& parcel, const Ve
   const auto& n = choice.number;
   auto newest = account.newest_head(parcel.chain(), stop);
   const bool is_newest = choice.is_newest() || (newest && n == newest->head.n);
-  if (account.offline() && (!is_newest || !newest)) refuse_offline(account, parcel, choice);
+  if (account.remote.offline() && (!is_newest || !newest)) refuse_offline(account.remote, parcel, choice);
   if (!newest) throw Error(ErrorKind::kNotFound, fmt::format("{} has no version yet", parcel.name));
   if (is_newest) return std::move(*newest);
   Chain chain = account.chain(parcel.chain(), stop);
@@ -254,13 +254,13 @@ Bytes make_head(const Account& account, const ParcelEntry& parcel, const HeadPla
   head.prev = place.prev;
   head.skipped = place.skipped;
   head.time = wall_now();
-  head.host = account.host.host;
+  head.host = account.host.holder.host;
   head.epoch = parcel.epoch();
   for (const VersionImage& image : version.images) {
     if (!image.tree.root.is_zero()) head.roots.push_back(image.tree.root.cid);
   }
   head.sealed = seal_payload(parcel.epoch_keys.at(head.epoch), head.chain, head.n, head.epoch, encode_version(version));
-  return encode_head(std::move(head), account.keys.signing);
+  return encode_head(std::move(head), account.identity.signing);
 }
 
 }  // namespace isr

@@ -1,5 +1,7 @@
 // The profile is a chain like any other: changing it is publishing the next
 // head, and losing that race means reading again and applying the change anew.
+#include "account/profile.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -20,7 +22,7 @@ constexpr std::size_t kMaxEpochs = 1000;
 constexpr int kMaxRaces = 20;
 constexpr std::uint32_t kEpoch = 1;
 
-std::string profile_chain(const Account& account) { return fmt::format("users/{}/profile", account.keys.user); }
+std::string profile_chain(const Account& account) { return fmt::format("users/{}/profile", account.identity.user); }
 
 bool is_parcel_id(std::string_view id) {
   return id.size() == 32 &&
@@ -71,14 +73,14 @@ Bytes profile_head(const Account& account, const HeadPlace& place, const Profile
   head.prev = place.prev;
   head.skipped = place.skipped;
   head.time = wall_now();
-  head.host = account.host.host;
+  head.host = account.host.holder.host;
   head.epoch = kEpoch;
-  head.sealed = seal_payload(account.keys.profile_key, head.chain, head.n, kEpoch, encode_profile(profile));
-  return encode_head(std::move(head), account.keys.signing);
+  head.sealed = seal_payload(account.identity.profile_key, head.chain, head.n, kEpoch, encode_profile(profile));
+  return encode_head(std::move(head), account.identity.signing);
 }
 
 Profile open_profile(const Account& account, const Head& head) {
-  Bytes payload = open_payload(account.keys.profile_key, head);
+  Bytes payload = open_payload(account.identity.profile_key, head);
   Profile profile = parse_profile(payload);
   wipe(payload);
   return profile;
@@ -128,13 +130,13 @@ Profile parse_profile(ByteView payload) {
 Profile read_profile(Account& account) {
   const auto newest = account.newest_head(profile_chain(account));
   if (newest) return open_profile(account, newest->head);
-  if (!account.offline()) return {};  // repo init was interrupted before the first profile
-  throw Error(ErrorKind::kOffline, fmt::format("the list of parcels of {} is not here", account.entry.name),
+  if (!account.remote.offline()) return {};  // repo init was interrupted before the first profile
+  throw Error(ErrorKind::kOffline, fmt::format("the list of parcels of {} is not here", account.remote.entry.name),
               {"run isr ls once while the repository can be reached"});
 }
 
 void change_profile(Account& account, const std::function<void(Profile&)>& change, const std::stop_token& stop) {
-  account.online("changing the list of parcels");
+  account.remote.online("changing the list of parcels");
   Chain chain = account.chain(profile_chain(account), stop);
   for (int race = 0; race < kMaxRaces; ++race) {
     const auto newest = chain.newest();

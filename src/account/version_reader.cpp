@@ -43,9 +43,10 @@ std::shared_ptr<ChunkReader> make_reader(const ReaderParts& parts, SourceStats& 
 }
 
 VersionReader::VersionReader(Account& account, Unreachable unreachable) {
-  cache = open_cache(account.paths, account.config);
-  reader = make_reader({.settled = nullptr, .cache = cache, .repository = account.store, .unreachable = unreachable},
-                       stats, account.paths, account.config);
+  cache = open_cache(account.host.paths, account.host.config);
+  reader =
+      make_reader({.settled = nullptr, .cache = cache, .repository = account.remote.store, .unreachable = unreachable},
+                  stats, account.host.paths, account.host.config);
 }
 
 std::shared_ptr<Image> VersionReader::open(const VersionImage& image) {

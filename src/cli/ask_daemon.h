@@ -29,7 +29,7 @@ typename OneRequest::Answer ask_with_lock(CommandContext& context, const OpenPar
                                           const std::function<fs::path()>& daemon, OneRequest request, bool take_lock,
                                           const std::string& title) {
   typename OneRequest::Answer answer;
-  request.common.online = !parcel.account.offline();
+  request.common.online = !parcel.account.remote.offline();
   take_over_if_agreed(context, parcel, take_lock, [&](const auto& steal_reason) {
     request.common.steal_reason = steal_reason;
     answer = ask_daemon(context, daemon(), request, title);

@@ -33,7 +33,7 @@ int run_accept(CommandContext& context, const AcceptOptions& options) {
   if (options.reason.empty()) throw Error(ErrorKind::kUsage, "--reason: say why, it is kept with what was seen");
   if (options.profile) {
     const Account account = context.open_account();
-    const auto head = account.chain(fmt::format("users/{}/profile", account.keys.user))
+    const auto head = account.chain(fmt::format("users/{}/profile", account.identity.user))
                           .accept_older(*options.profile, options.reason);
     context.out.done(
         fmt::format("the list of parcels is what it was at {}", to_rfc3339(head.head.time)) + describe_junk(head),

@@ -22,19 +22,19 @@ int run_branch(CommandContext& context, const BranchOptions& options) {
   const ParcelName target = parse_new_parcel_name(options.target);
   OpenParcel parcel = context.open_parcel(options.name);
   Account& account = parcel.account;
-  if (!target.repository.empty() && target.repository != account.entry.name) {
+  if (!target.repository.empty() && target.repository != account.remote.entry.name) {
     throw Error(ErrorKind::kUsage, fmt::format("{} lies in the repository {}, and so does what branches from it",
-                                               parcel.entry.name, account.entry.name));
+                                               parcel.entry.name, account.remote.entry.name));
   }
   refuse_taken_name(account, target.parcel);
-  if (!account.store->writable()) {
+  if (!account.remote.store->writable()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only: a branch needs a place for its first version",
-                                                     account.store->describe()));
+                                                     account.remote.store->describe()));
   }
   const LoadedVersion from = load_version(account, parcel.entry, parcel.version.choice);
   branch_parcel(account, parcel.entry, from, target.parcel, context.stop());
   const std::string origin = fmt::format("{}@{}", parcel.entry.name, from.label());
-  if (!parcel.version.given && local_state(account, parcel.entry)) {
+  if (!parcel.version.given && local_state(account.host, parcel.entry)) {
     context.out.note(fmt::format("{0} is checked out here; what it has changed since version {1} is not in {2}",
                                  parcel.entry.name, from.label(), target.parcel));
   }

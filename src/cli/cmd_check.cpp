@@ -20,7 +20,7 @@ struct CheckCommandOptions {
 
 int run_check(CommandContext& context, const CheckCommandOptions& options) {
   Account account = context.open_account();
-  account.online("a check");
+  account.remote.online("a check");
   std::vector<ParcelEntry> parcels;
   const Profile profile = read_profile(account);
   for (const std::string& name : options.names) parcels.push_back(find_parcel(profile, name));

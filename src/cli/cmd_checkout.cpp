@@ -22,9 +22,9 @@ struct CheckoutOptions {
 
 int check_out(CommandContext& context, OpenParcel& parcel, const CheckoutOptions& options) {
   fs::path socket;
-  if (!local_state(parcel.account, parcel.entry)) {
+  if (!local_state(parcel.account.host, parcel.entry)) {
     const VersionSelector selector = wanted_version(parcel, options.version);
-    parcel.account.online("checking out " + parcel.entry.name);
+    parcel.account.remote.online("checking out " + parcel.entry.name);
     VersionChoice choice;
     if (!selector.choice.is_newest()) choice = load_version(parcel.account, parcel.entry, selector.choice).choice();
     socket = take_out(context, parcel, LockMode::kCheckout, choice, options.take_lock);

@@ -38,7 +38,7 @@ int run_create(CommandContext& context, const CreateOptions& options) {
   Account account = context.open_account(parse_parcel_name(options.name).repository);
   refuse_taken_name(account, name);
   const ParcelEntry parcel = create_parcel(account, name, version, context.stop());
-  if (options.cdrom) insert_cdrom(account, parcel, *options.cdrom);
+  if (options.cdrom) insert_cdrom(account.host, parcel, *options.cdrom);
   const VersionImage& disk = version.images.front();
   report_padding(context, disk);
   context.out.done(fmt::format("{}@1: an empty disk of {}", name, format_size(disk.tree.size)),

@@ -57,7 +57,7 @@ int show_locks(CommandContext& context, const Account& account, const std::vecto
 
 int run_ls(CommandContext& context) {
   Account account = context.open_account();
-  account.online("looking at locks");
+  account.remote.online("looking at locks");
   return show_locks(context, account, read_profile(account).parcels);
 }
 

@@ -25,7 +25,7 @@ struct LogOptions {
 std::vector<LoadedVersion> read_versions(CommandContext& context, const OpenParcel& parcel, std::uint64_t count) {
   std::vector<LoadedVersion> entries;
   LoadedVersion at = load_version(parcel.account, parcel.entry, parcel.version.choice);
-  if (parcel.account.offline()) return {std::move(at)};
+  if (parcel.account.remote.offline()) return {std::move(at)};
   Chain chain = parcel.account.chain(parcel.entry.chain());
   for (;;) {
     context.check_stop();
@@ -53,7 +53,7 @@ std::optional<std::vector<std::string>> list_forks(CommandContext& context, Chai
 /// Anybody who may create blobs can leave junk there: it is named in a warning and passed over.
 std::vector<LoadedVersion> read_forks(CommandContext& context, const OpenParcel& parcel) {
   std::vector<LoadedVersion> entries;
-  if (parcel.account.offline()) return entries;
+  if (parcel.account.remote.offline()) return entries;
   Chain chain = parcel.account.chain(parcel.entry.chain());
   std::size_t junk = 0;
   for (const auto& fork : list_forks(context, chain).value_or(std::vector<std::string>())) {
@@ -121,7 +121,7 @@ int run_log(CommandContext& context, const LogOptions& options) {
   }
   print(context.out, versions, "VERSION");
   const std::uint64_t oldest = versions.back().head.head.n;
-  if (parcel.account.offline()) {
+  if (parcel.account.remote.offline()) {
     context.out.note("offline: only the newest version that this host has seen");
   } else if (oldest > 1 && !options.count) {
     context.out.note(fmt::format("older versions are left out; isr log {} -n N shows more", parcel.entry.name));

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/open_account.h"
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "cli/password.h"
@@ -31,17 +32,17 @@ int run_login(CommandContext& context, const LoginOptions& options) {
       open_account(context.paths(), entry,
                    password_source(context, fmt::format("Password of {} at {}: ", entry.user, entry.name)), open);
   give_back_left_locks(account);
-  keyring_store(keyring_label(account.info, entry.user), serialise_user_keys(account.keys), ttl);
+  keyring_store(keyring_label(account.remote.info, entry.user), serialise_user_keys(account.identity), ttl);
   const WallTime until = wall_now() + ttl;
   if (context.out.json()) {
     context.out.document({{"schema", 1},
                           {"repository", entry.name},
                           {"user", entry.user},
                           {"until", to_rfc3339(until)},
-                          {"offline", account.offline()}});
+                          {"offline", account.remote.offline()}});
   } else {
     context.out.line(fmt::format("{} is logged in to {} until {}{}", entry.user, entry.name, to_rfc3339(until),
-                                 account.offline() ? ", offline" : ""));
+                                 account.remote.offline() ? ", offline" : ""));
   }
   return 0;
 }

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/open_account.h"
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "host/keyring.h"

@@ -58,8 +58,8 @@ void ask_offline(const Account& account, bool here, Row& row) {
 }
 
 void fill(const Account& account, Row& row) {
-  const auto local = local_state(account, row.parcel);
-  row.lock_due = !local && has_lock_to_give_back(account, row.parcel);
+  const auto local = local_state(account.host, row.parcel);
+  row.lock_due = !local && has_lock_to_give_back(account.host, row.parcel);
   if (row.lock_due) row.where = "lock here";
   if (local) {
     row.state = local->state;
@@ -68,9 +68,10 @@ void fill(const Account& account, Row& row) {
     row.upload_due = local->upload_due;
   }
   try {
-    account.offline() ? ask_offline(account, local.has_value(), row) : ask_repository(account, local.has_value(), row);
+    account.remote.offline() ? ask_offline(account, local.has_value(), row)
+                             : ask_repository(account, local.has_value(), row);
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kOffline || !account.offline()) row.problem = error.what();
+    if (error.kind() != ErrorKind::kOffline || !account.remote.offline()) row.problem = error.what();
   }
 }
 
@@ -101,8 +102,8 @@ nlohmann::json to_json(const Row& row) {
 }
 
 void print(CommandContext& context, const Account& account, const std::vector<Row>& rows) {
-  context.out.line(
-      fmt::format("{}  {}  {}", account.entry.name, account.entry.url, account.offline() ? "offline" : "online"));
+  context.out.line(fmt::format("{}  {}  {}", account.remote.entry.name, account.remote.entry.url,
+                               account.remote.offline() ? "offline" : "online"));
   if (rows.empty()) {
     context.out.note("no parcels yet; isr import NAME FILE or isr create NAME makes one");
     return;
@@ -131,8 +132,10 @@ int run_ls(CommandContext& context, const LsOptions& options) {
   if (context.out.json()) {
     nlohmann::json list = nlohmann::json::array();
     for (const Row& row : rows) list.push_back(to_json(row));
-    context.out.document(
-        {{"schema", 1}, {"repository", account.entry.name}, {"offline", account.offline()}, {"parcels", list}});
+    context.out.document({{"schema", 1},
+                          {"repository", account.remote.entry.name},
+                          {"offline", account.remote.offline()},
+                          {"parcels", list}});
   } else {
     print(context, account, rows);
   }

@@ -3,6 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/open_account.h"
+#include "account/users.h"
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "cli/password.h"

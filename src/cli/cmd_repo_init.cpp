@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/users.h"
 #include "base/crypto.h"
 #include "base/file.h"
 #include "base/whole_file.h"

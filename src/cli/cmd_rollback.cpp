@@ -27,11 +27,11 @@ int run_rollback(CommandContext& context, const RollbackOptions& options) {
     throw Error(ErrorKind::kUsage, "which version?",
                 {fmt::format("isr rollback {}@V    isr log {} lists them", name, name)});
   }
-  if (local_state(parcel.account, parcel.entry)) {
+  if (local_state(parcel.account.host, parcel.entry)) {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here", parcel.entry.name),
                 {fmt::format("isr checkin {}    first", parcel.entry.name)});
   }
-  parcel.account.online("rolling back");
+  parcel.account.remote.online("rolling back");
   const LoadedVersion old = load_version(parcel.account, parcel.entry, parcel.version.choice);
   const std::string what = fmt::format("{} {}", old.fork.empty() ? "version" : "fork", old.label());
   confirm(context.flags,

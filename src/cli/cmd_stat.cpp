@@ -127,17 +127,18 @@ json document_of(const LocalStatus& parcel) {
 
 LocalStatus status_without_daemon(const Account& account, const ParcelEntry& parcel,
                                   const std::optional<LocalState>& local) {
-  return {parcel.name, local, !local && has_lock_to_give_back(account, parcel), {}, {}};
+  return {parcel.name, local, !local && has_lock_to_give_back(account.host, parcel), {}, {}};
 }
 
 LocalStatus status_of(CommandContext& context, const Account& account, const ParcelEntry& parcel) {
-  auto local = settled_local_state(account, parcel, context.stop());
+  auto local = settled_local_state(account.host, parcel, context.stop());
   if (!local || !local->daemon_alive) return status_without_daemon(account, parcel, local);
   try {
-    return {parcel.name, local, false, ask(control_socket(account, parcel), StatusRequest{}, {}, context.stop()), {}};
+    return {
+        parcel.name, local, false, ask(control_socket(account.host, parcel), StatusRequest{}, {}, context.stop()), {}};
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kDaemon) throw;
-    local = settled_local_state(account, parcel, context.stop());
+    local = settled_local_state(account.host, parcel, context.stop());
     if (local && local->daemon_alive) throw;
     return status_without_daemon(account, parcel, local);  // it has ended just now
   }
@@ -176,8 +177,8 @@ std::optional<LocalStatus> status_or_failure(CommandContext& context, const Acco
   LocalStatus status;
   status.name = parcel.name;
   try {
-    status.local = local_state(account, parcel);
-    if (!status.local && !has_lock_to_give_back(account, parcel)) return std::nullopt;
+    status.local = local_state(account.host, parcel);
+    if (!status.local && !has_lock_to_give_back(account.host, parcel)) return std::nullopt;
     return status_of(context, account, parcel);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kCancelled) throw;

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "account/open_account.h"
 #include "base/log.h"
 #include "base/sleep.h"
 #include "cli/password.h"

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "account/account.h"
+#include "account/open_account.h"
 #include "cli/names.h"
 #include "cli/output.h"
 #include "host/config.h"

@@ -19,7 +19,7 @@ fs::path daemon_of_session(const OpenParcel& parcel, const std::stop_token& stop
 
 /// Waits until a daemon that is starting listens, or one that is ending has gone; for 3 s at most, or until stop. Then
 /// local_state().
-std::optional<LocalState> settled_local_state(const Account& account, const ParcelEntry& parcel,
+std::optional<LocalState> settled_local_state(const HostState& host, const ParcelEntry& parcel,
                                               const std::stop_token& stop);
 
 /// Runs the body of a command; again when the session that it found was ended meanwhile by another command (an

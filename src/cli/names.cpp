@@ -89,7 +89,7 @@ ParcelName parse_new_parcel_name(const std::string& text) {
 std::string new_parcel_name(const std::string& text) { return parse_new_parcel_name(text).parcel; }
 
 void refuse_taken_name(Account& account, const std::string& name) {
-  account.online("making a parcel");
+  account.remote.online("making a parcel");
   for (const ParcelEntry& parcel : read_profile(account).parcels) {
     if (parcel.name == name) {
       throw Error(ErrorKind::kUsage, fmt::format("a parcel called {} exists", name), {"isr ls"});

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "account/open_account.h"
 #include "base/file.h"
 #include "base/spawn.h"
 #include "cli/terminal.h"

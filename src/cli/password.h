@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "account/open_account.h"
 #include "cli/context.h"
 
 namespace isr {

@@ -21,7 +21,7 @@ using nlohmann::json;
 /// Before the lock is taken and before anything is downloaded.
 void check_memory_loads_here(const OpenParcel& parcel, const LoadedVersion& loaded) {
   if (!loaded.version.suspended() || !loaded.version.stamp) return;
-  const auto why = why_not_resumable(loaded.version.vm, *loaded.version.stamp, parcel.account.paths);
+  const auto why = why_not_resumable(loaded.version.vm, *loaded.version.stamp, parcel.account.host.paths);
   if (!why) return;
   throw Error(ErrorKind::kVm, fmt::format("the memory of {} cannot be loaded here: {}", parcel.entry.name, *why),
               {fmt::format("isr start {}    boots from its disks and drops the memory", parcel.entry.name)});
@@ -38,7 +38,7 @@ void give_back(const OpenParcel& parcel) {
 
 fs::path check_out(CommandContext& context, OpenParcel& parcel, const RunOptions& options, bool fresh) {
   const VersionSelector selector = wanted_version(parcel, options.version);
-  parcel.account.online("resuming " + parcel.entry.name);
+  parcel.account.remote.online("resuming " + parcel.entry.name);
   const LoadedVersion loaded = load_version(parcel.account, parcel.entry, selector.choice);
   if (!fresh) check_memory_loads_here(parcel, loaded);
   // The newest is what it is once the lock is ours.
@@ -49,11 +49,11 @@ fs::path check_out(CommandContext& context, OpenParcel& parcel, const RunOptions
 /// The medium in the drive when it boots, after what the command line says of it.
 std::optional<fs::path> choose_cdrom(CommandContext& context, const OpenParcel& parcel, const RunOptions& options) {
   if (options.cdrom && *options.cdrom == "none") {
-    eject_cdrom(parcel.account, parcel.entry);
+    eject_cdrom(parcel.account.host, parcel.entry);
   } else if (options.cdrom) {
-    insert_cdrom(parcel.account, parcel.entry, *options.cdrom);
+    insert_cdrom(parcel.account.host, parcel.entry, *options.cdrom);
   }
-  const auto inserted = inserted_cdrom(parcel.account, parcel.entry);
+  const auto inserted = inserted_cdrom(parcel.account.host, parcel.entry);
   if (!inserted) return std::nullopt;
   try {
     return check_cdrom(*inserted);
@@ -111,7 +111,7 @@ void print_boot(CommandContext& context, const std::string& name, const BootAnsw
 int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& options, bool fresh) {
   const auto began = std::chrono::steady_clock::now();
   const std::string& name = parcel.entry.name;
-  const auto local = local_state(parcel.account, parcel.entry);
+  const auto local = local_state(parcel.account.host, parcel.entry);
   if (local && local->daemon_alive && local->state == "running") {
     throw Error(ErrorKind::kVm, fmt::format("{} is running already", name), {fmt::format("isr view {}", name)});
   }

@@ -55,7 +55,7 @@ std::optional<std::string> agree_to_take_over(CommandContext& context, const std
 void take_over_if_agreed(CommandContext& context, const OpenParcel& parcel, bool take_lock,
                          const std::function<void(const std::optional<std::string>& steal_reason)>& body) {
   const std::string& name = parcel.entry.name;
-  if (take_lock && parcel.account.offline()) {
+  if (take_lock && parcel.account.remote.offline()) {
     throw Error(ErrorKind::kOffline, fmt::format("--take-lock needs the repository of {}, which is out of reach", name),
                 {"nothing was changed; the same command again when it can be reached"});
   }
@@ -65,7 +65,7 @@ void take_over_if_agreed(CommandContext& context, const OpenParcel& parcel, bool
     try {
       body(reason);
     } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kLocked || reason || parcel.account.offline()) throw;
+      if (error.kind() != ErrorKind::kLocked || reason || parcel.account.remote.offline()) throw;
       const auto ruling = parcel.account.lock(parcel.entry, context.stop()).show();
       if (ruling) reason = agree_to_take_over(context, name, *ruling);
       if (!reason) throw;

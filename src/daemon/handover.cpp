@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/open_account.h"
 #include "base/file_lock.h"
 #include "daemon/background.h"
 #include "daemon/control.h"
@@ -57,8 +58,8 @@ std::vector<std::string> follow_settings(Account& account, const EncodedSettings
   const auto cache = settings.find(kCacheKey);
   if (cache == settings.end()) throw Error(ErrorKind::kUsage, fmt::format("the settings lack {}", kCacheKey));
   const fs::path cache_directory = decode_path(cache->second);
-  std::vector<std::string> kept = account.config.follow(values_of(settings));
-  if (cache_directory != account.paths.cache) kept.emplace_back(kCacheKey);
+  std::vector<std::string> kept = account.host.config.follow(values_of(settings));
+  if (cache_directory != account.host.paths.cache) kept.emplace_back(kCacheKey);
   return kept;
 }
 
@@ -75,7 +76,7 @@ fs::path decode_path(const std::string& text) {
 SecretBytes serialise_handover(const Account& account, const ParcelEntry& parcel, const std::string& extra) {
   SecretBytes out;
   const auto put = [&](ByteView bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); };
-  const SecretBytes user_keys = serialise_user_keys(account.keys);
+  const SecretBytes user_keys = serialise_user_keys(account.identity);
   put(ByteWriter().u16(static_cast<std::uint16_t>(user_keys.size())).bytes());
   put(user_keys);
   put(ByteWriter().u32(static_cast<std::uint32_t>(parcel.epoch_keys.size())).bytes());
@@ -83,14 +84,14 @@ SecretBytes serialise_handover(const Account& account, const ParcelEntry& parcel
     put(ByteWriter().u32(epoch).bytes());
     put(key.view());
   }
-  const json message{{"paths", encode_paths(account.paths)},
-                     {"settings", encode_settings(account.paths, account.config)},
-                     {"repo", account.entry.name},
-                     {"url", encode_path(account.entry.url)},  // of a directory: any bytes
-                     {"user", account.entry.user},
+  const json message{{"paths", encode_paths(account.host.paths)},
+                     {"settings", encode_settings(account.host.paths, account.host.config)},
+                     {"repo", account.remote.entry.name},
+                     {"url", encode_path(account.remote.entry.url)},  // of a directory: any bytes
+                     {"user", account.remote.entry.user},
                      {"parcel", parcel.id},
                      {"name", parcel.name},
-                     {"offline", account.offline()},
+                     {"offline", account.remote.offline()},
                      {"extra", extra}};
   put(as_bytes(message.dump()));
   return out;
@@ -133,16 +134,16 @@ Account open_account(const Handover& handover, const std::shared_ptr<StoreWaits>
 }
 
 fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel, const std::stop_token& stop) {
-  if (const fs::path socket = control_socket(account, parcel); control_alive(socket)) {
-    if (FileLock::is_held(account.parcel_directory(parcel) / "lock")) return socket;
+  if (const fs::path socket = control_socket(account.host, parcel); control_alive(socket)) {
+    if (FileLock::is_held(account.host.parcel_directory(parcel) / "lock")) return socket;
     throw Error(ErrorKind::kVm,
                 fmt::format("{} is in use from another state directory, of which this one may be a copy", parcel.name),
                 {"isr suspend or isr checkin with the other one first; nothing was changed"});
   }
-  runtime_directory(account.paths);
+  runtime_directory(account.host.paths);
   const SecretBytes secret = serialise_handover(account, parcel, "");
-  start_background({kSessionDaemonArgument}, secret, account.parcel_directory(parcel) / "daemon.log", stop);
-  return control_socket(account, parcel);
+  start_background({kSessionDaemonArgument}, secret, account.host.parcel_directory(parcel) / "daemon.log", stop);
+  return control_socket(account.host, parcel);
 }
 
 }  // namespace isr

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "account/account.h"
+#include "account/open_account.h"
 #include "repository/store_waits.h"
 
 /// The data that a command hands to a daemon: keys, places and settings.

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "account/open_account.h"
 #include "account/version_reader.h"
 #include "base/log.h"
 #include "daemon/background.h"
@@ -76,9 +77,9 @@ void mount_version(const Account& account, const ParcelEntry& parcel, const Vers
   const json extra{{"version", choice.number.value_or(0)},
                    {"fork", choice.fork},
                    {"directory", encode_path(fs::absolute(directory).lexically_normal())}};
-  make_private_directory(account.state_directory);
+  make_private_directory(account.host.state_directory);
   start_background({kMountDaemonArgument}, serialise_handover(account, parcel, extra.dump()),
-                   account.state_directory / "mount.log");
+                   account.host.state_directory / "mount.log");
 }
 
 int mount_daemon_main() {

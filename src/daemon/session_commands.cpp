@@ -55,7 +55,7 @@ BootOptions SessionCommands::boot_options(const BootPart& wanted) const {
   options.isolate_network = wanted.isolate_network;
   options.accelerator = wanted.accelerator;
   options.cdrom = wanted.cdrom;
-  options.memory = parts_.account.config.get("vm.memory");
+  options.memory = parts_.account.host.config.get("vm.memory");
   return options;
 }
 
@@ -88,7 +88,7 @@ void SessionCommands::secure_lock(const CommonPart& common, const std::stop_toke
 PublishAnswer SessionCommands::run(const SuspendRequest& request, const CommandClient& client) {
   // Without a VM (checked out only, or after a crash) there are the disks to save.
   if (parts_.machine.running()) {
-    if (request.upload && parts_.account.config.get_bool("suspend.drop_caches")) {
+    if (request.upload && parts_.account.host.config.get_bool("suspend.drop_caches")) {
       client.send({"page cache"});
       parts_.machine.drop_page_cache();
     }
@@ -175,9 +175,9 @@ PublishAnswer SessionCommands::publish(const std::string& message, const Command
   std::optional<Rehearsal> rehearsal;
   if (memory) {
     guarded("rehearsing a resume", [&] {
-      if (!parts_.account.config.get_bool("suspend.rehearsal")) return;
+      if (!parts_.account.host.config.get_bool("suspend.rehearsal")) return;
       rehearsal.emplace(parts_.session, parts_.paths, parts_.parcel.name, parts_.parcel.id,
-                        RehearsalOptions{.memory = parts_.account.config.get("vm.memory")});
+                        RehearsalOptions{.memory = parts_.account.host.config.get("vm.memory")});
     });
     options.boot_order = [&] { return rehearsal ? rehearsal->take() : BootOrder{}; };
   }
@@ -185,7 +185,7 @@ PublishAnswer SessionCommands::publish(const std::string& message, const Command
   try {
     answer.result = parts_.session.publisher().publish(options, progress_to(client.send));
   } catch (const Error& error) {
-    throw explain_publish_failure(error, parts_.parcel.name, parts_.account.entry.name, memory);
+    throw explain_publish_failure(error, parts_.parcel.name, parts_.account.remote.entry.name, memory);
   }
   if (answer.result.fork.empty() && !answer.result.unchanged) parts_.lock_lost = false;
   if (running) answer.paused_ms = std::chrono::duration<double, std::milli>(parts_.machine.last_pause()).count();

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <nlohmann/json.hpp>
 
+#include "account/open_account.h"
 #include "base/log.h"
 #include "daemon/background.h"
 #include "daemon/command_progress.h"
@@ -65,7 +66,7 @@ class Daemon {
                                      [this](const json& request, const ControlReply& reply,
                                             const std::stop_token& stop) { return handle(request, reply, stop); });
     }
-    note_control_socket(account_, parcel_);
+    note_control_socket(account_.host, parcel_);
     keeper_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
     background_ready();
     if (const auto cause = end_.wait(); cause != EndWait::Cause::kDone) save_in_time(cause);
@@ -187,7 +188,7 @@ class Daemon {
     while (!stop.stop_requested()) {
       std::this_thread::sleep_for(200ms);
       if (delay && delay->begun() && !told_.stop_requested()) end_.shutdown_begins();
-      if (const auto words = waiting.due(*waits_, account_.entry.name)) current_.lock()->tell_of_wait(*words);
+      if (const auto words = waiting.due(*waits_, account_.remote.entry.name)) current_.lock()->tell_of_wait(*words);
       if (!operation_.try_lock_politely_for(100ms)) continue;
       const std::lock_guard lock(operation_, std::adopt_lock);
       if (ended_) return;

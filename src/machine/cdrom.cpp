@@ -12,8 +12,8 @@
 namespace isr {
 namespace {
 
-fs::path note_of(const Account& account, const ParcelEntry& parcel) {
-  return account.state_directory / "cdrom" / parcel.id;
+fs::path note_of(const HostState& host, const ParcelEntry& parcel) {
+  return host.state_directory / "cdrom" / parcel.id;
 }
 
 }  // namespace
@@ -31,17 +31,17 @@ fs::path check_cdrom(const fs::path& image) {
   return fs::absolute(image).lexically_normal();
 }
 
-void insert_cdrom(const Account& account, const ParcelEntry& parcel, const fs::path& image) {
+void insert_cdrom(const HostState& host, const ParcelEntry& parcel, const fs::path& image) {
   const fs::path path = check_cdrom(image);
-  const fs::path note = note_of(account, parcel);
+  const fs::path note = note_of(host, parcel);
   make_private_directory(note.parent_path());
   replace_file(note, as_bytes(path.string()));
 }
 
-void eject_cdrom(const Account& account, const ParcelEntry& parcel) { remove_if_exists(note_of(account, parcel)); }
+void eject_cdrom(const HostState& host, const ParcelEntry& parcel) { remove_if_exists(note_of(host, parcel)); }
 
-std::optional<fs::path> inserted_cdrom(const Account& account, const ParcelEntry& parcel) {
-  const auto path = read_file_if_exists(note_of(account, parcel), PATH_MAX);
+std::optional<fs::path> inserted_cdrom(const HostState& host, const ParcelEntry& parcel) {
+  const auto path = read_file_if_exists(note_of(host, parcel), PATH_MAX);
   if (!path) return std::nullopt;
   return fs::path(std::string(as_text(*path)));
 }

@@ -13,9 +13,9 @@ namespace isr {
 /// The absolute path of an image that can be read. Error{kUsage} when it is none.
 fs::path check_cdrom(const fs::path& image);
 /// It stays in the drive until it is taken out, whatever becomes of sessions.
-void insert_cdrom(const Account& account, const ParcelEntry& parcel, const fs::path& image);
-void eject_cdrom(const Account& account, const ParcelEntry& parcel);
+void insert_cdrom(const HostState& host, const ParcelEntry& parcel, const fs::path& image);
+void eject_cdrom(const HostState& host, const ParcelEntry& parcel);
 /// As inserted; the file may have gone since.
-std::optional<fs::path> inserted_cdrom(const Account& account, const ParcelEntry& parcel);
+std::optional<fs::path> inserted_cdrom(const HostState& host, const ParcelEntry& parcel);
 
 }  // namespace isr

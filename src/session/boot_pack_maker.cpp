@@ -51,8 +51,8 @@ std::optional<RehearsalImages> rehearsal_images(const StateFile& state, const Se
   return images;
 }
 
-BootPackMaker::BootPackMaker(const Account& account, const StateFile& state, SessionObjects& objects)
-    : account_(account), state_(state), objects_(objects) {}
+BootPackMaker::BootPackMaker(const Identity& identity, const StateFile& state, SessionObjects& objects)
+    : identity_(identity), state_(state), objects_(objects) {}
 
 std::optional<SealedBootPack> BootPackMaker::make(BootOrder order, const BootOrder& own, std::size_t most,
                                                   const ParcelVersion& version) {
@@ -112,7 +112,7 @@ TreeRoot BootPackMaker::seal(ByteView bytes, std::map<Cid, std::uint32_t>& objec
   parallel_for(count, kSealThreads, [&](std::size_t i) {
     Bytes chunk = to_bytes(bytes.subspan(i * kChunkSize, std::min(kChunkSize, bytes.size() - i * kChunkSize)));
     chunk.resize(kChunkSize);
-    const SealedObject sealed = seal_chunk(chunk, account_.keys.domain_secret);
+    const SealedObject sealed = seal_chunk(chunk, identity_.domain_secret);
     if (!sealed.ref.is_zero()) put_kept(sealed);
     refs[i] = sealed.ref;
   });
@@ -125,7 +125,7 @@ TreeRoot BootPackMaker::seal(ByteView bytes, std::map<Cid, std::uint32_t>& objec
     put_kept(page);
     objects.emplace(page.ref.cid, page.ref.length);
   };
-  const TreeRoot root = update_tree(objects_.reader(), {bytes.size(), {}}, changes, account_.keys.domain_secret, emit);
+  const TreeRoot root = update_tree(objects_.reader(), {bytes.size(), {}}, changes, identity_.domain_secret, emit);
   objects_.settled().sync();
   return root;
 }

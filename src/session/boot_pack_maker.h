@@ -33,7 +33,7 @@ struct SealedBootPack {
 class BootPackMaker {
  public:
   /// All of these must outlive this.
-  BootPackMaker(const Account& account, const StateFile& state, SessionObjects& objects);
+  BootPackMaker(const Identity& identity, const StateFile& state, SessionObjects& objects);
   BootPackMaker(const BootPackMaker&) = delete;
   BootPackMaker& operator=(const BootPackMaker&) = delete;
 
@@ -47,7 +47,7 @@ class BootPackMaker {
   Bytes collect(BootOrder order, const ParcelVersion& version) const;
   TreeRoot seal(ByteView bytes, std::map<Cid, std::uint32_t>& objects);
 
-  const Account& account_;
+  const Identity& identity_;
   const StateFile& state_;
   SessionObjects& objects_;
 };

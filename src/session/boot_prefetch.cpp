@@ -29,9 +29,9 @@ void check(const std::stop_token& stop) {
 
 }  // namespace
 
-BootPrefetch::BootPrefetch(const Account& account, const ParcelEntry& parcel, const StateFile& state,
+BootPrefetch::BootPrefetch(const HostState& host, const ParcelEntry& parcel, const StateFile& state,
                            const SessionImages& images, SessionObjects& objects)
-    : account_(account), parcel_(parcel), state_(state), images_(images), objects_(objects) {}
+    : host_(host), parcel_(parcel), state_(state), images_(images), objects_(objects) {}
 
 std::string_view to_name(Prefetch prefetch) noexcept {
   switch (prefetch) {
@@ -152,7 +152,7 @@ void BootPrefetch::begin_fill(Prefetch prefetch) {
   plan.is_here = [this](const Cid& cid) { return objects_.is_here(cid); };
   if (prefetch == Prefetch::kAll) plan.whole = memory;
   plan.pin = [this](std::span<const Cid> cids) {
-    CachePins(cache_directory(account_.paths)).pin(parcel_.id, state_.directory() / "session", cids);
+    CachePins(cache_directory(host_.paths)).pin(parcel_.id, state_.directory() / "session", cids);
   };
   std::vector<std::shared_ptr<Image>> images;
   if (pack_) {

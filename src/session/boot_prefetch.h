@@ -31,7 +31,7 @@ Prefetch parse_prefetch(std::string_view text);
 class BootPrefetch {
  public:
   /// All of these must outlive this.
-  BootPrefetch(const Account& account, const ParcelEntry& parcel, const StateFile& state, const SessionImages& images,
+  BootPrefetch(const HostState& host, const ParcelEntry& parcel, const StateFile& state, const SessionImages& images,
                SessionObjects& objects);
   BootPrefetch(const BootPrefetch&) = delete;
   BootPrefetch& operator=(const BootPrefetch&) = delete;
@@ -67,7 +67,7 @@ class BootPrefetch {
   void fetch_device_state(const ProgressFn& progress, const std::stop_token& stop);
   void open_pack(const std::stop_token& stop);
 
-  const Account& account_;
+  const HostState& host_;
   const ParcelEntry& parcel_;
   const StateFile& state_;
   const SessionImages& images_;

@@ -33,16 +33,16 @@ void write_first_state(const Account& account, const ParcelEntry& parcel, const 
   state.vm = loaded.version.vm;
   state.stamp = loaded.version.stamp;
   state.images = number_images(loaded.version);
-  const fs::path directory = account.parcel_directory(parcel);
+  const fs::path directory = account.host.parcel_directory(parcel);
   make_private_directory(directory);
-  write_session_state(directory, account.device_key, state);
+  write_session_state(directory, account.host.device_key, state);
 }
 
 }  // namespace
 
 void check_out(Account& account, const ParcelEntry& parcel, LockMode mode, const VersionChoice& choice,
                const std::optional<std::string>& steal_reason, const std::stop_token& stop) {
-  const fs::path directory = account.parcel_directory(parcel);
+  const fs::path directory = account.host.parcel_directory(parcel);
   const auto refuse = [&] {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here already", parcel.name),
                 {fmt::format("isr stat {}", parcel.name)});
@@ -50,7 +50,7 @@ void check_out(Account& account, const ParcelEntry& parcel, LockMode mode, const
   remove_ended_directories(directory);
   // Not even a look at the lock file, which a daemon that just begins needs.
   if (fs::exists(directory / "session")) refuse();
-  const FileLock flock = take_parcel(account, parcel);
+  const FileLock flock = take_parcel(account.host, parcel);
   if (fs::exists(directory / "session")) refuse();
   if (fs::exists(directory / "journal")) {
     // Its records belong to another base; put over this one they would be wrong bytes.
@@ -59,7 +59,7 @@ void check_out(Account& account, const ParcelEntry& parcel, LockMode mode, const
                             directory.string()),
                 {"put its file 'session' back from a backup, or move the directory away to give the changes up"});
   }
-  auto& store = account.online("checking out " + parcel.name);
+  auto& store = account.remote.online("checking out " + parcel.name);
   if (!store.writable()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only: it can be mounted, not run", store.describe()),
                 {fmt::format("isr mount {}@latest DIR    looks at it", parcel.name)});
@@ -72,23 +72,23 @@ void check_out(Account& account, const ParcelEntry& parcel, LockMode mode, const
     give_back_lock(account, parcel.id, record.hold, stop);
     throw;
   }
-  forget_lock(account, parcel.id, record.hold);
+  forget_lock(account.host, parcel.id, record.hold);
 }
 
 void undo_check_out(const Account& account, const ParcelEntry& parcel, const std::stop_token& stop) {
-  const fs::path directory = account.parcel_directory(parcel);
+  const fs::path directory = account.host.parcel_directory(parcel);
   if (!fs::exists(directory / "session")) return;
-  const auto flock = await_parcel(account, parcel);
-  const auto state = read_session_state(directory, account.device_key, parcel.id);
+  const auto flock = await_parcel(account.host, parcel);
+  const auto state = read_session_state(directory, account.host.device_key, parcel.id);
   if (!flock || !state) return;
   const fs::path journal = directory / "journal";
   if (fs::exists(journal) && !fs::is_empty(journal)) return;
-  if (const fs::path mount = mount_directory(account.paths, parcel.id); is_dead_mount(mount)) {
+  if (const fs::path mount = mount_directory(account.host.paths, parcel.id); is_dead_mount(mount)) {
     unmount(mount);  // of a daemon that was killed while it started
     std::error_code ignored;
     fs::remove(mount, ignored);
   }
-  note_lock(account, parcel.id, state->hold);
+  note_lock(account.host, parcel.id, state->hold);
   take_directory_away(directory);
   give_back_lock(account, parcel.id, state->hold, stop);
   remove_ended_directories(directory);

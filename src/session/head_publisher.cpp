@@ -71,7 +71,7 @@ void HeadPublisher::resolve(Chain& chain, const std::optional<StoredHead>& newes
 /// Before the replay: when a publish that a crash interrupted did happen, what it covers is void. Without an answer
 /// the session opens as it does offline, so that the work can be reached; publish() asks again.
 void HeadPublisher::resolve_at_open() {
-  if (state_.now().pending.empty() || account_.offline()) return;
+  if (state_.now().pending.empty() || account_.remote.offline()) return;
   try {
     Chain chain = account_.chain(parcel_.chain());
     resolve(chain, chain.newest());
@@ -86,7 +86,7 @@ void HeadPublisher::resolve_at_open() {
 std::string HeadPublisher::keep_fork(std::uint64_t n, ByteView blob, const std::stop_token& stop) {
   const std::string fork = account_.chain(parcel_.chain(), stop).keep_fork(n, blob);
   SourceStats stats;
-  ChunkReader repository(open_stack({repository_tier(make_stoppable(account_.store, stop), stats.link)}, stats),
+  ChunkReader repository(open_stack({repository_tier(make_stoppable(account_.remote.store, stop), stats.link)}, stats),
                          ReaderOptions{0, 16, 1});
   for (const VersionImage& image : load_version(account_, parcel_, {{}, fork}, stop).version.images) {
     if (!image.tree.root.is_zero()) repository.read_page(image.tree.root, Priority::kUpload);

@@ -20,10 +20,10 @@ constexpr std::chrono::milliseconds kPoll{20};
 constexpr std::size_t kIdSize = 32;
 constexpr std::string_view kEnded = ".ended.";
 
-fs::path notes_directory(const Account& account) { return account.state_directory / "locks"; }
+fs::path notes_directory(const HostState& host) { return host.state_directory / "locks"; }
 
-fs::path note_file(const Account& account, const std::string& parcel_id, const std::string& hold) {
-  return notes_directory(account) / (parcel_id + "." + hold);
+fs::path note_file(const HostState& host, const std::string& parcel_id, const std::string& hold) {
+  return notes_directory(host) / (parcel_id + "." + hold);
 }
 
 struct Note {
@@ -31,10 +31,10 @@ struct Note {
   std::string hold;
 };
 
-std::vector<Note> read_notes(const Account& account) {
+std::vector<Note> read_notes(const HostState& host) {
   std::vector<Note> notes;
   std::error_code absent;
-  for (const auto& file : fs::directory_iterator(notes_directory(account), absent)) {
+  for (const auto& file : fs::directory_iterator(notes_directory(host), absent)) {
     const std::string name = file.path().filename();
     if (name.size() != 2 * kIdSize + 1 || name[kIdSize] != '.') continue;
     Note note{name.substr(0, kIdSize), name.substr(kIdSize + 1)};
@@ -57,19 +57,19 @@ void remove_if_empty(const fs::path& directory) {
 }
 
 void give_back(const Account& account, const Note& note) {
-  const fs::path directory = account.state_directory / "parcels" / note.parcel_id;
+  const fs::path directory = account.host.state_directory / "parcels" / note.parcel_id;
   bool is_of_a_session = false;
   {
     make_private_directory(directory);
     const auto flock = FileLock::try_acquire(directory / "lock");
     if (!flock) return;  // its time comes when that process has ended
-    const auto state = read_session_state(directory, account.device_key, note.parcel_id);
+    const auto state = read_session_state(directory, account.host.device_key, note.parcel_id);
     is_of_a_session = state && state->hold == note.hold;
     if (!has_session(directory)) remove_if_empty(directory);
   }
   // No process takes this hold again, so the parcel is free for others while the repository is asked.
   if (is_of_a_session) {
-    forget_lock(account, note.parcel_id, note.hold);
+    forget_lock(account.host, note.parcel_id, note.hold);
   } else {
     give_back_lock(account, note.parcel_id, note.hold);
   }
@@ -77,7 +77,7 @@ void give_back(const Account& account, const Note& note) {
 
 LockReturn release_noted(const Account& account, const std::string& parcel_id, const std::string& hold,
                          const std::stop_token& stop) {
-  if (account.offline()) return LockReturn::kLater;
+  if (account.remote.offline()) return LockReturn::kLater;
   try {
     ParcelEntry parcel;
     parcel.id = parcel_id;
@@ -88,7 +88,7 @@ LockReturn release_noted(const Account& account, const std::string& parcel_id, c
           parcel_id.substr(0, 12));
       return LockReturn::kMoved;
     }
-    forget_lock(account, parcel_id, hold);
+    forget_lock(account.host, parcel_id, hold);
     return LockReturn::kDone;
   } catch (const std::exception& error) {
     log::warn("the lock of parcel {} is not given back yet: {}", parcel_id.substr(0, 12), error.what());
@@ -98,8 +98,8 @@ LockReturn release_noted(const Account& account, const std::string& parcel_id, c
 
 }  // namespace
 
-std::optional<FileLock> await_parcel(const Account& account, const ParcelEntry& parcel) {
-  const fs::path directory = account.parcel_directory(parcel);
+std::optional<FileLock> await_parcel(const HostState& host, const ParcelEntry& parcel) {
+  const fs::path directory = host.parcel_directory(parcel);
   const auto until = std::chrono::steady_clock::now() + kGoing;
   for (;; std::this_thread::sleep_for(kPoll)) {
     try {
@@ -112,14 +112,14 @@ std::optional<FileLock> await_parcel(const Account& account, const ParcelEntry& 
   }
 }
 
-FileLock take_parcel(const Account& account, const ParcelEntry& parcel) {
-  if (auto held = await_parcel(account, parcel)) return std::move(*held);
+FileLock take_parcel(const HostState& host, const ParcelEntry& parcel) {
+  if (auto held = await_parcel(host, parcel)) return std::move(*held);
   throw Error(ErrorKind::kVm, fmt::format("{} is in use by another process here", parcel.name),
               {fmt::format("isr stat {}", parcel.name)});
 }
 
-TakenParcel::TakenParcel(const Account& account, const ParcelEntry& parcel)
-    : directory_(account.parcel_directory(parcel)), flock_(take_parcel(account, parcel)) {}
+TakenParcel::TakenParcel(const HostState& host, const ParcelEntry& parcel)
+    : directory_(host.parcel_directory(parcel)), flock_(take_parcel(host, parcel)) {}
 
 TakenParcel::~TakenParcel() {
   try {
@@ -133,22 +133,23 @@ LockRecord take_lock(const Account& account, const ParcelEntry& parcel, LockMode
                      const std::optional<std::string>& steal_reason, const std::stop_token& stop) {
   ParcelLock lock = account.lock(parcel, stop);
   const LockRequest wanted{.hold = random_hold(), .mode = mode, .base = base};
-  note_lock(account, parcel.id, wanted.hold);
+  note_lock(account.host, parcel.id, wanted.hold);
   try {
     return steal_reason ? lock.steal(wanted, *steal_reason) : lock.acquire(wanted);
   } catch (const LockedError&) {
-    forget_lock(account, parcel.id, wanted.hold);  // nothing was written; after other failures something may have been
+    forget_lock(account.host, parcel.id,
+                wanted.hold);  // nothing was written; after other failures something may have been
     throw;
   }
 }
 
-void note_lock(const Account& account, const std::string& parcel_id, const std::string& hold) {
-  make_private_directory(notes_directory(account));
-  create_file(note_file(account, parcel_id, hold), {});
+void note_lock(const HostState& host, const std::string& parcel_id, const std::string& hold) {
+  make_private_directory(notes_directory(host));
+  create_file(note_file(host, parcel_id, hold), {});
 }
 
-void forget_lock(const Account& account, const std::string& parcel_id, const std::string& hold) {
-  remove_if_exists(note_file(account, parcel_id, hold));
+void forget_lock(const HostState& host, const std::string& parcel_id, const std::string& hold) {
+  remove_if_exists(note_file(host, parcel_id, hold));
 }
 
 std::string_view to_name(LockReturn how) noexcept {
@@ -180,8 +181,8 @@ LockReturn give_back_lock(const Account& account, const std::string& parcel_id, 
 }
 
 void give_back_left_locks(const Account& account) {
-  if (account.offline()) return;
-  for (const Note& note : read_notes(account)) {
+  if (account.remote.offline()) return;
+  for (const Note& note : read_notes(account.host)) {
     try {
       give_back(account, note);
     } catch (const std::exception& error) {
@@ -190,16 +191,16 @@ void give_back_left_locks(const Account& account) {
   }
 }
 
-bool has_lock_to_give_back(const Account& account, const ParcelEntry& parcel) {
-  const auto notes = read_notes(account);
+bool has_lock_to_give_back(const HostState& host, const ParcelEntry& parcel) {
+  const auto notes = read_notes(host);
   return std::any_of(notes.begin(), notes.end(), [&](const Note& note) { return note.parcel_id == parcel.id; });
 }
 
 bool give_back_orphaned_lock(const Account& account, const ParcelEntry& parcel) {
   const auto ruling = account.lock(parcel).show();
   if (!ruling || !ruling->ours) return false;
-  const FileLock flock = take_parcel(account, parcel);
-  const fs::path directory = account.parcel_directory(parcel);
+  const FileLock flock = take_parcel(account.host, parcel);
+  const fs::path directory = account.host.parcel_directory(parcel);
   if (has_session(directory)) return false;
   account.lock(parcel).release(ruling->record.hold);
   remove_if_empty(directory);

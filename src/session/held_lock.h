@@ -14,14 +14,14 @@ namespace isr {
 
 /// The lock file that one process at a time holds while it works on a parcel here, or takes its lock. Makes the
 /// parcel's directory. Error{kVm} when another process has it, and does not end within 3 s.
-FileLock take_parcel(const Account& account, const ParcelEntry& parcel);
+FileLock take_parcel(const HostState& host, const ParcelEntry& parcel);
 /// As take_parcel(), but nullopt when another process has it.
-std::optional<FileLock> await_parcel(const Account& account, const ParcelEntry& parcel);
+std::optional<FileLock> await_parcel(const HostState& host, const ParcelEntry& parcel);
 
 /// take_parcel() for a command that leaves nothing here: its end removes the directory, unless more lies in it.
 class TakenParcel {
  public:
-  TakenParcel(const Account& account, const ParcelEntry& parcel);
+  TakenParcel(const HostState& host, const ParcelEntry& parcel);
   ~TakenParcel();
   TakenParcel(const TakenParcel&) = delete;
   TakenParcel& operator=(const TakenParcel&) = delete;
@@ -36,9 +36,9 @@ class TakenParcel {
 LockRecord take_lock(const Account& account, const ParcelEntry& parcel, LockMode mode, const LockBase& base,
                      const std::optional<std::string>& steal_reason, const std::stop_token& stop = {});
 /// A session's description names the hold from now on.
-void forget_lock(const Account& account, const std::string& parcel_id, const std::string& hold);
+void forget_lock(const HostState& host, const std::string& parcel_id, const std::string& hold);
 /// Writes down that the hold is to be given back; durable.
-void note_lock(const Account& account, const std::string& parcel_id, const std::string& hold);
+void note_lock(const HostState& host, const std::string& parcel_id, const std::string& hold);
 /// The result of giving a lock back.
 enum class LockReturn {
   kDone,
@@ -56,7 +56,7 @@ LockReturn give_back_lock(const Account& account, const std::string& parcel_id, 
 /// this moment. Never fails; does nothing offline.
 void give_back_left_locks(const Account& account);
 /// Something is written down to be given back.
-bool has_lock_to_give_back(const Account& account, const ParcelEntry& parcel);
+bool has_lock_to_give_back(const HostState& host, const ParcelEntry& parcel);
 /// Releases the parcel's lock when this host holds it without a session. Says whether it did. Error{kOffline} unless
 /// online.
 bool give_back_orphaned_lock(const Account& account, const ParcelEntry& parcel);

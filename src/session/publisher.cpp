@@ -58,7 +58,7 @@ Publisher::Publisher(const PublisherParts& parts)
       prefetch_(parts.prefetch),
       memory_(parts.memory),
       heads_(parts.heads),
-      pack_maker_(account_, state_, objects_) {}
+      pack_maker_(account_.identity, state_, objects_) {}
 
 void Publisher::freeze(const PublishOptions& options, Publication& publication) {
   for (const SessionImage& image : state_.now().images) {
@@ -125,7 +125,7 @@ Presence Publisher::begin_upload() {
 
 void Publisher::upload(const std::map<Cid, std::uint32_t>& objects, Presence presence, std::string_view step,
                        const ProgressFn& progress, const std::stop_token& stop) {
-  Uploader uploader(account_.store, {.bytes_per_second = account_.upload_limit(), .stop = stop}, counters_);
+  Uploader uploader(account_.remote.store, {.bytes_per_second = account_.host.upload_limit(), .stop = stop}, counters_);
   std::uint64_t total = 0;
   for (const auto& [cid, length] : objects) total += length;
   std::uint64_t done = 0;
@@ -220,10 +220,10 @@ void Publisher::empty_settled(const std::map<Cid, std::uint32_t>& published) {
 PublishResult Publisher::publish(const PublishOptions& options, const ProgressFn& progress) {
   require_transition(state_.now().phase, options.checkpoint ? SessionEvent::kCheckpoint : SessionEvent::kPublish,
                      parcel_.name);
-  account_.go_online(options.stop);
-  account_.online("publishing " + parcel_.name);
-  if (!account_.store->writable()) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only", account_.store->describe()));
+  account_.remote.go_online(options.stop);
+  account_.remote.online("publishing " + parcel_.name);
+  if (!account_.remote.store->writable()) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only", account_.remote.store->describe()));
   }
   const std::optional<Error> unresolved = heads_.resolve(options.stop);
   PublishResult result;

@@ -8,8 +8,8 @@ namespace {
 
 /// take_parcel() of a session that is there. Without one nothing is made.
 FileLock take_session(const Account& account, const ParcelEntry& parcel) {
-  if (!fs::exists(account.parcel_directory(parcel) / "session")) refuse_without_session(parcel);
-  return take_parcel(account, parcel);
+  if (!fs::exists(account.host.parcel_directory(parcel) / "session")) refuse_without_session(parcel);
+  return take_parcel(account.host, parcel);
 }
 
 }  // namespace
@@ -17,13 +17,13 @@ FileLock take_session(const Account& account, const ParcelEntry& parcel) {
 Session::Session(Account& account, const ParcelEntry& parcel)
     : parcel_(parcel),
       flock_(take_session(account, parcel_)),
-      state_(account, parcel_),
+      state_(account.host, parcel_),
       objects_(account, state_.directory()),
       lock_(account, parcel_, state_),
       heads_(account, parcel_, state_, lock_),
-      images_(account, parcel_, state_, objects_),
+      images_(account.host, parcel_, state_, objects_),
       settler_(images_, objects_),
-      prefetch_(account, parcel_, state_, images_, objects_),
+      prefetch_(account.host, parcel_, state_, images_, objects_),
       memory_(parcel_, state_, images_, objects_, prefetch_),
       publisher_({account, parcel_, state_, objects_, images_, settler_, prefetch_, memory_, heads_}) {
   heads_.resolve_at_open();

@@ -6,9 +6,9 @@
 
 namespace isr {
 
-SessionImages::SessionImages(const Account& account, const ParcelEntry& parcel, StateFile& state,
+SessionImages::SessionImages(const HostState& host, const ParcelEntry& parcel, StateFile& state,
                              SessionObjects& objects)
-    : account_(account), parcel_(parcel), state_(state), objects_(objects) {}
+    : host_(host), parcel_(parcel), state_(state), objects_(objects) {}
 
 void SessionImages::open() {
   std::uint64_t greatest_void = 0;
@@ -18,7 +18,7 @@ void SessionImages::open() {
     greatest_void = std::max(greatest_void, image.void_below);
   }
   ReplayedRecords records(std::move(void_below));
-  journal_ = std::make_shared<Journal>(state_.directory() / "journal", account_.device_key,
+  journal_ = std::make_shared<Journal>(state_.directory() / "journal", host_.device_key,
                                        [&](const ReplayedRecord& record) { records.add(record); });
   journal_->raise_sequence(greatest_void);
   for (const SessionImage& image : state_.now().images) {

@@ -20,7 +20,7 @@ struct SessionPart {
 class SessionImages {
  public:
   /// All of these must outlive this.
-  SessionImages(const Account& account, const ParcelEntry& parcel, StateFile& state, SessionObjects& objects);
+  SessionImages(const HostState& host, const ParcelEntry& parcel, StateFile& state, SessionObjects& objects);
 
   /// Replays the journal; to be called once, before the rest. What the state says to be void by then is left out.
   void open();
@@ -54,7 +54,7 @@ class SessionImages {
   SessionPart& find(std::string_view name) const;
   void void_memory(SessionState& next) const;
 
-  const Account& account_;
+  const HostState& host_;
   const ParcelEntry& parcel_;
   StateFile& state_;
   SessionObjects& objects_;

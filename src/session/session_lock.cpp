@@ -9,7 +9,7 @@ namespace isr {
 SessionLock::SessionLock(Account& account, const ParcelEntry& parcel, StateFile& state)
     : account_(account), parcel_(parcel), state_(state) {}
 
-void SessionLock::note() const { note_lock(account_, parcel_.id, state_.now().hold); }
+void SessionLock::note() const { note_lock(account_.host, parcel_.id, state_.now().hold); }
 
 LockReturn SessionLock::give_back() const { return give_back_lock(account_, parcel_.id, state_.now().hold); }
 
@@ -36,13 +36,13 @@ void SessionLock::take_over(const std::string& reason, const std::stop_token& st
   const LockRequest wanted = request();
   const LockRecord taken = take_lock(account_, parcel_, wanted.mode, wanted.base, reason, stop);
   state_.change([&](SessionState& next) { next.hold = taken.hold; });
-  forget_lock(account_, parcel_.id, taken.hold);
+  forget_lock(account_.host, parcel_.id, taken.hold);
   lease_.reset();  // of the hold before
 }
 
 bool SessionLock::secure(const std::optional<std::string>& steal_reason, const std::stop_token& stop) {
   try {
-    account_.go_online(stop);
+    account_.remote.go_online(stop);
     ParcelLock lock = account_.lock(parcel_, stop);
     const auto ruling = lock.show();
     if (ruling && ruling->is_hold(state_.now().hold)) {
@@ -130,15 +130,16 @@ void SessionLock::resume_lease() {
   if (!on_lease_lost_ || state_.now().lock_mode != LockMode::kAttended) return;
   if (lease_ && !lease_->lost()) return;
   // A store of its own, where there was none: the account's comes when a command goes online.
-  auto open = [store = account_.store, entry = account_.entry, info = account_.info, options = account_.store_options,
-               chain = parcel_.chain(), key = account_.keys.signing, host = account_.host,
-               lease = account_.lease()](const std::stop_token& stop) mutable -> ParcelLock {
+  auto open = [store = account_.remote.store, entry = account_.remote.entry, info = account_.remote.info,
+               options = account_.remote.store_options, chain = parcel_.chain(), key = account_.identity.signing,
+               host = account_.host.holder,
+               lease = account_.host.lease()](const std::stop_token& stop) mutable -> ParcelLock {
     if (!store) store = open_pinned_store(entry, info, options, stop);
     return {make_stoppable(store, stop), chain, key, host, lease};
   };
   LockRecord held;
   held.hold = state_.now().hold;
-  held.lease = account_.lease();
+  held.lease = account_.host.lease();
   lease_.emplace(held, std::move(open), on_lease_lost_);
   try {
     lease_->start();

@@ -26,12 +26,12 @@ PackStoreOptions settled_options(const MakeRoom& make_room) {
 }
 
 /// Offline, reads go on asking: they find the repository when it comes back.
-BlobStorePtr repository_of(const Account& account) {
-  if (!account.offline()) return account.store;
-  StoreOptions once = account.store_options;
+BlobStorePtr repository_of(const Remote& remote) {
+  if (!remote.offline()) return remote.store;
+  StoreOptions once = remote.store_options;
   once.open_patience = {};  // who reads waits and asks again
-  return make_lazy_store(account.entry.url,
-                         [entry = account.entry, info = account.info, once](const std::stop_token& stop) {
+  return make_lazy_store(remote.entry.url,
+                         [entry = remote.entry, info = remote.info, once](const std::stop_token& stop) {
                            return open_pinned_store(entry, info, once, stop);
                          });
 }
@@ -40,9 +40,9 @@ BlobStorePtr repository_of(const Account& account) {
 
 SessionObjects::SessionObjects(const Account& account, const fs::path& directory)
     : account_(account),
-      waits_(account.config.get("read.unreachable") == "wait"),
-      cache_(open_cache(account.paths, account.config)) {
-  if (is_one_disk(cache_directory(account.paths), directory)) {
+      waits_(account.host.config.get("read.unreachable") == "wait"),
+      cache_(open_cache(account.host.paths, account.host.config)) {
+  if (is_one_disk(cache_directory(account.host.paths), directory)) {
     make_room_ = [this](std::uint64_t bytes) { return make_room(bytes); };
     cache_->make_room(0);  // what is opened next may write copies of what was not synced
   }
@@ -50,9 +50,9 @@ SessionObjects::SessionObjects(const Account& account, const fs::path& directory
   ReaderParts parts;
   parts.settled = settled_;
   parts.cache = cache_;
-  parts.repository = repository_of(account);
+  parts.repository = repository_of(account.remote);
   parts.unreachable = waits_ ? Unreachable::kWait : Unreachable::kFail;
-  reader_ = make_reader(parts, source_stats_, account.paths, account.config);
+  reader_ = make_reader(parts, source_stats_, account.host.paths, account.host.config);
 }
 
 std::shared_ptr<ChunkReader> SessionObjects::local_reader() const {
@@ -81,7 +81,7 @@ Bytes SessionObjects::load(const Cid& cid) const {
 }
 
 SealContext SessionObjects::seal_context() const {
-  return {*reader_, *settled_, account_.keys.domain_secret, kSealThreads};
+  return {*reader_, *settled_, account_.identity.domain_secret, kSealThreads};
 }
 
 /// Data that can be fetched again goes first when the disk is full.

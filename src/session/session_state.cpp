@@ -190,9 +190,9 @@ void write_session_state(const fs::path& parcel_directory, const Key& device_key
                seal_box(state_key(device_key), as_bytes(context(state.parcel_id)), as_bytes(text)));
 }
 
-std::optional<LocalState> local_state(const Account& account, const ParcelEntry& parcel) {
-  const fs::path directory = account.parcel_directory(parcel);
-  const auto read = [&] { return read_session_state(directory, account.device_key, parcel.id); };
+std::optional<LocalState> local_state(const HostState& host, const ParcelEntry& parcel) {
+  const fs::path directory = host.parcel_directory(parcel);
+  const auto read = [&] { return read_session_state(directory, host.device_key, parcel.id); };
   auto state = read();
   if (!state) return std::nullopt;
   LocalState local;
@@ -223,16 +223,15 @@ fs::path mount_directory(const Paths& paths, const std::string& parcel_id) {
 fs::path control_socket(const Paths& paths, const std::string& parcel_id) {
   return paths.runtime / "ctl" / short_id(parcel_id);
 }
-fs::path control_socket(const Account& account, const ParcelEntry& parcel) {
-  const fs::path directory = account.parcel_directory(parcel);
+fs::path control_socket(const HostState& host, const ParcelEntry& parcel) {
+  const fs::path directory = host.parcel_directory(parcel);
   // Without a daemon that holds this directory the note may be the copy of another directory's.
   std::optional<Bytes> noted;
   if (FileLock::is_held(directory / "lock")) noted = read_file_if_exists(directory / kControlNote, PATH_MAX);
-  return noted && !noted->empty() ? fs::path(std::string(as_text(*noted))) : control_socket(account.paths, parcel.id);
+  return noted && !noted->empty() ? fs::path(std::string(as_text(*noted))) : control_socket(host.paths, parcel.id);
 }
-void note_control_socket(const Account& account, const ParcelEntry& parcel) {
-  replace_file(account.parcel_directory(parcel) / kControlNote,
-               as_bytes(control_socket(account.paths, parcel.id).native()));
+void note_control_socket(const HostState& host, const ParcelEntry& parcel) {
+  replace_file(host.parcel_directory(parcel) / kControlNote, as_bytes(control_socket(host.paths, parcel.id).native()));
 }
 fs::path vm_directory(const Paths& paths, const std::string& parcel_id) {
   return paths.runtime / "vm" / short_id(parcel_id);

@@ -69,16 +69,16 @@ struct LocalState {
   bool upload_due = false;  ///< as SessionState says
   bool daemon_alive = false;
 };
-std::optional<LocalState> local_state(const Account& account, const ParcelEntry& parcel);
+std::optional<LocalState> local_state(const HostState& host, const ParcelEntry& parcel);
 
 /// Short names of a parcel's places below the runtime directory.
 fs::path mount_directory(const Paths& paths, const std::string& parcel_id);
 fs::path control_socket(const Paths& paths, const std::string& parcel_id);
 /// Where the parcel's daemon listens, also one that was started under another runtime directory; where the next one
 /// will when there is none.
-fs::path control_socket(const Account& account, const ParcelEntry& parcel);
+fs::path control_socket(const HostState& host, const ParcelEntry& parcel);
 /// The daemon says where it listens: in the file PARCEL/control.
-void note_control_socket(const Account& account, const ParcelEntry& parcel);
+void note_control_socket(const HostState& host, const ParcelEntry& parcel);
 fs::path vm_directory(const Paths& paths, const std::string& parcel_id);
 
 }  // namespace isr

@@ -20,15 +20,15 @@ void refuse_without_session(const ParcelEntry& parcel) {
   throw Error(ErrorKind::kNotFound, fmt::format("{} is not checked out here", parcel.name));
 }
 
-StateFile::StateFile(const Account& account, const ParcelEntry& parcel)
-    : account_(account), directory_(account.parcel_directory(parcel)) {
-  auto state = read_session_state(directory_, account.device_key, parcel.id);
+StateFile::StateFile(const HostState& host, const ParcelEntry& parcel)
+    : host_(host), directory_(host.parcel_directory(parcel)) {
+  auto state = read_session_state(directory_, host.device_key, parcel.id);
   if (!state) refuse_without_session(parcel);
   state_ = std::move(*state);
 }
 
 void StateFile::save() {
-  write_session_state(directory_, account_.device_key, state_);
+  write_session_state(directory_, host_.device_key, state_);
   is_uncertain_ = false;
 }
 
@@ -47,7 +47,7 @@ void StateFile::change(const Change& change) {
   change(next);
   const auto before = inode_of(directory_ / "session");
   try {
-    write_session_state(directory_, account_.device_key, next);
+    write_session_state(directory_, host_.device_key, next);
   } catch (...) {
     if (inode_of(directory_ / "session") != before) {
       is_uncertain_ = true;

@@ -15,7 +15,7 @@ class StateFile {
   using Change = std::function<void(SessionState&)>;
 
   /// Reads it. Error{kNotFound} when the parcel is not checked out here. The account must outlive this.
-  StateFile(const Account& account, const ParcelEntry& parcel);
+  StateFile(const HostState& host, const ParcelEntry& parcel);
   StateFile(const StateFile&) = delete;
   StateFile& operator=(const StateFile&) = delete;
 
@@ -36,7 +36,7 @@ class StateFile {
   void make_certain();
 
  private:
-  const Account& account_;
+  const HostState& host_;
   fs::path directory_;
   SessionState state_;
   bool is_uncertain_ = false;  ///< the file may say something else

@@ -19,7 +19,7 @@ class Checker {
   Checker(Account& account, const ParcelEntry& parcel, const CheckOptions& options, std::stop_token stop,
           const ProgressFn& progress)
       : account_(account), parcel_(parcel), options_(options), stop_(std::move(stop)), progress_(progress) {
-    reader_ = std::make_shared<ChunkReader>(open_stack({repository_tier(account.store, stats_.link)}, stats_),
+    reader_ = std::make_shared<ChunkReader>(open_stack({repository_tier(account.remote.store, stats_.link)}, stats_),
                                             ReaderOptions{8U << 20U, 512, 1});
   }
 
@@ -93,7 +93,7 @@ class Checker {
           reader_->read_chunk(ref, Priority::kPrefetch);
           return;
         }
-        const auto size = account_.store->stat(object_name(ref.cid), stop_);
+        const auto size = account_.remote.store->stat(object_name(ref.cid), stop_);
         if (!size) problems[i] = fmt::format("object {} is missing", to_hex(ref.cid.view()));
         if (size && *size != ref.length) {
           problems[i] = fmt::format("object {} has {} bytes instead of {}", to_hex(ref.cid.view()), *size, ref.length);
@@ -125,7 +125,7 @@ class Checker {
 
 CheckReport check_parcel(Account& account, const ParcelEntry& parcel, const CheckOptions& options, std::stop_token stop,
                          const ProgressFn& progress) {
-  account.online("checking " + parcel.name);
+  account.remote.online("checking " + parcel.name);
   return Checker(account, parcel, options, std::move(stop), progress).run();
 }
 

@@ -41,9 +41,9 @@ class Importer {
         source_(source),
         stop_(stop),
         result_(result),
-        cache_(open_cache(account.paths, account.config)),
-        uploader_(account.store, {.bytes_per_second = account.upload_limit(), .stop = stop}, counters_),
-        builder_(disk.tree.size, account.keys.domain_secret, [this](const SealedObject& page) { put(page); }),
+        cache_(open_cache(account.host.paths, account.host.config)),
+        uploader_(account.remote.store, {.bytes_per_second = account.host.upload_limit(), .stop = stop}, counters_),
+        builder_(disk.tree.size, account.identity.domain_secret, [this](const SealedObject& page) { put(page); }),
         known_(pages_) {
     learn_known_chunks();
   }
@@ -104,7 +104,7 @@ class Importer {
     const std::vector<std::size_t>& taken_over = *known.lock();
     parallel_for(taken_over.size(), kAskingThreads, [&](std::size_t k) {
       ChunkRef& ref = refs[taken_over[k]];
-      if (account_.store->stat(object_name(ref.cid), stop_) == ref.length) {
+      if (account_.remote.store->stat(object_name(ref.cid), stop_) == ref.length) {
         ++known_chunks_;
       } else if (const auto chunk = read_chunk(first + taken_over[k])) {
         ref = seal(*chunk, sha256(*chunk));
@@ -128,7 +128,7 @@ class Importer {
 
   /// On any thread.
   ChunkRef seal(ByteView chunk, const Sha256& digest) {
-    SealedObject object = seal_chunk(chunk, digest, account_.keys.domain_secret);
+    SealedObject object = seal_chunk(chunk, digest, account_.identity.domain_secret);
     const ChunkRef ref = object.ref;
     put(std::move(object));  // at once: the link works while we seal on
     return ref;

@@ -44,7 +44,7 @@ void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVers
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kUsage) throw;
     try {
-      account.store->remove(sequence_name(parcel.chain() + "/heads", 1));
+      account.remote.store->remove(sequence_name(parcel.chain() + "/heads", 1));
     } catch (const Error& left) {
       log::warn("the head of a parcel that was not made stays in the repository: {}", left.what());
     }
@@ -82,15 +82,15 @@ ParcelEntry branch_parcel(Account& account, const ParcelEntry& parcel, const Loa
   version.copy_of = fmt::format("{}@{}", parcel.name, from.label());
   version.message = "branch of " + version.copy_of;
   version.added_bytes = 0;
-  const TakenParcel taken(account, made);
+  const TakenParcel taken(account.host, made);
   with_lock(account, made, base_of(parcel, from.head), {}, stop, [&] { publish_first(account, made, version, stop); });
   return made;
 }
 
 std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const VersionChoice& choice,
                         const std::optional<std::string>& steal_reason, const std::stop_token& stop) {
-  const TakenParcel taken(account, parcel);
-  if (fs::exists(account.parcel_directory(parcel) / "session")) {
+  const TakenParcel taken(account.host, parcel);
+  if (fs::exists(account.host.parcel_directory(parcel) / "session")) {
     throw Error(ErrorKind::kVm, fmt::format("{} is checked out here", parcel.name));
   }
   LoadedVersion old = load_version(account, parcel, choice, stop);

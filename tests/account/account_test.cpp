@@ -6,7 +6,9 @@
 
 #include <catch2/catch.hpp>
 
+#include "account/open_account.h"
 #include "account/parcel_version.h"
+#include "account/users.h"
 #include "base/file.h"
 #include "base/whole_file.h"
 #include "host/keyring.h"
@@ -74,24 +76,24 @@ TEST_CASE("an account opens with its password on any host, and with no other", "
   const Place place;
   const Account here = place.open("here");
   const Account there = place.open("there");
-  CHECK((here.keys.domain_secret == there.keys.domain_secret));
-  CHECK_FALSE((here.device_key == there.device_key));
-  CHECK(here.host.host_id != there.host.host_id);
-  CHECK((place.open("here").device_key == here.device_key));
-  CHECK(place.open("here").host.host_id == here.host.host_id);
+  CHECK((here.identity.domain_secret == there.identity.domain_secret));
+  CHECK_FALSE((here.host.device_key == there.host.device_key));
+  CHECK(here.host.holder.host_id != there.host.holder.host_id);
+  CHECK((place.open("here").host.device_key == here.host.device_key));
+  CHECK(place.open("here").host.holder.host_id == here.host.holder.host_id);
   CHECK(kind_thrown([&] { place.open("here", "wrong horse"); }) == ErrorKind::kDenied);
 }
 
 TEST_CASE("a wrong password leaves the copy of the keybox that opens", "[account]") {
   const Place place;
   const Account account = place.open("here");
-  const Bytes before = read_file(account.state_directory / "keybox", 65536);
+  const Bytes before = read_file(account.host.state_directory / "keybox", 65536);
   place.change("there", "correct horse", password("new password"));
   CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kDenied);
-  CHECK((read_file(account.state_directory / "keybox", 65536) == before));
+  CHECK((read_file(account.host.state_directory / "keybox", 65536) == before));
   CHECK_FALSE(kind_thrown([&] { place.open("here", "correct horse", true); }));  // offline, the old one
   CHECK_FALSE(kind_thrown([&] { place.open("here", "new password"); }));
-  CHECK_FALSE((read_file(account.state_directory / "keybox", 65536) == before));
+  CHECK_FALSE((read_file(account.host.state_directory / "keybox", 65536) == before));
 }
 
 TEST_CASE("junk under the next number of the keybox leaves a host that has a copy", "[account]") {
@@ -112,15 +114,15 @@ TEST_CASE("junk under the next number of the keybox leaves a host that has a cop
 
 TEST_CASE("the recovery key gives a new password, on a host that is new too", "[account]") {
   const Place place;
-  const Key domain = place.open("here").keys.domain_secret;
+  const Key domain = place.open("here").identity.domain_secret;
   CHECK(kind_thrown([&] { place.change("there", Key{}, never_asked()); }) == ErrorKind::kDenied);
   CHECK(kind_thrown([&] { place.change("there", "wrong horse", never_asked()); }) == ErrorKind::kDenied);
   place.change("there", place.recovery, password("new password"));
-  CHECK((place.open("there", "new password").keys.domain_secret == domain));
-  CHECK((place.open("there", "new password", true).keys.domain_secret == domain));
+  CHECK((place.open("there", "new password").identity.domain_secret == domain));
+  CHECK((place.open("there", "new password", true).identity.domain_secret == domain));
   CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kDenied);
   place.change("here", place.recovery, password("third password"));
-  CHECK((place.open("there", "third password").keys.domain_secret == domain));
+  CHECK((place.open("there", "third password").identity.domain_secret == domain));
 }
 
 TEST_CASE("one of two password changes at once counts, and the other is refused", "[account]") {
@@ -163,11 +165,11 @@ TEST_CASE("an unplugged repository makes the account offline, where it was used 
   }
   fs::rename(place.entry.url, place.entry.url + ".away");
   Account account = place.open("here");
-  CHECK(account.offline());
+  CHECK(account.remote.offline());
   CHECK(read_profile(account).parcels.at(0).name == "work");
   CHECK(kind_thrown([&] { change_profile(account, [](Profile&) {}); }) == ErrorKind::kOffline);
   CHECK(kind_thrown([&] { account.chain("users/alice/profile"); }) == ErrorKind::kOffline);
-  CHECK(kind_thrown([&] { account.online("a test"); }) == ErrorKind::kOffline);
+  CHECK(kind_thrown([&] { account.remote.online("a test"); }) == ErrorKind::kOffline);
   CHECK(kind_thrown([&] { place.open("there"); }) == ErrorKind::kNotFound);
   CHECK(kind_thrown([&] { place.open("there", "correct horse", true); }) == ErrorKind::kOffline);
 }
@@ -188,7 +190,7 @@ TEST_CASE("another repository under the same address is refused until it is adde
 
 TEST_CASE("a damaged device key is said, not replaced", "[account]") {
   const Place place;
-  const fs::path file = place.open("here").state_directory / "device-key";
+  const fs::path file = place.open("here").host.state_directory / "device-key";
   replace_file(file, test::flip_bit(read_file(file, 4096), 200));
   CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kCorrupt);
   CHECK(fs::exists(file));
@@ -196,7 +198,7 @@ TEST_CASE("a damaged device key is said, not replaced", "[account]") {
 
 TEST_CASE("a lost device key is said where something is sealed under it, not replaced", "[account]") {
   const Place place;
-  const fs::path file = place.open("here").state_directory / "device-key";
+  const fs::path file = place.open("here").host.state_directory / "device-key";
   const Bytes key = read_file(file, 4096);
   fs::remove(file);
   CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kCorrupt);
@@ -229,9 +231,9 @@ TEST_CASE("two hosts that change the profile at once lose neither change", "[acc
 TEST_CASE("keys in the keyring open the account without a password", "[account]") {
   const Place place;
   const Account account = place.open("here");
-  const std::string label = keyring_label(account.info, "alice");
+  const std::string label = keyring_label(account.remote.info, "alice");
   try {
-    keyring_store(label, serialise_user_keys(account.keys), std::chrono::seconds(60));
+    keyring_store(label, serialise_user_keys(account.identity), std::chrono::seconds(60));
   } catch (const Error& error) {
     WARN("no keyring in this environment: " << error.what());
     return;
@@ -280,7 +282,7 @@ TEST_CASE("a version is published, read again, and known offline", "[account]") 
   }
   CHECK(kind_thrown([&] { load_version(account, parcel, {3}); }) == ErrorKind::kNotFound);
   CHECK(kind_thrown([&] { load_version(account, parcel, {0}); }) == ErrorKind::kNotFound);
-  account.store = nullptr;
+  account.remote.store = nullptr;
   CHECK(load_version(account, parcel).head.head.n == 2);
   CHECK(load_version(account, parcel, {2}).version.message == "second");
   CHECK(kind_thrown([&] { load_version(account, parcel, {1}); }) == ErrorKind::kOffline);
@@ -296,13 +298,13 @@ TEST_CASE("offline no older version is shown than this host has seen", "[account
   ParcelVersion version;
   version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
   const ParcelEntry parcel = create_parcel(account, "work", version);
-  const fs::path heads = account.state_directory / "heads";
+  const fs::path heads = account.host.state_directory / "heads";
   const fs::path yesterday = place.directory.path() / "yesterday";
   fs::copy(heads, yesterday);
   CHECK(roll_back(account, parcel, VersionChoice{1, {}}, {}) == 2);
   change_profile(account, [](Profile& profile) { profile.parcels.push_back(parcel_called("play")); });
-  const BlobStorePtr store = account.store;
-  account.store = nullptr;
+  const BlobStorePtr store = account.remote.store;
+  account.remote.store = nullptr;
   CHECK(load_version(account, parcel).head.head.n == 2);
   CHECK(read_profile(account).parcels.size() == 2);
 
@@ -310,9 +312,9 @@ TEST_CASE("offline no older version is shown than this host has seen", "[account
   fs::copy(yesterday, heads);
   CHECK(kind_thrown([&] { load_version(account, parcel); }) == ErrorKind::kOffline);
   CHECK(kind_thrown([&] { read_profile(account); }) == ErrorKind::kOffline);
-  account.store = store;
+  account.remote.store = store;
   load_version(account, parcel);
-  account.store = nullptr;
+  account.remote.store = nullptr;
   CHECK(load_version(account, parcel).head.head.n == 2);
 }
 
@@ -323,13 +325,13 @@ TEST_CASE("a head that is not in the history is never taken for an older version
   version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
   version.message = "first";
   const ParcelEntry parcel = create_parcel(account, "work", version);
-  const Bytes first = account.store->get(head_name(parcel.chain(), 1))->bytes;
+  const Bytes first = account.remote.store->get(head_name(parcel.chain(), 1))->bytes;
   version.message = "second";
   REQUIRE(account.chain(parcel.chain()).publish(2, make_head(account, parcel, {2, head_hash(first)}, version)));
   version.message = "a fork of the first, signed by us";
   const Bytes fork = make_head(account, parcel, {}, version);
-  const auto store = std::make_shared<test::LyingStore>(account.store);
-  account.store = store;
+  const auto store = std::make_shared<test::LyingStore>(account.remote.store);
+  account.remote.store = store;
 
   // Whichever of its answers is the fork: it is refused, or nobody asked a second time.
   const bool fork_first = GENERATE(true, false);
@@ -367,7 +369,7 @@ TEST_CASE("a lock that cannot be given back does not hide what happened", "[acco
   ParcelVersion version;
   version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
   const ParcelEntry parcel = create_parcel(account, "work", version);
-  account.store = std::make_shared<NoRelease>(account.store);
+  account.remote.store = std::make_shared<NoRelease>(account.remote.store);
   SECTION("a rollback that was published") { CHECK(roll_back(account, parcel, {1}, {}) == 2); }
   SECTION("a checkout of what is not there") {
     CHECK(kind_thrown([&] { check_out(account, parcel, LockMode::kAttended, {9}, {}); }) == ErrorKind::kNotFound);
@@ -390,9 +392,9 @@ TEST_CASE("a rollback that cannot be published gives the lock back", "[account]"
   ParcelVersion version;
   version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
   const ParcelEntry parcel = create_parcel(account, "work", version);
-  const BlobStorePtr store = std::exchange(account.store, std::make_shared<NoVersions>(account.store));
+  const BlobStorePtr store = std::exchange(account.remote.store, std::make_shared<NoVersions>(account.remote.store));
   CHECK(kind_thrown([&] { roll_back(account, parcel, {1}, {}); }) == ErrorKind::kTransient);
-  account.store = store;
+  account.remote.store = store;
   const auto ruling = account.lock(parcel).show();
   REQUIRE(ruling);
   CHECK_FALSE(ruling->record.held);

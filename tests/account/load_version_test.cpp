@@ -15,7 +15,7 @@ TEST_CASE("latest~N counts versions, not the numbers that junk has used up", "[a
     REQUIRE(chain.publish(next.n, make_head(place.account, place.parcel, next, version)));
   };
   publish_next();
-  place.account.store->put_new(head_name(id, 3), as_bytes("junk"));
+  place.account.remote.store->put_new(head_name(id, 3), as_bytes("junk"));
   chain.accept_older(2, "junk");
   publish_next();
   const auto back = [&](std::uint64_t count) { return load_version(place.account, place.parcel, {{}, {}, count}); };

@@ -10,12 +10,12 @@ using namespace isr;
 
 TEST_CASE("a handover keeps an address and paths that are no UTF-8", "[daemon]") {
   test::AccountPlace place;
-  place.account.entry.url = "/tmp/\xff/repository";
-  place.account.paths.runtime = "/run/\xff";
+  place.account.remote.entry.url = "/tmp/\xff/repository";
+  place.account.host.paths.runtime = "/run/\xff";
   ParcelEntry parcel;
   parcel.id = std::string(32, '0');
   parcel.name = "work";
   const Handover handover = parse_handover(serialise_handover(place.account, parcel, ""));
-  CHECK(handover.entry.url == place.account.entry.url);
-  CHECK(handover.paths.runtime == place.account.paths.runtime);
+  CHECK(handover.entry.url == place.account.remote.entry.url);
+  CHECK(handover.paths.runtime == place.account.host.paths.runtime);
 }

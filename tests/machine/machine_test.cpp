@@ -21,13 +21,13 @@ struct Place : test::CheckedOut {
   Bytes devices = test::random_bytes(5000, 5);
 
   Place() {
-    account.paths.runtime = directory.path() / "runtime";
-    make_private_directory(account.paths.runtime);
+    account.host.paths.runtime = directory.path() / "runtime";
+    make_private_directory(account.host.paths.runtime);
     guest.stamp = test::some_stamp();
     guest.stamp.cpu_vendor = "GenuineIntel";
     session.emplace(account, parcel);
     machine.emplace(
-        *session, account.paths, parcel.name, parcel.id, [] { return std::string("{}\n"); },
+        *session, account.host.paths, parcel.name, parcel.id, [] { return std::string("{}\n"); },
         std::make_shared<test::FakeHost>(guest));
     machine->mount_disks();
     guest.take_calls();

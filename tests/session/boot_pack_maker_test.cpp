@@ -13,7 +13,7 @@ constexpr std::uint8_t kMemory = 1;
 
 struct Place : test::CheckedOut {
   test::SessionParts parts{*this};
-  BootPackMaker maker{account, parts.state, parts.objects};
+  BootPackMaker maker{account.identity, parts.state, parts.objects};
   ParcelVersion version;
 
   Place() {
@@ -50,7 +50,7 @@ TEST_CASE("a boot pack has the pages that are wanted, else those that the guest 
 
 TEST_CASE("a boot pack leaves out pages that are not on this host", "[session]") {
   test::CheckedOut place;
-  fs::remove_all(place.account.paths.cache);
+  fs::remove_all(place.account.host.paths.cache);
   test::SessionParts parts(place);
   parts.memory.begin(true)->write(0, test::random_bytes(kChunkSize, 2));
   parts.memory.begin_run(true);
@@ -59,7 +59,7 @@ TEST_CASE("a boot pack leaves out pages that are not on this host", "[session]")
   PublishOptions options;
   options.memory = true;
   parts.publisher.publish(options, {});  // memory is in the cache, the disk is in the repository alone
-  BootPackMaker maker(place.account, parts.state, parts.objects);
+  BootPackMaker maker(place.account.identity, parts.state, parts.objects);
   const auto pack = maker.make({{{kDisk, 0}, {kMemory, 3}}, {}}, {}, kMaxBootPages, parts.state.now().base_version);
   CHECK(HotPages(parts.objects.reader(), pack.value().root, {}).head().order.pages ==
         std::vector<BootPlace>{{kMemory, 3}});

@@ -53,7 +53,7 @@ struct Place : test::CheckedOut {
     order_chunk = parts.images.image("memory")->reference(2, Priority::kGuest, {}).cid;
   }
   /// Of which everything must be fetched.
-  void forget_cache() const { fs::remove_all(account.paths.cache); }
+  void forget_cache() const { fs::remove_all(account.host.paths.cache); }
 };
 
 SessionStats stats_of(const BootPrefetch& prefetch) {
@@ -67,8 +67,8 @@ SessionStats stats_of(const BootPrefetch& prefetch) {
 TEST_CASE("device state and boot pack are fetched before a guest runs, and answer what it reads first", "[session]") {
   Place place;
   place.forget_cache();
-  const auto store = std::make_shared<HoldingStore>(place.account.store, object_name(place.order_chunk));
-  place.account.store = store;
+  const auto store = std::make_shared<HoldingStore>(place.account.remote.store, object_name(place.order_chunk));
+  place.account.remote.store = store;
   test::SessionParts parts(place);
   std::set<std::string> steps;
   parts.prefetch.prepare(Prefetch::kWorkingSet,
@@ -110,7 +110,7 @@ TEST_CASE("all of memory is fetched behind a guest that wants it, and then needs
     }));
     parts.memory.abandon();
   }
-  place.account.store = nullptr;
+  place.account.remote.store = nullptr;
   test::SessionParts parts(place);
   CHECK((test::read_image(*parts.images.image("memory"), place.contents.size()) == place.contents));
 }
@@ -152,18 +152,18 @@ TEST_CASE("what a guest reads first is noted until its prefetch is detached", "[
 TEST_CASE("a boot pack that cannot be had is done without, and devices that cannot are waited for", "[session]") {
   Place place;
   place.forget_cache();
-  const BlobStorePtr store = place.account.store;
+  const BlobStorePtr store = place.account.remote.store;
   SECTION("the guest continues without the pack") {
     test::SessionParts parts(place);
     const Cid pack = parts.state.now().base_version.find(kBootPackName)->tree.root.cid;
-    place.account.store->remove(object_name(pack));
+    place.account.remote.store->remove(object_name(pack));
     parts.prefetch.prepare(Prefetch::kAll, {}, {});
     parts.memory.begin(false);
     CHECK(parts.prefetch.pages() == 0);
   }
   SECTION("who waits for the devices can be stopped") {
     const auto silent = std::make_shared<test::SilentStore>(store, "objects/");
-    place.account.store = silent;
+    place.account.remote.store = silent;
     test::SessionParts parts(place);
     std::stop_source source;
     const std::jthread stopper([&] {

@@ -13,7 +13,7 @@ namespace {
 constexpr std::size_t kMostPending = 64;
 
 struct Place : test::CheckedOut {
-  StateFile state{account, parcel};
+  StateFile state{account.host, parcel};
   SessionLock lock{account, parcel, state};
   HeadPublisher heads{account, parcel, state, lock};
 
@@ -47,8 +47,8 @@ class HeadStore : public test::FaultStore {
 
 TEST_CASE("the state file names a head before the repository has it", "[session]") {
   Place place;
-  const auto store = std::make_shared<HeadStore>(place.account.store);
-  place.account.store = store;
+  const auto store = std::make_shared<HeadStore>(place.account.remote.store);
+  place.account.remote.store = store;
   int heads = 0;
   store->before = [&](ByteView blob) {
     const SessionState written = place.written();
@@ -75,8 +75,8 @@ TEST_CASE("a head is not put when it cannot be written down", "[session]") {
 
 TEST_CASE("a head whose answer was lost becomes the base, and the next comes behind it", "[session]") {
   Place place;
-  const auto store = std::make_shared<HeadStore>(place.account.store);
-  place.account.store = store;
+  const auto store = std::make_shared<HeadStore>(place.account.remote.store);
+  place.account.remote.store = store;
   store->loses = true;
   CHECK((test::kind_thrown([&] { place.heads.put(place.version("two"), {{0, 17}}, {}); }) == ErrorKind::kTransient));
   store->loses = false;
@@ -97,12 +97,12 @@ TEST_CASE("a head whose answer was lost becomes the base, and the next comes beh
 
 TEST_CASE("nothing is asked for at the open of a session without a lost answer, or offline", "[session]") {
   Place place;
-  const auto store = std::make_shared<test::FaultStore>(place.account.store);
-  place.account.store = store;
+  const auto store = std::make_shared<test::FaultStore>(place.account.remote.store);
+  place.account.remote.store = store;
   SECTION("no answer was lost") {}
   SECTION("offline") {
     place.state.change([](SessionState& next) { next.pending.push_back({2, next.base_hash, {}}); });
-    place.account.store = nullptr;
+    place.account.remote.store = nullptr;
   }
   place.heads.resolve_at_open();
   CHECK(store->calls() == 0);
@@ -111,8 +111,8 @@ TEST_CASE("nothing is asked for at the open of a session without a lost answer, 
 
 TEST_CASE("the heads without an answer that are remembered are the last ones", "[session]") {
   Place place;
-  const auto store = std::make_shared<HeadStore>(place.account.store);
-  place.account.store = store;
+  const auto store = std::make_shared<HeadStore>(place.account.remote.store);
+  place.account.remote.store = store;
   store->swallows = true;
   Sha256 second;
   for (std::size_t i = 0; i < kMostPending + 1; ++i) {

@@ -20,7 +20,7 @@ struct Place : test::ParcelPlace {
   void check_out() { isr::check_out(account, parcel, LockMode::kCheckout, {}, {}); }
   ParcelLock lock() const { return account.lock(parcel); }
   ParcelLock laptop() const {
-    return {account.store, parcel.chain(), account.keys.signing, {"laptop", std::string(32, 'f')}};
+    return {account.remote.store, parcel.chain(), account.identity.signing, {"laptop", std::string(32, 'f')}};
   }
   LockRequest wanting(char hold) const {
     return {.hold = std::string(32, hold), .mode = LockMode::kAttended, .base = {}};
@@ -28,10 +28,10 @@ struct Place : test::ParcelPlace {
   bool is_free() const { return !lock().show()->record.held; }
   /// As if the command had been killed: what it had taken.
   std::string take() const {
-    const FileLock flock = take_parcel(account, parcel);
+    const FileLock flock = take_parcel(account.host, parcel);
     return take_lock(account, parcel, LockMode::kCheckout, {}, {}).hold;
   }
-  bool has_directory() const { return fs::exists(account.parcel_directory(parcel)); }
+  bool has_directory() const { return fs::exists(account.host.parcel_directory(parcel)); }
 };
 
 /// Somebody interrupts what comes after the lock; calls are told so, as real ones are.
@@ -63,8 +63,8 @@ namespace {
 void interrupt_on_a_silent_line(const Place& place, const std::string& silent_part,
                                 const std::function<void(Account&, const std::stop_token&)>& command) {
   Account account = place.account;
-  const auto silent = std::make_shared<test::SilentStore>(account.store, silent_part);
-  account.store = silent;
+  const auto silent = std::make_shared<test::SilentStore>(account.remote.store, silent_part);
+  account.remote.store = silent;
   std::stop_source interrupt;
   const std::jthread user([&] {
     while (!silent->is_asked()) std::this_thread::yield();
@@ -73,7 +73,7 @@ void interrupt_on_a_silent_line(const Place& place, const std::string& silent_pa
   CHECK((test::kind_thrown([&] { command(account, interrupt.get_token()); }) == ErrorKind::kCancelled));
   CHECK_FALSE(silent->has_timed_out());
   give_back_left_locks(place.account);
-  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+  CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
   CHECK_FALSE(place.lock().show().has_value());
 }
 
@@ -106,45 +106,45 @@ TEST_CASE("a branch that is interrupted while the repository says nothing ends, 
 TEST_CASE("a checkout that is interrupted once it has the lock gives it back", "[session]") {
   Place place;
   Account account = place.account;
-  const auto store = std::make_shared<InterruptedStore>(account.store);
-  account.store = store;
+  const auto store = std::make_shared<InterruptedStore>(account.remote.store);
+  account.remote.store = store;
   CHECK((test::kind_thrown([&] {
            check_out(account, place.parcel, LockMode::kCheckout, {}, {}, store->interrupt.get_token());
          }) == ErrorKind::kCancelled));
   CHECK(place.is_free());
-  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+  CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
 }
 
 TEST_CASE("the next command gives back the lock that a killed one has taken", "[session]") {
   const Place place;
   const std::string hold = place.take();
   CHECK(place.lock().show()->is_hold(hold));
-  CHECK(has_lock_to_give_back(place.account, place.parcel));
+  CHECK(has_lock_to_give_back(place.account.host, place.parcel));
   SECTION("not while that command runs") {
-    const FileLock flock = take_parcel(place.account, place.parcel);
+    const FileLock flock = take_parcel(place.account.host, place.parcel);
     give_back_left_locks(place.account);
     CHECK(place.lock().show()->is_hold(hold));
   }
   SECTION("not offline") {
     Account offline = place.account;
-    offline.store = nullptr;
+    offline.remote.store = nullptr;
     give_back_left_locks(offline);
     CHECK((give_back_lock(offline, place.parcel.id, hold) == LockReturn::kLater));
-    CHECK(has_lock_to_give_back(place.account, place.parcel));
+    CHECK(has_lock_to_give_back(place.account.host, place.parcel));
   }
   give_back_left_locks(place.account);
   CHECK(place.is_free());
-  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+  CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
   CHECK_FALSE(place.has_directory());
 }
 
 TEST_CASE("a hold that was never written, or that another has by now, is only forgotten", "[session]") {
   const Place place;
-  note_lock(place.account, place.parcel.id, random_hold());
+  note_lock(place.account.host, place.parcel.id, random_hold());
   const bool taken = GENERATE(true, false);
   if (taken) place.laptop().acquire(place.wanting('2'));
   give_back_left_locks(place.account);
-  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+  CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
   CHECK(place.lock().show().has_value() == taken);
   if (taken) CHECK(place.laptop().show()->ours);
 }
@@ -153,25 +153,25 @@ TEST_CASE("a session keeps its lock though it is written down still", "[session]
   Place place;
   place.check_out();
   const std::string hold = place.lock().show()->record.hold;
-  note_lock(place.account, place.parcel.id, hold);
+  note_lock(place.account.host, place.parcel.id, hold);
   give_back_left_locks(place.account);
   CHECK(place.lock().show()->is_hold(hold));
-  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+  CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
 }
 
 TEST_CASE("the lock of a session that ends without a network is given back later", "[session]") {
   Place place;
   place.check_out();
-  const auto line = std::make_shared<test::FaultStore>(place.account.store);
+  const auto line = std::make_shared<test::FaultStore>(place.account.remote.store);
   {
     Session session(place.account, place.parcel);
     CHECK(session.publisher().publish({}, {}).unchanged);
-    place.account.store = line;
+    place.account.remote.store = line;
     line->script(std::vector<test::Fault>(20, test::Fault::kBefore));
     CHECK((session.end() == LockReturn::kLater));
   }
   CHECK_FALSE(place.has_directory());
-  CHECK(has_lock_to_give_back(place.account, place.parcel));
+  CHECK(has_lock_to_give_back(place.account.host, place.parcel));
   line->script({});
   give_back_left_locks(place.account);
   CHECK(place.is_free());
@@ -180,7 +180,7 @@ TEST_CASE("the lock of a session that ends without a network is given back later
 TEST_CASE("a lock of this host that nothing knows of is given back on request", "[session]") {
   Place place;
   SECTION("without a session") {
-    forget_lock(place.account, place.parcel.id, place.take());
+    forget_lock(place.account.host, place.parcel.id, place.take());
     CHECK(give_back_orphaned_lock(place.account, place.parcel));
     CHECK(place.is_free());
   }
@@ -200,7 +200,7 @@ TEST_CASE("a rollback waits for nobody and takes no lock that is in use here", "
   Place place;
   const auto refused = [&] { return test::kind_thrown([&] { roll_back(place.account, place.parcel, {1}, {}); }); };
   SECTION("by a command") {
-    const FileLock flock = take_parcel(place.account, place.parcel);
+    const FileLock flock = take_parcel(place.account.host, place.parcel);
     CHECK((refused() == ErrorKind::kVm));
     CHECK_FALSE(place.lock().show().has_value());
   }
@@ -213,7 +213,7 @@ TEST_CASE("a rollback waits for nobody and takes no lock that is in use here", "
     CHECK(roll_back(place.account, place.parcel, {1}, {}) == 2);
     CHECK(place.is_free());
     CHECK_FALSE(place.has_directory());
-    CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+    CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
   }
 }
 
@@ -281,8 +281,8 @@ TEST_CASE("a guest runs only on a lock that is ours", "[session]") {
     CHECK(place.lock().show()->ours);
   }
   SECTION("out of reach: it runs") {
-    place.account.store =
-        std::make_shared<test::FaultStore>(place.account.store, std::vector<test::Fault>(20, test::Fault::kBefore));
+    place.account.remote.store = std::make_shared<test::FaultStore>(place.account.remote.store,
+                                                                    std::vector<test::Fault>(20, test::Fault::kBefore));
     session.lock().secure({}, {});
   }
 }
@@ -302,7 +302,7 @@ TEST_CASE("a session in a moved state directory publishes once the user has take
   place.check_out();
   const std::string hold = place.lock().show()->record.hold;
   Account moved = place.account;
-  moved.host.host_id = std::string(32, 'e');
+  moved.host.holder.host_id = std::string(32, 'e');
   Session session(moved, place.parcel);
   const auto is_refused = [&] {
     return test::kind_thrown([&] { session.publisher().publish({}, {}); }) == ErrorKind::kLocked;
@@ -317,7 +317,7 @@ TEST_CASE("a session in a moved state directory publishes once the user has take
     CHECK(session.publisher().publish({}, {}).version == 2);
     CHECK((session.end() == LockReturn::kDone));
     CHECK(place.is_free());
-    CHECK_FALSE(has_lock_to_give_back(moved, place.parcel));
+    CHECK_FALSE(has_lock_to_give_back(moved.host, place.parcel));
   }
   SECTION("the original goes on, and publishes first") {
     const StoredHead before = load_version(place.account, place.parcel).head;
@@ -333,7 +333,8 @@ TEST_CASE("a copy of a session that takes the lock is another holder for the ori
   Place place;
   place.check_out();
   const std::string hold = place.lock().show()->record.hold;
-  ParcelLock copy(place.account.store, place.parcel.chain(), place.account.keys.signing, {"vm", std::string(32, 'e')});
+  ParcelLock copy(place.account.remote.store, place.parcel.chain(), place.account.identity.signing,
+                  {"vm", std::string(32, 'e')});
   CHECK_FALSE(copy.release(hold));
   CHECK(place.lock().show()->is_hold(hold));
   copy.steal(place.wanting('5'), "--take-lock");
@@ -348,18 +349,18 @@ TEST_CASE("a lock that was taken before the state directory moved stays written 
   const Place place;
   place.take();
   Account moved = place.account;
-  moved.host.host_id = std::string(32, 'e');
+  moved.host.holder.host_id = std::string(32, 'e');
   give_back_left_locks(moved);
-  CHECK(has_lock_to_give_back(moved, place.parcel));
+  CHECK(has_lock_to_give_back(moved.host, place.parcel));
   CHECK_FALSE(place.is_free());
   place.lock().break_lock("moved");
   give_back_left_locks(moved);
-  CHECK_FALSE(has_lock_to_give_back(moved, place.parcel));
+  CHECK_FALSE(has_lock_to_give_back(moved.host, place.parcel));
 }
 
 TEST_CASE("the remains of an earlier end hold up neither the next end nor the next checkout", "[session]") {
   Place place;
-  const fs::path directory = place.account.parcel_directory(place.parcel);
+  const fs::path directory = place.account.host.parcel_directory(place.parcel);
   const fs::path left = directory.string() + ".ended.0123";
   fs::create_directories(left / "journal");
   place.check_out();
@@ -377,7 +378,7 @@ TEST_CASE("the remains of an earlier end hold up neither the next end nor the ne
 
 TEST_CASE("a parcel is taken also while its directory goes again and again", "[session]") {
   Place place;
-  const fs::path directory = place.account.parcel_directory(place.parcel);
+  const fs::path directory = place.account.host.parcel_directory(place.parcel);
   std::atomic<int> went{0};
   std::jthread ends([&](const std::stop_token& stop) {
     while (!stop.stop_requested()) {
@@ -388,5 +389,5 @@ TEST_CASE("a parcel is taken also while its directory goes again and again", "[s
       std::this_thread::sleep_for(std::chrono::milliseconds(50));  // making the directory waits for the disk
     }
   });
-  while (went < 30) CHECK_NOTHROW(take_parcel(place.account, place.parcel));
+  while (went < 30) CHECK_NOTHROW(take_parcel(place.account.host, place.parcel));
 }

@@ -60,8 +60,8 @@ class NotingStore : public test::FaultStore {
 
 TEST_CASE("a publish sends the objects, looks at the lock and puts the head, in this order", "[session]") {
   Place place;
-  const auto store = std::make_shared<NotingStore>(place.account.store);
-  place.account.store = store;
+  const auto store = std::make_shared<NotingStore>(place.account.remote.store);
+  place.account.remote.store = store;
   place.write();
   CHECK_FALSE(place.is_published());
   const PublishResult result = place.parts.publisher.publish({}, {});
@@ -75,8 +75,8 @@ TEST_CASE("a publish sends the objects, looks at the lock and puts the head, in 
 
 TEST_CASE("what is published stays in the session until its head is in the repository", "[session]") {
   Place place;
-  const auto store = std::make_shared<NotingStore>(place.account.store);
-  place.account.store = store;
+  const auto store = std::make_shared<NotingStore>(place.account.remote.store);
+  place.account.remote.store = store;
   place.write();
   bool was_dirty = false;
   bool was_settled = false;
@@ -93,8 +93,8 @@ TEST_CASE("what is published stays in the session until its head is in the repos
 TEST_CASE("a publish whose answer is lost is not taken for made, and the next finds it without sending again",
           "[session]") {
   Place place;
-  const auto store = std::make_shared<NotingStore>(place.account.store);
-  place.account.store = store;
+  const auto store = std::make_shared<NotingStore>(place.account.remote.store);
+  place.account.remote.store = store;
   place.write();
   store->loses_head = true;
   CHECK((test::kind_thrown([&] { place.parts.publisher.publish({}, {}); }) == ErrorKind::kTransient));
@@ -114,8 +114,8 @@ TEST_CASE("a publish whose answer is lost is not taken for made, and the next fi
 
 TEST_CASE("a publish that could not be sent leaves what was written, and is made by the next", "[session]") {
   Place place;
-  const auto store = std::make_shared<NotingStore>(place.account.store);
-  place.account.store = store;
+  const auto store = std::make_shared<NotingStore>(place.account.remote.store);
+  place.account.remote.store = store;
   place.write();
   store->is_full = true;
   CHECK((test::kind_thrown([&] { place.parts.publisher.publish({}, {}); }) == ErrorKind::kIo));
@@ -166,8 +166,8 @@ TEST_CASE("a publish that the phase refuses asks the repository nothing", "[sess
   Place place;
   place.parts.memory.begin(true);
   place.parts.memory.begin_run(true);
-  const auto store = std::make_shared<test::FaultStore>(place.account.store);
-  place.account.store = store;
+  const auto store = std::make_shared<test::FaultStore>(place.account.remote.store);
+  place.account.remote.store = store;
   CHECK((test::kind_thrown([&] { place.parts.publisher.publish({}, {}); }) == ErrorKind::kVm));
   CHECK(store->calls() == 0);
   place.parts.memory.abandon();

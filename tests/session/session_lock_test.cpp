@@ -18,12 +18,12 @@ namespace {
 constexpr std::chrono::seconds kShortestLease{3};  // is renewed each second
 
 struct Place : test::CheckedOut {
-  StateFile state{account, parcel};
+  StateFile state{account.host, parcel};
   SessionLock lock{account, parcel, state};
 
   explicit Place(std::chrono::seconds lease = 600s) { set_lease(lease); }
   void set_lease(std::chrono::seconds lease) {
-    account.config.override_with_flag("lock.lease", std::to_string(lease.count()));
+    account.host.config.override_with_flag("lock.lease", std::to_string(lease.count()));
   }
   std::uint64_t newest_record() const { return in_repository().show()->record.r; }
   /// Waits for the next renewal of our hold.
@@ -35,7 +35,7 @@ struct Place : test::CheckedOut {
 
   ParcelLock in_repository() const { return account.lock(parcel); }
   ParcelLock laptop() const {
-    return {account.store, parcel.chain(), account.keys.signing, {"laptop", std::string(32, 'f')}};
+    return {account.remote.store, parcel.chain(), account.identity.signing, {"laptop", std::string(32, 'f')}};
   }
   LockRequest wanting(char hold) const { return {.hold = std::string(32, hold), .mode = {}, .base = {}}; }
   /// The refusal of secure(): its message, and its hints.
@@ -107,13 +107,13 @@ TEST_CASE("a lock that is taken over is a new hold, which the state names before
     CHECK(place.state.now().hold != before);
     CHECK(place.written().hold == place.state.now().hold);
     CHECK(place.in_repository().show()->is_hold(place.state.now().hold));
-    CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+    CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
   }
   SECTION("and stays written down when it cannot") {
     const test::UnwritableState unwritable(place);
     CHECK_THROWS(place.lock.secure("wanted", {}));
     CHECK(place.state.now().hold == before);
-    CHECK(has_lock_to_give_back(place.account, place.parcel));
+    CHECK(has_lock_to_give_back(place.account.host, place.parcel));
   }
 }
 
@@ -165,12 +165,12 @@ TEST_CASE("a lock that is written down to be given back is free once it was, and
   Place place;
   place.lock.note();
   CHECK(place.in_repository().show()->record.held);
-  const BlobStorePtr store = place.account.store;
-  place.account.store = std::make_shared<test::FaultStore>(store, std::vector(20, test::Fault::kBefore));
+  const BlobStorePtr store = place.account.remote.store;
+  place.account.remote.store = std::make_shared<test::FaultStore>(store, std::vector(20, test::Fault::kBefore));
   CHECK((place.lock.give_back() == LockReturn::kLater));
-  CHECK(has_lock_to_give_back(place.account, place.parcel));
-  place.account.store = store;
+  CHECK(has_lock_to_give_back(place.account.host, place.parcel));
+  place.account.remote.store = store;
   CHECK((place.lock.give_back() == LockReturn::kDone));
   CHECK_FALSE(place.in_repository().show()->record.held);
-  CHECK_FALSE(has_lock_to_give_back(place.account, place.parcel));
+  CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
 }

@@ -99,8 +99,8 @@ TEST_CASE("a suspend that could not be written down leaves a running machine", "
   CHECK_THROWS(session.memory().keep({test::some_stamp(), test::random_bytes(5000, 3), {}}));
   fs::remove(place.state_file());
   session.keep_network(NetworkMode::kUser);  // the guest goes on, and the description is written again
-  const auto written =
-      read_session_state(place.account.parcel_directory(place.parcel), place.account.device_key, place.parcel.id);
+  const auto written = read_session_state(place.account.host.parcel_directory(place.parcel),
+                                          place.account.host.device_key, place.parcel.id);
   CHECK(written->phase == SessionPhase::kRunning);
   CHECK_FALSE(written->stamp.has_value());
 }
@@ -148,7 +148,7 @@ TEST_CASE("a suspend that the disk may take for made is put right before the gue
   session.memory().begin(true);
   session.memory().begin_run(true);
   const auto written = [&] {
-    return *read_session_state(place.state_file().parent_path(), place.account.device_key, place.parcel.id);
+    return *read_session_state(place.state_file().parent_path(), place.account.host.device_key, place.parcel.id);
   };
   {
     const FailingDisk failing(place.state_file().parent_path());
@@ -296,9 +296,9 @@ int objects_fetched(bool suspends, bool samples) {
     options.memory = true;
     session.publisher().publish(options, {});
   }
-  fs::remove_all(place.account.paths.cache);
-  const auto store = std::make_shared<CountingStore>(place.account.store);
-  place.account.store = store;
+  fs::remove_all(place.account.host.paths.cache);
+  const auto store = std::make_shared<CountingStore>(place.account.remote.store);
+  place.account.remote.store = store;
   Session session(place.account, place.parcel);
   session.memory().begin(false);
   session.memory().begin_run(false);
@@ -336,7 +336,7 @@ TEST_CASE("a machine whose memory was kept while the rest was out of reach can b
     options.memory = true;
     session.publisher().publish(options, {});
   }
-  fs::remove_all(place.account.paths.cache);  // fetched from the repository from now on
+  fs::remove_all(place.account.host.paths.cache);  // fetched from the repository from now on
   {
     Session session(place.account, place.parcel);
     session.memory().begin(false);
@@ -435,8 +435,8 @@ class FirstAtHead : public test::FaultStore {
 
 TEST_CASE("another repository that has come to the address is neither published to nor read", "[session]") {
   Place place;
-  const BlobStorePtr store = place.account.store;
-  place.account.store = nullptr;  // the session is opened offline
+  const BlobStorePtr store = place.account.remote.store;
+  place.account.remote.store = nullptr;  // the session is opened offline
   Session session(place.account, place.parcel);
   session.images().image("disk")->write(0, test::random_bytes(kChunkSize, 7));
   const fs::path root = place.entry.url;
@@ -444,7 +444,7 @@ TEST_CASE("another repository that has come to the address is neither published 
   prepare_store_location(place.entry.url);
   init_repository(*open_store(place.entry.url));
   CHECK((test::kind_thrown([&] { session.publisher().publish({}, {}); }) == ErrorKind::kHistory));
-  CHECK(place.account.offline());
+  CHECK(place.account.remote.offline());
   fs::remove_all(root);
   fs::rename(place.directory.path() / "true", root);
   CHECK(session.publisher().publish({}, {}).version == 2);
@@ -452,8 +452,8 @@ TEST_CASE("another repository that has come to the address is neither published 
 
 TEST_CASE("the lease of a session is not renewed in another repository that has come to the address", "[session]") {
   Place place;
-  place.account.config.override_with_flag("lock.lease", "3");
-  place.account.store = nullptr;  // the session is opened offline
+  place.account.host.config.override_with_flag("lock.lease", "3");
+  place.account.remote.store = nullptr;  // the session is opened offline
   Session session(place.account, place.parcel);
   const fs::path root = place.entry.url;
   const fs::path kept = place.directory.path() / "true";
@@ -488,14 +488,14 @@ TEST_CASE("a publish adopts the head that it compared, not what the store says n
   Session session(place.account, place.parcel);
   const Sha256 first = load_version(place.account, place.parcel).head.hash;
   const Bytes other = make_head(place.account, place.parcel, {2, first}, session.state().base_version);
-  const auto store = std::make_shared<test::LyingStore>(place.account.store);
-  place.account.store = std::make_shared<HookedPublish>(store, [&] {
+  const auto store = std::make_shared<test::LyingStore>(place.account.remote.store);
+  place.account.remote.store = std::make_shared<HookedPublish>(store, [&] {
     const std::string name = head_name(place.parcel.chain(), 2);
     store->lie(name, {store->get(name)->bytes, other});
   });
   session.images().image("disk")->write(0, test::random_bytes(kChunkSize, 7));
   CHECK(session.publisher().publish({}, {}).version == 2);
-  CHECK((session.state().base_hash == place.account.trust->seen(place.parcel.chain())->hash));
+  CHECK((session.state().base_hash == place.account.host.trust->seen(place.parcel.chain())->hash));
 }
 
 TEST_CASE("a publish that could not be written down has dropped nothing, and counts", "[session]") {
@@ -505,10 +505,10 @@ TEST_CASE("a publish that could not be written down has dropped nothing, and cou
   session->images().image("disk")->write(0, disk);
   {
     std::optional<UnwritableState> unwritable;
-    const BlobStorePtr store = place.account.store;
-    place.account.store = std::make_shared<HookedPublish>(store, [&] { unwritable.emplace(place); });
+    const BlobStorePtr store = place.account.remote.store;
+    place.account.remote.store = std::make_shared<HookedPublish>(store, [&] { unwritable.emplace(place); });
     CHECK_THROWS(session->publisher().publish({}, {}));
-    place.account.store = store;
+    place.account.remote.store = store;
   }
   CHECK(session->state().base == 1);
   CHECK((disk_of(*session) == disk));
@@ -578,7 +578,7 @@ TEST_CASE("a publish that gets no answer ends when it is told to", "[session]") 
   session.images().image("disk")->write(0, test::random_bytes(4 * kChunkSize, 7));
   const Bytes expected = disk_of(session);
   suspend(session, test::random_bytes(kChunkSize, 2), test::random_bytes(5000, 3), true);
-  const BlobStorePtr store = place.account.store;
+  const BlobStorePtr store = place.account.remote.store;
   std::string silent_about;
   bool of_boot_pack = false;
   SECTION("to an object") { silent_about = "objects/"; }
@@ -600,15 +600,15 @@ TEST_CASE("a publish that gets no answer ends when it is told to", "[session]") 
   options.stop = source.get_token();
   if (of_boot_pack) {
     options.boot_order = [&] {
-      place.account.store = silent;
+      place.account.remote.store = silent;
       return BootOrder{.pages = {{0, 0}}, .chunks = {}};
     };
   } else {
-    place.account.store = silent;
+    place.account.remote.store = silent;
   }
   CHECK((test::kind_thrown([&] { session.publisher().publish(options, {}); }) == ErrorKind::kCancelled));
   CHECK_FALSE(silent->has_timed_out());
-  place.account.store = store;
+  place.account.remote.store = store;
   options.stop = {};
   options.boot_order = {};
   const PublishResult result = session.publisher().publish(options, {});
@@ -625,15 +625,15 @@ TEST_CASE("memory that a failed sync had sealed is kept by a suspend when nothin
     Session session(place.account, place.parcel);
     session.memory().begin(true)->write(0, memory);
     session.memory().begin_run(true);
-    const BlobStorePtr store = place.account.store;
-    place.account.store = std::make_shared<ClosedStore>(store);
+    const BlobStorePtr store = place.account.remote.store;
+    place.account.remote.store = std::make_shared<ClosedStore>(store);
     PublishOptions options;
     options.checkpoint = [&](const std::function<void()>& freeze) {
       freeze();
       return MachineMoment{test::some_stamp(), device, {}};
     };
     CHECK_THROWS(session.publisher().publish(options, {}));
-    place.account.store = store;
+    place.account.remote.store = store;
     session.memory().keep({test::some_stamp(), device, {}});
     session.memory().abandon();
     CHECK((memory_of(session, memory.size()) == memory));
@@ -647,8 +647,8 @@ TEST_CASE("the journal of what is written during an upload is settled before tha
   Place place;
   Session session(place.account, place.parcel);
   session.images().image("disk")->write(0, test::random_bytes(4 * kChunkSize, 7));
-  const auto slow = std::make_shared<SlowStore>(place.account.store);
-  place.account.store = slow;
+  const auto slow = std::make_shared<SlowStore>(place.account.remote.store);
+  place.account.remote.store = slow;
   std::atomic<bool> uploads{false};
   PublishResult result;
   std::jthread publish([&] {
@@ -680,17 +680,17 @@ TEST_CASE("the journal of what is written during an upload is settled before tha
 namespace {
 
 void fail_publish(Place& place, Session& session, const BlobStorePtr& line, bool memory) {
-  const BlobStorePtr store = std::exchange(place.account.store, line);
+  const BlobStorePtr store = std::exchange(place.account.remote.store, line);
   PublishOptions options;
   options.memory = memory;
   CHECK((test::kind_thrown([&] { session.publisher().publish(options, {}); }) == ErrorKind::kTransient));
-  place.account.store = store;
+  place.account.remote.store = store;
 }
 
 /// The version is there, but the answer is lost.
 void lose_publish(Place& place, Session& session, bool memory = true) {
   const auto lose = [] { throw Error(ErrorKind::kTransient, "no answer"); };
-  fail_publish(place, session, std::make_shared<HookedPublish>(place.account.store, lose), memory);
+  fail_publish(place, session, std::make_shared<HookedPublish>(place.account.remote.store, lose), memory);
 }
 
 /// A head does not arrive before the next one is sent.
@@ -742,7 +742,7 @@ TEST_CASE("any of the publishes without an answer may be the one that happened",
   const std::size_t arrives = GENERATE(0U, 1U, 2U);
   CAPTURE(arrives);
   Session session(place.account, place.parcel);
-  const auto withheld = std::make_shared<WithheldHeads>(place.account.store);
+  const auto withheld = std::make_shared<WithheldHeads>(place.account.remote.store);
   for (std::uint64_t round = 0; round < 3; ++round) {
     session.images().image("disk")->write(100 * round, test::random_bytes(700, round + 11));
     fail_publish(place, session, withheld, false);
@@ -789,9 +789,9 @@ TEST_CASE("a session with a publish without an answer opens when the history is 
   const std::string first = head_name(place.parcel.chain(), 1);
   const std::string second = head_name(place.parcel.chain(), 2);
   const bool arrived = GENERATE(true, false);
-  if (!arrived) place.account.store->remove(second);
-  const Bytes seen = place.account.store->get(first)->bytes;
-  place.account.store->remove(first);  // the one that this host has seen
+  if (!arrived) place.account.remote.store->remove(second);
+  const Bytes seen = place.account.remote.store->get(first)->bytes;
+  place.account.remote.store->remove(first);  // the one that this host has seen
 
   Session session(place.account, place.parcel);
   Bytes found(kChunkSize);
@@ -802,7 +802,7 @@ TEST_CASE("a session with a publish without an answer opens when the history is 
   session.images().image("disk")->read(0, found);
   CHECK((found == ours));
 
-  place.account.store->put_new(first, seen);
+  place.account.remote.store->put_new(first, seen);
   const PublishResult result = session.publisher().publish({}, {});
   CHECK(result.fork.empty());
   CHECK(result.version == 2);
@@ -818,7 +818,7 @@ TEST_CASE("a publish without an answer behind lost versions is refused with the 
   publish_as_another(place);
   publish_as_another(place);
   const std::string chain = place.parcel.chain();
-  for (const std::uint64_t n : {2, 3}) place.account.store->remove(head_name(chain, n));
+  for (const std::uint64_t n : {2, 3}) place.account.remote.store->remove(head_name(chain, n));
   std::vector<std::string> hints;
   try {
     session.publisher().publish({}, {});
@@ -848,11 +848,12 @@ TEST_CASE("a publish that had arrived is not believed before its head is known t
     session.images().image("disk")->write(0, ours);
     lose_publish(place, session, false);
   }
-  const BlobStorePtr store = std::exchange(place.account.store, std::make_shared<FullStore>(place.account.store));
+  const BlobStorePtr store =
+      std::exchange(place.account.remote.store, std::make_shared<FullStore>(place.account.remote.store));
   Session session(place.account, place.parcel);
   CHECK(session.state().pending.size() == 1);
   CHECK(session.state().base == 1);
-  place.account.store = store;
+  place.account.remote.store = store;
   CHECK(session.publisher().publish({}, {}).version == 2);
   CHECK(session.state().pending.empty());
 }
@@ -860,7 +861,8 @@ TEST_CASE("a publish that had arrived is not believed before its head is known t
 TEST_CASE("a lock that is to be taken and cannot be asked for is an error, not a wish that is forgotten", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
-  place.account.store = std::make_shared<test::FaultStore>(place.account.store, std::vector(99, test::Fault::kBefore));
+  place.account.remote.store =
+      std::make_shared<test::FaultStore>(place.account.remote.store, std::vector(99, test::Fault::kBefore));
   CHECK_FALSE(session.lock().secure({}, {}));
   CHECK((test::kind_thrown([&] { session.lock().secure("wanted", {}); }) == ErrorKind::kTransient));
 }
@@ -883,7 +885,7 @@ TEST_CASE("two publishes in a row without an answer make no fork", "[session]") 
   if (second_arrives) {
     lose_publish(place, *session, false);
   } else {
-    fail_publish(place, *session, std::make_shared<LateStore>(place.account.store), false);
+    fail_publish(place, *session, std::make_shared<LateStore>(place.account.remote.store), false);
   }
   CHECK((disk_of(*session) == expected));
   const std::uint64_t happened = second_arrives ? 3 : 2;
@@ -917,12 +919,12 @@ TEST_CASE("two publishes in a row without an answer make no fork", "[session]") 
 TEST_CASE("a head that arrives only when the next is published is no other host's", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
-  const auto late = std::make_shared<LateStore>(place.account.store);
+  const auto late = std::make_shared<LateStore>(place.account.remote.store);
   session.images().image("disk")->write(0, test::random_bytes(700, 7));
   fail_publish(place, session, late, false);
   session.images().image("disk")->write(500, test::random_bytes(700, 8));
   const Bytes expected = disk_of(session);
-  place.account.store = late;
+  place.account.remote.store = late;
   const PublishResult result = session.publisher().publish({}, {});
   CHECK(result.fork.empty());
   CHECK(result.version == 3);
@@ -1056,9 +1058,9 @@ TEST_CASE("a publish that becomes a fork and gets no answer ends when it is told
   Session session(place.account, place.parcel);
   session.images().image("disk")->write(0, test::random_bytes(kChunkSize, 2));
   publish_theirs(place);
-  const BlobStorePtr store = place.account.store;
+  const BlobStorePtr store = place.account.remote.store;
   const auto silent = std::make_shared<test::SilentStore>(store, "/forks/");
-  place.account.store = silent;
+  place.account.remote.store = silent;
   std::stop_source source;
   const std::jthread stopper([&](const std::stop_token& ending) {
     while (!silent->is_asked() && !ending.stop_requested()) std::this_thread::yield();
@@ -1068,7 +1070,7 @@ TEST_CASE("a publish that becomes a fork and gets no answer ends when it is told
   options.stop = source.get_token();
   CHECK((test::kind_thrown([&] { session.publisher().publish(options, {}); }) == ErrorKind::kCancelled));
   CHECK_FALSE(silent->has_timed_out());
-  place.account.store = store;
+  place.account.remote.store = store;
   CHECK_FALSE(session.publisher().publish({}, {}).fork.empty());
 }
 
@@ -1079,7 +1081,7 @@ TEST_CASE("work waits for junk under the next number to be accepted, and is kept
   Session session(place.account, place.parcel);
   const Bytes ours = test::random_bytes(kChunkSize, 2);
   session.images().image("disk")->write(0, ours);
-  place.account.store->put_new(head_name(chain, 2), as_bytes("junk"));
+  place.account.remote.store->put_new(head_name(chain, 2), as_bytes("junk"));
   CHECK(test::kind_thrown([&] { session.publisher().publish({}, {}); }) == ErrorKind::kHistory);
   CHECK((disk_of(session) == ours));
   const StoredHead first = place.account.chain(chain).accept_older(1, "junk");
@@ -1094,8 +1096,8 @@ TEST_CASE("work waits for junk under the next number to be accepted, and is kept
     ParcelVersion theirs = session.state().base_version;
     theirs.message = "theirs";
     const Bytes blob = make_head(place.account, place.parcel, {3, first.hash, first.junk}, theirs);
-    const BlobStorePtr store = place.account.store;
-    place.account.store = std::make_shared<FirstAtHead>(store, head_name(chain, 3), blob);
+    const BlobStorePtr store = place.account.remote.store;
+    place.account.remote.store = std::make_shared<FirstAtHead>(store, head_name(chain, 3), blob);
     const PublishResult result = session.publisher().publish({}, {});
     CHECK(result.fork.ends_with("/3"));
     session.end();
@@ -1120,8 +1122,8 @@ TEST_CASE("a session stays until the fork that it became opens", "[session]") {
     }
   };
   Place place;
-  const auto store = std::make_shared<HidingStore>(place.account.store);
-  place.account.store = store;
+  const auto store = std::make_shared<HidingStore>(place.account.remote.store);
+  place.account.remote.store = store;
   Session session(place.account, place.parcel);
   const Bytes ours = test::random_bytes(kChunkSize, 2);
   session.images().image("disk")->write(0, ours);

@@ -9,13 +9,13 @@ using namespace isr;
 
 TEST_CASE("the state of a parcel that is not checked out is not found, and nothing is made for it", "[session]") {
   const test::ParcelPlace place;
-  CHECK((test::kind_thrown([&] { StateFile(place.account, place.parcel); }) == ErrorKind::kNotFound));
-  CHECK_FALSE(fs::exists(place.account.parcel_directory(place.parcel)));
+  CHECK((test::kind_thrown([&] { StateFile(place.account.host, place.parcel); }) == ErrorKind::kNotFound));
+  CHECK_FALSE(fs::exists(place.account.host.parcel_directory(place.parcel)));
 }
 
 TEST_CASE("a change of state is in memory once it is in the file, and in neither after a failure", "[session]") {
   const test::CheckedOut place;
-  StateFile state(place.account, place.parcel);
+  StateFile state(place.account.host, place.parcel);
   state.change([](SessionState& next) { next.upload_begun = true; });
   CHECK(state.now().upload_begun);
   CHECK(place.written().upload_begun);
@@ -34,7 +34,7 @@ TEST_CASE("a change of state is in memory once it is in the file, and in neither
 
 TEST_CASE("a change in memory comes to the file with the next change that is written", "[session]") {
   const test::CheckedOut place;
-  StateFile state(place.account, place.parcel);
+  StateFile state(place.account.host, place.parcel);
   state.change_in_memory([](SessionState& next) { next.upload_begun = true; });
   CHECK(state.now().upload_begun);
   CHECK_FALSE(place.written().upload_begun);

@@ -52,14 +52,15 @@ TEST_CASE("sealed chunks that were written again soon give their room back", "[s
   const ParcelEntry parcel = create_parcel(place.account, "large", version);
   check_out(place.account, parcel, LockMode::kCheckout, {}, {});
   Session session(place.account, parcel);
-  const fs::path settled = place.account.parcel_directory(parcel) / "settled";
+  const fs::path settled = place.account.host.parcel_directory(parcel) / "settled";
   const auto write_and_seal = [&](std::uint64_t seed) {
     for (std::uint64_t n = 0; n < kChunks; ++n) {
       session.images().image("disk")->write(n * kChunkSize, test::random_bytes(kChunkSize, seed + n));
     }
-    const BlobStorePtr store = std::exchange(place.account.store, std::make_shared<FullStore>(place.account.store));
+    const BlobStorePtr store =
+        std::exchange(place.account.remote.store, std::make_shared<FullStore>(place.account.remote.store));
     CHECK_THROWS(session.publisher().publish({}, {}));
-    place.account.store = store;
+    place.account.remote.store = store;
   };
   write_and_seal(1000);
   const std::uint64_t once = bytes_on_disk(settled);

@@ -1,6 +1,8 @@
 #pragma once
 
 #include "account/account.h"
+#include "account/open_account.h"
+#include "account/users.h"
 #include "base/file.h"
 
 namespace isr::test {

@@ -11,23 +11,23 @@ namespace isr::test {
 struct CheckedOut : ParcelPlace {
   CheckedOut() { check_out(account, parcel, LockMode::kAttended, {}, {}); }
 
-  fs::path state_file() const { return account.parcel_directory(parcel) / "session"; }
+  fs::path state_file() const { return account.host.parcel_directory(parcel) / "session"; }
   /// As the file says it.
   SessionState written() const {
-    return *read_session_state(state_file().parent_path(), account.device_key, parcel.id);
+    return *read_session_state(state_file().parent_path(), account.host.device_key, parcel.id);
   }
 };
 
 /// The parts of its session, without one, as Session makes them. The journal is replayed.
 struct SessionParts {
   explicit SessionParts(CheckedOut& place)
-      : state(place.account, place.parcel),
+      : state(place.account.host, place.parcel),
         objects(place.account, state.directory()),
         lock(place.account, place.parcel, state),
         heads(place.account, place.parcel, state, lock),
-        images(place.account, place.parcel, state, objects),
+        images(place.account.host, place.parcel, state, objects),
         settler(images, objects),
-        prefetch(place.account, place.parcel, state, images, objects),
+        prefetch(place.account.host, place.parcel, state, images, objects),
         memory(place.parcel, state, images, objects, prefetch),
         publisher({place.account, place.parcel, state, objects, images, settler, prefetch, memory, heads}) {
     images.open();

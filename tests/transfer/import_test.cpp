@@ -68,7 +68,7 @@ TEST_CASE("an import hashes what a parcel has already and does not seal it again
 TEST_CASE("an import stores again what the repository has lost", "[transfer]") {
   Place place;
   place.import("first", {1, 2, 3});
-  const SealedObject lost = seal_chunk(test::random_bytes(kChunkSize, 2), place.account.keys.domain_secret);
+  const SealedObject lost = seal_chunk(test::random_bytes(kChunkSize, 2), place.account.identity.domain_secret);
   REQUIRE(fs::remove(fs::path(place.entry.url) / object_name(lost.ref.cid)));
   const ImportResult second = place.import("second", {2, 3, 5});
   CHECK(second.known_bytes == kChunkSize);
@@ -126,10 +126,10 @@ TEST_CASE("the lock of a branch is held while its first version is put", "[trans
   Place place;
   place.import("work", {1, 2});
   const LoadedVersion from = load_version(place.account, place.parcel);
-  const BlobStorePtr store = place.account.store;
+  const BlobStorePtr store = place.account.remote.store;
   std::vector<std::string> held;
-  place.account.store = std::make_shared<AtFirstHead>(store, [&](const std::string& chain) {
-    const auto ruling = ParcelLock(store, chain, place.account.keys.signing, place.account.host).show();
+  place.account.remote.store = std::make_shared<AtFirstHead>(store, [&](const std::string& chain) {
+    const auto ruling = ParcelLock(store, chain, place.account.identity.signing, place.account.host.holder).show();
     if (ruling && ruling->record.held && ruling->ours) held.push_back(chain);
   });
   const ParcelEntry lab = branch_parcel(place.account, place.parcel, from, "lab");
