@@ -100,7 +100,7 @@ std::optional<Bytes> from_base64(std::string_view text) {
       if (digit == kNoDigit) return std::nullopt;
       group = group << 6U | digit;
     }
-    // The bits that padding cuts off must be zero: else two texts mean the same bytes.
+    // The bits that padding cuts off must be zero. Otherwise two texts would stand for the same bytes.
     if ((group & ((1U << (8 * missing)) - 1)) != 0) return std::nullopt;
     for (std::size_t k = 0; k < 3 - missing; ++k) out.push_back(static_cast<std::uint8_t>(group >> (16 - 8 * k)));
   }

@@ -30,7 +30,7 @@ inline bool is_zero(ByteView bytes) noexcept {
   return bytes.empty() || (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
 }
 
-/// N bytes that are a value: a hash, a key. Tag keeps the kinds apart.
+/// N bytes that are one value, such as a hash or a key. Tag makes each kind a type of its own.
 template <std::size_t N, class Tag>
 struct FixedBytes {
   std::array<std::uint8_t, N> value{};
@@ -44,9 +44,9 @@ struct FixedBytes {
 };
 
 using Sha256 = FixedBytes<32, struct Sha256Tag>;  ///< digest of a plaintext, or hash of a head
-using Sha1 = FixedBytes<20, struct Sha1Tag>;      ///< only ever finds candidates
-using Cid = FixedBytes<32, struct CidTag>;        ///< SHA-256 of a stored object: its name
-using Key = FixedBytes<32, struct KeyTag>;        ///< a 256-bit symmetric secret; one that is kept is a SecretKey
+using Sha1 = FixedBytes<20, struct Sha1Tag>;      ///< only used to find candidates
+using Cid = FixedBytes<32, struct CidTag>;        ///< SHA-256 of a stored object, and its name
+using Key = FixedBytes<32, struct KeyTag>;        ///< a 256-bit symmetric secret; use SecretKey for a key that is kept
 
 struct FixedBytesHash {  ///< for unordered_map: the values are uniform already
   template <std::size_t N, class Tag>
@@ -65,7 +65,7 @@ std::optional<Bytes> from_hex(std::string_view text);
 std::string to_base64(ByteView bytes);
 /// nullopt unless text is canonical base64 with padding.
 std::optional<Bytes> from_base64(std::string_view text);
-/// The first 12 hex digits: for messages.
+/// The first 12 hex digits, for messages.
 std::string short_hex(ByteView bytes);
 
 template <class Fixed>
@@ -75,8 +75,8 @@ std::optional<Fixed> fixed_from_hex(std::string_view text) {
   return out;
 }
 
-/// Reads little-endian integers and byte runs off hostile input. Every call
-/// checks the length first and throws Error{kCorrupt} naming `what`.
+/// Reads little-endian integers and byte runs from untrusted input. Every call checks the length first and throws
+/// Error{kCorrupt} naming `what`.
 class ByteReader {
  public:
   ByteReader(ByteView bytes, std::string_view what) : rest_(bytes), what_(what) {}

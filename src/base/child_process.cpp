@@ -1,5 +1,5 @@
-// The thread that forks is the one that waits for the child's end: the parent
-// death signal is sent when the forking *thread* ends, so it must be the last.
+// The thread that forks also waits for the child's end. The kernel sends the parent death signal when the *thread* that
+// forked ends, so that thread must outlive the child.
 #include "base/child_process.h"
 
 #include <fcntl.h>
@@ -28,29 +28,29 @@
 namespace isr {
 namespace {
 
-constexpr int kFirstSafeFd = 64;  // sources are moved up here: no dup2 overwrites one that is still needed
+constexpr int kFirstSafeFd = 64;  // sources move to numbers from here on, so that no dup2 overwrites one
 constexpr std::size_t kKeptOutput = 65536;
 constexpr std::size_t kMaxShown = 300;
 constexpr int kExecFailed = 127;
 
-/// All that the child needs between fork and exec, where only system calls are allowed.
+/// All data that the child needs between fork and exec, where only system calls are allowed.
 struct Launch {
   const char* program;
   std::vector<char*> arguments;
   std::vector<char*> environment;
   const char* directory;
   std::vector<int> sources;  ///< become 0, 1, 2, 3, …
-  int report_fd;             ///< takes errno when exec fails
+  int report_fd;             ///< receives errno when exec fails
   pid_t parent;
   int death_signal;
   sigset_t blocked;
   bool gains_no_rights;
-  bool refuse_huge_pages;  ///< by a filter of system calls, which needs that promise
+  bool refuse_huge_pages;  ///< with a seccomp filter, which requires no_new_privs
 };
 
-/// QEMU asks for huge pages on its memory. On a file mapping that makes each
-/// fault read 2 MiB or more, where a resume wants single chunks; so the advice
-/// is refused (QEMU does not care). Can go when QEMU has an option for it.
+/// Makes madvise(MADV_HUGEPAGE) fail. QEMU asks for huge pages on its memory. On a file mapping each page fault then
+/// reads 2 MiB or more, but a resume wants single chunks. QEMU ignores the failure. Remove this when QEMU has an option
+/// for it.
 void refuse_huge_pages() noexcept {
   std::array<sock_filter, 8> code = {{
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
@@ -66,7 +66,7 @@ void refuse_huge_pages() noexcept {
   ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
 }
 
-/// When memory runs out, QEMU goes before the daemon that holds the data.
+/// Lets the kernel kill QEMU before the daemon, which holds the data, when memory runs out.
 void volunteer_for_oom() noexcept {
   const int fd = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
   if (fd < 0) return;
@@ -76,8 +76,8 @@ void volunteer_for_oom() noexcept {
 
 [[noreturn]] void run_child(const Launch& launch) noexcept {
   ::prctl(PR_SET_PDEATHSIG, launch.death_signal);
-  if (::getppid() != launch.parent) ::_exit(kExecFailed);  // it died before the line above
-  ::setsid();                                              // Ctrl-C in a terminal is for the command line program
+  if (::getppid() != launch.parent) ::_exit(kExecFailed);  // the parent died before prctl()
+  ::setsid();                                              // Ctrl-C in a terminal must reach only the command
   ::sigprocmask(SIG_SETMASK, &launch.blocked, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
   const rlimit no_core{0, 0};
@@ -148,7 +148,7 @@ void ChildProcess::start(ChildOptions options) {
   const std::string program = path_of(options.program);
   std::vector<std::string> arguments{program};
   arguments.insert(arguments.end(), options.arguments.begin(), options.arguments.end());
-  // No more of the environment than it needs: ours may hold a token.
+  // The child gets a minimal environment, because ours may hold a token.
   std::vector<std::string> environment{"PATH=/usr/bin:/bin", "LC_ALL=C"};
   environment.insert(environment.end(), options.environment.begin(), options.environment.end());
 
@@ -185,7 +185,7 @@ void ChildProcess::start(ChildOptions options) {
                            output_fd = std::move(output), on_exit = std::move(options.on_exit)]() mutable {
     const pid_t pid = spawn(std::move(launch), std::move(report_from), std::move(report_to));
     pid_ = pid;
-    promise.set_value(pid);  // from here on what launch pointed to is gone
+    promise.set_value(pid);  // the data that `launch` points to is gone from here on
     if (pid < 0) return;
     watch(output_fd.get());
     if (on_exit) on_exit();
@@ -199,7 +199,8 @@ void ChildProcess::start(ChildOptions options) {
 void ChildProcess::watch(int output_fd) {
   const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
   std::array<pollfd, 2> wanted = {{{process.get(), POLLIN, 0}, {output_fd, POLLIN, 0}}};
-  // Without pidfd (a kernel before 5.3) the end of its output has to do: QEMU has no children.
+  // Without pidfd (before kernel 5.3) the end of the child's output stands for its exit. QEMU has no children of its
+  // own that could keep the output open.
   while (wanted[0].fd >= 0 || wanted[1].fd >= 0) {
     if (::poll(wanted.data(), wanted.size(), -1) < 0) continue;
     if (wanted[1].revents != 0 && !take_output(output_fd)) wanted[1].fd = -1;
@@ -210,7 +211,7 @@ void ChildProcess::watch(int output_fd) {
   siginfo_t info{};
   while (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOWAIT) < 0 && errno == EINTR) {
   }
-  auto state = state_.lock();  // kill() and the reaping exclude each other
+  auto state = state_.lock();  // serialises kill() with reaping
   int status = 0;
   ::waitpid(pid_, &status, 0);
   state->status = status;
@@ -245,7 +246,7 @@ std::string ChildProcess::output() const { return state_.lock()->output; }
 std::string ChildProcess::last_words() const {
   std::string text = output();
   while (!text.empty() && static_cast<unsigned char>(text.back()) <= ' ') text.pop_back();
-  // "qemu-system-x86_64: -blockdev …: the reason", perhaps with a hint on the next line.
+  // Finds "qemu-system-x86_64: -blockdev …: the reason", perhaps with a hint on the next line.
   auto begin = text.rfind("\nqemu-");
   begin = begin == std::string::npos ? (text.starts_with("qemu-") ? 0 : text.rfind('\n') + 1) : begin + 1;
   std::string words = text.substr(begin);

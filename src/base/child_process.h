@@ -23,40 +23,40 @@ struct ChildOptions {
   std::filesystem::path directory;       ///< its working directory
   std::vector<UniqueFd> descriptors;     ///< become 3, 4, … in the child; closed here once it runs
   std::vector<std::string> environment;  ///< "NAME=value", besides PATH and LC_ALL; nothing else is passed on
-  std::function<void()> on_exit;         ///< on the thread that watches it; wait_exit() has not returned yet
-  int death_signal = SIGKILL;            ///< what it gets when we die
-  std::vector<int> blocked_signals;      ///< from its start; it gets them when it unblocks them, if ever
+  std::function<void()> on_exit;         ///< called on the watching thread, before wait_exit() returns
+  int death_signal = SIGKILL;            ///< sent to the child when this process dies
+  std::vector<int> blocked_signals;      ///< blocked in the child from its start
   bool refuse_huge_pages = true;         ///< madvise(MADV_HUGEPAGE) fails; not possible with runs_fusermount
-  bool runs_fusermount = false;          ///< which is setuid; else neither it nor what it starts can gain rights
+  bool runs_fusermount = false;  ///< fusermount is setuid; when false, the child and its children cannot gain rights
 };
 
-/// A program that cannot outlive us, nor read what we have open, nor leave a
-/// core file. Output is kept in memory, the newest 64 KiB: it may quote a guest.
-/// Threads: all calls, from many threads.
+/// A child program that cannot outlive this process, read its open files or leave a core file. The newest 64 KiB of its
+/// output are kept in memory only, because they may quote a guest.
+/// Threads: every call may run on many threads at once.
 class ChildProcess {
  public:
   ChildProcess() = default;
-  ~ChildProcess();  ///< kills it
+  ~ChildProcess();  ///< kills the child
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
 
-  /// Once. Error{kVm} when the program is absent or cannot be run.
+  /// Call once. Error{kVm} when the program is absent or cannot be run.
   void start(ChildOptions options);
   pid_t pid() const noexcept { return pid_; }
   void kill() noexcept;
-  /// waitpid()'s status once it has ended; nullopt on time-out. Error{kCancelled}.
+  /// Waits for the end and returns waitpid()'s status; nullopt on time-out. Error{kCancelled}.
   std::optional<int> wait_exit(const Patience& patience) const;
-  std::optional<int> exit_status() const;  ///< as seen at once, in on_exit too
+  std::optional<int> exit_status() const;  ///< does not wait; also set inside on_exit
   /// Its stdout and stderr so far.
   std::string output() const;
-  /// Its last message, as one line fit to be shown; empty when there is none.
+  /// Its last message, as one line fit to be shown. Empty when there is none.
   std::string last_words() const;
 
  private:
   struct State {
     std::string output;
     std::optional<int> status;  ///< once set, the pid may belong to another process
-    bool finished = false;      ///< and on_exit has returned
+    bool finished = false;      ///< on_exit has returned, too
   };
   void watch(int output_fd);
   bool take_output(int output_fd);

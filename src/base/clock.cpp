@@ -8,7 +8,7 @@
 namespace isr {
 namespace {
 
-// 0000-01-01T00:00:00Z and 9999-12-31T23:59:59Z: what four digits of year can say.
+// 0000-01-01T00:00:00Z and 9999-12-31T23:59:59Z, the limits of a year of four digits.
 constexpr WallTime kFirst = std::chrono::sys_days(std::chrono::year(0) / 1 / 1);
 constexpr WallTime kLast = std::chrono::sys_days(std::chrono::year(10000) / 1 / 1) - std::chrono::seconds(1);
 

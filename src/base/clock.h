@@ -9,11 +9,11 @@ namespace isr {
 
 using WallTime = std::chrono::sys_seconds;
 WallTime wall_now();
-/// Since the machine booted, also while it slept.
+/// Time since the machine booted, including suspended time.
 std::chrono::milliseconds boot_time();
 /// RFC 3339 in UTC, e.g. 2026-11-23T04:06:20Z.
 std::string to_rfc3339(WallTime time);
-/// The inverse: exactly that form, nothing else.
+/// The inverse of to_rfc3339(). Accepts exactly that form.
 std::optional<WallTime> from_rfc3339(std::string_view text);
 
 }  // namespace isr

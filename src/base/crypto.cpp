@@ -47,7 +47,7 @@ T* check(T* result, std::string_view what) {
   return result;
 }
 
-/// A pointer that is never null: OpenSSL takes null for "not given".
+/// A pointer that is never null, because OpenSSL takes null for "not given".
 const std::uint8_t* data_of(ByteView bytes) noexcept {
   static constexpr std::uint8_t kNothing = 0;
   return bytes.empty() ? &kNothing : bytes.data();
@@ -100,7 +100,7 @@ CipherCtx make_gcm_context() {
   return ctx;
 }
 
-/// Runs everything of GCM but the tag. OpenSSL counts in int, so long inputs go in pieces.
+/// Runs GCM except for the tag. OpenSSL counts in int, so long inputs go in pieces.
 EVP_CIPHER_CTX* run_gcm(bool seal, const Key& key, const Nonce& nonce, std::initializer_list<ByteView> aad, ByteView in,
                         MutableBytes out) {
   constexpr std::size_t kPiece = std::size_t{1} << 30U;
@@ -126,7 +126,7 @@ EVP_CIPHER_CTX* run_gcm(bool seal, const Key& key, const Nonce& nonce, std::init
 
 constexpr Key kNoKey{};
 
-/// A thread's context lies in ordinary memory: between two calls it must hold no key.
+/// Removes the key from a thread's context, which lies in ordinary memory and must hold no key between two calls.
 void forget_key(EVP_CIPHER_CTX* ctx) {
   constexpr Nonce kNoNonce{};
   check(EVP_CipherInit_ex2(ctx, nullptr, kNoKey.value.data(), kNoNonce.value.data(), 1, nullptr), "GCM end");
@@ -137,13 +137,13 @@ Pkey private_key(const Key& seed) {
                     "Ed25519 private key"));
 }
 
-// The limit on scrypt when somebody else chose the parameters: the 128 MiB that
-// we ask for, and as much work as filling 2 GiB, which is about 10 s on a slow machine.
+// The limits on scrypt parameters that come from outside: the 128 MiB that isr itself uses, and as much work as filling
+// 2 GiB, which takes about 10 s on a slow machine.
 constexpr std::uint64_t kScryptMemoryLimit = std::uint64_t{129} << 20U;
 constexpr std::uint64_t kScryptWorkLimit = std::uint64_t{2} << 30U;
 constexpr std::uint64_t kScryptLeastN = 1U << 15U;
 
-/// Bytes as OpenSSL counts them: V, the scratch blocks and B.
+/// Memory as OpenSSL counts it: V, the scratch blocks and B, in bytes.
 std::uint64_t scrypt_memory(const ScryptParams& params) {
   return 128 * std::uint64_t{params.r} * (params.n + 2 + params.p);
 }
@@ -155,7 +155,7 @@ bool is_scrypt_possible(const ScryptParams& params) {  // RFC 7914 section 2
 
 bool is_scrypt_affordable(const ScryptParams& params) {
   constexpr std::uint64_t kMost = kScryptMemoryLimit / 128;
-  // Each factor is bounded first, so that no product overflows.
+  // Each factor is bounded first, so that no product can overflow.
   return params.n <= kMost && params.r <= kMost && params.p <= kMost && scrypt_memory(params) <= kScryptMemoryLimit &&
          params.n * params.r <= kScryptWorkLimit / 128 / params.p;
 }

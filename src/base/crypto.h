@@ -8,9 +8,9 @@
 #include "base/bytes.h"
 #include "base/secret.h"
 
-/// The primitives that the formats name, over OpenSSL 3. All are pure but
-/// random_bytes(). All may be called from many threads. A failure inside
-/// OpenSSL is Error{kBug}; bad input is said at each function.
+/// The primitives that the formats name, over OpenSSL 3. All except random_bytes() are pure.
+/// Errors: a failure inside OpenSSL is Error{kBug}. Each function says how it reports bad input.
+/// Threads: all functions may be called from many threads.
 namespace isr {
 
 Sha256 sha256(ByteView data);
@@ -21,7 +21,7 @@ Key hmac_sha256(ByteView key, std::initializer_list<ByteView> parts);
 SecretKey hkdf_sha256(ByteView secret, ByteView salt, std::string_view info);
 void random_bytes(MutableBytes out);
 SecretKey random_key();
-/// Overwrites secrets in a way that the compiler keeps.
+/// Overwrites secrets in a way that the compiler does not optimise away.
 void wipe(MutableBytes bytes) noexcept;
 
 inline constexpr std::size_t kNonceSize = 12;
@@ -32,17 +32,17 @@ using Nonce = FixedBytes<kNonceSize, struct NonceTag>;
 /// `aad` parts are authenticated in order. Returns the tag.
 std::array<std::uint8_t, kTagSize> gcm_seal(const Key& key, const Nonce& nonce, std::initializer_list<ByteView> aad,
                                             ByteView in, MutableBytes out);
-/// False (and out wiped) when the tag does not fit. out.size() == in.size().
+/// False (and out wiped) when the tag does not match. out.size() == in.size().
 [[nodiscard]] bool gcm_open(const Key& key, const Nonce& nonce, std::initializer_list<ByteView> aad, ByteView in,
                             ByteView tag, MutableBytes out);
 
-/// nonce | ciphertext | tag with a random 96-bit nonce: for the few small
-/// things sealed under a long-lived key (heads, keyboxes).
+/// nonce | ciphertext | tag, with a random 96-bit nonce. For the few small blobs sealed under a long-lived key (heads,
+/// keyboxes).
 Bytes seal_box(const Key& key, ByteView aad, ByteView plaintext);
-/// nullopt when the tag does not fit or the box is too short.
+/// nullopt when the tag does not match or the box is too short.
 std::optional<Bytes> open_box(const Key& key, ByteView aad, ByteView box);
 inline constexpr std::size_t kBoxOverhead = kNonceSize + kTagSize;
-/// As above, into memory of the caller. False also unless box.size() == kBoxOverhead + out.size().
+/// As above, but decrypts into memory of the caller. Also returns false unless box.size() == kBoxOverhead + out.size().
 [[nodiscard]] bool open_box(const Key& key, ByteView aad, ByteView box, MutableBytes out);
 
 using PublicKey = FixedBytes<32, struct PublicKeyTag>;
@@ -61,11 +61,11 @@ struct ScryptParams {
   std::uint32_t r = 8;
   std::uint32_t p = 1;
 };
-/// For parameters from outside, before scrypt(): Error{kCorrupt} when N is below
-/// 2^15, or for what scrypt() refuses.
+/// Checks parameters that come from outside, before scrypt(). Error{kCorrupt} when N is below 2^15 or scrypt() would
+/// refuse them.
 void check_scrypt_params(const ScryptParams& params);
-/// Error{kCorrupt} when N is no power of two, the memory asked for is above
-/// 512 MiB, or 128 N r p is above 2 GiB (some 10 s of work).
+/// Error{kCorrupt} when N is not a power of two, the memory needed is above 512 MiB, or 128 N r p is above 2 GiB (some
+/// 10 s of work).
 SecretKey scrypt(ByteView password, ByteView salt, const ScryptParams& params);
 
 }  // namespace isr

@@ -1,4 +1,4 @@
-// One table: what a kind means to FUSE, to the shell and in JSON.
+// One table says what a kind means to FUSE, to the shell and in JSON.
 #include "base/error.h"
 
 #include <fmt/format.h>

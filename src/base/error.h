@@ -8,9 +8,8 @@
 
 namespace isr {
 
-/// What a failure means to whoever handles it. The kind alone decides whether
-/// to retry (only kTransient), the errno that FUSE answers and the exit code.
-/// Whoever sees the failure first classifies it.
+/// The class of a failure. The kind alone decides whether to retry (only kTransient), which errno FUSE answers and the
+/// exit code. The code that first sees the failure classifies it.
 enum class ErrorKind {
   kFailed,       ///< anything without a better name                   exit 1
   kUsage,        ///< bad argument, name, size or config file           exit 2
@@ -26,7 +25,7 @@ enum class ErrorKind {
   kForked,       ///< another host published first; ours is a fork      exit 17
   kIo,           ///< no space, quota, local I/O error                  exit 18
   kUnsupported,  ///< format or store that cannot do what we need       exit 19
-  kDaemon,       ///< the session daemon is absent or mute              exit 20
+  kDaemon,       ///< the session daemon is absent or does not answer   exit 20
   kCancelled,    ///< stop was requested                                exit 130
   kBug,          ///< a state that our own code should exclude          exit 1
 };
@@ -47,28 +46,28 @@ class Error : public std::runtime_error {
   std::vector<std::string> hints_;
 };
 
-/// The kIo of a disk that is full, or of a quota: may go well once there is room. with_room() in base/room.h.
+/// The kIo of a full disk or quota. The operation may succeed once there is room: see with_room() in base/room.h.
 class NoSpaceError : public Error {
  public:
   explicit NoSpaceError(const std::string& what, std::vector<std::string> hints = {})
       : Error(ErrorKind::kIo, what, std::move(hints)) {}
 };
 
-/// The errno that FUSE answers; kCorrupt is EIO.
+/// The errno that FUSE answers. kCorrupt becomes EIO.
 int to_errno(ErrorKind kind) noexcept;
-/// The process exit code, CLI documentation's table.
+/// The exit code of the process. `isr --help-all` shows the table.
 int to_exit_code(ErrorKind kind) noexcept;
 /// "locked", "denied", …: stable names for JSON and the control socket.
 std::string_view to_name(ErrorKind kind) noexcept;
 /// The inverse of to_name(); kFailed for an unknown name.
 ErrorKind error_kind_from_name(std::string_view name) noexcept;
 
-/// Any failure as the one classification: an Error is itself, what the file system's library
-/// throws is kIo, want of memory or threads kFailed, anything else kBug.
+/// Classifies any exception. An Error stays itself, a std::filesystem::filesystem_error becomes kIo, a lack of memory
+/// or threads kFailed, and anything else kBug.
 Error as_error(const std::exception& failure);
 
-/// Throws Error{kIo} with `what` and the text of `errno_value`. ENOSPC, EDQUOT
-/// and EFBIG are named as such; the first two are a NoSpaceError.
+/// Throws Error{kIo} with `what` and the text of `errno_value`. ENOSPC, EDQUOT and EFBIG get a text of their own; the
+/// first two throw NoSpaceError.
 [[noreturn]] void throw_errno(std::string_view what, int errno_value);
 
 }  // namespace isr

@@ -14,7 +14,7 @@
 namespace isr {
 namespace {
 
-/// False when something of that name is there already.
+/// Returns false when something of that name exists already.
 bool make_directory(const fs::path& path) {
   if (::mkdir(path.c_str(), 0700) != 0) {
     if (errno == EEXIST) return false;
@@ -23,13 +23,13 @@ bool make_directory(const fs::path& path) {
   try {
     struct stat status {};
     if (::lstat(path.c_str(), &status) != 0) fail("cannot examine", path, errno);
-    // Differs only when the umask takes the owner's own bits.
+    // The mode differs only when the umask takes the owner's own bits.
     if ((status.st_mode & 0777U) != 0700 && ::fchmodat(AT_FDCWD, path.c_str(), 0700, AT_SYMLINK_NOFOLLOW) != 0) {
       fail("cannot set the mode of", path, errno);
     }
     sync_directory(parent_of(path));
   } catch (const Error&) {
-    ::rmdir(path.c_str());  // the next call would find it there and not sync its name
+    ::rmdir(path.c_str());  // otherwise the next call would find it and not sync its name
     throw;
   }
   return true;
@@ -38,7 +38,7 @@ bool make_directory(const fs::path& path) {
 void make_parents(const fs::path& path) {
   const fs::path parent = parent_of(path);
   struct stat status {};
-  if (::stat(parent.c_str(), &status) == 0) return;  // what it is, mkdir of the child finds out
+  if (::stat(parent.c_str(), &status) == 0) return;  // mkdir of the child fails if this is not a directory
   if (errno != ENOENT) fail("cannot examine", parent, errno);
   make_parents(parent);
   make_directory(parent);
@@ -122,10 +122,10 @@ std::uint64_t file_size(int fd, const fs::path& name_for_errors) {
 }
 
 std::optional<Bytes> read_file_if_exists(const fs::path& path, std::size_t limit) {
-  auto opened = open_if_exists(path, O_RDONLY | O_NONBLOCK);  // a FIFO in its place must not hang us
+  auto opened = open_if_exists(path, O_RDONLY | O_NONBLOCK);  // O_NONBLOCK: a FIFO in its place must not block us
   if (!opened) return std::nullopt;
   const UniqueFd fd = open_for_reading(path, opened->release());
-  // One byte more than expected shows the end; files in /proc give their size as 0.
+  // Reads one byte more than expected to detect the end. Files in /proc give their size as 0.
   Bytes out(std::min<std::uint64_t>(file_size(fd.get(), path), limit) + 1);
   std::size_t size = 0;
   for (;;) {
@@ -172,7 +172,7 @@ void make_private_directory(const fs::path& path) {
 UniqueFd open_unnamed_file(const fs::path& directory) {
   UniqueFd fd(uninterrupted([&] { return ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); }));
   if (fd) return fd;
-  // NFS and others make no file without a name; an old kernel takes the flag for a wish to write to a directory.
+  // NFS and others cannot make a file without a name. Old kernels take the flag for an attempt to write to a directory.
   if (errno != EOPNOTSUPP && errno != EISDIR) fail("cannot make a temporary file in", directory, errno);
   const fs::path path = directory / temporary_name();
   fd = open_file(path, O_RDWR | O_CREAT | O_EXCL);
@@ -191,7 +191,7 @@ TempDirectory::TempDirectory(std::string_view prefix) {
 }
 
 TempDirectory::~TempDirectory() {
-  std::error_code ignored;  // what stays behind in /tmp hurts nobody
+  std::error_code ignored;  // files left in /tmp do no harm
   fs::remove_all(path_, ignored);
 }
 

@@ -24,7 +24,7 @@ struct stat status_of(int fd, const fs::path& path) {
 }
 
 void sync_directory_fd(int fd, const fs::path& directory) {
-  // EINVAL: a file system that cannot sync directories (some FUSE and network ones).
+  // Some file systems (FUSE, network) answer EINVAL because they cannot sync directories.
   if (uninterrupted([&] { return ::fsync(fd); }) != 0 && errno != EINVAL) fail("cannot sync", directory, errno);
 }
 

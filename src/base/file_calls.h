@@ -8,7 +8,8 @@
 
 #include "base/file.h"
 
-/// The system calls below file.h and whole_file.h: repeated after a signal, failures as Error{kIo} with the path.
+/// The system calls below file.h and whole_file.h. They are repeated after a signal, and failures are Error{kIo} with
+/// the path.
 namespace isr {
 
 /// Repeats a system call that a signal interrupted.
@@ -20,12 +21,12 @@ auto uninterrupted(Call call) {
   }
 }
 
-/// errno_value as the error of that action.
+/// Throws errno_value as the error of `action` on `path`.
 [[noreturn]] void fail(std::string_view action, const fs::path& path, int errno_value);
 struct stat status_of(int fd, const fs::path& path);
 void sync_directory_fd(int fd, const fs::path& directory);
 UniqueFd open_at(int directory, const char* name, int flags, mode_t mode, const fs::path& name_for_errors);
-/// A symlink is followed: to the caller's path this is not the last component.
+/// Follows a symlink, because it is not the last component of the caller's path.
 UniqueFd open_directory(const fs::path& directory);
 fs::path parent_of(const fs::path& path);
 /// A new name that begins with kTempFilePrefix.

@@ -24,7 +24,7 @@ std::optional<FileLock> FileLock::try_acquire(const fs::path& path) {
     if (errno == EAGAIN || errno == EACCES) return std::nullopt;
     fail("cannot lock", path, errno);
   }
-  // Its last holder may have removed it meanwhile: then another process can lock the next file of this name.
+  // The last holder may have removed the file meanwhile. Another process could then lock a new file of this name.
   struct stat locked {};
   struct stat there {};
   if (::fstat(fd.get(), &locked) != 0) fail("cannot examine", path, errno);

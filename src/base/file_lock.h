@@ -11,7 +11,7 @@ class FileLock {
  public:
   /// nullopt when another FileLock holds it, in this process or another.
   static std::optional<FileLock> try_acquire(const fs::path& path);
-  /// True when a FileLock holds it, in this process or another. Takes no lock itself.
+  /// True when a FileLock holds the file, in this process or another. Takes no lock.
   static bool is_held(const fs::path& path);
 
  private:

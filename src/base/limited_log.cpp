@@ -1,6 +1,6 @@
-// The file is found through its descriptor, so whatever else writes there (the C++ runtime's last words) is in
-// the same file. Several processes may write to one file: the first that finds it full renames it, and the
-// others, whose descriptor now is FILE.1, open the new one.
+// The sink finds its file through the descriptor, so other writers (such as the C++ runtime's last message) reach the
+// same file. Several processes may write to one file. The first that finds it full renames it; the others, whose
+// descriptor is then FILE.1, open the new file.
 
 #include "base/limited_log.h"
 
@@ -19,12 +19,12 @@
 namespace isr {
 namespace {
 
-constexpr std::size_t kRemembered = 64;  // lines that may be repeated
+constexpr std::size_t kRemembered = 64;  // lines whose repetition is noticed
 constexpr std::string_view kOld = ".1";
 
 bool same_file(const struct stat& a, const struct stat& b) { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
 
-/// False: it could not be done, e.g. in a directory that is gone.
+/// False when it cannot be done, for example because the directory is gone.
 bool begin_new_file(int fd, const struct stat& full) {
   std::error_code failure;
   std::string name = fs::read_symlink(fmt::format("/proc/self/fd/{}", fd), failure).string();

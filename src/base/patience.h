@@ -5,8 +5,8 @@
 
 namespace isr {
 
-/// How long to wait for one answer of another process. QEMU may be slow where its memory is on a slow network: `stop`
-/// was seen to take seconds a chunk.
+/// How long to wait for one answer of another process. QEMU may be slow when its memory is on a slow network: `stop`
+/// was seen to take seconds for each chunk.
 struct Patience {
   std::chrono::milliseconds timeout{std::chrono::minutes(2)};
   std::stop_token stop{};

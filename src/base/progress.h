@@ -6,7 +6,7 @@
 
 namespace isr {
 
-/// Called while a long step goes on; `done` and `total` are bytes; total may grow.
+/// Called during a long step. `done` and `total` are bytes; total may grow.
 using ProgressFn = std::function<void(std::string_view step, std::uint64_t done, std::uint64_t total)>;
 
 }  // namespace isr

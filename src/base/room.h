@@ -7,12 +7,12 @@
 
 namespace isr {
 
-/// Gives back about `bytes` of disk space that something else takes and can do without. Returns how
-/// many came, 0 for none. May be empty: there is nothing to give.
+/// Frees about `bytes` of disk space that other data (a cache) uses and can give up. Returns how many bytes were freed,
+/// 0 for none. May be empty when there is nothing to free.
 using MakeRoom = std::function<std::uint64_t(std::uint64_t bytes)>;
 
-/// Runs write(), and while the disk is full again after room was made, a few times at most: others
-/// write, too. write() must leave things as they were when it throws NoSpaceError.
+/// Runs write(). When the disk is full, makes room and runs it again, a few times at most because other processes
+/// write, too. write() must have no effect when it throws NoSpaceError.
 template <class Write>
 auto with_room(const MakeRoom& make_room, std::uint64_t bytes, Write write) {
   constexpr int kTries = 3;

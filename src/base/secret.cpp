@@ -1,5 +1,5 @@
-// OpenSSL keeps private keys of its own and the state of its random generators (512 bytes a thread) in the same heap,
-// and fails where it gets no memory there. So we take at most half of it.
+// OpenSSL keeps its own private keys and the state of its random generators (512 bytes a thread) in the same heap, and
+// fails when the heap is full. So isr uses at most half of it.
 #include "base/secret.h"
 
 #include <openssl/crypto.h>
@@ -7,7 +7,7 @@
 namespace isr {
 namespace {
 
-// Below what a user may lock (RLIMIT_MEMLOCK: 8 MiB on Debian 12). A page takes memory once it is used.
+// Less than a user may lock (RLIMIT_MEMLOCK: 8 MiB on Debian 12). A page takes memory only once it is used.
 constexpr std::size_t kHeapSize = std::size_t{2} << 20U;
 constexpr std::size_t kOurShare = kHeapSize / 2;
 constexpr std::size_t kLeastBlock = sizeof(Key);
@@ -19,7 +19,7 @@ Heap make_heap() {
     case 1:
       return Heap::kLocked;
     case 2:
-      return Heap::kUnlocked;  // it works, but is as other memory
+      return Heap::kUnlocked;  // the heap works, but its memory can be swapped out
     default:
       return Heap::kAbsent;
   }

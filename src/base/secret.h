@@ -11,12 +11,13 @@
 #include "base/bytes.h"
 
 /// Secrets that live longer than one call: keys of an account, a host, a parcel or a journal, and passwords. They lie
-/// in OpenSSL's secure heap, which is locked into memory (never swapped out) and left out of core dumps; what is freed
-/// is overwritten. Where the lock fails (RLIMIT_MEMLOCK) or the heap is full, all works as before in memory that can
-/// be swapped out. docs/decisions/0024 says what is not covered. All of it may be used by many threads.
+/// in OpenSSL's secure heap, which is locked into memory (never swapped out) and left out of core dumps. Memory is
+/// overwritten when it is freed. Where the lock fails (RLIMIT_MEMLOCK) or the heap is full, ordinary memory is used,
+/// which can be swapped out. docs/decisions/0024 says what is not covered.
+/// Threads: everything here may be used by many threads.
 namespace isr {
 
-/// False where the kernel did not lock the heap. Makes the heap if this is its first use.
+/// False when the kernel did not lock the heap. Makes the heap on first use.
 bool secrets_are_locked();
 
 /// For LockedAllocator. Aligned as by operator new; throws std::bad_alloc. Free with the same size.
@@ -37,10 +38,10 @@ struct LockedAllocator {
   friend bool operator==(const LockedAllocator&, const LockedAllocator&) noexcept { return true; }
 };
 
-/// Bytes that hold secrets; when the vector grows, what it leaves is overwritten.
+/// Bytes that hold secrets. When the vector grows, its old memory is overwritten.
 using SecretBytes = std::vector<std::uint8_t, LockedAllocator<std::uint8_t>>;
 
-/// A Key that lives longer than a call. It passes as a const Key&. Do not use one that was moved from.
+/// A Key that lives longer than one call. It converts to const Key&. Do not use a moved-from one.
 class SecretKey {
  public:
   SecretKey() : SecretKey(Key{}) {}
@@ -68,11 +69,11 @@ class SecretKey {
   Owner key_;
 };
 
-/// Text that is a secret: a password on its way.
+/// Secret text, such as a password.
 class SecretText {
  public:
   SecretText() = default;
-  /// Copies; what it is made from stays as it is.
+  /// Copies the text. The source keeps its own copy.
   template <std::convertible_to<std::string_view> Text>
   SecretText(const Text& text) {  // NOLINT(google-explicit-constructor): text like another
     append(text);

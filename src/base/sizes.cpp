@@ -66,7 +66,7 @@ std::uint64_t parse_size(const std::string& text) {
   if (__builtin_mul_overflow(value_of(whole), scale, &bytes)) refuse(text);
   std::uint64_t denominator = 1;
   for (std::size_t i = 0; i < fraction.size(); ++i) denominator *= 10;
-  // scale / denominator first: the product of both would not fit above a TiB.
+  // Divides before multiplying, because scale times numerator would overflow above a TiB.
   const std::uint64_t numerator = value_of(fraction);
   const std::uint64_t part = scale / denominator * numerator + scale % denominator * numerator / denominator;
   if (__builtin_add_overflow(bytes, part, &bytes) || bytes > (std::uint64_t{1} << 63U) - 1) refuse(text);
@@ -82,7 +82,7 @@ std::string format_size(std::uint64_t bytes) {
     value /= 1024;
     ++unit;
   }
-  // Whole numbers need no ".0", and from 100 on a tenth says nothing.
+  // Whole numbers need no ".0", and from 100 on a tenth does not matter.
   const auto tenths = static_cast<std::uint64_t>(value * 10 + 0.5);
   const bool whole = tenths >= 1000 || tenths % 10 == 0;
   return whole ? fmt::format("{:.0f} {}iB", value, kUnits[unit]) : fmt::format("{:.1f} {}iB", value, kUnits[unit]);

@@ -1,4 +1,4 @@
-// posix_spawn copies nothing of a process with many threads and much memory.
+// posix_spawn does not copy the address space, so it stays fast for a process with much memory.
 #include "base/spawn.h"
 
 #include <fcntl.h>
@@ -28,7 +28,8 @@ class Actions {
   Actions& operator=(const Actions&) = delete;
 
   void pass(int ours, int theirs) {
-    // One of our descriptors may have the number that another is to get; and dup2 onto itself would keep close-on-exec.
+    // A source descriptor may have the number that another one is to get. Also, dup2 onto itself would keep
+    // close-on-exec.
     if (ours < kFirstSafeFd) {
       moved_.emplace_back(::fcntl(ours, F_DUPFD_CLOEXEC, kFirstSafeFd));
       if (!moved_.back()) throw_errno("a descriptor for a child process", errno);
@@ -37,7 +38,7 @@ class Actions {
     posix_spawn_file_actions_adddup2(&actions_, ours, theirs);
   }
   void detach() {
-    posix_spawn_file_actions_addclosefrom_np(&actions_, STDERR_FILENO + 1);  // what our own caller had open
+    posix_spawn_file_actions_addclosefrom_np(&actions_, STDERR_FILENO + 1);  // descriptors that this process inherited
     posix_spawn_file_actions_addchdir_np(&actions_, "/");
   }
   const posix_spawn_file_actions_t* get() const { return &actions_; }

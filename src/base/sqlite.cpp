@@ -1,7 +1,6 @@
-// SQLite follows symlinks and creates 0644 files by default. So the file is
-// created here first, and the parent's symlinks are resolved so that NOFOLLOW
-// only judges the last component. An existing file is never opened here: closing
-// it would drop the POSIX locks of this process's other connections to it.
+// SQLite follows symlinks and creates files with mode 0644 by default. So the file is created here first, and the
+// symlinks of the parent are resolved so that NOFOLLOW applies to the last component only. An existing file is never
+// opened here, because closing it would drop the POSIX locks of this process's other connections to it.
 #include "base/sqlite.h"
 
 #include <fcntl.h>
@@ -60,8 +59,8 @@ fs::path with_resolved_parent(const fs::path& path) {
   return parent / path.filename();
 }
 
-/// Turns WAL on; false when the file system cannot do it. When several open a
-/// new database at once, SQLite answers BUSY here without asking the busy handler.
+/// Turns WAL on; returns false when the file system cannot do it. When several connections open a new database at once,
+/// SQLite answers BUSY here without asking the busy handler.
 bool switch_to_wal(sqlite3* db) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kBusyTimeoutMs);
   for (;;) {
@@ -143,7 +142,7 @@ Database::Database(const std::filesystem::path& path, Durability durability) {
   sqlite3_busy_timeout(raw, kBusyTimeoutMs);
   execute("PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON");  // the file may be damaged or not ours
   const bool wal = switch_to_wal(raw);
-  // NORMAL is safe against damage only with WAL.
+  // Without WAL, NORMAL does not protect against damage.
   const bool full = durability == Durability::kFull || !wal;
   execute(full ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL");
 }

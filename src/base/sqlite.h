@@ -15,8 +15,8 @@ class Statement {
  public:
   Statement(sqlite3* db, std::string_view sql);  ///< throws Error{kBug} on bad SQL
 
-  /// One execution. Ends reset, so no half-read row keeps a read lock open.
-  /// Views from blob() and text() die at the next step and with the Use.
+  /// One execution. The destructor resets the statement, so no half-read row keeps a read lock. Views from blob() and
+  /// text() are valid until the next step, at most as long as the Use.
   class Use {
    public:
     explicit Use(sqlite3_stmt* stmt) noexcept : stmt_(stmt) {}
@@ -29,8 +29,8 @@ class Statement {
     Use& bind(std::int64_t value);
     Use& bind(ByteView value);          ///< copies
     Use& bind(std::string_view value);  ///< copies
-    /// True: a row is ready. False at the end, and then always. Error{kCorrupt}
-    /// for a damaged file, {kBug} for bad SQL, {kIo} for the rest.
+    /// Returns true when a row is ready, and false at the end and on every later call. Error{kCorrupt} for a damaged
+    /// file, {kBug} for bad SQL, {kIo} for the rest.
     bool next();
     void run() {
       while (next()) {
@@ -59,11 +59,11 @@ enum class Durability {
   kFull,         ///< WAL, synchronous=FULL: a commit survives a power cut
 };
 
-/// One connection. Not for use by two threads at once: put it in a Sync<>.
-/// Waits up to 10 s for another process's write lock.
+/// One connection. Waits up to 10 s for another process's write lock.
+/// Threads: one at a time; put it in a Sync<>.
 class Database {
  public:
-  /// Opens or creates. Error{kCorrupt} when the file is no database.
+  /// Opens or creates the file. Error{kCorrupt} when it is not a database.
   Database(const std::filesystem::path& path, Durability durability);
   sqlite3* get() const noexcept { return db_.get(); }
   void execute(std::string_view sql);  ///< one or more statements without results

@@ -5,7 +5,7 @@
 
 namespace isr {
 
-/// A stop that is requested when either of two is.
+/// Requests stop when either of two tokens does.
 class EitherStop {
  public:
   EitherStop(std::stop_token first, std::stop_token second)

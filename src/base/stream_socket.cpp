@@ -16,7 +16,7 @@ namespace {
 
 constexpr short kNoEvents = 0;
 
-/// One sendmsg; the count, or -1 and errno.
+/// One sendmsg(). Returns the count, or -1 with errno.
 ssize_t send_some(int fd, std::string_view text, int pass_fd) {
   iovec part{const_cast<char*>(text.data()), text.size()};
   msghdr message{};
@@ -63,7 +63,7 @@ SendResult send_all(int fd, std::string_view text, int pass_fd, Deadline deadlin
     const ssize_t sent = send_some(fd, text, pass_fd);
     if (sent > 0) {
       text.remove_prefix(static_cast<std::size_t>(sent));
-      pass_fd = -1;  // it went with the first byte
+      pass_fd = -1;  // the descriptor went with the first byte
       continue;
     }
     if (errno == EINTR) continue;

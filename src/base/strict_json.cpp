@@ -1,5 +1,5 @@
-// nlohmann's SAX parser does the lexing (and the UTF-8 check); it keeps its own
-// nesting on the heap, so a depth bomb costs no stack and is stopped here.
+// nlohmann's SAX parser does the lexing and checks UTF-8. It keeps its nesting on the heap, so deeply nested input
+// costs no stack, and it is stopped here.
 #include "base/strict_json.h"
 
 #include <fmt/format.h>
@@ -92,7 +92,7 @@ JsonValue parse_strict_json(std::string_view text, std::string_view what) {
   try {
     good = nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
   } catch (const nlohmann::json::exception&) {
-    good = false;  // whatever the library dislikes is damage to us
+    good = false;  // whatever the library refuses counts as damage
   }
   if (!good) throw Error(ErrorKind::kCorrupt, fmt::format("{}: not the JSON that was expected", what));
   return std::move(builder.root);

@@ -9,10 +9,9 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-/// JSON as the repository's formats use it: strings, unsigned integers,
-/// booleans, arrays and objects, with the fields of an object in a fixed order.
-/// So each value has exactly one text, and a reader that re-encodes what it
-/// read can compare bytes. nlohmann/json stays inside the .cpp.
+/// The subset of JSON that the repository's formats use: strings, unsigned integers, booleans, arrays and objects, with
+/// the fields of an object in a fixed order. So each value has exactly one text, and a reader can check a text by
+/// encoding it again and comparing bytes. nlohmann/json stays inside the .cpp.
 namespace isr {
 
 struct JsonValue {
@@ -28,9 +27,8 @@ struct JsonValue {
 /// kinds above, nested at most 4 deep, without duplicate names.
 JsonValue parse_strict_json(std::string_view text, std::string_view what);
 
-/// Reads the fields of an object in the order in which they must stand. Every
-/// call throws Error{kCorrupt} naming `what` and the field when it is absent,
-/// out of order, of another kind or out of bounds.
+/// Reads the fields of an object in their fixed order. Every call throws Error{kCorrupt} naming `what` and the field
+/// when it is absent, out of order, of another kind or out of bounds.
 class JsonFields {
  public:
   JsonFields(const JsonValue& object, std::string what);
@@ -57,8 +55,7 @@ class JsonFields {
   std::size_t position_ = 0;
 };
 
-/// Writes one object as one line without spaces. Inside open_array(), the name
-/// of a value is "".
+/// Writes one object as one line without spaces. Inside open_array() the name of a value is "".
 class JsonWriter {
  public:
   JsonWriter() : out_("{") {}
@@ -80,8 +77,8 @@ class JsonWriter {
   std::string out_;
 };
 
-/// Signed times that readers believe: 1970 up to the end of the year 9998. A
-/// time further out would, once seen, make every later one look old.
+/// True for times that readers accept in signed records: from 1970 to the end of the year 9998. A later time, once
+/// seen, would make all following ones look old.
 bool is_plausible_time(WallTime time);
 
 }  // namespace isr

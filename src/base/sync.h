@@ -6,7 +6,7 @@
 
 namespace isr {
 
-/// A value that is reached only with its mutex held.
+/// A value that can only be reached while its mutex is held.
 ///   auto state = state_.lock();  state->x = 1;  state.wait(cv_, [&] { return state->ready; });
 template <class T>
 class Sync {

@@ -1,5 +1,5 @@
-// Only printable ASCII stands as it is: whatever else a terminal may act on, or
-// a reader may mistake for another letter, is shown by its bytes.
+// Only printable ASCII is shown as it is. Other bytes are shown as \xNN, because a terminal may act on them or a reader
+// may take them for another letter.
 #include "base/text.h"
 
 #include <fmt/format.h>
@@ -45,7 +45,7 @@ std::string escaped(std::string_view text) {
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
   std::string best;
   if (word.size() > kMaxShown) return best;
-  // Half of the letters may be wrong, up to three: two that changed places count twice.
+  // Half of the letters may be wrong, up to three. Two swapped letters count as two.
   std::size_t limit = std::clamp<std::size_t>(word.size() / 2, 1, 3) + 1;
   for (const auto& candidate : candidates) {
     const std::size_t distance = edit_distance(word, candidate);

@@ -6,12 +6,12 @@
 
 namespace isr {
 
-/// Quotes, control characters, bytes that are no UTF-8 and the characters that
-/// change the direction of text as \xNN: any text, fit for a message.
+/// Makes any text fit for a message: quotes, control characters, invalid UTF-8 and characters that change the text
+/// direction become \xNN.
 std::string escaped(std::string_view text);
 /// The length of the text without a UTF-8 character that is cut off at its end.
 std::size_t whole_characters(std::string_view text);
-/// The candidate nearest to `word`, "" when none is near.
+/// The candidate most similar to `word`, "" when none is similar.
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace isr

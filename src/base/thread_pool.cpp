@@ -15,7 +15,7 @@ ThreadPool::ThreadPool(unsigned threads) {
   try {
     while (threads_.size() < count) threads_.emplace_back([this] { work(); });
   } catch (const std::system_error& e) {
-    // A smaller pool does the same work; only an empty one cannot.
+    // A smaller pool can do the same work; only an empty pool cannot.
     if (threads_.empty()) throw Error(ErrorKind::kIo, std::string("cannot start a thread: ") + e.what());
   }
 }
@@ -58,7 +58,7 @@ void ThreadPool::work() {
       ++state->running;
     }
     [&]() noexcept { task(); }();
-    task = nullptr;  // what it captured is gone before anyone is told that it is done
+    task = nullptr;  // destroys the captured values before the task counts as done
     auto state = state_.lock();
     --state->running;
     if (state->queue.empty() && state->running == 0) idle_.notify_all();
@@ -88,7 +88,7 @@ void parallel_for(std::size_t count, unsigned threads, const std::function<void(
     running.reserve(helpers);
     try {
       while (running.size() < helpers) running.emplace_back(work);
-    } catch (const std::system_error&) {  // no more threads to be had: those that run share the work
+    } catch (const std::system_error&) {  // no more threads available: the running ones share the work
     }
     work();
   }

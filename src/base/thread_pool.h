@@ -10,8 +10,8 @@
 
 namespace isr {
 
-/// A fixed number of threads that run tasks in the order they come. A task must
-/// not throw. The destructor drops tasks that have not begun and joins the rest.
+/// A fixed number of threads that run tasks in the order of submission. A task must not throw. The destructor drops
+/// tasks that have not begun and joins the rest.
 class ThreadPool {
  public:
   explicit ThreadPool(unsigned threads);
@@ -20,7 +20,7 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   void submit(std::function<void()> task);
-  /// Queued and running tasks.
+  /// The number of queued and running tasks.
   std::size_t pending() const;
   void wait_idle();
 
@@ -38,8 +38,8 @@ class ThreadPool {
   std::vector<std::jthread> threads_;
 };
 
-/// Runs body(i) for 0 <= i < count on up to `threads` threads; rethrows the
-/// first exception after all have stopped. No index is started after a failure.
+/// Runs body(i) for 0 <= i < count on up to `threads` threads. Starts no index after a failure, and rethrows the first
+/// exception once all threads have stopped.
 void parallel_for(std::size_t count, unsigned threads, const std::function<void(std::size_t)>& body);
 
 }  // namespace isr

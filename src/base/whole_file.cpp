@@ -1,6 +1,5 @@
-// Files that must appear whole are written under a temporary name in the same
-// directory. The directory is opened once; temp, link, rename and fsync all go
-// through that descriptor, so they cannot end up in different directories.
+// A file that must appear whole is written under a temporary name in the same directory. The directory is opened once.
+// Creation, link, rename and fsync all go through that descriptor, so they cannot end up in different directories.
 #include "base/whole_file.h"
 
 #include <fcntl.h>
@@ -29,7 +28,7 @@ struct Place {
   UniqueFd directory;
 };
 
-/// Creates `name` in the place's directory; errno is left on failure.
+/// Creates `name` in the place's directory. On failure errno is set.
 UniqueFd create_exclusively(const Place& place, const std::string& name) {
   return UniqueFd(uninterrupted([&] {
     return ::openat(place.directory.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -37,12 +36,12 @@ UniqueFd create_exclusively(const Place& place, const std::string& name) {
 }
 
 void fill(const UniqueFd& fd, ByteView bytes, mode_t mode, const fs::path& path) {
-  if (::fchmod(fd.get(), mode) != 0) fail("cannot set the mode of", path, errno);  // the umask has no say
+  if (::fchmod(fd.get(), mode) != 0) fail("cannot set the mode of", path, errno);  // the umask must not change it
   write_all_at(fd.get(), bytes, 0, path);
   if (uninterrupted([&] { return ::fsync(fd.get()); }) != 0) fail("cannot sync", path, errno);
 }
 
-/// A complete and synced file under a temporary name, which goes with it.
+/// A complete, synced file under a temporary name. The destructor removes the name.
 class TempFile {
  public:
   TempFile(const Place& place, ByteView bytes, mode_t mode) : place_(place) {
@@ -68,7 +67,7 @@ class TempFile {
     name_.clear();
   }
 
-  /// As link_to_target(), by a rename that replaces nothing.
+  /// As link_to_target(), with a rename that replaces nothing.
   int rename_to_new_target() {
     const int directory = place_.directory.get();
     if (::renameat2(directory, name_.c_str(), directory, place_.name.c_str(), RENAME_NOREPLACE) != 0) return errno;
@@ -76,8 +75,8 @@ class TempFile {
     return 0;
   }
 
-  /// 0, or the errno of link(). NFS may say EEXIST when its first answer was
-  /// lost; then the count of links tells that ours was made.
+  /// Returns 0, or the errno of link(). NFS may answer EEXIST when its first answer was lost; the link count then shows
+  /// that our link was made.
   int link_to_target() {
     const int directory = place_.directory.get();
     if (::linkat(directory, name_.c_str(), directory, place_.name.c_str(), 0) == 0) return 0;
@@ -92,13 +91,12 @@ class TempFile {
   }
 
   const Place& place_;
-  std::string name_;  // empty: no longer there
+  std::string name_;  // empty once the file has its final name
   UniqueFd fd_;
 };
 
-/// For file systems that can do neither of the two (some FUSE). Exactly one racer
-/// wins here too, but a reader, or who comes after a crash, may meet the file half
-/// written.
+/// For file systems that can do neither (some FUSE ones). Exactly one racer wins here, too, but a reader, or a process
+/// that runs after a crash, may see a half-written file.
 CreateResult create_in_place(const Place& place, ByteView bytes, mode_t mode) {
   const UniqueFd fd = create_exclusively(place, place.name);
   if (!fd && errno == EEXIST) return CreateResult::kExists;
@@ -112,7 +110,7 @@ CreateResult create_in_place(const Place& place, ByteView bytes, mode_t mode) {
   return CreateResult::kCreated;
 }
 
-/// The errors of file systems that cannot link, or rename without replacing.
+/// True for the errors of file systems that cannot link, or cannot rename without replacing.
 bool is_not_supported(int errno_value) {
   return errno_value == EPERM || errno_value == EOPNOTSUPP || errno_value == ENOSYS || errno_value == EINVAL;
 }
@@ -145,7 +143,7 @@ void replace_file(const fs::path& path, ByteView bytes, mode_t mode) {
 CreateResult create_file(const fs::path& path, ByteView bytes, mode_t mode) {
   const Place place(path);
   const CreateResult result = link_new(place, bytes, mode);
-  place.sync();  // also when it exists: its maker may not have come that far
+  place.sync();  // syncs an existing file's name, too: its writer may not have synced it yet
   return result;
 }
 

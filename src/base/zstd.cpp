@@ -1,6 +1,6 @@
-// A frame from outside is judged by its header before anything is allocated:
-// what it says must be what the caller expects. Decoding straight into a buffer
-// of the final size needs no window, so a frame that asks for a huge one gets none.
+// The header of an untrusted frame is checked before anything is allocated: the size that it states must be the one
+// that the caller expects. Decoding straight into a buffer of the final size needs no window, so a frame that asks for
+// a huge window does not get one.
 #include "base/zstd.h"
 
 #include <fmt/format.h>
@@ -16,7 +16,7 @@ namespace isr {
 namespace {
 
 constexpr int kLevel = 1;
-constexpr std::uint32_t kFrameMagic = 0xFD2FB528;  // not a skippable frame, not a format before 0.8
+constexpr std::uint32_t kFrameMagic = 0xFD2FB528;  // excludes skippable frames and formats before 0.8
 
 using CompressCtx = std::unique_ptr<ZSTD_CCtx, FreeWith<ZSTD_freeCCtx>>;
 using DecompressCtx = std::unique_ptr<ZSTD_DCtx, FreeWith<ZSTD_freeDCtx>>;
