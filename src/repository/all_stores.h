@@ -6,7 +6,7 @@
 
 namespace isr {
 
-// Every kind of store. A new one is a file of its own and its line in both of these lists.
+// Every kind of store. A new kind is a file of its own and one line in each of these two lists.
 StoreScheme directory_scheme();
 StoreScheme http_scheme();
 StoreScheme https_scheme();

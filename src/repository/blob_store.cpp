@@ -22,7 +22,7 @@ bool is_component(std::string_view part) {
          std::all_of(part.begin(), part.end(), is_name_character);
 }
 
-// A name that was refused may hold anything: keep the terminal safe.
+// A refused name may hold any bytes, so escape it for the terminal.
 std::string printable(std::string_view name) {
   std::string out;
   for (const char c : name.substr(0, 80)) out += (c >= 0x20 && c < 0x7f) ? c : '?';
@@ -78,7 +78,7 @@ std::optional<Cid> cid_from_object_name(std::string_view name) {
   const std::size_t hex_size = 2 * Cid::kSize;
   if (name.size() != kObjects.size() + 3 + hex_size) return std::nullopt;
   const auto cid = fixed_from_hex<Cid>(name.substr(kObjects.size() + 3));
-  // Comparing with the one right name refuses upper case and a wrong directory.
+  // Comparing with the one correct name refuses upper case and a wrong directory, too.
   if (!cid || object_name(*cid) != name) return std::nullopt;
   return cid;
 }

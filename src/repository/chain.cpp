@@ -1,15 +1,13 @@
-// A host that has seen head s walks from s, one head at a time, for only that
-// shows that the new heads continue what it has seen. A host that has seen
-// nothing may begin at the hint. Where the walk ends, the list and the hint
-// tell of numbers further on. A head there was published after all
-// numbers before it were used. So a number between that is empty now is junk that a
-// later head names, or a version that is missing.
+// A host that has seen head s walks on from s, one head at a time, because only that shows that the new heads continue
+// the history it has seen. A host that has seen nothing may begin at the hint. At the end of the walk, the list and the
+// hint tell of later numbers. A head there was published after all numbers before it were used. So an empty number
+// before it is either junk that a later head names, or a missing version.
 //
-// Junk: anybody who may create blobs can put anything under the next number, and no number can be written twice. So
-// a number that holds no head of the signer is used up. Skipping it is for the user to say (accept_older), because it
-// may as well stand in the place of a version that the repository hides; the head that is put behind it names the
-// hash of the junk under the owner's signature, and on this word other hosts pass it. A head is no junk, so a host
-// that has seen the hidden version refuses.
+// Junk: anybody who may create blobs can put anything under the next number, and no number can be written twice. So a
+//       number that holds no head of the signer is used up. Only the user can decide to skip it (accept_older), because
+//       the repository may use junk to hide a version. The head that is then put after it names the hash of the junk
+//       under the owner's signature, and other hosts skip the junk because of that signature. A head is never junk, so
+//       a host that has seen the hidden version refuses.
 #include "repository/chain.h"
 
 #include <fmt/format.h>
@@ -29,7 +27,7 @@ namespace {
 
 constexpr int kAttempts = 5;
 
-/// Once in the life of the process: a command looks for the newest head many times.
+/// Once per process, because a command looks for the newest head many times.
 void warn_once(const std::string& text) {
   static Sync<std::set<std::string>> said;
   if (said.lock()->insert(text).second) log::warn("{}", text);
@@ -109,13 +107,13 @@ std::optional<StoredHead> Chain::read(std::uint64_t n) {
   return look(n).head;
 }
 
-/// What `latest` says; 0 when it says nothing that makes sense.
+/// The number in `latest`; 0 when it is absent or makes no sense.
 std::uint64_t Chain::hinted() {
   std::optional<Blob> blob;
   try {
     blob = store_->get(id_ + "/latest", ByteRange{0, 32});
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kCorrupt) throw;  // an absurd hint is no hint
+    if (error.kind() != ErrorKind::kCorrupt) throw;  // ignore an absurd hint
   }
   if (!blob) return 0;
   std::string_view text = as_text(blob->bytes);
@@ -123,7 +121,7 @@ std::uint64_t Chain::hinted() {
   return sequence_number("x", "x/" + std::string(text)).value_or(0);
 }
 
-/// The greatest version below n that accept_older() would take; 0 when none is found.
+/// The greatest version below n that accept_older() would accept; 0 when none is found.
 std::uint64_t Chain::newest_below(std::uint64_t n) {
   try {
     const std::uint64_t greatest = std::min(newest_in_sequence(*store_, heads()), n - 1);
@@ -131,7 +129,7 @@ std::uint64_t Chain::newest_below(std::uint64_t n) {
       if (look(greatest - back).head) return greatest - back;
     }
   } catch (const Error& error) {
-    log::debug("{}: no version below {} is found: {}", id_, n, error.what());  // the roll-back is what is told
+    log::debug("{}: no version below {} is found: {}", id_, n, error.what());  // the caller reports the roll-back
   }
   return 0;
 }
@@ -154,9 +152,9 @@ StoredHead Chain::read_seen(const Seen& seen) {
   return stored;
 }
 
-/// Where a host begins that has seen nothing of this chain.
+/// The head at which a host begins that has seen nothing of this chain.
 std::optional<StoredHead> Chain::first_sight(std::uint64_t hint) {
-  if (auto hinted = read(hint)) return hinted;  // a hint may be forged: what it points at need not be a head
+  if (auto hinted = read(hint)) return hinted;  // a hint may be forged, so it need not point at a head
   std::vector<std::uint64_t> numbers = listed_numbers(*store_, heads(), kMaxSkipped);
   for (const std::uint64_t n : numbers) {
     const Place place = look(n);
@@ -170,7 +168,7 @@ std::optional<StoredHead> Chain::first_sight(std::uint64_t hint) {
   return decode(to_bytes(first->bytes), 1);
 }
 
-/// The next head must continue `at`, and name all the junk that lies between.
+/// The next head must continue `at` and name all junk in between.
 void Chain::check_step(const StoredHead& at, const StoredHead& next) const {
   if (next.head.prev != at.hash || next.head.prev_n() != at.head.n) {
     refuse_history(
@@ -184,7 +182,7 @@ void Chain::check_step(const StoredHead& at, const StoredHead& next) const {
   }
 }
 
-/// `between` is what lies under the numbers between the two heads: junk, or nothing any more.
+/// `between` is the content of the numbers between the two heads: junk, or nothing any more.
 void Chain::check_skipped(const StoredHead& at, const StoredHead& next,
                           const std::vector<std::optional<Sha256>>& between) const {
   const auto is_named = [](const std::optional<Sha256>& junk, const Sha256& named) { return !junk || *junk == named; };
@@ -196,8 +194,8 @@ void Chain::check_skipped(const StoredHead& at, const StoredHead& next,
                  next.head.n);
 }
 
-/// The head that follows `at`. nullopt: there is none before the first empty number, and at.junk is what lies under
-/// the numbers up to there.
+/// The head that follows `at`. nullopt when there is none before the first empty number; at.junk then has the contents
+/// of the numbers up to there.
 std::optional<StoredHead> Chain::step(StoredHead& at) {
   at.junk.clear();
   for (std::uint64_t n = at.head.n + 1; n <= kMaxSequence; ++n) {
@@ -215,14 +213,14 @@ std::optional<StoredHead> Chain::step(StoredHead& at) {
   return std::nullopt;
 }
 
-/// The numbers behind n that the store names, by its list and the hint. There may be nothing under them.
+/// The numbers after n that the store names, in its list or the hint. There may be no blob under them.
 std::vector<std::uint64_t> Chain::numbers_behind(std::uint64_t n, std::uint64_t hint) {
   std::vector<std::uint64_t> numbers;
   std::optional<ListPage> page;
   try {
     page = store_->list_page(heads() + "/", head_name(id_, n));
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;  // as if it had no list
+    if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;  // go on without a list
   }
   for (const std::string& name : page ? page->names : std::vector<std::string>{}) {
     if (const auto number = sequence_number(heads(), name)) numbers.push_back(*number);
@@ -232,8 +230,8 @@ std::vector<std::uint64_t> Chain::numbers_behind(std::uint64_t n, std::uint64_t 
   return numbers;
 }
 
-/// The head that follows `at` behind numbers that are empty, because the junk that it names was removed. nullopt:
-/// there is no head behind `at`.
+/// The head that follows `at` after empty numbers whose junk was removed; the head names that junk. nullopt: no head
+/// follows `at`.
 std::optional<StoredHead> Chain::step_over_gap(const StoredHead& at, std::uint64_t hint) {
   const std::vector<std::uint64_t> named = numbers_behind(at.head.n, hint);
   if (named.empty()) return std::nullopt;
@@ -386,7 +384,8 @@ StoredHead Chain::accept_older(std::uint64_t n, const std::string& reason) {
   return std::move(*stored);
 }
 
-/// Behind a head that becomes the newest trusted one. A head behind it needs no word of ours: it names its own.
+/// Finds the junk after a head that becomes the newest trusted one. Stops at the next head, because that one names the
+/// junk before it itself.
 void Chain::find_junk(StoredHead& at) {
   for (std::uint64_t n = at.head.n + 1; n <= kMaxSequence && at.junk.size() < kMaxSkipped; ++n) {
     const Place place = look(n);

@@ -12,73 +12,72 @@ struct StoredHead {
   Head head;
   Sha256 hash;
   Bytes blob;
-  /// Of newest(): hashes of what lies behind it and is no head.
+  /// Filled by newest(): hashes of the junk after this head.
   std::vector<Sha256> junk{};
 };
 
-/// Where the next head of a chain goes: what Head says of itself.
+/// Where the next head of a chain goes. The fields are those of Head.
 struct HeadPlace {
   std::uint64_t n = 1;
   Sha256 prev{};
   std::vector<Sha256> skipped{};
 };
 
-/// A chain of heads in a store: ID/heads/%016d, ID/latest, ID/forks/NAME/%016d,
-/// where ID is the chain id ("parcels/4f…", "users/alice/profile"). One way to
+/// A chain of heads in a store: ID/heads/%016d, ID/latest, ID/forks/NAME/%016d, where ID is the chain id
+/// ("parcels/4f…", "users/alice/profile"). Everything that changes in a repository is written and checked this way.
 /// write and one to check, for all that changes.
 class Chain {
  public:
-  /// `kept` is the file in which this host keeps the newest head that it has accepted; empty: none is kept.
+  /// `kept` is the file in which this host keeps the newest head that it has accepted; empty: no head is kept.
   Chain(BlobStorePtr store, std::string id, PublicKey signer, std::shared_ptr<TrustStore> trust,
         std::filesystem::path kept = {});
 
   const std::string& id() const noexcept { return id_; }
-  /// The newest head: from what was seen, or from the hint, forward while there
-  /// is a next one. Every step is checked (signature, prev, trust) and the
-  /// result remembered. nullopt: no head at all, and none seen before. Error{kCorrupt}: a version before a later one
-  /// is missing.
-  /// Error{kHistory} when older than, or forked from, what was seen. Junk under
-  /// the next number (it is no head of the signer) ends the walk with a warning,
-  /// unless a head behind it names it; Error{kHistory} when nothing was seen of the
-  /// chain before, for then it may stand in the place of any number of versions.
+  /// The newest head: starts from the head seen last, or from the hint, and goes forward while there is a next one.
+  /// Checks every step (signature, prev, trust) and remembers the result. nullopt: the chain has no head, and none was
+  /// seen before.
+  /// Error{kCorrupt}: a version before a later one is missing. Error{kHistory}: the result is older than, or forked
+  /// from, what was seen. Junk (a blob that is not a head of the signer) under the next number ends the walk with a
+  /// warning, unless a later head names it. It is Error{kHistory} when nothing of the chain was seen before, because
+  /// the junk may then replace any number of versions.
   std::optional<StoredHead> newest();
-  /// Without the store: the newest head that this host has seen or published. nullopt: none is kept
-  /// here. Error{kOffline} when what is kept is another one than the trust store says.
+  /// The newest head that this host has seen or published, read without the store. nullopt: none is kept here.
+  /// Error{kOffline} when the kept head is not the one in the trust store.
   std::optional<StoredHead> kept() const;
-  /// The place of the head that follows `newest` (nullopt: the first). Error{kHistory} when junk lies there that
+  /// The place of the head that follows `newest` (nullopt: the first). Error{kHistory} when there is junk that
   /// accept_older() has not accepted.
   HeadPlace next(const std::optional<StoredHead>& newest);
-  /// Head n, checked by signature only: it may be a fork that the store shows.
-  /// nullopt when absent or junk. ancestor() reads one that belongs to the history.
+  /// Head n, with only its signature checked: the store may show a fork here. nullopt when absent or junk. Use
+  /// ancestor() for a head that is certain to belong to the history.
   std::optional<StoredHead> read(std::uint64_t n);
-  /// The head that `later` follows; nullopt when `later` is the first. Error{kHistory}
-  /// when it is absent or not the one that `later` names.
+  /// The head that `later` follows; nullopt when `later` is the first. Error{kHistory} when it is absent or not the one
+  /// that `later` names.
   std::optional<StoredHead> before(const StoredHead& later);
-  /// Head n of the history that ends with `newest`, by walking before() down to it;
-  /// nullopt when n is 0 or above `newest`. Errors as before().
+  /// Head n of the history that ends with `newest`, found by walking down with before(). nullopt when n is 0 or above
+  /// `newest`. Errors as before().
   std::optional<StoredHead> ancestor(StoredHead newest, std::uint64_t n);
-  /// Publishes head.n = n of a new version, and returns it. nullopt: another host, or another process of this one,
-  /// published n first. The head was read back, is remembered, and the hint set;
-  /// so it is when the store has these very bytes already (a lost answer, a rerun).
-  /// Error{kHistory} when it is not the next after what was seen, or when head
-  /// n-1 in the store is gone or not the one that this one names.
+  /// Publishes the new version n = head.n and returns its head, after it was read back and remembered and the hint was
+  /// set. Also succeeds when the store already has these very bytes (a lost answer, a rerun). nullopt: another host, or
+  /// another process of this one, published n first. Error{kHistory} when it does not follow what was seen, or when
+  /// head n-1 in the store is gone or not the one that this head names.
   std::optional<StoredHead> publish(std::uint64_t n, ByteView blob);
-  /// Makes a head of ours that was found durable in the repository: its put may have been killed before that. Nothing
-  /// where the repository cannot be written. Error{kTransient} when it is not known to be durable.
+  /// Makes a head of ours durable that was found in the repository: the process that put it may have been killed
+  /// before. Does nothing where the repository cannot be written. Error{kTransient} when the head may not be durable.
   void make_durable(const StoredHead& ours);
-  /// Keeps a head that lost the race, under forks/NAME/n; NAME is its host's name plus the first digits of its hash,
-  /// so that a store cannot give one fork for another. Returns the fork's name as forks() gives it; it was read back
-  /// then.
+  /// Keeps a head that lost the race, under forks/NAME/n. NAME is its host's name plus the first digits of its hash, so
+  /// that a store cannot answer with another fork. Returns the fork's name in the form of forks(), after it was read
+  /// back.
   std::string keep_fork(std::uint64_t n, ByteView blob);
-  /// A kept fork: signed, and the one that the name means. nullopt when absent. Error{kUsage}: no fork's name.
+  /// A kept fork whose signature and name match. nullopt when absent. Error{kUsage} when this is not the name of a
+  /// fork.
   std::optional<StoredHead> read_fork(const std::string& fork);
-  /// For the base of a fork: Error{kHistory} unless the history that ends with `newest` has a version n with this
-  /// hash. n = 0: the fork follows nothing.
+  /// Checks the base of a fork: Error{kHistory} unless the history that ends with `newest` has a version n with this
+  /// hash. n = 0: the fork has no base.
   void verify_base(StoredHead newest, std::uint64_t n, const Sha256& hash);
   /// Names of forks, e.g. "desk-42-3f2a/41"; nullopt when the store cannot list.
   std::optional<std::vector<std::string>> forks();
-  /// accept-older: makes version n (as the store has it) the newest trusted one. Junk that lies behind it may be
-  /// skipped from then on; it is in the answer.
+  /// For accept-older: makes version n (as the store has it) the newest trusted one. Junk after it may be skipped from
+  /// then on; the result lists it.
   StoredHead accept_older(std::uint64_t n, const std::string& reason);
 
  private:
@@ -119,7 +118,7 @@ class Chain {
 };
 
 std::string head_name(const std::string& chain, std::uint64_t n);
-/// Error{kUsage} unless it looks like a name that keep_fork() gives.
+/// Error{kUsage} unless it has the form of a name that keep_fork() gives.
 void check_fork_name(const std::string& fork);
 
 }  // namespace isr

@@ -49,7 +49,7 @@ std::string Chain::keep_fork(std::uint64_t n, ByteView blob) {
     const std::string fork = fmt::format("{}-{}", ours.head.host, digits.substr(0, count));
     const std::string place = sequence_name(fmt::format("{}/forks/{}", id_, fork), n);
     const PutResult put = store_->put_new(place, blob);
-    // The caller may give up what it has of the fork.
+    // The caller may delete its own copy after this, so read the fork back.
     const auto kept = store_->get(place);
     if (kept && std::ranges::equal(kept->bytes, blob)) return fmt::format("{}/{}", fork, n);
     if (put == PutResult::kCreated) {

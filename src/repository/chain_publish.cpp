@@ -1,5 +1,5 @@
-// One host at a time makes version n: a put of a new name has one winner, and what lies there afterwards tells who it
-// is.
+// Only one host can make version n: a put of a new name has one winner, and reading the name afterwards tells which
+// host won.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace isr {
 
-/// The store has a head n. True when it is ours, false when it is another host's.
+/// Called when the store has a head n. True when it is ours, false when another host's.
 bool Chain::is_published(const StoredHead& ours) {
   const std::uint64_t n = ours.head.n;
   const auto there = store_->get(head_name(id_, n));
@@ -22,8 +22,8 @@ bool Chain::is_published(const StoredHead& ours) {
   return false;
 }
 
-/// Head n of the history that this host has seen: zero when its number is junk. nullopt: what was seen ends below n.
-/// Another process of this host may have seen more since the caller asked for the newest head.
+/// The hash of head n in the history that this host has seen: zero when the number holds junk, nullopt when the history
+/// ends below n. Another process of this host may have seen more since the caller asked for the newest head.
 std::optional<Sha256> Chain::seen_at(const std::optional<Seen>& seen, std::uint64_t n) {
   if (!seen || seen->n < n) return std::nullopt;
   const auto there = ancestor(read_seen(*seen), n);
@@ -71,7 +71,7 @@ std::optional<StoredHead> Chain::publish(std::uint64_t n, ByteView blob) {
   try {
     store_->put_hint(id_ + "/latest", as_bytes(fmt::format("{:016}\n", n)));
   } catch (const Error& error) {
-    log::debug("{}: the hint was not set: {}", id_, error.what());  // it only saves time
+    log::debug("{}: the hint was not set: {}", id_, error.what());  // the hint only saves time
   }
   return ours;
 }

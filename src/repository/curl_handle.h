@@ -24,7 +24,7 @@ void set_option(CURL* easy, CURLoption option, Value value) {
                 fmt::format("curl: option {}: {}", static_cast<int>(option), curl_easy_strerror(code)));
 }
 
-/// Error{kBug} unless the call on a multi handle went well.
+/// Error{kBug} unless the call on a multi handle succeeded.
 inline void check_multi(CURLMcode code) {
   if (code != CURLM_OK) throw Error(ErrorKind::kBug, fmt::format("curl: {}", curl_multi_strerror(code)));
 }

@@ -1,11 +1,9 @@
-// A blob is a file of its name below the root. create_file() makes it appear
-// whole, durably and for one racer only. What is left to do here is the
-// directories: an object is not durable before the entries of its directories
-// are, so a directory that this process has not yet used is made when absent
-// and its parent is synced in any case (another process may have made it and
-// not come that far). The same goes for an object that stat() finds, which spares
-// its writer a put_new(): its directory is synced before anything is put that may
-// refer to it. Temporary files begin with a dot, as no blob name does.
+// A blob is a file of its name below the root. create_file() makes it appear whole, durably and for one racer only.
+// This file adds the directories. An object is durable only once the entries of its directories are. So before a
+// directory is used for the first time in this process, it is made when absent, and its parent is synced in any case
+// (the process that made it may not have synced it yet). The same goes for an object that stat() finds, which saves its
+// writer a put_new(): its directory is synced before anything is put that may refer to it. Temporary files begin with a
+// dot, which no blob name does.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -37,15 +35,14 @@ constexpr int kMaxDepth = 16;
 
 bool is_absence(int errno_value) { return errno_value == ENOENT || errno_value == ENOTDIR; }
 
-/// Not writable only when that is certain: an absent directory may be a disk
-/// that will be mounted.
+/// False only when that is certain: an absent directory may be a disk that will be mounted later.
 bool may_write(const std::string& path) {
   return ::access(path.c_str(), W_OK) == 0 || (errno != EACCES && errno != EROFS && errno != EPERM);
 }
 
 bool is_object(std::string_view name) { return name.starts_with("objects/"); }
 
-/// No file operation is interrupted; none is begun.
+/// Throws once stop is requested. A file operation that has begun is not interrupted.
 void check(const std::stop_token& stop, std::string_view name) {
   if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, fmt::format("{} was cancelled", name));
 }
@@ -67,7 +64,7 @@ class DirectoryStore : public BlobStore {
     return root_ / name;
   }
   struct stat root_status() const;
-  /// Called where something is absent: throws when that is because of the root.
+  /// Called when something is absent. Throws when the reason is that the root is absent.
   void check_root() const { root_status(); }
   void check_put(std::string_view name, ByteView bytes) const;
   void prepare_parent(const fs::path& path);
@@ -82,7 +79,7 @@ class DirectoryStore : public BlobStore {
   fs::path root_;
   StoreClock clock_;
   Sync<std::set<fs::path>> prepared_;  ///< directories whose entries were synced
-  Sync<std::set<fs::path>> found_;     ///< directories of objects that were found and not put
+  Sync<std::set<fs::path>> found_;     ///< directories of objects that stat() found
 };
 
 struct stat DirectoryStore::root_status() const {
@@ -103,7 +100,7 @@ struct stat DirectoryStore::root_status() const {
 std::optional<Blob> DirectoryStore::get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) {
   const fs::path path = path_of(name);
   check(stop, name);
-  // A FIFO that someone left there must not make us wait.
+  // O_NONBLOCK: a FIFO in the blob's place must not block us.
   const auto open = [&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); };
   UniqueFd fd(open());
   if (!fd && is_absence(errno)) {
@@ -126,9 +123,9 @@ std::optional<Blob> DirectoryStore::get(std::string_view name, std::optional<Byt
   Blob blob;
   blob.bytes.resize(std::min(wanted.length, size - offset));
   read_exact_at(fd.get(), blob.bytes, offset, path);
-  if (is_object(name)) return blob;  // its age means nothing, and the clock may have to wait for the disk
+  if (is_object(name)) return blob;  // an object's age is not used, and the clock may have to wait for the disk
   const auto age = clock_.now() - WallTime(std::chrono::seconds(status.st_mtim.tv_sec));
-  blob.age = std::max(age, std::chrono::seconds(0));  // a clock that was set back
+  blob.age = std::max(age, std::chrono::seconds(0));  // the clock may have been set back
   return blob;
 }
 
@@ -164,7 +161,7 @@ void DirectoryStore::prepare_directory(const fs::path& directory, mode_t mode) {
   if (::mkdir(directory.c_str(), 0700) == 0) {
     if (::chmod(directory.c_str(), mode) != 0) {
       const int errno_value = errno;
-      ::rmdir(directory.c_str());  // the next call would take its mode for the right one
+      ::rmdir(directory.c_str());  // otherwise the next call would keep its wrong mode
       fail("cannot set the mode of", directory, errno_value);
     }
   } else if (errno != EEXIST) {
@@ -177,24 +174,24 @@ void DirectoryStore::prepare_directory(const fs::path& directory, mode_t mode) {
 void DirectoryStore::prepare_parent(const fs::path& path) {
   const fs::path parent = path.parent_path();
   if (prepared_.lock()->contains(parent)) return;
-  // Readers of the root may read what is in it; setgid goes on as on any directory.
+  // Users who may read the root may read everything in it. setgid is inherited as on any directory.
   const mode_t mode = (root_status().st_mode & 02777U) | 0700U;
   prepare_directory(parent, mode);
 }
 
-/// Each object that was found may be another process's that was killed before it came to the sync, or has not come
-/// to it yet. Under the lock: whoever comes second must not go on before that is done.
+/// Another process may have put an object that was found, and may have been killed before the sync or not have reached
+/// it yet. The lock is held meanwhile, so that a second caller waits until the sync is done.
 void DirectoryStore::sync_found_objects() {
   auto found = found_.lock();
   for (auto directory = found->begin(); directory != found->end(); directory = found->erase(directory)) {
-    if (!fs::exists(*directory)) continue;  // emptied, or another disk is mounted there
+    if (!fs::exists(*directory)) continue;  // the directory was emptied, or another disk is mounted there
     prepare_parent(*directory / "object");
     sync_directory(*directory);
   }
 }
 
-/// Writes, and once more from the root down should a directory that we had
-/// prepared be gone (an emptied repository, another disk mounted there).
+/// Runs the write. If a directory that was prepared before is gone (an emptied repository, another disk mounted there),
+/// prepares all directories again and repeats the write once.
 template <class Write>
 auto DirectoryStore::write(const fs::path& path, Write body) {
   prepare_parent(path);
@@ -227,9 +224,9 @@ void DirectoryStore::put_hint(std::string_view name, ByteView bytes, std::stop_t
   write(path, [&](mode_t mode) { replace_file(path, bytes, mode); });
 }
 
-/// The entries of a directory whose names begin with `prefix`, in the order of these names: files, and directories
-/// with a '/' behind. Left out are those that have nothing after `after`, and what no blob can be called: another
-/// program may have put it there.
+/// The entries of a directory whose names begin with `prefix`, sorted: files, and directories with a '/' appended.
+/// Leaves out entries that have no names after `after`, and names that no blob can have, which another program may have
+/// put there.
 std::vector<std::string> DirectoryStore::entries(const fs::path& directory, const std::string& prefix,
                                                  std::string_view after) const {
   std::vector<std::string> found;
@@ -240,11 +237,11 @@ std::vector<std::string> DirectoryStore::entries(const fs::path& directory, cons
   for (; entries != fs::directory_iterator(); entries.increment(error)) {
     std::string name = entries->path().filename().string();
     if (!is_blob_name(prefix + name) || entries->is_symlink(error)) continue;
-    // The directory says what most are; to ask each file would take longer than all the rest.
+    // Uses the type from the directory entry, because a stat() of each file would take longer than everything else.
     if (entries->is_directory(error)) {
       name += '/';
     } else if (!entries->is_regular_file(error)) {
-      // Its error, unlike increment's, is in the type: what vanished meanwhile is not_found, a failure is none.
+      // Unlike increment(), this reports an entry that vanished as a type (not_found), not as an error.
       const auto status = entries->symlink_status(error);
       if (status.type() == fs::file_type::none) fail("cannot examine", entries->path(), error.value());
       continue;
@@ -261,7 +258,7 @@ std::vector<std::string> DirectoryStore::entries(const fs::path& directory, cons
   return found;
 }
 
-/// False: the page is full.
+/// Returns false when the page is full.
 bool DirectoryStore::collect(const fs::path& directory, const std::string& prefix, std::string_view after, int depth,
                              ListPageBuilder& page) const {
   for (const std::string& name : entries(directory, prefix, after)) {
@@ -288,7 +285,7 @@ std::optional<ListPage> DirectoryStore::list_page(std::string_view prefix, std::
 bool DirectoryStore::remove(std::string_view name) {
   const fs::path path = path_of(name);
   if (!writable()) throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only", describe()));
-  // Not synced: a blob that comes back after a power cut is removed again.
+  // The removal is not synced. A blob that comes back after a power cut is removed again.
   if (::unlink(path.c_str()) == 0) return true;
   if (errno != ENOENT && errno != ENOTDIR && errno != EISDIR) fail("cannot remove", path, errno);
   check_root();

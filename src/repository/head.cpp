@@ -1,6 +1,6 @@
-// The blob is made once and never again from the parsed head: readers hash and
-// verify the bytes they got. Reading ends with encoding what was understood
-// and comparing: so a head has one form, and nothing in it goes unread.
+// The blob is made once and never rebuilt from the parsed head: readers hash and verify the bytes they received.
+// Parsing ends with encoding the result and comparing it with the input. So a head has exactly one form, and no part of
+// it is ignored.
 #include "repository/head.h"
 
 #include <fmt/format.h>
@@ -96,7 +96,7 @@ Bytes open_payload(const Key& epoch_key, const Head& head) {
 Bytes encode_head(Head head, const SigningKey& key) {
   head.signer = key.public_key;
   Bytes blob = sign_text(kDomain, encode_line(head), key);
-  // Whatever a reader would refuse must not be published.
+  // Checks that readers will accept the head before it is published.
   try {
     decode_head(blob, key.public_key, head.chain, head.n);
   } catch (const Error& error) {

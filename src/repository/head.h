@@ -15,35 +15,35 @@ namespace isr {
 struct Head {
   std::string chain;            ///< chain id, e.g. "parcels/4f…": also the place where it is stored
   std::uint64_t n = 0;          ///< 1, 2, …
-  Sha256 prev;                  ///< SHA-256 of the blob of the head that this one follows; zero for n = 1
-  std::vector<Sha256> skipped;  ///< hashes of what lies between the two and is no head, see prev_n()
+  Sha256 prev;                  ///< SHA-256 of the blob of the head that this one follows; zero for the first
+  std::vector<Sha256> skipped;  ///< hashes of the junk between that head and this one, see prev_n()
   WallTime time;
   std::string host;  ///< name of the host that wrote it
   std::uint32_t epoch = 1;
   PublicKey signer;
-  std::vector<Cid> roots;  ///< roots of the images, for walking without keys
+  std::vector<Cid> roots;  ///< roots of the images, so that they can be found without keys
   Bytes sealed;            ///< AEAD box under the epoch key; see seal_payload()
 
-  /// The number of the head that this one follows; 0: it is the first.
+  /// The number of the head that this one follows; 0 for the first head.
   std::uint64_t prev_n() const { return n - 1 - skipped.size(); }
 };
 
-/// What stands inside `sealed` is bound to its place: chain, n and epoch are associated data.
+/// Seals the payload. It is bound to its place: chain, n and epoch are associated data.
 Bytes seal_payload(const Key& epoch_key, const std::string& chain, std::uint64_t n, std::uint32_t epoch,
                    ByteView payload);
 /// Error{kDenied} when the epoch key does not open it.
 Bytes open_payload(const Key& epoch_key, const Head& head);
 
-/// The blob. head.signer is set from the key.
+/// Returns the blob. Sets head.signer from the key.
 Bytes encode_head(Head head, const SigningKey& key);
 inline constexpr std::size_t kMaxHeadSize = 1U << 20U;
-/// Junk may take at most so many numbers in a row.
+/// The longest run of numbers with junk.
 inline constexpr std::size_t kMaxSkipped = 16;
-/// nullopt: junk. It has no signature by `signer`, or was signed for another place. A head that was signed for
-/// this place and is not understood is no junk: Error{kCorrupt}, as decode_head().
+/// nullopt for junk: a blob that is not signed by `signer` or was signed for another place. A head that was signed for
+/// this place but cannot be parsed is not junk: Error{kCorrupt}, as decode_head().
 std::optional<Head> find_head(ByteView blob, const PublicKey& signer, const std::string& chain, std::uint64_t n);
-/// Checks the signature by `signer` first, then form and bounds, then that it
-/// is head n of this chain. Error{kCorrupt} otherwise, naming chain and n.
+/// Checks first the signature by `signer`, then form and bounds, then that it is head n of this chain. Error{kCorrupt}
+/// otherwise, naming chain and n.
 Head decode_head(ByteView blob, const PublicKey& signer, const std::string& chain, std::uint64_t n);
 Sha256 head_hash(ByteView blob);
 

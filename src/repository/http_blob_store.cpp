@@ -1,7 +1,6 @@
-// Blobs over HTTP: isr serve, or any static web server (read-only). What each
-// answer means is in docs/formats/http.md. An answer that contradicts itself
-// (the wrong range, a length that is not that of the body, an encoding nobody
-// asked for) comes from something between us and the store: kTransient.
+// Blobs over HTTP: isr serve, or any static web server (read-only). docs/formats/http.md says what each answer means.
+// An answer that contradicts itself (the wrong range, a length that is not that of the body, an encoding that was not
+// requested) comes from something between this host and the store: kTransient.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -23,7 +22,7 @@ std::string without_slashes(std::string url) {
   return url;
 }
 
-/// Date - Last-Modified, both by the server's clock; a cache on the way adds Age.
+/// Date - Last-Modified, both by the server's clock; a cache in between adds Age.
 std::optional<std::chrono::seconds> age_of(const HttpResponse& response) {
   const auto now = from_http_date(response.header("date"));
   const auto stored = from_http_date(response.header("last-modified"));
@@ -80,7 +79,7 @@ HttpRequest request_for(HttpMethod method, std::string_view name) {
   return request;
 }
 
-/// Something between us and the store has answered: no repository that serves its blobs says so.
+/// True when something between this host and the store has answered. A repository never answers like this.
 bool is_from_elsewhere(const HttpResponse& response) {
   if (!response.header(kServerHeader).empty()) return false;
   const int status = response.status;
@@ -102,10 +101,10 @@ HttpResponse HttpStore::perform(const HttpRequest& request, std::stop_token stop
   return response;
 }
 
-/// The bytes of `range` out of an answer to a request for just that range.
+/// The bytes of `range`, from the answer to a request for just that range.
 Blob part_of(HttpResponse response, const ByteRange& range, const std::string& what) {
   Blob blob{.bytes = {}, .age = age_of(response)};
-  if (response.status == 200) {  // a server that knows no ranges
+  if (response.status == 200) {  // the server ignores ranges
     const Bytes& whole = response.body;
     const auto first = std::min<std::size_t>(range.offset, whole.size());
     const auto count = std::min<std::size_t>(range.length, whole.size() - first);
@@ -124,7 +123,7 @@ Blob part_of(HttpResponse response, const ByteRange& range, const std::string& w
 }
 
 std::optional<Blob> HttpStore::get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) {
-  // HTTP cannot ask for nothing, but HEAD tells the age.
+  // HTTP cannot ask for zero bytes, but HEAD tells the age.
   const bool nothing = range && (range->length == 0 || range->offset >= kMaxBlobSize);
   HttpRequest request = request_for(nothing ? HttpMethod::kHead : HttpMethod::kGet, name);
   if (range && !nothing) {
@@ -152,7 +151,7 @@ std::optional<std::uint64_t> HttpStore::stat(std::string_view name, std::stop_to
   std::uint64_t size = 0;
   const auto [end, error] = std::from_chars(length.data(), length.data() + length.size(), size);
   if (!length.empty() && error == std::errc() && end == length.data() + length.size()) return size;
-  const auto blob = get(name, {}, std::move(stop));  // a server may leave the length out of HEAD
+  const auto blob = get(name, {}, std::move(stop));  // the answer to HEAD may lack the length
   return blob ? std::optional<std::uint64_t>(blob->bytes.size()) : std::nullopt;
 }
 

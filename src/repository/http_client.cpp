@@ -1,7 +1,6 @@
-// Each pooled connection is a curl easy handle inside a multi handle of its own:
-// the multi handle keeps the TCP connection between requests, and its poll can
-// be woken, so a cancelled request ends at once. The pool is a stack, thus few
-// warm connections serve a slow trickle of requests.
+// Each pooled connection is a curl easy handle inside a multi handle of its own. The multi handle keeps the TCP
+// connection between requests, and its poll can be woken, so a cancelled request ends at once. The pool is a stack, so
+// an occasional request reuses one of few warm connections.
 #include "repository/http_client.h"
 
 #include <fmt/format.h>
@@ -33,10 +32,10 @@ void init_curl_once() {
 
 /// A kept connection: easy stays outside multi between requests.
 struct Connection {
-  std::vector<curl_socket_t> sockets;  ///< open ones; first, since multi closes them when it goes
+  std::vector<curl_socket_t> sockets;  ///< open sockets; declared first, because multi closes them when it is destroyed
   CurlMulti multi{curl_multi_init()};
   CurlEasy easy{curl_easy_init()};
-  /// Here, since curl may write to it as long as easy lives.
+  /// A member, because curl may write to it as long as easy lives.
   std::array<char, CURL_ERROR_SIZE> reason{};
 };
 using ConnectionPtr = std::unique_ptr<Connection>;
@@ -59,8 +58,8 @@ int close_socket(void* user, curl_socket_t socket) {
   return ::close(socket);
 }
 
-/// Bytes that the other end has of all that went out on this connection. What curl
-/// took from us says less: on a slow line it waits in the kernel for minutes.
+/// Bytes sent on this connection that the other end has acknowledged. curl's own count is too high: on a slow line data
+/// waits in the kernel for minutes.
 std::uint64_t acknowledged(const Connection& connection) {
   std::uint64_t total = 0;
   for (const curl_socket_t socket : connection.sockets) {
@@ -129,7 +128,7 @@ class CurlClient::Lease {
 
 ConnectionPtr CurlClient::acquire(const std::stop_token& stop) {
   const std::stop_callback wake(stop, [this] {
-    const auto held = pool_.lock();  // not between the test and the wait below
+    const auto held = pool_.lock();  // the notification must not fall between the test and the wait below
     freed_.notify_all();
   });
   auto pool = pool_.lock();
@@ -194,9 +193,9 @@ std::chrono::milliseconds longest(const HttpRequest& request, const HttpOptions&
   return options.stall_timeout + std::chrono::milliseconds(bytes * 1000 / kSlowestAverage);
 }
 
-constexpr std::uint64_t kSteadyBytesPerSecond = 8000;  // an answer that comes so fast has all the time it needs
+constexpr std::uint64_t kSteadyBytesPerSecond = 8000;  // an answer this fast has no time limit
 
-/// Until when a transfer may go on.
+/// Says until when a transfer may continue.
 class Patience {
  public:
   Patience(const HttpRequest& request, const HttpOptions& options)
@@ -215,7 +214,7 @@ class Patience {
     const std::uint64_t earned_ms = (bytes - counted_) * 1000 / kSteadyBytesPerSecond;
     end_ += std::chrono::milliseconds(earned_ms);
     counted_ += earned_ms * kSteadyBytesPerSecond / 1000;
-    if (bytes >= mark_ && bytes - mark_ < step_) return;  // less than the mark: another connection than before
+    if (bytes >= mark_ && bytes - mark_ < step_) return;  // less than the mark: a new connection
     mark_ = bytes;
     deadline_ = Clock::now() + stall_timeout_;
   }
@@ -280,7 +279,7 @@ bool is_tls_refusal(CURLcode code, CURL* easy) {
     case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
     case CURLE_SSL_INVALIDCERTSTATUS:
       return true;
-    case CURLE_SSL_CONNECT_ERROR: {  // refused by TLS, or the connection broke meanwhile
+    case CURLE_SSL_CONNECT_ERROR: {  // TLS refused it, or the connection broke meanwhile
       long os_errno = 0;
       curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &os_errno);
       return os_errno == 0;
@@ -310,7 +309,7 @@ void CurlClient::fail(CURLcode code, const HttpExchange& exchange, const Connect
                 fmt::format("{}: the server's TLS certificate or protocol was refused: {}", name, why),
                 {"a certificate authority of your own: add it to the system's, or name its file in SSL_CERT_FILE"});
   }
-  // All else is the network, what speaks on it, or the proxy in the environment.
+  // All other codes come from the network, a peer on it, or the proxy in the environment.
   throw Error(ErrorKind::kTransient, fmt::format("{}: {}", name, why));
 }
 
@@ -319,7 +318,7 @@ HttpResponse CurlClient::perform(const HttpRequest& request, std::stop_token sto
   const auto add_header = [&](const char* line) {
     curl_slist* longer = curl_slist_append(headers.get(), line);
     if (longer == nullptr) throw Error(ErrorKind::kFailed, "curl: out of memory");
-    (void)headers.release();  // it is the head of the longer list
+    (void)headers.release();  // it is now the head of the longer list
     headers.reset(longer);
   };
   add_header("Expect:");  // else curl waits a second for a "100 Continue" that some never send
@@ -360,14 +359,14 @@ std::unique_ptr<HttpClient> make_http_client(const std::string& base_url, const 
   init_curl_once();
   const CurlUrl url(curl_url());
   if (!url || curl_url_set(url.get(), CURLUPART_URL, base_url.c_str(), CURLU_DISALLOW_USER) != CURLUE_OK) {
-    // Not repeated: it may hold a password.
+    // Not repeated, because it may hold a password.
     throw Error(ErrorKind::kUsage, "the repository's address is not a valid URL, or holds user information");
   }
   const std::string scheme = url_part(url.get(), CURLUPART_SCHEME);
   if (scheme != "http" && scheme != "https") {
     throw Error(ErrorKind::kUsage, fmt::format("{}:// is not http:// or https://", printable_excerpt(scheme)));
   }
-  // As curl, git and OpenSSL's own programs; libcurl by itself does not look.
+  // As in curl, git and OpenSSL's own programs. libcurl does not look at it by itself.
   const char* ca_file = std::getenv("SSL_CERT_FILE");
   return std::make_unique<CurlClient>(base_url, is_loopback(url_part(url.get(), CURLUPART_HOST)),
                                       ca_file != nullptr ? ca_file : "", options);

@@ -15,10 +15,9 @@ namespace isr {
 
 struct HttpOptions {
   std::chrono::milliseconds connect_timeout{10'000};
-  /// A request that has not ended and moved less than kSlowestBytesPerSecond
-  /// over this time is given up: a server that trickles is as bad as a mute one.
-  /// All in all a request has, from its connection on, this time and a second for each kSlowestAverage of its large
-  /// body.
+  /// A request that moves less than kSlowestBytesPerSecond over this time is given up, because a server that sends very
+  /// slowly is as bad as one that does not answer. From the start of its connection, a request may take this time, plus
+  /// a second for each kSlowestAverage bytes of its large body.
   std::chrono::milliseconds stall_timeout{30'000};
   unsigned max_connections = 64;  ///< further requests wait for one
 };
@@ -33,8 +32,9 @@ struct HttpRequest {
   std::vector<std::string> headers;  ///< "Name: value"
   ByteView body;                     ///< of a PUT; borrowed until perform() returns
   std::size_t max_response_bytes = 0;
-  /// The largest size of a body, in either direction, that is large by its nature; 0: it is small, so that no server
-  /// can hold the caller for long with an answer that drips. A body that is sent counts by itself.
+  /// The size limit in bytes of a body that may be large, in either direction; 0 when bodies are small, so that a
+  /// server cannot hold the caller for long with an answer that comes byte by byte. The size of a body that is sent is
+  /// added by itself.
   std::size_t large_body_bytes = 0;
 };
 
@@ -43,18 +43,16 @@ struct HttpResponse {
   std::vector<std::pair<std::string, std::string>> headers;  ///< names in lower case
   Bytes body;
 
-  /// Trimmed; empty when absent. `name` in lower case.
+  /// Trimmed; empty when absent. `name` must be lower case.
   std::string_view header(std::string_view name) const noexcept;
 };
 
 /// One HTTP(S) origin.
 ///
-/// Shape:   one request, one whole answer in memory, whatever its status.
-///          Redirects are answers too: none is followed. Connections are kept.
-/// Errors:  kTransient when no whole answer came (name, connection, time-out,
-///          reset, short body, proxy); kOffline when TLS does not verify;
-///          kCorrupt when the body is larger than max_response_bytes;
-///          kCancelled.
+/// Shape:   one request, one whole answer in memory, whatever its status. A redirect is returned like any other answer,
+///          not followed. Connections are kept.
+/// Errors:  kTransient when no whole answer came (name, connection, time-out, reset, short body, proxy); kOffline when
+///          TLS does not verify; kCorrupt when the body is larger than max_response_bytes; kCancelled.
 /// Threads: perform() may run on many threads at once.
 class HttpClient {
  public:
@@ -68,10 +66,9 @@ class HttpClient {
 /// SSL_CERT_FILE in the environment replaces the system's authorities.
 std::unique_ptr<HttpClient> make_http_client(const std::string& base_url, const HttpOptions& options = {});
 
-/// Throws what an answer means that the caller did not expect. `what` names the
-/// request. 408, 425, 429 and 5xx are kTransient (a RetryLater when the server
-/// names a pause), 401 and 403 kDenied, 507 kIo, redirects and all that the
-/// server does not do kUnsupported, the rest kFailed.
+/// Throws the error for an answer that the caller did not expect. `what` names the request. 408, 425, 429 and 5xx are
+/// kTransient (a RetryLater when the server names a pause), 401 and 403 kDenied, 507 kIo, redirects and methods that
+/// the server does not support kUnsupported, the rest kFailed.
 [[noreturn]] void throw_for_status(const HttpResponse& response, const std::string& what);
 
 }  // namespace isr

@@ -1,7 +1,6 @@
-// curl repeats a request by itself when a kept connection turns out to be dead.
-// For a PUT that may already have been applied this would turn "created" into
-// "exists", so its body cannot be rewound: curl then gives up, and the caller
-// settles what happened by looking.
+// curl repeats a request by itself when a kept connection turns out to be dead. For a PUT that was already applied,
+// this would turn "created" into "exists". So the body cannot be rewound: curl then gives up, and the caller finds out
+// by looking.
 #include "repository/http_exchange.h"
 
 #include <algorithm>
@@ -34,14 +33,14 @@ std::size_t take_body(const char* data, std::size_t, std::size_t count, void* us
       exchange.refusal = HttpExchange::Refusal::kBodyTooLarge;
       return 0;
     }
-    const ByteView bytes = as_bytes({data, count});  // inserted as chars they would be copied one by one
+    const ByteView bytes = as_bytes({data, count});  // inserting chars would copy them one by one
     body.insert(body.end(), bytes.begin(), bytes.end());
     exchange.moved += count;
     return count;
   });
 }
 
-/// Room for the body that the headers promise, so that it does not grow piece by piece.
+/// Reserves room for the announced body, so that it does not grow in steps.
 void reserve_body(HttpExchange& exchange) {
   const std::string_view text = exchange.response.header("content-length");
   std::size_t length = 0;
@@ -59,7 +58,7 @@ std::size_t take_header(const char* data, std::size_t, std::size_t count, void* 
       return 0;
     }
     const std::string_view line(data, count);
-    if (line.starts_with("HTTP/")) {  // the first one, or that after "100 Continue"
+    if (line.starts_with("HTTP/")) {  // the first status line, or that after "100 Continue"
       exchange.response.headers.clear();
       exchange.headers_ended = false;
     }

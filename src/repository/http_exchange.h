@@ -6,22 +6,22 @@
 
 namespace isr {
 
-/// One request under way: what the callbacks of curl read and write.
+/// One request that is under way: the data that curl's callbacks read and write.
 struct HttpExchange {
   const HttpRequest& request;
   HttpResponse response;
   std::size_t sent = 0;
   std::size_t header_bytes = 0;
   std::uint64_t moved = 0;  ///< bytes from and to curl
-  /// The blank line came. curl 7.88 calls a connection that was closed within
-  /// the headers a success with an empty body.
+  /// The blank line was received. curl 7.88 reports a connection that closed within the headers as a success with an
+  /// empty body.
   bool headers_ended = false;
   enum class Refusal { kNone, kBodyTooLarge, kHeadersTooLarge, kOutOfMemory };
   Refusal refusal = Refusal::kNone;
 };
 
-/// Makes the next transfer of easy send exchange.request and fill the rest of
-/// exchange, which must live until that ended.
+/// Sets easy up so that its next transfer sends exchange.request and fills in the rest of exchange, which must live
+/// until the transfer ends.
 void set_exchange(CURL* easy, HttpExchange& exchange);
 
 }  // namespace isr

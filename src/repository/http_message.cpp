@@ -75,7 +75,7 @@ std::optional<WallTime> from_http_date(std::string_view text) {
                                          std::chrono::day(static_cast<unsigned>(*day)));
   if (!date.ok() || *hour > 23 || *minute > 59 || *second > 59) return std::nullopt;
   const WallTime time = std::chrono::sys_days(date) + std::chrono::seconds(*hour * 3600 + *minute * 60 + *second);
-  // Writing it again checks the weekday and every separator.
+  // Formatting it again checks the weekday and every separator.
   if (to_http_date(time) != text) return std::nullopt;
   return time;
 }
@@ -146,7 +146,7 @@ ListPage parse_list_page(ByteView body, std::string_view prefix, std::string_vie
     const auto [name, others] = *line;
     if (!name.starts_with(prefix)) bad_list("holds a name that was not asked for");
     if (name <= last) bad_list("is not sorted");
-    if (is_blob_name(name)) page.names.emplace_back(name);  // else it is a stray file
+    if (is_blob_name(name)) page.names.emplace_back(name);  // other names are stray files
     last = name;
     rest = others;
   }

@@ -18,19 +18,18 @@ namespace isr {
 
 /// Text without blanks and line ends at either end.
 std::string_view without_blanks(std::string_view text);
-/// Text of a server for a message: short, and safe for a terminal.
+/// Makes a server's text fit for a message: short, and safe for a terminal.
 std::string printable_excerpt(std::string_view text);
 
 /// RFC 9110 IMF-fixdate, e.g. "Mon, 23 Nov 2026 04:06:20 GMT".
 std::string to_http_date(WallTime time);
-/// The inverse: exactly that form, nothing else.
+/// The inverse of to_http_date(). Accepts exactly that form.
 std::optional<WallTime> from_http_date(std::string_view text);
 
-/// Of a Retry-After value, seconds or a date. Never negative.
+/// The pause in a Retry-After value, which is seconds or a date. Never negative.
 std::optional<std::chrono::milliseconds> parse_retry_after(std::string_view text, WallTime now);
 
-/// "bytes FIRST-LAST/TOTAL" as an answer says it; nullopt for anything else
-/// and for numbers that contradict each other.
+/// Parses "bytes FIRST-LAST/TOTAL". nullopt for anything else and for numbers that contradict each other.
 struct ContentRange {
   std::uint64_t first = 0;
   std::uint64_t last = 0;
@@ -38,7 +37,7 @@ struct ContentRange {
 };
 std::optional<ContentRange> parse_content_range(std::string_view text);
 
-/// What a Range header asks of a blob of `size` bytes.
+/// The meaning of a Range header for a blob of `size` bytes.
 struct WholeBlob {};       ///< not a single byte range: RFC 9110 says to ignore it
 struct NotSatisfiable {};  ///< begins at or after the end: 416
 struct PartOfBlob {
@@ -47,12 +46,11 @@ struct PartOfBlob {
 };
 std::variant<WholeBlob, NotSatisfiable, PartOfBlob> parse_range(std::string_view header, std::uint64_t size);
 
-/// One answer to a LIST request: names, one a line, and a last line ".end" or
-/// ".more", so that a page which was cut short is not taken for a whole one.
+/// One answer to a LIST request: one name a line, and a last line ".end" or ".more", so that a page that was cut short
+/// is not taken for a whole one.
 std::string encode_list_page(const ListPage& page);
-/// Error{kCorrupt} unless each name begins with prefix and they ascend strictly
-/// from `after` (so that asking for the next page ends). Names that no blob can
-/// have are left out.
+/// Error{kCorrupt} unless each name begins with prefix and they ascend strictly from `after` (so that a loop over pages
+/// ends). Names that no blob can have are left out.
 ListPage parse_list_page(ByteView body, std::string_view prefix, std::string_view after);
 
 }  // namespace isr

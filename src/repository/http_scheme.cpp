@@ -1,4 +1,4 @@
-// The one form of an http:// or https:// address. No message repeats it: it may hold a password.
+// The canonical form of an http:// or https:// address. No message repeats the address, because it may hold a password.
 #include <arpa/inet.h>
 #include <fmt/format.h>
 
@@ -49,7 +49,7 @@ std::string canonical_http_url(std::string_view rest, bool https) {
   if (!std::all_of(rest.begin(), rest.end(), [](char c) { return c >= 0; })) {
     refuse_address("a URL holds ASCII characters only");
   }
-  // Also in the path: a '/' inside a password would put the '@' there.
+  // Searches the path, too: a '/' inside a password would put the '@' there.
   if (rest.find('@') != std::string_view::npos) {
     refuse_address("it must not hold a user name or password; isr asks for them (write %40 for an @ in a path)");
   }

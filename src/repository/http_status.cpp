@@ -1,4 +1,4 @@
-// What an answer means, from its status and headers alone.
+// Classifies an answer by its status and headers alone.
 #include <fmt/format.h>
 
 #include "repository/blob_store.h"

@@ -1,7 +1,6 @@
-// Every slot is one seal of the same random key; that key seals the user's
-// keys. Changing the password makes a new box, not new user keys. All bounds
-// are checked before scrypt runs, and scrypt runs whatever the user's name is:
-// a wrong name and a wrong password take the same time.
+// Every slot seals the same random box key, and that key seals the user's keys. Changing the password makes a new box,
+// not new user keys. All bounds are checked before scrypt runs. scrypt runs whatever the user's name is, so that a
+// wrong name and a wrong password take the same time.
 #include "repository/keybox.h"
 
 #include <fmt/format.h>
@@ -21,7 +20,7 @@ constexpr std::size_t kMaxKeyboxSize = 16384;
 constexpr std::size_t kSaltSize = 32;
 constexpr std::size_t kWrappedKeySize = kNonceSize + Key::kSize + kTagSize;
 constexpr std::size_t kMaxKeysSize = 1024;
-// scrypt's time grows with p and its memory does not: bound it here.
+// p multiplies scrypt's time but not its memory, so it is bounded here.
 constexpr std::uint32_t kMaxScryptP = 4;
 constexpr std::uint32_t kMaxScryptR = 32;
 
@@ -108,7 +107,7 @@ SecretKey box_key_by(const Keybox& box, const std::string& user, const Key& reco
   return unwrap_box_key(box, user, "recovery", recovery_slot_key(recovery_key), box.recovery_slot);
 }
 
-/// Opens what the box is for.
+/// Opens the user keys.
 UserKeys unwrap_keys(const Keybox& box, const std::string& user, const Key& box_key) {
   SecretBytes plain(box.keys.size() - std::min(box.keys.size(), kBoxOverhead));
   if (!open_box(box_key, context_of("keys", user), box.keys, plain)) {
@@ -133,10 +132,10 @@ std::string keybox_prefix(const std::string& user) {
   return fmt::format("users/{}/keybox", user);
 }
 
-// Crockford's base 32: no I, L, O or U, and what looks alike is read alike.
+// Crockford's base 32: no I, L, O or U, and letters that look alike are read alike.
 constexpr std::string_view kAlphabet = "0123456789abcdefghjkmnpqrstvwxyz";
 constexpr std::string_view kRecoveryPrefix = "isr-recovery-";
-constexpr std::size_t kChecksumSize = 3;  // 35 bytes in all: 56 digits without a rest
+constexpr std::size_t kChecksumSize = 3;  // 35 bytes in all: exactly 56 digits
 constexpr std::size_t kRecoveryDigits = (Key::kSize + kChecksumSize) * 8 / 5;
 
 SecretBytes with_checksum(const Key& key) {
@@ -241,12 +240,12 @@ UserKeys open_keybox(ByteView blob, const std::string& user, const KeyboxSecret&
   return unwrap_keys(box, user, std::visit([&](const auto& known) { return box_key_by(box, user, known); }, secret));
 }
 
-// The box key stays: only so the recovery slot, whose key we mostly do not have, goes on opening it.
+// The box key stays, so that the recovery slot, whose key is usually not at hand, still opens it.
 Bytes with_new_passphrase(ByteView blob, const std::string& user, const KeyboxSecret& secret,
                           std::string_view new_passphrase, const ScryptParams& params) {
   Keybox box = decode(blob);
   const SecretKey box_key = std::visit([&](const auto& known) { return box_key_by(box, user, known); }, secret);
-  unwrap_keys(box, user, box_key);  // a damaged box is not passed on as a good one
+  unwrap_keys(box, user, box_key);  // makes sure that a damaged box is not passed on as a good one
   seal_passphrase_slot(box, new_passphrase, box_key, params);
   return to_bytes(as_bytes(encode(box)));
 }
@@ -314,7 +313,7 @@ void put_next_keybox(BlobStore& store, const std::string& user, std::uint64_t pr
   }
   const std::string name = sequence_name(keybox_prefix(user), previous + 1);
   if (store.put_new(name, blob) == PutResult::kCreated) return;
-  // Ours after all when an answer was lost and the request repeated: no two boxes have the same salt.
+  // The box may be ours after all, when an answer was lost and the request repeated: no two boxes have the same salt.
   const auto there = store.get(name);
   if (there && std::ranges::equal(there->bytes, blob)) return;
   throw Error(ErrorKind::kForked, fmt::format("the password of {} was changed elsewhere at the same time", user),

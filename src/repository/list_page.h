@@ -5,22 +5,22 @@
 
 namespace isr {
 
-/// No page of a list is larger in the form that encode_list_page() gives it.
+/// The largest size of a page in bytes, as encode_list_page() writes it.
 inline constexpr std::size_t kMaxListPageSize = 1U << 20U;
-/// A list without end is read so far; the names then take some 50 MiB of memory.
+/// Limits how much of an endless list is read. The names then take some 50 MiB of memory.
 inline constexpr std::size_t kMaxListPages = 256;
 inline constexpr std::size_t kMaxListedNames = 250'000;
 inline constexpr std::size_t kMaxListedBytes = 16U << 20U;
 
 struct ListPage {
   std::vector<std::string> names;
-  bool more = false;  ///< for the rest ask again, with the last name
+  bool more = false;  ///< there are more names: ask again with the last name
 };
 
 /// Fills a page up to kMaxListPageSize.
 class ListPageBuilder {
  public:
-  /// False: there is no room, and the page says that there is more.
+  /// Returns false when there is no room; the page then says that there is more.
   bool add(std::string name);
   ListPage take() { return std::move(page_); }
 
@@ -33,7 +33,7 @@ class ListPageBuilder {
 class ListLimit {
  public:
   explicit ListLimit(std::string what) : what_(std::move(what)) {}
-  /// Error{kUnsupported} when the list has become longer than lists may be.
+  /// Error{kUnsupported} when the list is longer than allowed.
   void add(const ListPage& page);
 
  private:

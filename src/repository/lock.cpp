@@ -1,6 +1,6 @@
-// locks/ holds what changes hands, so it stays short and is listed by every reader. Renewals lie apart, below the
-// number of the record that they renew: a take-over writes the next record, and a holder who renews looks whether
-// there is one.
+// locks/ holds one record for each change of the holder, so it stays short although every reader lists it. Renewals
+// have a folder of their own for each record. A take-over writes the next record, so a holder that renews looks for a
+// next record.
 #include "repository/lock.h"
 
 #include <fmt/format.h>
@@ -23,8 +23,8 @@ constexpr std::string_view kDomain = "isr1/lock";
 constexpr std::size_t kMaxRecordSize = 8192;
 constexpr std::size_t kMaxNote = 1024;
 constexpr std::uint64_t kMaxLease = 7 * 24 * 3600;
-constexpr int kAttempts = 20;  // of races lost in a row
-// Of junk in a row, which anyone who may write to the store can put there.
+constexpr int kAttempts = 20;  // races lost one after the other
+// Junk records one after the other. Anyone who may write to the store can put junk there.
 constexpr std::size_t kMaxNumbers = 32;
 
 std::string_view mode_name(LockMode mode) { return mode == LockMode::kAttended ? "attended" : "checkout"; }
@@ -124,7 +124,7 @@ Bytes encode_lock_record(const LockRecord& record, const std::string& chain, con
   Bytes blob = sign_text(kDomain, encode_line(record, chain), key);
   try {
     decode_lock_record(blob, key.public_key, chain, record.s,
-                       record.r);  // refuses a record that could not be read back
+                       record.r);  // throws when the record could not be read back
   } catch (const Error& error) {
     throw Error(ErrorKind::kUsage, fmt::format("cannot write such a lock record: {}", error.what()));
   }
@@ -148,7 +148,7 @@ ParcelLock::ParcelLock(BlobStorePtr store, std::string chain, SigningKey key, Lo
 
 std::string ParcelLock::renewals(std::uint64_t s) const { return sequence_name(chain_ + "/renewals", s); }
 
-/// nullopt: absent, or not to be read.
+/// nullopt when absent or not readable.
 std::optional<LockRuling> ParcelLock::read_at(const std::string& name, std::uint64_t s, std::uint64_t r) {
   try {
     const auto blob = store_->get(name);
@@ -194,7 +194,7 @@ ParcelLock::Found ParcelLock::look() {
   }
   if (found.ruling) found.next = found.ruling->record.s + 1;
   const auto taken = [&](std::uint64_t n) { return std::find(numbers.begin(), numbers.end(), n) != numbers.end(); };
-  while (taken(found.next)) ++found.next;  // by what cannot be read
+  while (taken(found.next)) ++found.next;  // by an unreadable record
   return found;
 }
 
@@ -229,7 +229,7 @@ bool ParcelLock::put(const LockRecord& record) {
   const std::string name =
       record.r == 0 ? sequence_name(locks(), record.s) : sequence_name(renewals(record.s), record.r);
   store_->put_new(name, blob);
-  const auto there = store_->get(name);  // a lock that others do not see is none
+  const auto there = store_->get(name);  // a lock counts only when others see it
   if (there) return there->bytes == blob;
   throw Error(ErrorKind::kCorrupt, fmt::format("{}: {} says that it has lock record {}, but does not give it", chain_,
                                                store_->describe(), name));
@@ -241,7 +241,7 @@ LockRecord ParcelLock::acquire(const LockRequest& wanted) {
     if (found.ruling && found.ruling->record.held && !found.ruling->ours) throw LockedError(chain_, *found.ruling);
     LockRecord record = fresh(wanted);
     record.s = found.next;
-    if (put(record)) return record;  // else someone was faster: look again
+    if (put(record)) return record;  // otherwise another host was faster: look again
   }
   fail_racing(chain_);
 }
@@ -275,14 +275,14 @@ LockRecord ParcelLock::renew(const LockRecord& mine) {
       renewed = put(record);
       if (renewed && !store_->stat(sequence_name(locks(), record.s + 1))) return record;
     }
-    // Someone else has the lock, or junk lies behind our record, or there are renewals of ours: of an earlier process,
+    // Another host has the lock, or junk lies after our record, or there are renewals of ours from an earlier process
     // or without an answer.
     auto ruling = show();
     if (!ruling || !ruling->is_hold(mine.hold)) {
       throw LockedError(chain_, ruling ? std::move(*ruling) : LockRuling{mine, {}, false, false});
     }
     if (renewed && ruling->record.s == record.s) return ruling->record;
-    const std::uint64_t tried = ruling->record.s == record.s ? record.r : 0;  // what cannot be read lies there
+    const std::uint64_t tried = ruling->record.s == record.s ? record.r : 0;  // the number holds an unreadable record
     record = ruling->record;
     record.r = std::max(record.r, tried);
   }

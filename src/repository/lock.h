@@ -8,54 +8,56 @@
 namespace isr {
 
 enum class LockMode {
-  kAttended,  ///< a lease, renewed at a third of it
-  kCheckout,  ///< no expiry: for travelling offline
+  kAttended,  ///< has a lease, renewed after a third of it
+  kCheckout,  ///< does not expire: for travelling offline
 };
 
-/// The version that the holder's work stands on.
+/// The version that the holder's work is based on.
 struct LockBase {
-  std::string chain;    ///< of a branch's first lock: where it comes from; empty for none
-  std::uint64_t n = 0;  ///< 0 and no hash: none
+  std::string chain;    ///< for a branch's first lock: the chain that it comes from; else empty
+  std::uint64_t n = 0;  ///< 0 with a zero hash: no version
   Sha256 hash;          ///< of that version's head
 };
 
-/// Record s of a parcel's lock, or renewal r of it: signed JSON, docs/formats/lock.md. The highest s rules.
+/// Record s of a parcel's lock, or renewal r of it: signed JSON, docs/formats/lock.md. The record with the highest s is
+/// valid.
 struct LockRecord {
   std::uint64_t s = 0;
   std::uint64_t r = 0;  ///< 0: the record that took the lock, or gave it back
-  std::string hold;     ///< 32 hex digits, random for each hold: who may renew, release, publish
+  std::string hold;     ///< 32 hex digits, random for each hold: entitles to renew, release and publish
   bool held = false;    ///< false: released
-  std::string host;     ///< the host's name, for people
+  std::string host;     ///< the host's name, shown to users
   std::string host_id;  ///< 32 hex digits, per host, user and state directory
   LockMode mode = LockMode::kAttended;
   std::chrono::seconds lease{600};
   LockBase base;
   WallTime since;    ///< when this hold began
-  WallTime time;     ///< when this record was written, holder's clock
-  std::string note;  ///< of a take-over: the reason
+  WallTime time;     ///< when this record was written, by the holder's clock
+  std::string note;  ///< for a take-over: the reason
 };
 
 Bytes encode_lock_record(const LockRecord& record, const std::string& chain, const SigningKey& key);
-/// Error{kCorrupt}: bad signature, form, another chain, another place than `s` and `r`.
+/// Error{kCorrupt} for a bad signature or form, another chain, or another place than `s` and `r`.
 LockRecord decode_lock_record(ByteView blob, const PublicKey& signer, const std::string& chain, std::uint64_t s,
                               std::uint64_t r = 0);
 /// 32 hex digits for a new hold.
 std::string random_hold();
 
-/// What rules a parcel's lock.
+/// The record of a parcel's lock that is valid now, and how it concerns this host.
 struct LockRuling {
   LockRecord record;  ///< the newest renewal, where there is one
-  /// Since the holder last wrote, by the store's clock.
+  /// Time since the holder last wrote, by the store's clock.
   std::optional<std::chrono::seconds> age;
   bool ours = false;     ///< held by this host
   bool expired = false;  ///< attended, and older than its lease (by the store's clock)
-  /// Held by this host as `hold`.
+  /// True when this host holds the lock as `hold`.
   bool is_hold(const std::string& hold) const { return ours && record.hold == hold; }
-  /// Held as `hold` under another host id: the state directory that has the hold was moved, or is a copy.
+  /// True when the lock is held as `hold`, but under another host id: the state directory of the hold was moved, or is
+  /// a copy.
   bool is_moved_hold(const std::string& hold) const { return record.held && !ours && record.hold == hold; }
 };
 
-/// Error{kLocked} with what the caller may want to phrase anew, knowing the parcel's name.
+/// Error{kLocked} with the facts, so that a caller that knows the parcel's name can phrase it anew.
 class LockedError : public Error {
  public:
   LockedError(const std::string& chain, LockRuling ruling);
@@ -72,51 +74,49 @@ struct LockIdentity {
   std::string host_id;
 };
 
-/// A request for a lock: the id of the new hold, its mode, and the version that the work starts from.
+/// A request for a lock: the id of the new hold, its mode, and the version that the work is based on.
 struct LockRequest {
   std::string hold;
   LockMode mode = LockMode::kAttended;
   LockBase base;
 };
 
-/// The lock of one parcel: records PARCEL/locks/%016d, each written by put_new,
-/// so that two takers race for one name, and renewals of record s below
-/// PARCEL/renewals/s/. The version number of the head, not the lock, is what keeps
-/// two hosts from both publishing.
+/// The lock of one parcel: records PARCEL/locks/%016d and, for each record s, its renewals below PARCEL/renewals/s/.
+/// Records are written with put_new, so of two takers one wins. The lock does not keep two hosts from both publishing;
+/// the version number of the head does.
 ///
-/// A record that does not verify uses up its number and is passed over, with a warning.
-/// Two processes of one host are not kept apart here: whoever takes the lock has the parcel's lock file.
+/// A record that does not verify uses up its number. It is skipped with a warning. This class does not keep apart two
+/// processes of one host: the caller must hold the parcel's lock file.
 class ParcelLock {
  public:
-  /// `lease`: of the attended locks that it takes.
+  /// `lease`: for the attended locks that it takes.
   ParcelLock(BlobStorePtr store, std::string chain, SigningKey key, LockIdentity me,
              std::chrono::seconds lease = std::chrono::seconds(600));
 
-  /// nullopt: never locked. Error{kCorrupt}: too many records that do not verify lie in front.
+  /// nullopt: the parcel was never locked. Error{kCorrupt}: too many of the newest records do not verify.
   std::optional<LockRuling> show();
 
-  /// Takes a free lock, or one that this host holds. LockedError, with CLI hints, when another
-  /// host holds it, also when its lease has run out.
+  /// Takes a free lock, or one that this host holds. LockedError, with CLI hints, when another host holds it, even when
+  /// its lease has run out.
   LockRecord acquire(const LockRequest& wanted);
-  /// As acquire(), but does nothing when `wanted.hold` has the lock.
+  /// As acquire(), but does nothing when `wanted.hold` already has the lock.
   LockRecord keep(const LockRequest& wanted);
-  /// As acquire(), whoever holds it.
+  /// As acquire(), but takes the lock from any holder.
   LockRecord steal(const LockRequest& wanted, const std::string& reason);
-  /// A new renewal behind `mine`, or behind a renewal of it. LockedError when `mine.hold` does not have the lock any
-  /// more.
+  /// Writes a new renewal after `mine`, or after a renewal of it. LockedError when `mine.hold` no longer has the lock.
   LockRecord renew(const LockRecord& mine);
-  /// Ends the hold; nothing when it does not have the lock. False: it has it under another host id (is_moved_hold()),
-  /// so it stays.
+  /// Ends the hold; does nothing when it does not have the lock. Returns false, and the lock stays, when the hold
+  /// belongs to another host id (is_moved_hold()).
   bool release(const std::string& hold);
-  /// lock break: writes a released record over whatever rules, readable or not.
+  /// For lock break: writes a released record over the valid one, readable or not.
   void break_lock(const std::string& reason);
 
  private:
-  /// What rules, and the number that the next record may try.
+  /// The valid record, and the number for the next record.
   struct Found {
     std::optional<LockRuling> ruling;
     std::uint64_t next = 1;
-    bool unreadable = false;  ///< too many records in front that do not verify
+    bool unreadable = false;  ///< too many of the newest records do not verify
   };
   std::string locks() const { return chain_ + "/locks"; }
   std::string renewals(std::uint64_t s) const;
@@ -126,9 +126,9 @@ class ParcelLock {
   void read_renewals(LockRuling& ruling);
   std::optional<LockRuling> read_at(const std::string& name, std::uint64_t s, std::uint64_t r);
   LockRecord fresh(const LockRequest& wanted) const;
-  /// False when its name is taken, unless by these very bytes.
+  /// Returns false when its name is taken by other bytes.
   bool put(const LockRecord& record);
-  /// Puts `record` over whatever rules, readable or not.
+  /// Puts `record` over the valid one, readable or not.
   LockRecord put_over(LockRecord record);
 
   BlobStorePtr store_;

@@ -1,4 +1,4 @@
-// Finds the kind of store that an address means, and opens it. all_stores.h lists the kinds.
+// Finds the kind of store for an address, and opens it. all_stores.h lists the kinds.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -71,7 +71,8 @@ class LazyStore : public BlobStore {
  private:
   BlobStorePtr opened(const std::stop_token& stop) {
     if (BlobStorePtr store = *store_.lock()) return store;
-    // Without the mutex: it may take a time-out. Two that race open it twice, which harms nobody.
+    // The mutex is not held, because this may last until a time-out. Two threads may both open the store; that does no
+    // harm.
     BlobStorePtr store = open_(stop);
     *store_.lock() = store;
     return store;
@@ -81,7 +82,7 @@ class LazyStore : public BlobStore {
   Sync<BlobStorePtr> store_;
 };
 
-/// A server that is started again refuses connections for a moment.
+/// Repeats the first contact, because a server that is restarting refuses connections for a moment.
 BlobStorePtr open_patiently(const StoreScheme& scheme, const std::string& url, const StoreOptions& options,
                             const std::stop_token& stop) {
   const auto until = std::chrono::steady_clock::now() + options.open_patience;
@@ -121,7 +122,7 @@ std::string canonical_directory(const std::string& path) {
   if (error) refuse_address("the current directory cannot be found; give an absolute path");
   std::string out = absolute.lexically_normal().string();
   while (out.size() > 1 && out.back() == '/') out.pop_back();
-  // Two leading slashes mean the same as one here.
+  // Two leading slashes mean the same as one.
   if (out.starts_with("//")) out.erase(0, out.find_first_not_of('/') - 1);
   return out;
 }

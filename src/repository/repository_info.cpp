@@ -37,7 +37,7 @@ std::string random_id() {
   return to_hex(bytes);
 }
 
-/// Names below probe/RANDOM/, removed again as far as the store lets us.
+/// Names below probe/RANDOM/. The destructor removes them if the store allows it.
 class ProbeNames {
  public:
   explicit ProbeNames(BlobStore& store) : store_(store), prefix_(fmt::format("probe/{}/", random_id())) {}
@@ -45,7 +45,7 @@ class ProbeNames {
     try {
       for (int i = 0; i < kNames; ++i) store_.remove((*this)[i]);
     } catch (...) {
-      // Probes that stay behind hold nothing, and no one reads them.
+      // Leftover probes hold no data and are never read.
     }
   }
   ProbeNames(const ProbeNames&) = delete;
@@ -57,8 +57,7 @@ class ProbeNames {
   std::string prefix_;
 };
 
-/// All writers put each name at the same moment. wins[name] holds the bits of
-/// the writers that were told kCreated.
+/// All writers put each name at the same moment. wins[name] has a bit for each writer that was told kCreated.
 std::vector<std::atomic<unsigned>> race_names(BlobStore& store, const ProbeNames& names) {
   std::vector<std::atomic<unsigned>> wins(kNames);
   std::array<std::exception_ptr, kWriters> failures;
@@ -81,7 +80,7 @@ std::vector<std::atomic<unsigned>> race_names(BlobStore& store, const ProbeNames
   try {
     while (writers.size() < kWriters) writers.emplace_back(race, static_cast<int>(writers.size()));
   } catch (const std::system_error& error) {
-    called_off = true;  // before the others pass the barrier, where they wait for those that never came
+    called_off = true;  // set before the others pass the barrier, where they wait for the threads that did not start
     for (auto absent = writers.size(); absent < kWriters; ++absent) start.arrive_and_drop();
     writers.clear();
     throw Error(ErrorKind::kIo, fmt::format("cannot start {} threads: {}", kWriters, error.what()));
@@ -110,7 +109,7 @@ bool holds_data(BlobStore& store) {
       const auto names = store.list(prefix);
       if (names && !names->empty()) return true;
     } catch (const Error& error) {
-      if (error.kind() == ErrorKind::kUnsupported) return true;  // more than a list may have
+      if (error.kind() == ErrorKind::kUnsupported) return true;  // the list is too long to be read
       throw;
     }
   }
@@ -216,7 +215,7 @@ void prepare_store_location(const std::string& url) {
   fs::directory_iterator entries(canonical, error);
   for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
     const std::string name = entries->path().filename().string();
-    // A new file system has lost+found; probe/ is what an interrupted init leaves.
+    // A new file system has lost+found. An interrupted init leaves probe/.
     if (name != "lost+found" && name != "probe" && !name.starts_with(kTempFilePrefix)) {
       throw Error(ErrorKind::kUnsupported, fmt::format("{} is not empty, and not a repository", canonical));
     }

@@ -1,6 +1,5 @@
-// Every call goes through attempt(), which repeats what failed as kTransient.
-// A put whose answer was lost is "ambiguous" from then on: whatever a later
-// attempt says, only the bytes in the store tell whose blob it is.
+// Every call goes through attempt(), which repeats it when it failed as kTransient. A put whose answer was lost is
+// "ambiguous" from then on: whatever a later attempt answers, only the bytes in the store tell who wrote the blob.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -33,7 +32,7 @@ void pause(std::chrono::milliseconds delay, const std::stop_token& stop) {
 }
 
 class ResolvingStore : public BlobStore {
-  // First, because its result type is deduced.
+  // Defined first, because its result type is deduced.
   template <class Call>
   auto attempt(std::string_view name, const std::stop_token& stop, Call call) {
     const StoreWaits::Call waits(waits_.get());
@@ -69,10 +68,11 @@ class ResolvingStore : public BlobStore {
   PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
     bool ambiguous = false;
     return attempt(name, stop, [&](int) {
-      // Put again, also what has arrived: the store makes durable what it answers for, and its first answer was lost.
+      // Puts the blob again even if it has arrived: the store guarantees durability only with its answer, and the first
+      // answer was lost.
       const bool asked_before = std::exchange(ambiguous, true);
       const PutResult result = inner_->put_new(name, bytes, stop);
-      // It may exist because an earlier attempt of ours arrived late.
+      // The blob may exist because an earlier attempt of ours arrived late.
       if (asked_before && result == PutResult::kExists) return settle(name, bytes, stop).value_or(result);
       return result;
     });
@@ -84,7 +84,7 @@ class ResolvingStore : public BlobStore {
     return attempt(prefix, stop, [&](int) { return inner_->list_page(prefix, after, stop); });
   }
   bool remove(std::string_view name) override {
-    // Gone at the second attempt: the first one did it.
+    // When a later attempt finds nothing, an earlier one removed it.
     return attempt(name, {}, [&](int number) { return inner_->remove(name) || number > 0; });
   }
 

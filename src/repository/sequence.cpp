@@ -9,13 +9,13 @@ namespace isr {
 namespace {
 
 constexpr std::size_t kDigits = 16;
-constexpr std::size_t kMaxProbes = 16;  // behind the greatest number that is listed
+constexpr std::size_t kMaxProbes = 16;  // numbers tried after the greatest listed one
 
 bool present(BlobStore& store, std::string_view prefix, std::uint64_t n) {
   return store.stat(sequence_name(prefix, n)).has_value();
 }
 
-/// Doubles the step until a number is absent, then bisects: 2 log2(n) questions.
+/// Doubles the step until a number is absent, then bisects. Takes 2 log2(n) requests.
 std::uint64_t search(BlobStore& store, std::string_view prefix, std::uint64_t there) {
   std::uint64_t step = 1;
   while (step <= kMaxSequence - there && present(store, prefix, there + step)) {
@@ -29,8 +29,8 @@ std::uint64_t search(BlobStore& store, std::string_view prefix, std::uint64_t th
 }
 
 struct Listed {
-  std::deque<std::uint64_t> greatest;  ///< ascending, as a list is
-  bool whole = true;                   ///< false: the store has none, or one that is too long
+  std::deque<std::uint64_t> greatest;  ///< ascending, as the list is
+  bool whole = true;                   ///< false: the store cannot list, or its list is too long
 };
 
 Listed list_numbers(BlobStore& store, std::string_view prefix, std::size_t count) {
@@ -84,7 +84,7 @@ std::vector<std::uint64_t> newest_numbers(BlobStore& store, std::string_view pre
     numbers.clear();
     for (std::uint64_t n = newest; n > 0 && numbers.size() < count; --n) numbers.push_front(n);
   }
-  // A list may lag behind what the store already gives.
+  // The list may lag behind blobs that the store already returns.
   for (std::size_t probe = 0; listed.whole && probe < kMaxProbes; ++probe) {
     const std::uint64_t next = numbers.empty() ? 1 : numbers.back() + 1;
     if (next > kMaxSequence || !present(store, prefix, next)) break;

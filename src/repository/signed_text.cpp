@@ -9,8 +9,8 @@ namespace {
 
 constexpr std::size_t kSignatureText = 88;  // base64 of 64 bytes
 
-// The domain keeps a lock record from passing as a head; the length makes the
-// message unambiguous should anything ever be appended to it.
+// The domain keeps a lock record from being accepted as a head. The length keeps the message unambiguous should
+// anything be appended to it in the future.
 Bytes message_of(std::string_view domain, std::string_view line) {
   ByteWriter out;
   out.put(as_bytes(domain)).u8(0).u64(line.size()).put(as_bytes(line));

@@ -1,6 +1,6 @@
 // now() writes to an unnamed file in the directory and reads the date that the file system gave it. The difference to
-// the host's clock is kept for ten minutes, and measured again at once when the host's clock has been set: then it no
-// longer agrees with the time since the boot.
+// the host's clock is kept for ten minutes. It is measured again at once when the host's clock was set, which shows as
+// a disagreement with the time since boot.
 #include "repository/store_clock.h"
 
 #include <sys/stat.h>
@@ -31,7 +31,7 @@ std::optional<StoreClock::Measured> StoreClock::measure() const {
     const UniqueFd file = open_unnamed_file(directory_);
     const std::uint8_t byte = 0;
     write_all_at(file.get(), {&byte, 1}, 0, directory_);
-    sync_file(file.get(), directory_);  // a file server dates it when it gets it
+    sync_file(file.get(), directory_);  // a file server sets the date when it receives the data
     struct stat status {};
     if (::fstat(file.get(), &status) == 0) dated = WallTime{std::chrono::seconds(status.st_mtim.tv_sec)};
   } catch (const Error&) {

@@ -9,24 +9,25 @@
 
 namespace isr {
 
-/// The clock by which a directory's file system dates its files: a file server's, whatever this host's clock says.
+/// The clock with which a directory's file system dates its files. On a network file system it is the file server's,
+/// which may differ from this host's clock.
 ///
 /// Threads: any.
 class StoreClock {
  public:
-  /// Touches nothing before now().
+  /// Does not use the disk before now().
   explicit StoreClock(fs::path directory, std::function<WallTime()> host_clock = wall_now);
 
-  /// While nothing can be written the host's clock has to do. Waits for the disk once in ten minutes.
+  /// Returns the host's clock while nothing can be written. Waits for the disk once in ten minutes.
   WallTime now();
 
  private:
   struct Measured {
-    std::chrono::seconds ahead{0};           ///< of the host's clock
+    std::chrono::seconds ahead{0};           ///< relative to the host's clock
     std::chrono::milliseconds boot_time{0};  ///< when it was measured
     WallTime host_time;
   };
-  std::optional<Measured> measure() const;  ///< nullopt: nothing can be written
+  std::optional<Measured> measure() const;  ///< nullopt when nothing can be written
   bool is_current(const Measured& measured, WallTime host_now) const;
 
   fs::path directory_;

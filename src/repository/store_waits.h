@@ -9,13 +9,13 @@
 
 namespace isr {
 
-/// Since when the calls of a repository's stores have been without an answer, so that who waits can be told.
+/// Since when calls of a repository's stores have been waiting for an answer, so that the user can be told.
 /// Threads: any.
 class StoreWaits {
  public:
   using Clock = std::chrono::steady_clock;
 
-  /// One call, with all its attempts, from its making to its end.
+  /// One call with all its attempts; it counts from construction to destruction.
   class Call {
    public:
     /// `waits` may be null; else it must outlive the call.
@@ -33,7 +33,7 @@ class StoreWaits {
     std::multiset<Clock::time_point>::iterator entry_;
   };
 
-  /// When the oldest of the calls that are under way began; nullopt: there is none.
+  /// When the oldest call that is under way began; nullopt when there is none.
   std::optional<Clock::time_point> oldest() {
     auto begun = begun_.lock();
     return begun->empty() ? std::nullopt : std::optional(*begun->begin());
@@ -43,7 +43,7 @@ class StoreWaits {
   Sync<std::multiset<Clock::time_point>> begun_;
 };
 
-/// Of one who waits: when it is time to say so, and what.
+/// Decides when to report a wait, and with which text.
 /// Threads: one at a time.
 class WaitReport {
  public:

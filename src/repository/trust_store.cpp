@@ -1,10 +1,9 @@
-// SQLite has no page checksums: a flipped bit may change a row, hide one or
-// bring back an old one. So each row carries a MAC, and one more MAC covers the
-// set of them. The rows are few (one a chain), so every call reads and checks
-// them all; several processes may use one file.
+// SQLite has no page checksums: a flipped bit may change a row, hide one or bring back an old one. So each row carries
+// a MAC, and one more MAC covers the set of rows. There are few rows (one a chain), so every call reads and checks them
+// all. Several processes may use one file.
 //
-// The file is made elsewhere and put in its place whole. So a file of size 0 is
-// always damage, never a creation that was interrupted.
+// The file is made under another name and moved into place whole. So a file of size 0 is always damaged, never an
+// interrupted creation.
 #include "repository/trust_store.h"
 
 #include <fmt/format.h>
@@ -22,7 +21,7 @@ namespace isr {
 namespace {
 
 constexpr std::int64_t kVersion = 2;
-constexpr std::size_t kMaxFileSize = 1U << 20U;  // of a new, empty one
+constexpr std::size_t kMaxFileSize = 1U << 20U;  // of a new, empty store
 constexpr std::string_view kSchema = R"(
   CREATE TABLE seen(chain TEXT PRIMARY KEY, n INTEGER NOT NULL, hash BLOB NOT NULL, epoch INTEGER NOT NULL,
                     time INTEGER NOT NULL, junk BLOB NOT NULL, mac BLOB NOT NULL) WITHOUT ROWID;
@@ -36,7 +35,7 @@ std::int64_t seconds(WallTime time) { return time.time_since_epoch().count(); }
 
 struct Contents {
   std::map<std::string, Seen> seen;
-  std::vector<Key> macs;  ///< of all rows, in the order of their tables
+  std::vector<Key> macs;  ///< of all rows, in table order
 };
 
 Bytes joined(const std::vector<Sha256>& hashes) {
@@ -69,7 +68,7 @@ Key set_mac(const Key& key, const std::vector<Key>& macs) {
   return hmac_sha256(key.view(), {out.bytes()});
 }
 
-/// One view of all tables: another process must not commit between two reads.
+/// One consistent view of all tables: no other process can commit between two reads.
 class ReadTransaction {
  public:
   explicit ReadTransaction(Database& db) : db_(db) { db_.execute("BEGIN"); }
@@ -77,7 +76,7 @@ class ReadTransaction {
     try {
       db_.execute("ROLLBACK");
     } catch (const Error&) {
-      // SQLite ended the transaction itself when it met the damage.
+      // SQLite already ended the transaction itself because of damage.
     }
   }
   ReadTransaction(const ReadTransaction&) = delete;
@@ -112,7 +111,7 @@ struct TrustStore::Impl {
   static void seal(Database& to, const Key& key, const std::vector<Key>& macs);
   std::vector<Key> stored_macs(Database& from) const;
 
-  /// Damage in the schema shows as SQL that no longer compiles.
+  /// A damaged schema makes the SQL fail to compile.
   template <class Body>
   auto guarded(Body body) const {
     try {
@@ -136,8 +135,8 @@ void TrustStore::Impl::create() const {
     made.execute(kSchema);
     seal(made, key, {});
     made.set_user_version(kVersion);
-  }                                                   // closing it empties the write-ahead log into the file
-  create_file(file, read_file(fresh, kMaxFileSize));  // another process may be first: as good
+  }                                                   // closing it moves the write-ahead log into the file
+  create_file(file, read_file(fresh, kMaxFileSize));  // if another process was first, its file is as good
 }
 
 Database TrustStore::Impl::open() {
@@ -349,7 +348,7 @@ void TrustStore::accept(const std::string& chain, const Seen& seen) {
     check_against(chain, contents, seen);
     Seen merged = seen;
     if (const auto old = contents.seen.find(chain); old != contents.seen.end()) {
-      if (old->second.n == seen.n && old->second.time >= seen.time) return;  // nothing new: no disk write
+      if (old->second.n == seen.n && old->second.time >= seen.time) return;  // nothing new: saves a disk write
       merged.time = std::max(seen.time, old->second.time);
       if (old->second.n == seen.n) merged.junk = old->second.junk;
     }
@@ -367,7 +366,7 @@ void TrustStore::accept_older(const std::string& chain, const Seen& seen, const 
     const Contents contents = impl_->load(*db);
     Seen merged = seen;
     if (const auto old = contents.seen.find(chain); old != contents.seen.end()) {
-      merged.time = std::max(seen.time, old->second.time);  // an older head does not make it earlier
+      merged.time = std::max(seen.time, old->second.time);  // an older head must not lower the time
     }
     impl_->store(*db, chain, merged);
     impl_->log_older(*db, chain, seen, reason);
