@@ -20,7 +20,7 @@ constexpr std::size_t kMaxSmallFile = 4096;
                fmt::format("or give them up: mv {0} {0}.broken", file.parent_path().string())});
 }
 
-/// `in_use`: something here is sealed under it already.
+/// `in_use`: data on this host is sealed under the key already.
 SecretKey open_device_key(const fs::path& file, const UserKeys& keys, bool in_use) {
   const SecretKey wrapping = hkdf_sha256(keys.domain_secret.view(), {}, "isr1/device");
   const Bytes aad = to_bytes(as_bytes("isr1/device-key"));
@@ -34,16 +34,16 @@ SecretKey open_device_key(const fs::path& file, const UserKeys& keys, bool in_us
   if (in_use) refuse_device_key(file, "is missing");
   const SecretKey key = random_key();
   if (create_file(file, seal_box(wrapping, aad, key.view())) == CreateResult::kCreated) return key;
-  return open_device_key(file, keys, in_use);  // another process was first
+  return open_device_key(file, keys, in_use);  // another process wrote the file first
 }
 
-/// Equal files in a copy of the home directory give another id: the copy must not pass for this host.
+/// The id includes the place, because a copy of the home directory has equal files and must not pass for this host.
 std::string host_id(const fs::path& state_directory, const Key& device_key) {
   const auto machine = read_file_if_exists("/etc/machine-id", kMaxSmallFile).value_or(Bytes{});
   return host_id_of(device_key, as_text(machine), fs::canonical(state_directory).string());
 }
 
-/// The host's name as heads and locks may have it: check_user_name().
+/// The host's name in the form that heads and locks allow: check_user_name().
 std::string host_name() {
   std::array<char, 256> raw{};
   if (::gethostname(raw.data(), raw.size() - 1) != 0) return "host";
@@ -60,7 +60,7 @@ std::string host_name() {
 
 }  // namespace
 
-/// '+' is in no chain's name.
+/// '+' replaces '/', because no chain's name has a '+'.
 fs::path HostState::kept_head(std::string chain) const {
   std::replace(chain.begin(), chain.end(), '/', '+');
   return state_directory / "heads" / chain;
@@ -77,7 +77,7 @@ HostState open_host_state(const Paths& paths, const RepositoryInfo& info, const 
   host.state_directory = state_directory_of(paths, info, keys.user);
   make_private_directory(host.state_directory);
   const fs::path trust = host.state_directory / "trust.db";
-  const bool in_use = fs::exists(trust);  // asked first: another process may be making both, the key before it
+  const bool in_use = fs::exists(trust);  // first, as another process may be making both, the key first
   host.device_key = open_device_key(host.state_directory / "device-key", keys, in_use);
   host.holder = {host_name(), host_id(host.state_directory, host.device_key)};
   host.trust = std::make_shared<TrustStore>(trust, host.device_key);

@@ -13,7 +13,7 @@
 
 namespace isr {
 
-/// What this host has of an account: places, settings, and what it has seen.
+/// The part of an account that lies on this host: places, settings, and the newest state seen.
 ///
 /// state/REPOSITORY-ID/USER/ has keybox (the newest one seen, for logging in
 /// offline), device-key (sealed under a key that the keybox holds), trust.db,
@@ -27,19 +27,20 @@ struct HostState {
   std::shared_ptr<TrustStore> trust;
   Config config{};  ///< as the command resolved it, also in a daemon
 
-  std::chrono::seconds lease() const { return config.get_seconds("lock.lease"); }  ///< of attended locks
-  /// Bytes a second of what is published or imported; 0: none.
+  std::chrono::seconds lease() const { return config.get_seconds("lock.lease"); }  ///< for attended locks
+  /// The limit for publishing and importing, in bytes a second; 0: no limit.
   std::uint64_t upload_limit() const { return config.get_bytes("upload.limit"); }
   fs::path parcel_directory(const ParcelEntry& parcel) const { return state_directory / "parcels" / parcel.id; }
-  /// Where the newest head seen of a chain is kept.
+  /// The file that keeps the newest head seen of a chain.
   fs::path kept_head(std::string chain) const;
 };
 
 fs::path state_directory_of(const Paths& paths, const RepositoryInfo& info, const std::string& user);
-/// Makes what is missing. Error{kCorrupt} when the device key is missing or does not open, and something is sealed
+/// Makes the missing files. Error{kCorrupt} when the device key is missing or does not open although data is sealed
 /// under it.
 HostState open_host_state(const Paths& paths, const RepositoryInfo& info, const UserKeys& keys, const Config& config);
-/// The host id that locks show: of the device key, this machine, and where on it the state directory lies.
+/// The host id that locks show. It is derived from the device key, this machine, and the place of the state directory
+/// on it.
 std::string host_id_of(const Key& device_key, std::string_view machine_id, std::string_view state_directory);
 
 }  // namespace isr

@@ -18,7 +18,7 @@ constexpr std::size_t kMaxKeyboxSize = 64U << 10U;
                            entry.name, entry.url)});
 }
 
-/// The repository's newest keybox; when it stops answering we go on offline.
+/// The repository's newest keybox; nullopt, and the remote is offline from then on, when it does not answer.
 std::optional<StoredKeybox> fetch_keybox(Remote& remote) {
   const RepositoryEntry& entry = remote.entry;
   if (!remote.store) return std::nullopt;
@@ -34,7 +34,7 @@ std::optional<StoredKeybox> fetch_keybox(Remote& remote) {
   }
 }
 
-/// Says what may have happened to a password that was right once.
+/// Opens the keybox. When the password is wrong, explains why a password that was once right may not be any more.
 UserKeys open_for(const RepositoryEntry& entry, ByteView blob, const std::optional<Bytes>& kept,
                   const KeyboxSecret& secret) {
   try {
@@ -49,7 +49,8 @@ UserKeys open_for(const RepositoryEntry& entry, ByteView blob, const std::option
   }
 }
 
-/// In a handler: throws on, unless this is junk in the place of a keybox and this host has one that opened.
+/// Call in a handler: rethrows unless the blob is junk in the place of a keybox and this host keeps one that opened
+/// before.
 void pass_over_junk(const Error& error, const RepositoryEntry& entry, bool is_kept) {
   if (error.kind() != ErrorKind::kCorrupt) throw;
   if (!is_kept) {

@@ -1,7 +1,6 @@
-// Opening an account is two questions with several answers each: is the
-// repository there (else we are offline, if this host knows it), and where do
-// the keys come from (another process, the keyring, a keybox). What is kept
-// below the state directory is made last, after the keys were proved.
+// Opening an account answers two questions. Is the repository there? If not, the account is offline, if this host knows
+// the repository. Where do the keys come from: another process, the keyring or a keybox? The files below the state
+// directory are made last, after the keys were proved.
 #include "account/open_account.h"
 
 #include <fmt/format.h>
@@ -17,7 +16,7 @@ UserKeys unlock(const fs::path& directory, Remote& remote, const PasswordSource&
   const auto kept = read_kept_keybox(directory);
   NewestKeybox newest = fetch_newest_keybox(remote, kept);
   UserKeys keys = open_newest(newest, remote.entry, kept, password());
-  // Only now: a keybox that does not open must not displace the one that does.
+  // Kept only now, because a keybox that does not open must not replace the one that does.
   if (newest.blob != kept) keep_keybox(directory, newest.blob);
   return keys;
 }

@@ -1,6 +1,5 @@
-// The payload of a parcel's head. It is signed by its owner, but what it says
-// reaches file names, allocations and QEMU, so every field is checked, and
-// fields that this program does not know are refused rather than dropped.
+// The payload of a parcel's head. Its owner signed it, but its fields reach file names, allocations and QEMU. So every
+// field is checked, and unknown fields are refused, not dropped.
 #include "account/parcel_version.h"
 
 #include <fmt/format.h>
@@ -20,9 +19,9 @@ using nlohmann::json;
 
 constexpr std::string_view kFormat = "isr1-version";
 constexpr std::size_t kMaxPayload = 256U << 10U;
-constexpr std::size_t kMaxImages = kMaxDisks + 3;  // and memory, device state, boot pack
+constexpr std::size_t kMaxImages = kMaxDisks + 3;  // plus memory, device state and boot pack
 constexpr std::size_t kMaxImageName = 32;
-// So that every machine can have a boot pack.
+// Makes sure that every machine can have a boot pack.
 static_assert(kMaxDisks + 1 <= kMaxBootImages && kMaxImageName <= kMaxBootImageName);
 constexpr std::size_t kMaxMessage = 4096;
 constexpr std::size_t kMaxCopyOf = 256;
@@ -57,7 +56,7 @@ std::uint64_t number_of(const json& object, const char* name, std::uint64_t min,
   return number;
 }
 
-/// A file NAME.raw will have it: lower-case letters, digits and '-', a letter first.
+/// The name becomes the file NAME.raw: lower-case letters, digits and '-', a letter first.
 bool is_image_name(std::string_view name) {
   return !name.empty() && name.size() <= kMaxImageName && name[0] >= 'a' && name[0] <= 'z' &&
          std::all_of(name.begin(), name.end(),
@@ -77,7 +76,7 @@ json image_to_json(const VersionImage& image) {
 
 std::uint64_t padded(std::uint64_t size) { return (size + kDiskSizeUnit - 1) / kDiskSizeUnit * kDiskSizeUnit; }
 
-/// Nothing but padding lies between it and the size, and only a disk has it.
+/// Only a disk may have one, and the difference to the size is only padding.
 std::uint64_t original_size_of(const json& in, const VersionImage& image) {
   const std::uint64_t original = number_of(in, "original_size", 1, image.tree.size - 1);
   if (!is_disk(image.role) || padded(original) != image.tree.size) fail("an image has an impossible original size");
@@ -195,7 +194,7 @@ Bytes encode_version(const ParcelVersion& version) {
            {"copy_of", version.copy_of}};
   for (const VersionImage& image : version.images) out["images"].push_back(image_to_json(image));
   if (version.stamp) out["stamp"] = vm_stamp_to_json(*version.stamp);
-  // A message may come from a file name or a pipe: what is no UTF-8 becomes U+FFFD.
+  // A message may come from a file name or a pipe. Invalid UTF-8 becomes U+FFFD.
   return to_bytes(as_bytes(out.dump(-1, ' ', false, json::error_handler_t::replace)));
 }
 
@@ -216,7 +215,7 @@ ParcelVersion parse_version(ByteView payload) {
   version.images = images_from_json(in.at("images"));
   version.vm = vm_settings_from_json(in.at("vm"));
   if (in.contains("stamp")) version.stamp = vm_stamp_from_json(in.at("stamp"));
-  version.message = text_of(in, "message", 3 * kMaxMessage);  // each bad byte became three
+  version.message = text_of(in, "message", 3 * kMaxMessage);  // each bad byte became three bytes
   version.added_bytes = number_of(in, "added_bytes", 0, ~std::uint64_t{0});
   version.copy_of = text_of(in, "copy_of", kMaxCopyOf);
   return version;

@@ -1,5 +1,5 @@
-// The profile is a chain like any other: changing it is publishing the next
-// head, and losing that race means reading again and applying the change anew.
+// The profile is a chain like any other. To change it, isr publishes the next head; if another host wins that race, isr
+// reads the profile again and repeats the change.
 #include "account/profile.h"
 
 #include <fmt/format.h>
@@ -31,7 +31,7 @@ bool is_parcel_id(std::string_view id) {
 
 bool is_letter_or_digit(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); }
 
-/// CON, nul.txt, com1 …: a file of this name is a device to Windows, and an export would be one.
+/// CON, nul.txt, com1 …: Windows takes a file of this name for a device, so an export could not have it.
 bool is_device_name(std::string_view name) {
   std::string stem(name.substr(0, name.find('.')));
   std::transform(stem.begin(), stem.end(), stem.begin(),
@@ -130,7 +130,7 @@ Profile parse_profile(ByteView payload) {
 Profile read_profile(Account& account) {
   const auto newest = account.newest_head(profile_chain(account));
   if (newest) return open_profile(account, newest->head);
-  if (!account.remote.offline()) return {};  // repo init was interrupted before the first profile
+  if (!account.remote.offline()) return {};  // repo init was interrupted before it published the first profile
   throw Error(ErrorKind::kOffline, fmt::format("the list of parcels of {} is not here", account.remote.entry.name),
               {"run isr ls once while the repository can be reached"});
 }

@@ -14,7 +14,7 @@ namespace isr {
 
 struct Account;
 
-/// One parcel as the profile describes it: its secret names and keys.
+/// One parcel in the profile, with its secret names and keys.
 struct ParcelEntry {
   std::string id;  ///< 32 hex digits, random
   std::string name;
@@ -29,16 +29,16 @@ struct Profile {
 };
 
 Bytes encode_profile(const Profile& profile);
-/// Error{kCorrupt}: ids, names, epochs and counts are checked.
+/// Error{kCorrupt} for bad ids, names, epochs or counts.
 Profile parse_profile(ByteView payload);
-/// The newest profile (offline: the newest seen here).
+/// The newest profile. When offline, the newest one that this host has seen.
 Profile read_profile(Account& account);
-/// Reads, changes and publishes the profile; again when another host was first.
+/// Reads the profile, applies `change` and publishes it. Repeats that when another host published first.
 void change_profile(Account& account, const std::function<void(Profile&)>& change, const std::stop_token& stop = {});
-/// Error{kNotFound} with "did you mean".
+/// Error{kNotFound}, with a similar name as a hint.
 ParcelEntry find_parcel(const Profile& profile, const std::string& name);
-/// 1..64 of letters, digits, '.', '_', '-', beginning with a letter or digit; no
-/// trailing dot, no Windows device name. Error{kUsage}, the name escaped.
+/// Accepts 1..64 of letters, digits, '.', '_', '-', beginning with a letter or digit; no trailing dot, no Windows
+/// device name. Error{kUsage} otherwise, with the name escaped.
 void check_parcel_name(const std::string& name);
 
 }  // namespace isr

@@ -53,7 +53,7 @@ Remote open_remote(const Paths& paths, const RepositoryEntry& entry, const Remot
   try {
     return open_online(paths, entry, pinned, options.store);
   } catch (const Error& error) {
-    // A directory that is absent is most often a disk that is not plugged in.
+    // An absent directory is usually a disk that is not plugged in.
     const bool gone = is_unreachable(error) || error.kind() == ErrorKind::kNotFound;
     if (!gone || !pinned) throw;
     log::warn("{}: {}; working offline, as isr --offline does without asking", entry.name, error.what());

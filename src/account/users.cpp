@@ -13,7 +13,7 @@ void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& st
   const RepositoryInfo info = read_repository_info(store);
   put_first_keybox(store, entry.user, keybox);
   pin_repository(paths, entry, info);
-  const BlobStorePtr borrowed(BlobStorePtr(), &store);  // the caller's, and it outlives the account
+  const BlobStorePtr borrowed(BlobStorePtr(), &store);  // owned by the caller; it outlives the account
   Account account{keys, {entry, info, borrowed}, open_host_state(paths, info, keys, Config{})};
   keep_keybox(account.host.state_directory, keybox);
   change_profile(account, [](Profile&) {});

@@ -1,4 +1,4 @@
-// Reading what is stored: the cache of this host, then the repository.
+// Reads stored versions: from the cache of this host first, then from the repository.
 
 #include "account/version_reader.h"
 
@@ -15,14 +15,14 @@ std::shared_ptr<PackCache> open_cache(const Paths& paths, const Config& config) 
   try {
     make_private_directory(paths.cache);
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kIo) throw;  // the store meets it again, says so and goes on
+    if (error.kind() != ErrorKind::kIo) throw;  // the store meets the error again, reports it and goes on
   }
   return open_pack_cache(cache_directory(paths), options);
 }
 
 namespace {
 
-/// Every source that a reader asks, in this order. A new source is one line here, before the repository.
+/// Every source that a reader asks, in this order. A new source is one line here, before the repository's.
 std::vector<Tier> make_tiers(const ReaderParts& parts, SourceStats& stats) {
   std::vector<Tier> tiers;
   if (parts.settled) tiers.push_back(settled_tier(parts.settled));

@@ -10,7 +10,7 @@
 
 namespace isr {
 
-/// The reading side of any version of a parcel, without a session: mount, export, check.
+/// Reads any version of a parcel without a session: for mount, export and check.
 struct VersionReader {
   VersionReader(Account& account, Unreachable unreachable);
   std::shared_ptr<Image> open(const VersionImage& image);
@@ -22,14 +22,14 @@ struct VersionReader {
 fs::path cache_directory(const Paths& paths);
 std::shared_ptr<PackCache> open_cache(const Paths& paths, const Config& config);
 
-/// Where the objects of a parcel may be, besides the sources that the configuration names.
+/// The places of a parcel's objects, besides the sources that the configuration names.
 struct ReaderParts {
-  std::shared_ptr<PackStore> settled;  ///< null: no session
+  std::shared_ptr<PackStore> settled;  ///< null without a session
   std::shared_ptr<PackStore> cache;
-  BlobStorePtr repository;  ///< null: offline
+  BlobStorePtr repository;  ///< null when offline
   Unreachable unreachable = Unreachable::kFail;
 };
-/// With what is configured on this host. stats must outlive it.
+/// A reader with the sources that are configured on this host. stats must outlive it.
 std::shared_ptr<ChunkReader> make_reader(const ReaderParts& parts, SourceStats& stats, const Paths& paths,
                                          const Config& config);
 
