@@ -1,6 +1,5 @@
-// One table says every key, what it may be and its default; the layers
-// (built in, /etc, the user's file, environment, flags) overwrite each other in
-// that order, and the last writer is the origin. TOML itself is toml_file.cpp's.
+// One table has every key, its form and its default. The layers (built in, /etc, the user's file, environment, flags)
+// overwrite each other in that order, and the last writer is the origin. toml_file.cpp handles TOML itself.
 #include "host/config.h"
 
 #include <fmt/format.h>
@@ -35,7 +34,7 @@ constexpr KnownKey kKnownKeys[] = {
     {"cache.limit", Form::kSize, "20G", "ISR_CACHE_LIMIT", SettingScope::kSession},
     {"cache.min_free", Form::kSize, "1G", "ISR_CACHE_MIN_FREE", SettingScope::kSession},
     {"cache.decoded", Form::kSize, "2G", "ISR_CACHE_DECODED", SettingScope::kSession},
-    {"cache.dir", Form::kAbsolutePath, "", "ISR_CACHE_DIR"},  // Paths::cache is handed over
+    {"cache.dir", Form::kAbsolutePath, "", "ISR_CACHE_DIR"},  // passed on as Paths::cache
     {"read.unreachable", Form::kWaitOrFail, "wait", "ISR_READ_UNREACHABLE", SettingScope::kSession},
     {"vm.accelerator", Form::kAccelerator, "auto", "ISR_VM_ACCELERATOR"},
     {"vm.memory", Form::kMemory, "auto", "ISR_VM_MEMORY", SettingScope::kRequest},
@@ -47,7 +46,7 @@ constexpr KnownKey kKnownKeys[] = {
     {"password.command", Form::kText, "", "ISR_PASSWORD_COMMAND"},
 };
 
-constexpr std::string_view kBuiltIn = "built in";  // as an origin
+constexpr std::string_view kBuiltIn = "built in";  // an origin
 constexpr std::string_view kOfCommand = "the command";
 
 const KnownKey* find_key(std::string_view key) {
@@ -68,7 +67,7 @@ const KnownKey& known_key(const std::string& key) {
   throw Error(ErrorKind::kUsage, fmt::format("{}: {} is expected", key, expected));
 }
 
-/// The value in its one form: "yes" as an environment variable is "true".
+/// The canonical value: "yes" in an environment variable becomes "true".
 std::string checked(const KnownKey& known, const std::string& value) {
   switch (known.form) {
     case Form::kRepositoryName:
@@ -105,7 +104,7 @@ std::string checked(const KnownKey& known, const std::string& value) {
   return value;
 }
 
-/// repo.NAME.url and repo.NAME.user; false for another key.
+/// Handles repo.NAME.url and repo.NAME.user; returns false for other keys.
 bool take_repository_key(const std::string& key, const std::string& value,
                          std::map<std::string, RepositoryEntry>& entries) {
   constexpr std::string_view kPrefix = "repo.";
@@ -135,7 +134,7 @@ void check_repository_name(const std::string& name) {
   const bool good =
       !name.empty() && name.size() <= 64 && letter_or_digit(name[0]) &&
       std::all_of(name.begin(), name.end(), [&](char c) { return letter_or_digit(c) || c == '_' || c == '-'; });
-  // The name is not echoed: it may hold anything.
+  // The message does not repeat the name, because it may have any characters.
   if (!good) {
     throw Error(ErrorKind::kUsage,
                 "a repository's name must be 1 to 64 letters, digits, '_' or '-' and begin with a letter or digit");
@@ -296,7 +295,7 @@ void Config::add_repository(const RepositoryEntry& entry) {
   const std::string table = "repo." + good.name;
   std::string text = read_settings_file(file).value_or("");
   text = edit_setting(text, file.string(), table + ".user", good.user);
-  rewrite(edit_setting(text, file.string(), table + ".url", good.url));  // goes above user
+  rewrite(edit_setting(text, file.string(), table + ".url", good.url));  // inserted above user
   repositories_[good.name] = good;
 }
 

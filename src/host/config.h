@@ -45,12 +45,12 @@ struct RepositoryEntry {
 ///     [password]
 ///     file = "/path"            # or command = "pass show isr"
 ///
-/// A session daemon reads none of it: it goes by the settings of the command that started it, and those of kRequest
-/// follow the command whose request it carries out.
+/// A session daemon reads no configuration. It uses the settings of the command that started it. Those of scope
+/// kRequest follow the command whose request the daemon carries out.
 enum class SettingScope {
-  kCommand,  ///< the command itself goes by it
-  kRequest,  ///< the daemon, for as long as it carries out the command's request
-  kSession,  ///< the daemon, from its start to its end
+  kCommand,  ///< used by the command itself
+  kRequest,  ///< used by the daemon while it carries out the command's request
+  kSession,  ///< used by the daemon from its start to its end
 };
 
 struct Setting {
@@ -62,29 +62,29 @@ struct Setting {
 class Config {
  public:
   Config();  ///< every setting has its default
-  /// Error{kUsage} with file and line for bad TOML, unknown or duplicate keys, bad
-  /// values, a file over 1 MiB, a directory, or one that others may write.
+  /// Error{kUsage} with file and line for invalid TOML, unknown or duplicate keys, bad values, a file over 1 MiB, a
+  /// directory, or a file that others may write.
   static Config load(const Paths& paths);
 
   std::vector<RepositoryEntry> repositories() const;
   std::optional<RepositoryEntry> repository(const std::string& name) const;
-  std::string default_repository() const;         ///< as set; else the only one there is, or "home"
-  std::vector<Setting> settings() const;          ///< every known key with its winner
+  std::string default_repository() const;         ///< as set; else the only one that is configured, or "home"
+  std::vector<Setting> settings() const;          ///< every known key with the value that takes precedence
   std::string get(const std::string& key) const;  ///< Error{kUsage} for an unknown key
   std::uint64_t get_bytes(const std::string& key) const;
   std::chrono::seconds get_seconds(const std::string& key) const;
   bool get_bool(const std::string& key) const;
 
-  /// The settings that a command hands over to a daemon, key and value. Values are UTF-8.
+  /// The settings that a command hands over to a daemon, as key and value. Values are UTF-8.
   std::map<std::string, std::string> for_daemon() const;
-  /// The defaults, with these values in their place.
+  /// The defaults, overridden by these values.
   static Config from_command(const std::map<std::string, std::string>& values);
-  /// Takes those of kRequest. Returns the keys of kSession that have another value here. Error{kUsage}.
+  /// Takes the settings of scope kRequest. Returns the keys of scope kSession whose values differ here. Error{kUsage}.
   std::vector<std::string> follow(const std::map<std::string, std::string>& values);
 
-  /// Takes the value that a flag of the command line gives; it is written nowhere.
+  /// Applies the value of a command line flag. It is not written to a file.
   void override_with_flag(const std::string& key, const std::string& value);
-  /// These rewrite the user's file, atomically, keeping other keys and comments.
+  /// These functions rewrite the user's file atomically and keep other keys and comments.
   void set(const std::string& key, const std::string& value);
   void add_repository(const RepositoryEntry& entry);
   void remove_repository(const std::string& name);
@@ -101,7 +101,7 @@ class Config {
   std::map<std::string, Setting> settings_;
 };
 
-/// 1..64 of [A-Za-z0-9_-], beginning with a letter or digit (a bare TOML key). Error{kUsage}.
+/// Accepts 1..64 of [A-Za-z0-9_-], beginning with a letter or digit (a bare TOML key). Error{kUsage} otherwise.
 void check_repository_name(const std::string& name);
 
 }  // namespace isr

@@ -1,7 +1,6 @@
-// The user keyring (_uid.UID) lives as long as the user has a process, is found
-// by every process of the user whatever its session, and never reaches a disk.
-// A key's permissions name its possessor only unless told otherwise, and a
-// process of another login session does not possess it: hence the setperm.
+// The user keyring (_uid.UID) lives as long as the user has a process, every process of the user finds it whatever its
+// session, and it never reaches a disk. By default only the possessor may use a key, and a process of another login
+// session does not possess it; so the permissions are set.
 #include "host/keyring.h"
 
 #include <fmt/format.h>
@@ -22,7 +21,7 @@ namespace {
 
 constexpr const char* kType = "user";
 constexpr key_perm_t kPermissions = KEY_POS_ALL | KEY_USR_ALL;
-constexpr long kMaxSecret = 32767;  // of a key of type "user"
+constexpr long kMaxSecret = 32767;  // limit for a key of type "user"
 
 [[noreturn]] void fail(std::string_view what) {
   throw Error(ErrorKind::kFailed,
@@ -53,7 +52,7 @@ std::optional<SecretBytes> keyring_find(const std::string& label) {
   if (key == 0) return std::nullopt;
   SecretBytes secret(static_cast<std::size_t>(kMaxSecret));
   const long size = ::keyctl_read(key, reinterpret_cast<char*>(secret.data()), secret.size());
-  // It may expire between the two calls: absent, not a failure.
+  // The key may expire between the two calls. It is then absent; that is not a failure.
   if (size < 0 || size > kMaxSecret) return std::nullopt;
   secret.resize(static_cast<std::size_t>(size));
   return secret;
@@ -62,7 +61,7 @@ std::optional<SecretBytes> keyring_find(const std::string& label) {
 bool keyring_forget(const std::string& label) {
   const key_serial_t key = find_key(label);
   if (key == 0) return false;
-  // invalidate destroys the payload at once; unlink alone leaves it to a collector.
+  // invalidate destroys the payload at once; unlink alone leaves that to a garbage collector.
   if (::keyctl_invalidate(key) != 0 && ::keyctl_unlink(key, KEY_SPEC_USER_KEYRING) != 0) fail("cannot forget a key");
   return true;
 }

@@ -9,11 +9,11 @@
 
 namespace isr {
 
-/// Kernel keyring: `isr login`, `isr logout`. Errors are kFailed (no keyring here).
+/// The kernel keyring, for `isr login` and `isr logout`. Error{kFailed} when there is no keyring.
 void keyring_store(const std::string& label, ByteView secret, std::chrono::seconds ttl);
 std::optional<SecretBytes> keyring_find(const std::string& label);
 bool keyring_forget(const std::string& label);
-/// Forgets every key whose label begins so; returns how many there were.
+/// Forgets every key whose label begins with the prefix; returns how many there were.
 std::size_t keyring_forget_all(std::string_view label_prefix);
 inline constexpr std::string_view kKeyringPrefix = "isr:";
 

@@ -1,5 +1,5 @@
-// Everything is decided from the environment alone, so that help and version
-// work in the most broken of homes; only runtime_directory() looks at the disk.
+// All paths follow from the environment alone, so that help and version work even when the home directory is broken.
+// Only runtime_directory() looks at the disk.
 #include "host/paths.h"
 
 #include <fmt/format.h>
@@ -15,17 +15,18 @@
 namespace isr {
 namespace {
 
-// A socket's path has 107 bytes; the longest name that we put below is "/" 12 hex digits "/" and a short word.
+// A socket's path has at most 107 bytes. The longest name below this directory is "/", 12 hex digits, "/" and a short
+// word.
 constexpr std::size_t kMaxRuntimePath = 75;
 
-/// nullopt when unset or empty, which mean the same in the XDG specification.
+/// nullopt when the variable is unset or empty, which mean the same in the XDG specification.
 std::optional<fs::path> directory_from(const char* variable) {
   const char* value = std::getenv(variable);  // NOLINT(concurrency-mt-unsafe): before any thread
   if (value == nullptr || *value == '\0') return std::nullopt;
   return fs::path(value);
 }
 
-/// The XDG specification: a relative path is to be ignored.
+/// The XDG specification says to ignore a relative path.
 std::optional<fs::path> xdg_directory(const char* variable) {
   auto path = directory_from(variable);
   if (path && path->is_relative()) return std::nullopt;

@@ -1,6 +1,6 @@
-// Edits work on lines: the value's own place comes from the parser, a new key
-// goes below its table's header. Every edit is parsed again and compared with
-// what was meant, so a file of unusual shape is refused, never spoilt.
+// Edits work on lines. The parser gives the position of an existing value; a new key goes below its table's header. The
+// result of every edit is parsed and compared with the intended one, so a file of unusual shape is refused, never
+// damaged.
 #include "host/toml_file.h"
 
 #include <fcntl.h>
@@ -117,7 +117,7 @@ std::size_t byte_offset(const std::string& line, std::size_t column) {
   return offset;
 }
 
-/// True when the key was there and its value was replaced in its place.
+/// Replaces the value of a key. Returns false when the key is not there.
 bool replace_value(const std::string& text, const std::string& path, const std::string& key, const std::string& value,
                    std::vector<std::string>& lines) {
   const toml::table table = parse(text, path);
@@ -135,7 +135,7 @@ bool replace_value(const std::string& text, const std::string& path, const std::
 }  // namespace
 
 std::optional<std::string> read_settings_file(const fs::path& path) {
-  // A settings file may well be a symlink into somebody's dotfiles.
+  // A settings file may be a symlink into a directory of dotfiles.
   std::error_code error;
   const fs::path real = fs::canonical(path, error);
   if (error == std::errc::no_such_file_or_directory) return std::nullopt;
@@ -198,7 +198,7 @@ std::string remove_table(const std::string& text, const std::string& path, const
   if (!header) refuse_edit(path, fmt::format("[{}]", name));
   std::size_t end = *header + 1;
   while (end < lines.size() && !is_header(lines[end])) ++end;
-  // Comments and blank lines just above the next header belong to that one.
+  // Comments and blank lines just above the next header belong to that header.
   while (end > *header + 1 && (trimmed(lines[end - 1]).empty() || trimmed(lines[end - 1]).starts_with('#'))) --end;
   lines.erase(lines.begin() + static_cast<std::ptrdiff_t>(*header), lines.begin() + static_cast<std::ptrdiff_t>(end));
   std::string edited = joined(lines);
