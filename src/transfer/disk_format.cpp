@@ -12,23 +12,23 @@ namespace {
 using namespace std::string_view_literals;
 
 constexpr std::size_t kSector = 512;
-constexpr std::size_t kHead = 68U << 10U;  // has all that kFormats and kDiskSigns look for but what is at the end
+constexpr std::size_t kHead = 68U << 10U;  // what kFormats and kDiskSigns look for, except at the end
 
 struct Sign {
-  std::int64_t offset;  ///< in bytes; from the file's end when negative, then -kSector at least
+  std::int64_t offset;  ///< in bytes; when negative, from the file's end, and at least -kSector
   std::string_view bytes;
 };
 
 struct Format {
   Sign sign;
-  std::string_view name;       ///< the format when isr reads it, else what goes behind "FILE is"
-  std::string_view command{};  ///< makes a disk of it, {} being the file
-  std::string_view driver{};   ///< qemu-img's name for it, which then converts it
+  std::string_view name;       ///< the format when isr reads it, else the words after "FILE is"
+  std::string_view command{};  ///< a command that makes a disk of it; {} stands for the file
+  std::string_view driver{};   ///< qemu-img's name for the format, which converts it
 };
 
 constexpr std::string_view kVhd = "a VHD image", kParallels = "a Parallels image";
 
-/// The first that fits counts.
+/// The first match counts.
 constexpr Format kFormats[] = {
     {{0, "QFI\xfb\0\0\0\1"sv}, "a qcow image of version 1", {}, "qcow"},
     {{0, "QFI\xfb"sv}, "qcow2"},
@@ -60,7 +60,7 @@ constexpr Format kFormats[] = {
     {{-512, "koly"sv}, "a DMG image", {}, "dmg"},
 };
 
-/// Bytes by which a raw disk is known: partition tables and file systems.
+/// Bytes that show a raw disk: partition tables and file systems.
 constexpr Sign kDiskSigns[] = {
     {510, "\x55\xaa"sv},                                           // a boot sector: MBR, FAT, NTFS
     {512, "EFI PART"sv},                                           // GPT, without its MBR

@@ -1,5 +1,5 @@
-// Formats other than raw are exported by qemu-storage-daemon as a raw file over
-// its own FUSE export, so that no plaintext copy is ever written to a disk.
+// qemu-storage-daemon exports formats other than raw as a raw file over its own FUSE export, so that no plaintext copy
+// is ever written to a disk.
 
 #include "transfer/disk_source.h"
 
@@ -51,7 +51,7 @@ UniqueFd open_regular(const fs::path& file) {
   return fd;
 }
 
-/// The file as it was when it was opened.
+/// The file in the state in which it was opened.
 class SourceFile {
  public:
   explicit SourceFile(const fs::path& path) : path_(path), fd_(open_regular(path)), before_(status()) {
@@ -66,7 +66,7 @@ class SourceFile {
              now.st_mtim.tv_sec == before_.st_mtim.tv_sec && now.st_mtim.tv_nsec == before_.st_mtim.tv_nsec;
     };
     struct stat named {};
-    // QEMU opens the name, so that must still be the file that we looked at.
+    // QEMU opens the name, so the name must still lead to the file that was checked.
     if (!same(status()) || ::stat(path_.c_str(), &named) != 0 || !same(named)) {
       throw Error(ErrorKind::kIo, fmt::format("{} changed while it was read", path_.string()),
                   {"end what writes to it, and run the command again"});
@@ -93,7 +93,7 @@ Error damage(const std::string& what, std::vector<std::string> hints = {}) {
   return {ErrorKind::kUnsupported, what, std::move(hints)};
 }
 
-/// Reads a descriptor's bytes as a disk.
+/// Reads the bytes of a descriptor as a disk.
 class RawReader {
  public:
   RawReader(const fs::path& name, int fd) : name_(name), fd_(fd), size_(file_size(fd, name)) {
@@ -110,7 +110,7 @@ class RawReader {
   std::uint64_t next_data(std::uint64_t offset) const {
     const off_t found = ::lseek(fd_, static_cast<off_t>(offset), SEEK_DATA);
     if (found >= 0) return static_cast<std::uint64_t>(found);
-    if (errno != ENXIO) return offset;  // a file system without holes: everything may be data
+    if (errno != ENXIO) return offset;  // the file system does not report holes, so all of the file may be data
     if (file_size(fd_, name_) < size_) throw_shorter();
     return size_;
   }
@@ -140,7 +140,7 @@ class RawSource : public DiskSource {
 };
 
 struct Finished {
-  int code = 0;  ///< its exit code; minus the signal that ended it
+  int code = 0;  ///< the exit code; negative: the signal that ended it
   std::string output, errors;
 };
 
@@ -169,9 +169,9 @@ Finished run_program(const std::vector<std::string>& command) {
   throw Error(ErrorKind::kUnsupported, failed.errors.empty() ? program + " failed" : failed.errors);
 }
 
-/// Refuses an image with damage beyond being cut off. QEMU's tools do not check every format.
+/// Refuses an image with damage other than being cut off. QEMU's tools do not check every format.
 void refuse_damage(const fs::path& file, const std::string& format) {
-  constexpr int kLeaks = 3;  // clusters that nothing uses: harmless
+  constexpr int kLeaks = 3;  // leaked clusters, which are harmless
   constexpr int kCannotCheck = 63;
   const Finished checked = run_program({"qemu-img", "check", "--output=json", "-f", format, "--", file.string()});
   if (checked.code == 0 || checked.code == kLeaks || checked.code == kCannotCheck) return;
@@ -179,7 +179,7 @@ void refuse_damage(const fs::path& file, const std::string& format) {
                {fmt::format("qemu-img check -f {} {}    says more", format, file.string())});
 }
 
-/// The length that the file must have; Error{kUnsupported} when it is shorter, unless salvage is asked for.
+/// The length that the file must have. Error{kUnsupported} when the file is shorter, unless salvage is set.
 std::uint64_t whole_length(const SourceFile& file, const std::string& format, bool salvage) {
   std::uint64_t needed = 0;
   try {
@@ -202,7 +202,7 @@ std::string repair_command(const fs::path& file, const std::string& format) {
 
 json image_info(const fs::path& file, const std::string& format) {
   const Finished info = run_program({"qemu-img", "info", "--output=json", "-f", format, "--", file.string()});
-  // QEMU replays the log of a VHDX only where it may write.
+  // QEMU replays the log of a VHDX only when it may write to it.
   if (info.code != 0 && info.errors.find("log that needs to be replayed") != std::string::npos) {
     throw Error(ErrorKind::kUnsupported,
                 fmt::format("{} was not closed properly: its log has writes that its disk lacks", file.string()),
@@ -216,7 +216,7 @@ json image_info(const fs::path& file, const std::string& format) {
   }
 }
 
-/// Where it was in use when its host went down, its tables may lead to the wrong bytes.
+/// Refuses an image that was in use when its host went down: its tables may lead to the wrong bytes.
 void refuse_unclean(const json& info, const fs::path& file, const std::string& format) {
   const json data = info.value("format-specific", json::object()).value("data", json::object());
   if (data.value("corrupt", false)) {
@@ -247,9 +247,8 @@ void refuse_references(const json& info, const fs::path& file, const std::string
   }
 }
 
-/// Another format, seen through qemu-storage-daemon's FUSE export of it. Once the
-/// export is open its mount is taken away again, lazily: from then on there is only
-/// our descriptor, and whatever ends us ends the export with it.
+/// Another format, read through qemu-storage-daemon's FUSE export. Once the export is open, its mount is removed
+/// lazily. From then on only our descriptor leads to it, and the export ends with this process.
 class ConvertedSource : public DiskSource {
  public:
   ConvertedSource(SourceFile file, const std::string& format, std::uint64_t whole_length, bool salvage)
@@ -298,8 +297,8 @@ class ConvertedSource : public DiskSource {
     }
   }
 
-  /// An empty qcow2 of the length that the file should have: over the file, it adds zeros behind the file's end.
-  /// QEMU opens no VHDX that is too short.
+  /// Makes an empty qcow2 of the length that the file should have. As an overlay over the file it adds zeros after the
+  /// file's end. Needed because QEMU does not open a VHDX that is too short.
   static fs::path stand_in(const fs::path& directory, std::uint64_t length) {
     constexpr std::uint64_t kSector = 512;
     fs::path file = directory / "length.qcow2";
@@ -326,7 +325,7 @@ class ConvertedSource : public DiskSource {
         "--export",   fmt::format("type=fuse,id=export,node-name=disk,mountpoint={},writable=off", target.string()),
         "--pidfile",  pid_file.string()};
     options.directory = "/";
-    options.death_signal = SIGTERM;  // a mount that is not yet taken away it takes away itself
+    options.death_signal = SIGTERM;  // on SIGTERM it removes its mount, if that still exists
     options.runs_fusermount = true;
     try {
       daemon_.start(std::move(options));
@@ -335,7 +334,7 @@ class ConvertedSource : public DiskSource {
     }
   }
 
-  /// It writes its pid once all that its command line asks for is there.
+  /// Waits for the pid file, which the daemon writes once everything on its command line is set up.
   void wait_for(const fs::path& pid_file) {
     const auto deadline = std::chrono::steady_clock::now() + kExportDeadline;
     while (!fs::exists(pid_file)) {
@@ -359,7 +358,7 @@ class ConvertedSource : public DiskSource {
   std::optional<RawReader> raw_;
 };
 
-/// QEMU takes and gives the names of files as JSON.
+/// QEMU exchanges file names as JSON, so the path must be valid UTF-8.
 void require_text(const fs::path& path) {
   try {
     static_cast<void>(json(path.native()).dump());
@@ -372,7 +371,7 @@ void require_text(const fs::path& path) {
 }  // namespace
 
 std::unique_ptr<DiskSource> open_disk_source(const fs::path& name, const DiskSourceOptions& options) {
-  const fs::path path = fs::absolute(name);  // QEMU's tools take a relative name with a colon for an address
+  const fs::path path = fs::absolute(name);  // QEMU's tools would take a relative name with a colon for an address
   SourceFile file(path);
   const std::string format = options.format.empty() ? detect_disk_format(file.fd(), path) : options.format;
   if (std::find(known_formats().begin(), known_formats().end(), format) == known_formats().end()) {

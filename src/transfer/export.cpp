@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::size_t kExportStep = 8 * kChunkSize;
 
-/// The file of an export: what fails or is interrupted takes it away again. Not so a kill or a power cut.
+/// The file of an export. The destructor removes it after a failure or an interruption; a kill or a power cut leaves
+/// it.
 class NewFile {
  public:
   explicit NewFile(fs::path path)
@@ -37,7 +38,7 @@ class NewFile {
   bool complete_ = false;
 };
 
-/// Removes a file that an operation which fails or is interrupted would leave, or that it only needs meanwhile.
+/// Removes a temporary file on destruction, also when the operation fails or is interrupted.
 class PassingFile {
  public:
   explicit PassingFile(fs::path path) : path_(std::move(path)) {}
@@ -60,7 +61,7 @@ void convert_to_qcow2(const fs::path& raw, const fs::path& target, const std::st
   ChildProcess child;
   ChildOptions how;
   how.program = "qemu-img";
-  // Absolute: else a colon in a name would make it an address.
+  // Absolute, because a colon in a relative name would make it an address.
   how.arguments = {"convert", "-f", "raw", "-O", "qcow2", fs::absolute(raw).string(), fs::absolute(target).string()};
   how.directory = "/";
   child.start(std::move(how));
@@ -71,7 +72,7 @@ void convert_to_qcow2(const fs::path& raw, const fs::path& target, const std::st
     throw Error(ErrorKind::kIo,
                 fmt::format("qemu-img could not write {}: {}", target.string(), said.empty() ? why : said));
   }
-  sync_file(open_file(target, O_RDONLY).get(), target);  // qemu-img does not: a power cut would leave zeros
+  sync_file(open_file(target, O_RDONLY).get(), target);  // qemu-img does not sync, so a power cut would leave zeros
   made.keep();
 }
 

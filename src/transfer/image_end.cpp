@@ -1,6 +1,6 @@
-// Only what leads to the disk's bytes is walked. QEMU's tools cannot say it: `qemu-img check` rounds a qcow2 to
-// clusters and calls the data below a lost table a leak, knows nothing of VDI, and misses the last sector of a VHDX;
-// `qemu-img map` gives no place for compressed clusters and for VHDX.
+// Walks only the tables that lead to the disk's bytes. QEMU's tools cannot tell the needed length: `qemu-img check`
+// rounds a qcow2 to clusters and calls the data below a lost table a leak, cannot read VDI, and misses the last sector
+// of a VHDX; `qemu-img map` gives no place for compressed clusters and for VHDX.
 
 #include "transfer/image_end.h"
 
@@ -33,7 +33,7 @@ std::uint64_t little_endian(ByteView bytes, std::size_t at, std::size_t width) {
   return value;
 }
 
-/// A file with the end that its tables have asked for so far.
+/// A file with the greatest end that its tables have needed so far.
 class ImageFile {
  public:
   ImageFile(int fd, const fs::path& path) : fd_(fd), path_(path), size_(file_size(fd, path)) {}
@@ -44,14 +44,14 @@ class ImageFile {
     if (offset > kLongestFile || length > kLongestFile - offset) refuse("it refers to a place beyond any file");
     needed_ = std::max(needed_, offset + length);
   }
-  /// Needs these bytes; empty when they are not all there.
+  /// Notes that these bytes are needed and reads them; empty when they are not all there.
   Bytes read(std::uint64_t offset, std::size_t length) {
     need(offset, length);
     Bytes bytes(offset + length <= size_ ? length : 0);
     if (!bytes.empty()) read_exact_at(fd_, bytes, offset, path_);
     return bytes;
   }
-  /// Needs a table; visit(index, entry) is called for the entries that are there.
+  /// Notes that a table is needed; calls visit(index, entry) for the entries that are there.
   template <class Visit>
   void table(std::uint64_t offset, std::uint64_t count, std::size_t width, const Visit& visit) {
     if (count > kLongestFile / width) refuse("one of its tables is longer than any file");
@@ -75,7 +75,7 @@ class ImageFile {
   std::uint64_t needed_ = 0;
 };
 
-/// How much of the disk is in a block of it; the last one may be cut by the disk's end.
+/// How many bytes of the disk are in a block; the last block may be cut by the disk's end.
 std::uint64_t part_on_disk(std::uint64_t disk_size, std::uint64_t block, std::uint64_t block_size) {
   if (block > disk_size / block_size) return 0;
   return std::min(block_size, disk_size - block * block_size);
@@ -155,7 +155,7 @@ void walk_qcow2(ImageFile& file) {
   });
 }
 
-// --- VMDK: grain directory, grain tables, grains; little-endian, places in sectors ---
+// --- VMDK: grain directory, grain tables, grains; little-endian, offsets in sectors ---
 
 struct Vmdk {
   std::uint64_t capacity = 0, granularity = 0;  // in sectors
@@ -170,7 +170,7 @@ std::uint64_t sectors_to_bytes(std::uint64_t sectors) {
 }
 
 void walk_grains(ImageFile& file, const Vmdk& image) {
-  constexpr std::uint64_t kMarkerSize = 12;  // where the grain is on the disk, and its length
+  constexpr std::uint64_t kMarkerSize = 12;  // the grain's place on the disk, and its length
   check_disk_size(sectors_to_bytes(image.capacity));
   if (image.granularity < 8 || image.granularity > 1U << 20U || image.entries_per_table == 0 ||
       image.entries_per_table > 4096) {
@@ -215,7 +215,7 @@ void walk_vmdk(ImageFile& file) {
   }
   if (!as_text(header).starts_with("KDMV")) refuse("it does not begin like a VMDK");
   if (little_endian(header, 56, 8) == kDirectoryAtEnd) {
-    // A stream ends with a copy of the header that knows the place, and an empty sector.
+    // A stream ends with a copy of the header, which has the directory's place, and an empty sector.
     constexpr std::uint64_t kEnd = 2 * kSector;
     Bytes footer = file.size() > kEnd ? file.read(file.size() - kEnd, 80) : Bytes();
     if (!as_text(footer).starts_with("KDMV")) return file.need(file.size(), 1);
@@ -235,7 +235,7 @@ void walk_vmdk(ImageFile& file) {
 // --- VDI: header, one block map, blocks; little-endian ---
 
 void walk_vdi(ImageFile& file) {
-  constexpr std::uint64_t kDiscarded = 0xffff'fffe;  // and 0xffffffff: never written
+  constexpr std::uint64_t kDiscarded = 0xffff'fffe;  // 0xffffffff means never written
   const Bytes header = file.read(0, 0x190);
   if (header.empty()) return;
   if (little_endian(header, 0x40, 4) != 0xbeda107f) refuse("it does not begin like a VDI");
@@ -258,7 +258,7 @@ constexpr std::string_view kVhdxParameters("\x37\x67\xa1\xca\x36\xfa\x43\x4d\xb3
 constexpr std::string_view kVhdxDiskSize("\x24\x42\xa5\x2f\x1b\xcd\x76\x48\xb2\x11\x5d\xbe\xd8\x3b\xf4\xb8", 16);
 constexpr std::string_view kVhdxSector("\x1d\xbf\x41\x81\x6f\xa9\x09\x47\xba\x47\xf2\x33\xa8\xfa\xab\x5f", 16);
 
-/// In a table of entries of 32 bytes that begin with a name: the entry of that name; empty when there is none.
+/// Finds an entry by name in a table whose entries have 32 bytes and begin with their name; empty when there is none.
 ByteView vhdx_entry(ByteView table, std::size_t begin, std::size_t count, std::string_view name) {
   constexpr std::size_t kEntry = 32;
   for (std::size_t i = 0; i < count && begin + (i + 1) * kEntry <= table.size(); ++i) {
@@ -301,7 +301,7 @@ void walk_vhdx(ImageFile& file) {
   }
   const std::uint64_t blocks = divide_up(disk_size, block_size);
   const std::uint64_t per_bitmap =
-      (sector << 23U) / block_size;  // behind so many blocks there is an entry for a bitmap
+      (sector << 23U) / block_size;  // after this many blocks the table has an entry for a bitmap
   const std::uint64_t entries = blocks == 0 ? 0 : blocks + (blocks - 1) / per_bitmap;
   file.table(little_endian(bat, 16, 8), entries, 8, [&](std::uint64_t i, ByteView entry) {
     if (i % (per_bitmap + 1) == per_bitmap) return;

@@ -1,7 +1,6 @@
-// Import works in runs of one tree page (256 chunks, 32 MiB): read, seal and hand to
-// the uploader on all cores, then push the references into the tree. A chunk that a
-// version of the user's has already is hashed and not sealed: its reference is taken over,
-// when the repository still has the object.
+// An import works in runs of one tree page (256 chunks, 32 MiB): it reads and seals on all cores, hands objects to the
+// uploader, then adds the references to the tree. A chunk that one of the user's versions already has is hashed but not
+// sealed: its reference is reused when the repository still has the object.
 
 #include "transfer/import.h"
 
@@ -19,7 +18,7 @@ namespace {
 
 constexpr std::size_t kExportStep = 8 * kChunkSize;
 const unsigned kCores = std::max(1U, std::thread::hardware_concurrency());
-constexpr unsigned kAskingThreads = 24;  // they wait for the link
+constexpr unsigned kAskingThreads = 24;  // they mostly wait for the network
 
 struct Plaintext {
   Plaintext() : bytes(kChunkSize) {}
@@ -52,7 +51,7 @@ class Importer {
     try {
       return seal_all(progress);
     } catch (const Error&) {
-      check_stop(stop_);  // whatever it was that came to its end so
+      check_stop(stop_);  // a stop may be the cause of the failure
       throw;
     }
   }
@@ -100,7 +99,7 @@ class Importer {
         refs[i] = seal(*chunk, digest);
       }
     });
-    // An object that a version refers to was in the repository; only the repository knows whether it still is.
+    // An object that a version refers to was in the repository, but only the repository knows whether it still is.
     const std::vector<std::size_t>& taken_over = *known.lock();
     parallel_for(taken_over.size(), kAskingThreads, [&](std::size_t k) {
       ChunkRef& ref = refs[taken_over[k]];
@@ -116,7 +115,7 @@ class Importer {
     }
   }
 
-  /// Valid until the thread's next call; nullopt: all zero. On any thread.
+  /// Reads a chunk, on any thread. Valid until the thread's next call; nullopt when all zero.
   std::optional<ByteView> read_chunk(std::uint64_t chunk) {
     const std::uint64_t offset = chunk * kChunkSize;
     if (source_.next_data(offset) >= offset + kChunkSize) return std::nullopt;
@@ -130,11 +129,11 @@ class Importer {
   ChunkRef seal(ByteView chunk, const Sha256& digest) {
     SealedObject object = seal_chunk(chunk, digest, account_.identity.domain_secret);
     const ChunkRef ref = object.ref;
-    put(std::move(object));  // at once: the link works while we seal on
+    put(std::move(object));  // at once, so that uploading and sealing overlap
     return ref;
   }
 
-  /// Takes those pages of the newest version of each parcel that are in the cache.
+  /// Learns chunks from pages of the newest version of each parcel, as far as the pages are in the cache.
   void learn_known_chunks() {
     for (const ParcelEntry& parcel : read_profile(account_).parcels) {
       try {
@@ -147,7 +146,7 @@ class Importer {
 
   /// On any thread.
   void put(SealedObject object) {
-    // An object in the cache came from the repository, or went there before.
+    // An object in the cache came from the repository, or was sent there.
     const auto presence = cache_->contains(object.ref.cid) ? Presence::kLikely : Presence::kUnknown;
     cache_->put(object.ref.cid, object.bytes);
     uploader_.put(object.ref.cid, std::move(object.bytes), presence);

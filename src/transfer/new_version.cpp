@@ -31,8 +31,9 @@ void add_to_profile(Account& account, const ParcelEntry& parcel, const std::stop
   change_profile(account, add, stop);
 }
 
-/// The head before the profile: a name without a version could be neither opened nor given to another parcel, a head
-/// without a name is never looked for. Only a refusal says that no profile names it; after any other failure it stays.
+/// Publishes the head before the profile names it: a name without a version could neither be opened nor be given to
+/// another parcel, but a head without a name is never looked for. Only a refusal proves that no profile names the head;
+/// after any other failure it stays.
 void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVersion& version,
                    const std::stop_token& stop) {
   const Bytes blob = make_head(account, parcel, {}, version);
@@ -52,7 +53,7 @@ void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVers
   }
 }
 
-/// Runs body under the parcel's lock, which is given back however it ends.
+/// Runs body under the parcel's lock, and gives the lock back in any case.
 void with_lock(const Account& account, const ParcelEntry& parcel, const LockBase& base,
                const std::optional<std::string>& steal_reason, const std::stop_token& stop,
                const std::function<void()>& body) {
