@@ -1,5 +1,4 @@
-// CLI11 splits the command line; every word that it says is replaced by ours,
-// because its messages name neither the command nor what to do.
+// CLI11 splits the command line. Its error messages are replaced, because they name neither the command nor what to do.
 #include "cli/app.h"
 
 #include <fmt/format.h>
@@ -17,7 +16,7 @@
 namespace isr {
 namespace {
 
-/// A command and the CLI11 object that was made for it.
+/// Maps a CLI11 object to the command that it was made for.
 using Made = std::map<const CLI::App*, const Command::Impl*>;
 
 void add_global_flags(CLI::App& root, GlobalFlags& flags, bool& version) {
@@ -49,14 +48,14 @@ void make(CLI::App& parent, const Command& command, Made& made) {
   made[app] = &description;
 }
 
-/// The command that was named last: "repo add" of `isr repo add`.
+/// The most specific command given: "repo add" for `isr repo add`.
 const CLI::App* selected(const CLI::App& root) {
   const CLI::App* app = &root;
   while (!app->get_subcommands().empty()) app = app->get_subcommands().front();
   return app;
 }
 
-/// Long and short names of every option that an argument could have meant.
+/// Long and short names of every option that the user could have meant.
 std::vector<std::string> option_names(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::App* at = &app; at != nullptr; at = at->get_parent()) {
@@ -88,7 +87,7 @@ spdlog::level::level_enum log_level(const GlobalFlags& flags) {
   const std::string name = !flags.log_level.empty() ? flags.log_level : variable != nullptr ? variable : "";
   if (name == "warn") return spdlog::level::warn;
   if (name == "error") return spdlog::level::err;
-  if (!name.empty()) return spdlog::level::from_str(name);  // "off" for what it does not know
+  if (!name.empty()) return spdlog::level::from_str(name);  // from_str() returns "off" for unknown names
   if (flags.quiet) return spdlog::level::err;
   return flags.verbose >= 2 ? spdlog::level::debug : flags.verbose == 1 ? spdlog::level::info : spdlog::level::warn;
 }
@@ -201,13 +200,13 @@ void App::Impl::refuse_extra(const CLI::App& root, const Made& made) const {
 }
 
 void App::Impl::refuse(const CLI::App& root, const Made& made, const CLI::ParseError& error) const {
-  // A mistyped flag often leaves an argument missing too; the flag is the cause.
+  // A mistyped flag often makes an argument appear missing, too. The flag is the cause.
   const auto words = root.remaining(true);
   const bool stray_flag = std::any_of(words.begin(), words.end(), is_flag);
   if (stray_flag || dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) refuse_extra(root, made);
   const auto found = made.find(selected(root));
   if (found == made.end()) throw Error(ErrorKind::kUsage, escaped(error.what()), {"isr --help"});
-  // Positional arguments carry a name of ours inside CLI11.
+  // CLI11 knows positional arguments by an internal name.
   std::string what = error.what();
   const auto& parameters = found->second->parameters;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -218,7 +217,7 @@ void App::Impl::refuse(const CLI::App& root, const Made& made, const CLI::ParseE
               {"usage: " + synopsis(*found->second)});
 }
 
-/// What is to run; nullptr when help was asked for and printed.
+/// The command to run; nullptr when help was asked for and printed.
 const Command::Impl* App::Impl::parse(int argc, char** argv, GlobalFlags& flags) {
   CLI::App root;
   Made made;

@@ -7,7 +7,7 @@
 
 #include "cli/context.h"
 
-/// How a command joins the program. One file per command:
+/// How a command is added to the program. Each command has a file of its own:
 ///
 ///     struct MountOptions { std::string name; std::string directory; bool disk_only = false; };
 ///     void register_mount(App& app) {
@@ -21,7 +21,7 @@
 ///           .run([options](CommandContext& context) { return run_mount(context, *options); });
 ///     }
 ///
-/// and its name in commands.h. CLI11 stays inside app.cpp.
+/// Its name is then added to commands.h. CLI11 stays inside app.cpp and command.cpp.
 namespace isr {
 
 /// The groups of `isr --help`, in its order.
@@ -31,12 +31,12 @@ enum class Group { kEveryday, kGoingBack, kOffline, kAppliances, kAdministration
 /// The variables given must live as long as the App (keep them in the closure of run()).
 class Command {
  public:
-  using Run = std::function<int(CommandContext&)>;  ///< the exit code; failures are Error
+  using Run = std::function<int(CommandContext&)>;  ///< returns the exit code; failures are Error
 
   Command& argument(const std::string& name, std::string& value, const std::string& help);
   Command& optional_argument(const std::string& name, std::string& value, const std::string& help);
   Command& arguments(const std::string& name, std::vector<std::string>& values, const std::string& help);  ///< 0..n
-  /// flags: "--message" or "-m,--message". An option given twice is a usage error, but for the vector.
+  /// flags: "--message" or "-m,--message". Giving an option twice is a usage error, except for the vector.
   Command& flag(const std::string& flags, bool& value, const std::string& help);
   Command& option(const std::string& flags, std::string& value, const std::string& value_name, const std::string& help);
   Command& option(const std::string& flags, std::optional<std::string>& value, const std::string& value_name,
@@ -46,9 +46,9 @@ class Command {
   /// A whole number; Error{kUsage} for anything else.
   Command& number(const std::string& flags, std::optional<std::uint64_t>& value, const std::string& value_name,
                   const std::string& help);
-  /// "20G", parse_size().
+  /// A size such as "20G", read by parse_size().
   Command& size(const std::string& flags, std::optional<std::uint64_t>& value, const std::string& help);
-  /// "90s", "5m", "12h", "2d" or seconds, parse_duration().
+  /// A time such as "90s", "5m", "12h", "2d" or seconds, read by parse_duration().
   Command& duration(const std::string& flags, std::optional<std::chrono::seconds>& value, const std::string& help);
   /// One of `choices`.
   Command& choice(const std::string& flags, std::string& value, const std::vector<std::string>& choices,
@@ -59,7 +59,7 @@ class Command {
   Command& note(const std::string& paragraph);  ///< text for the command's help
   Command& exit_codes(const std::vector<int>& codes);
   Command& run(Run run);
-  /// "repo" → "repo add". A command with subcommands needs no run().
+  /// Adds "repo add" to "repo". A command with subcommands needs no run().
   Command& subcommand(const std::string& name, const std::string& purpose);
 
   struct Impl;
@@ -77,8 +77,8 @@ class App {
   ~App();
   Command& command(Group group, const std::string& name, const std::string& purpose);
 
-  /// Parses, runs one command, reports its failure on stderr (or as a JSON
-  /// object on stdout); returns the exit code. Never throws.
+  /// Parses the arguments, runs one command, and reports its failure on stderr (or as a JSON object on stdout). Returns
+  /// the exit code. Never throws.
   int run(int argc, char** argv) noexcept;
 
  private:

@@ -3,15 +3,15 @@
 #include "cli/take_lock.h"
 #include "daemon/protocol.h"
 
-/// Requests of a command to a session's daemon.
+/// How a command sends requests to a session's daemon.
 namespace isr {
 
-/// Tells of settings that the daemon keeps though this command has others.
+/// Tells the user which settings the daemon keeps although this command has other values.
 void note_kept_settings(CommandContext& context, const std::vector<std::string>& keys);
 /// Shows the progress of a request.
 OnProgress<ProgressLine> show_on(Progress& progress);
 
-/// One request to the daemon that changes the session, with the settings of this command, its progress under `title`.
+/// Sends one request that changes the session, with the settings of this command. Shows its progress under `title`.
 template <class OneRequest>
 typename OneRequest::Answer ask_daemon(CommandContext& context, const fs::path& socket, OneRequest request,
                                        const std::string& title) {
@@ -22,8 +22,8 @@ typename OneRequest::Answer ask_daemon(CommandContext& context, const fs::path& 
   return answer;
 }
 
-/// As above, for a request that needs the lock; takes it before as take_over_if_agreed() says. `daemon` finds the
-/// socket, anew when the lock is to be taken after a refusal.
+/// As above, for a request that needs the lock. Takes the lock before, as take_over_if_agreed() says. `daemon` finds
+/// the socket; it is called again when the lock must be taken after a refusal.
 template <class OneRequest>
 typename OneRequest::Answer ask_with_lock(CommandContext& context, const OpenParcel& parcel,
                                           const std::function<fs::path()>& daemon, OneRequest request, bool take_lock,

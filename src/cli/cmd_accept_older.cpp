@@ -15,7 +15,7 @@ struct AcceptOptions {
   std::string reason;
 };
 
-/// The part of the answer that tells of junk behind the version; empty when there is none.
+/// The part of the answer about junk after the version; empty when there is none.
 std::string describe_junk(const StoredHead& head) {
   if (head.junk.empty()) return "";
   const std::uint64_t first = head.head.n + 1;
@@ -25,7 +25,7 @@ std::string describe_junk(const StoredHead& head) {
   return fmt::format("; {} skipped, the next version will be {}", numbers, next);
 }
 
-/// The chain that is meant, and its version.
+/// Finds the chain and version that the arguments name, and accepts that version.
 int run_accept(CommandContext& context, const AcceptOptions& options) {
   if (options.profile.has_value() != options.name.empty()) {
     throw Error(ErrorKind::kUsage, "say either NAME@VERSION or --profile N");

@@ -1,4 +1,4 @@
-// branch: a second life for any version or fork.
+// branch: makes a new parcel from any version or fork.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-// check: is everything of these parcels there and undamaged?
+// check: checks that everything of these parcels is there and undamaged.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>

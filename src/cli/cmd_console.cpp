@@ -1,4 +1,4 @@
-// console: what the guest says, and lines for it.
+// console: shows the guest's serial console, and sends typed lines to it.
 
 #include <fmt/format.h>
 #include <poll.h>
@@ -19,7 +19,7 @@ struct ConsoleOptions {
   bool log = false;
 };
 
-/// Lines that are typed here go to the guest.
+/// Sends typed lines to the guest.
 void type_lines(const fs::path& socket, const std::stop_token& stop) {
   while (!stop.stop_requested()) {
     pollfd input{STDIN_FILENO, POLLIN, 0};
@@ -30,7 +30,7 @@ void type_lines(const fs::path& socket, const std::stop_token& stop) {
     try {
       ask(socket, TypeRequest{std::string(bytes, static_cast<std::size_t>(n))});
     } catch (const Error&) {
-      return;  // the guest has gone; following it ends, too
+      return;  // the guest is gone, which also ends the output
     }
   }
 }

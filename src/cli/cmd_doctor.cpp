@@ -1,5 +1,4 @@
-// doctor: one function a question; each answers for itself, so that one broken
-// thing does not hide the others.
+// doctor: one function for each check. Each catches its own failures, so that one does not hide the others.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -49,7 +48,7 @@ Finding check_fuse() {
           errno == ENOENT ? "sudo modprobe fuse" : "the device must be readable and writable for you"};
 }
 
-/// KVM that opens is not KVM that works: the probe runs a guest.
+/// Opening /dev/kvm does not show that KVM works, so the probe runs a guest.
 Finding check_accelerator(CommandContext& context) {
   const Accelerator best =
       choose_accelerator(AcceleratorChoice::kAuto, context.paths().cache, "qemu-system-x86_64", context.stop());
@@ -109,8 +108,8 @@ Finding check_keyring() {
           "use --password-file or --password-command"};
 }
 
-/// The probe's age by the store's clock is 0 for a good clock; where the store
-/// says nothing of times there is nothing to compare.
+/// Compares this host's clock with the store's: the age of a new blob is 0 when they agree. Not possible when the store
+/// reports no times.
 Finding check_clock(const RepositoryEntry& entry, BlobStore& store) {
   const auto blob = store.get("isr-repository");
   if (!entry.url.starts_with('/') || !blob)
@@ -134,7 +133,7 @@ Finding check_repository(const RepositoryEntry& entry, BlobStore& store) {
   return {Verdict::kOk, fmt::format("{}, writable, id {}", text, info.id.substr(0, 12)), ""};
 }
 
-/// What a check throws is its finding.
+/// Adds the result of a check. An exception becomes a finding, too.
 void add(std::vector<Finding>& findings, const std::function<Finding()>& check) {
   try {
     findings.push_back(check());

@@ -24,7 +24,7 @@ struct ImportOptions {
   std::string message;
 };
 
-/// Says what a forced import did not find; the exit code.
+/// Reports the parts that a forced import could not read. Returns the exit code.
 int report_losses(CommandContext& context, const std::string& file, const ImportResult& result) {
   if (result.missing_bytes == 0 && result.unreadable_bytes == 0) return 0;
   if (result.missing_bytes > 0) {

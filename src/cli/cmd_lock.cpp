@@ -1,4 +1,4 @@
-// lock ls, lock show: which host works on which parcel.
+// lock ls, lock show: shows which host works on which parcel.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>

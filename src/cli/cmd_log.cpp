@@ -1,6 +1,5 @@
-// log: the versions of a parcel, newest first, each checked to be the one that
-// its successor names; then the forks. Those are only listed: whether one follows
-// the history is checked when it is opened.
+// log: lists the versions of a parcel, newest first, and checks that each is the one that its successor names. Then
+// lists the forks. Whether a fork follows the history is checked only when it is opened.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -14,14 +13,14 @@ namespace isr {
 namespace {
 
 constexpr std::uint64_t kDefaultCount = 20;
-constexpr std::size_t kMaxJunk = 20;  // forks that are none
+constexpr std::size_t kMaxJunk = 20;  // listed names that are not forks
 
 struct LogOptions {
   std::string name;
   std::optional<std::uint64_t> count;
 };
 
-/// Up to `count` versions from the newest (or the version or fork that was named) down.
+/// Up to `count` versions, going back from the newest, or from the version or fork that was named.
 std::vector<LoadedVersion> read_versions(CommandContext& context, const OpenParcel& parcel, std::uint64_t count) {
   std::vector<LoadedVersion> entries;
   LoadedVersion at = load_version(parcel.account, parcel.entry, parcel.version.choice);
@@ -39,7 +38,7 @@ std::vector<LoadedVersion> read_versions(CommandContext& context, const OpenParc
   return entries;
 }
 
-/// nullopt: more than a list may have.
+/// nullopt when the list is too long.
 std::optional<std::vector<std::string>> list_forks(CommandContext& context, Chain& chain) {
   try {
     return chain.forks();
@@ -50,7 +49,7 @@ std::optional<std::vector<std::string>> list_forks(CommandContext& context, Chai
   }
 }
 
-/// Anybody who may create blobs can leave junk there: it is named in a warning and passed over.
+/// Anybody who may create blobs can put junk among the forks. A warning names it, and it is skipped.
 std::vector<LoadedVersion> read_forks(CommandContext& context, const OpenParcel& parcel) {
   std::vector<LoadedVersion> entries;
   if (parcel.account.remote.offline()) return entries;
@@ -72,7 +71,7 @@ std::vector<LoadedVersion> read_forks(CommandContext& context, const OpenParcel&
       if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUsage) throw;
       context.out.warn(fmt::format("fork {} is left out: {}", printable(fork), error.what()));
     }
-    ++junk;  // or listed, and removed since
+    ++junk;  // or it was removed after it was listed
   }
   return entries;
 }

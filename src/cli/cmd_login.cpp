@@ -1,4 +1,4 @@
-// login: the keys of an account in the kernel's keyring, for a while.
+// login: keeps the keys of an account in the kernel's keyring for a while.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -27,7 +27,7 @@ int run_login(CommandContext& context, const LoginOptions& options) {
   const RepositoryEntry entry = context.repository(options.repository);
   OpenOptions open;
   open.offline = context.offline();
-  open.use_keyring = false;  // what is there already proves nothing
+  open.use_keyring = false;  // keys that are already there do not prove the password
   const Account account =
       open_account(context.paths(), entry,
                    password_source(context, fmt::format("Password of {} at {}: ", entry.user, entry.name)), open);

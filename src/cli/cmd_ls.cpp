@@ -1,5 +1,5 @@
-// ls: local state first; what the repository knows is asked for all parcels at
-// once, with short time-outs, because people run ls to see whether it answers.
+// ls: shows local state first. It asks the repository about all parcels at once, with short time-outs, because people
+// run ls to see whether the repository answers.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -26,10 +26,10 @@ struct Row {
   ParcelEntry parcel;
   std::string state = "unknown";
   std::string where = "-";
-  std::uint64_t version = 0;  ///< 0: not known, or none yet
+  std::uint64_t version = 0;  ///< 0: unknown, or no version yet
   std::optional<WallTime> saved;
   bool upload_due = false;
-  bool lock_due = false;  ///< this host has it still, and nothing to use it for
+  bool lock_due = false;  ///< this host still has the lock but no session that uses it
   std::string problem;
 };
 

@@ -1,4 +1,4 @@
-// mount: looks into a version, read-only.
+// mount: mounts a version read-only.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-// passwd: another password for the same keys.
+// passwd: changes the password; the keys stay the same.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-// repo add: uses a repository that exists, on this host too.
+// repo add: adds an existing repository to the configuration of this host.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -21,7 +21,8 @@ struct AddOptions {
   std::string new_password_file;
 };
 
-/// Proves that this user can open the repository; by the recovery key, which then gives a new password.
+/// Proves that this user can open the repository, with the password, or with the recovery key, which then sets a new
+/// password.
 void prove_access(CommandContext& context, const RepositoryEntry& entry, const AddOptions& options) {
   OpenOptions open;
   open.use_keyring = false;
@@ -49,7 +50,7 @@ int run_add(CommandContext& context, const AddOptions& options) {
   check_user_name(entry.user);
   refuse_taken_repository_name(context, entry.name);
   const RepositoryInfo info = read_repository_info(*open_store(entry.url));
-  // Adding a repository says that this is the one that is meant, from now on.
+  // By adding a repository the user says that this is the right one from now on.
   const auto before = pinned_repository(context.paths(), entry);
   pin_repository(context.paths(), entry, info);
   try {

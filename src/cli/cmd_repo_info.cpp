@@ -1,4 +1,4 @@
-// repo info: what a repository says of itself.
+// repo info: shows facts about a repository.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>

@@ -22,7 +22,7 @@ struct InitOptions {
   std::string recovery_file;
 };
 
-/// Makes a new repository, or takes one without users that an interrupted init has left.
+/// Makes a new repository, or uses one without users that an interrupted init has left.
 void make_repository(BlobStore& store, const RepositoryEntry& entry) {
   try {
     init_repository(store);
@@ -34,8 +34,8 @@ void make_repository(BlobStore& store, const RepositoryEntry& entry) {
   }
 }
 
-/// Makes the user. The recovery key is in a file before there is anything that it opens, so that neither a
-/// full disk nor a kill loses it; the file's own name appears when all is done. True when the file has it.
+/// Makes the user. The recovery key is in a file before there is anything to open with it, so that neither a full disk
+/// nor a kill loses it. The file gets its final name when all is done. Returns true when the file has the key.
 bool make_user(CommandContext& context, const RepositoryEntry& entry, BlobStore& store, std::string_view password,
                const Key& recovery, const std::string& file) {
   if (file.empty()) {
@@ -82,7 +82,7 @@ int run_init(CommandContext& context, const InitOptions& options) {
     throw Error(ErrorKind::kUsage, fmt::format("{} exists already", options.recovery_file),
                 {"name a new file for the recovery key"});
   }
-  // First, so that a command that has no password leaves nothing behind.
+  // Ask first, so that a command without a password leaves nothing behind.
   const SecretText password = new_password(context, fmt::format("New password of {} at {}: ", entry.user, entry.name));
   prepare_store_location(entry.url);
   const BlobStorePtr store = open_store(entry.url);

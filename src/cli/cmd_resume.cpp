@@ -1,4 +1,4 @@
-// resume: a suspended VM goes on here.
+// resume: continues a suspended VM on this host.
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "cli/run_vm.h"

@@ -1,4 +1,4 @@
-// rollback: an old version, or a fork, becomes the newest one.
+// rollback: makes an old version, or a fork, the newest one.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>

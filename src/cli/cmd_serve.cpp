@@ -1,4 +1,4 @@
-// serve: a repository directory over HTTP, in the foreground, until told to stop.
+// serve: serves a repository directory over HTTP, in the foreground, until it is told to stop.
 #include <fmt/format.h>
 
 #include <charconv>

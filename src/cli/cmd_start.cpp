@@ -1,4 +1,4 @@
-// start: a VM boots here from its disks.
+// start: boots a VM on this host from its disks.
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "cli/run_vm.h"

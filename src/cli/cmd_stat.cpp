@@ -1,4 +1,4 @@
-// stat: the sessions of this host, without asking the repository.
+// stat: shows the sessions of this host without asking the repository.
 
 #include <fmt/format.h>
 
@@ -20,10 +20,10 @@ using nlohmann::json;
 /// The state of a parcel on this host.
 struct LocalStatus {
   std::string name;
-  std::optional<LocalState> local;  ///< absent: it is not checked out here
+  std::optional<LocalState> local;  ///< absent when it is not checked out here
   bool lock_due = false;            ///< the lock is given back when the repository can be reached
-  std::optional<Status> status;     ///< of its daemon, when one runs and answers
-  std::optional<Error> failure;     ///< the state could not be read, or a daemon that runs did not answer
+  std::optional<Status> status;     ///< from its daemon, when one runs and answers
+  std::optional<Error> failure;     ///< why the state could not be read, or why a running daemon did not answer
 };
 
 std::string state_word(const LocalStatus& parcel) {
@@ -31,7 +31,7 @@ std::string state_word(const LocalStatus& parcel) {
   return parcel.failure ? "unknown" : "not checked out here";
 }
 
-/// How much of a continued guest's memory is on this host.
+/// Prints how much of a resumed guest's memory is on this host.
 void print_memory(const Output& out, const SessionStats& session) {
   if (!session.fetching_ahead) return;
   const FetchingAhead& ahead = *session.fetching_ahead;
@@ -98,7 +98,7 @@ void print_session(const Output& out, const LocalStatus& parcel, const Status& s
   if (!status.last_event.empty()) out.line("LAST     " + status.last_event);
 }
 
-/// What --json says.
+/// The JSON document for --json.
 json document_of(const LocalStatus& parcel) {
   const auto& local = parcel.local;
   const std::string state = state_word(parcel);
@@ -140,7 +140,7 @@ LocalStatus status_of(CommandContext& context, const Account& account, const Par
     if (error.kind() != ErrorKind::kDaemon) throw;
     local = settled_local_state(account.host, parcel, context.stop());
     if (local && local->daemon_alive) throw;
-    return status_without_daemon(account, parcel, local);  // it has ended just now
+    return status_without_daemon(account, parcel, local);  // the daemon has just ended
   }
 }
 
@@ -170,8 +170,8 @@ Account open_local_account(CommandContext& context) {
   }
 }
 
-/// As status_of(); nullopt: nothing of it is here. A parcel whose state is damaged, or whose daemon does not answer or
-/// is of another version of isr, must not hide the others.
+/// As status_of(); nullopt when nothing of the parcel is on this host. Turns errors into a status, so that a parcel
+/// with damaged state, a silent daemon or a daemon of another isr version does not hide the others.
 std::optional<LocalStatus> status_or_failure(CommandContext& context, const Account& account,
                                              const ParcelEntry& parcel) {
   LocalStatus status;

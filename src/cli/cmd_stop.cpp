@@ -18,13 +18,13 @@ struct StopOptions {
   bool take_lock = false;
 };
 
-/// Says whether the guest of an interrupted stop still runs.
+/// Reports whether the guest of an interrupted stop still runs.
 [[noreturn]] void throw_interrupted_stop(const std::string& name, const fs::path& socket, const Error& interrupted) {
   Status status;
   try {
     status = ask(socket, StatusRequest{});
   } catch (const Error&) {
-    throw interrupted;  // the session has ended meanwhile
+    throw interrupted;  // the session ended meanwhile
   }
   if (status.busy.empty() && status.session.phase == SessionPhase::kRunning) {
     throw Error(interrupted.kind(),

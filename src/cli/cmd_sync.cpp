@@ -1,4 +1,4 @@
-// sync: publishes a session, which goes on.
+// sync: publishes a session, which then continues.
 #include <fmt/format.h>
 
 #include "cli/app.h"

@@ -1,4 +1,4 @@
-// view: opens the guest's screen, or says where it is.
+// view: opens the guest's screen, or prints the address of it.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -25,7 +25,7 @@ int run_view(CommandContext& context, const ViewOptions& options) {
   const std::string socket = status.vm->vnc_socket.string();
   const bool screen = std::getenv("DISPLAY") || std::getenv("WAYLAND_DISPLAY");
   if (!options.print_url && screen) {
-    // Both take a UNIX socket; exec leaves the terminal to them.
+    // Both programs accept a UNIX socket. exec leaves the terminal to them.
     if (find_program("remote-viewer")) {
       ::execlp("remote-viewer", "remote-viewer", ("vnc+unix://" + socket).c_str(), nullptr);
     }

@@ -1,5 +1,5 @@
-// A description becomes CLI11 options only when the program is about to parse:
-// help needs none of it, and CLI11's headers stay in two files.
+// A description becomes CLI11 options only when the program is about to parse. So help works without CLI11, and only
+// two files include its headers.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -14,7 +14,7 @@ namespace {
 
 using Kind = Parameter::Kind;
 
-/// Sets a value through `take` once parsing is over; what it throws says which option.
+/// Passes the value to `take` once parsing is over. An error from `take` gets the option's name.
 void bind_checked(CLI::App& app, const std::string& names, const std::function<void(const std::string&)>& take) {
   app.add_option_function<std::string>(names, [names, take](const std::string& text) {
     try {
@@ -41,7 +41,7 @@ Command::~Command() = default;
 
 Command& Command::argument(const std::string& name, std::string& value, const std::string& help) {
   impl_->parameters.push_back({Kind::kArgument, name, {}, help});
-  // CLI11 knows positional arguments by plain words only, and "NAME[@V]" is none.
+  // CLI11 accepts only plain words as names of positional arguments, and "NAME[@V]" is not one.
   const std::string plain = fmt::format("argument{}", impl_->parameters.size());
   impl_->bindings.push_back([plain, &value](CLI::App& app) { app.add_option(plain, value)->required(); });
   return *this;
@@ -86,7 +86,7 @@ Command& Command::option(const std::string& flags, std::optional<std::string>& v
 Command& Command::option(const std::string& flags, std::vector<std::string>& values, const std::string& value_name,
                          const std::string& help) {
   impl_->parameters.push_back({Kind::kRepeated, flags, value_name, help});
-  // One value each time, or "--flag A NAME" would swallow the name.
+  // One value for each flag, because "--flag A NAME" would otherwise take the NAME, too.
   impl_->bindings.push_back(
       [flags, &values](CLI::App& app) { app.add_option(flags, values)->allow_extra_args(false); });
   return *this;

@@ -12,14 +12,14 @@ namespace CLI {
 class App;
 }
 
-/// What a Command was told: help is written from it, CLI11 is set up by it.
+/// The description of a Command. Help is written from it, and CLI11 is set up by it.
 namespace isr {
 
 struct Parameter {
   enum class Kind { kArgument, kOptionalArgument, kArguments, kFlag, kOption, kRepeated };
   Kind kind = Kind::kFlag;
   std::string names;       ///< "NAME", or "-m,--message"
-  std::string value_name;  ///< of an option
+  std::string value_name;  ///< for an option
   std::string help;
 };
 
@@ -38,11 +38,11 @@ struct Command::Impl {
   std::vector<std::function<void(CLI::App&)>> bindings;  ///< one for each parameter
 };
 
-/// `isr --help`: the commands by group, and the global flags.
+/// The text of `isr --help`: the commands by group, and the global flags.
 std::string help_of_program(const std::vector<const Command::Impl*>& commands, bool all);
-/// `isr COMMAND --help`.
+/// The text of `isr COMMAND --help`.
 std::string help_of_command(const Command::Impl& command);
-/// `isr help undo`: which command throws away what, of those that there are.
+/// The text of `isr help undo`: a table of what each of the existing commands throws away.
 std::string help_undo(const std::vector<std::string>& command_names);
 /// "isr repo add NAME URL [--user USER]".
 std::string synopsis(const Command::Impl& command);

@@ -1,7 +1,7 @@
 #pragma once
 
-/// Every command. That of `isr NAME` is in cmd_NAME.cpp, that of `isr GROUP NAME` in cmd_GROUP_NAME.cpp; only lock ls
-/// and show, and config get, set and show, which share their code, are in the files of their groups.
+/// Every command. `isr NAME` is in cmd_NAME.cpp, and `isr GROUP NAME` in cmd_GROUP_NAME.cpp. Only lock ls and lock
+/// show, and config get, set and show, which share code, are in the files of their groups.
 namespace isr {
 
 class App;

@@ -1,5 +1,5 @@
-// Losses of two kinds: those that can be undone take y, those that cannot take
-// the name of what is lost, which no habit types.
+// There are two kinds of loss. For one that can be undone the user answers y. For one that cannot, the user types the
+// name of the parcel, so that habit does not lose it.
 #include <fmt/format.h>
 
 #include "cli/context.h"

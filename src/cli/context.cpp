@@ -1,5 +1,4 @@
-// Each thing is made when it is first asked for. Flags and environment have
-// been merged into the configuration before anybody sees it.
+// Each member is made on first use. Flags and environment are merged into the configuration first.
 #include "cli/context.h"
 
 #include <fmt/format.h>
@@ -15,7 +14,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kWaitsPeriod{500};
 
-/// "5M/s" as well as "5M".
+/// Accepts "5M/s" as well as "5M".
 std::string rate_of(std::string text) {
   if (text.ends_with("/s")) text.resize(text.size() - 2);
   return text;
@@ -94,7 +93,7 @@ Account CommandContext::open_account(const std::string& repository_name, StoreOp
   return account;
 }
 
-/// Once the repository is asked, a wait for it is no silence. One repository is asked by a command, at most.
+/// From the first request on, reports when the repository does not answer. A command asks one repository at most.
 void CommandContext::tell_of_waits(const std::string& repository) {
   if (waits_teller_.joinable()) return;
   try {

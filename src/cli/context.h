@@ -21,7 +21,7 @@ struct GlobalFlags {
   bool quiet = false;
   int verbose = 0;
   bool json = false;
-  bool offline = false;  ///< or offline = true in the configuration
+  bool offline = false;  ///< also set by offline = true in the configuration
   bool yes = false;
   bool no_input = false;
   std::string repo;
@@ -35,26 +35,26 @@ struct GlobalFlags {
   std::string log_file;
 };
 
-/// A parcel that a command was asked for, with the account that it is in.
+/// A parcel that a command was given, with its account.
 struct OpenParcel {
   Account account;
   ParcelEntry entry;
-  VersionSelector version;  ///< what followed '@'
+  VersionSelector version;  ///< the text after '@'
 };
 
-/// For commands that show what this host knows: no server is waited for longer than 2 s.
+/// For commands that show what this host knows: no call waits longer than 2 s for a server.
 StoreOptions impatient();
 
-/// What a running command has. Nothing is read from disk or network before it
-/// is asked for, so that help, version and doctor work where all is broken.
+/// The resources of a running command. Disk and network are used only when something is requested, so that help,
+/// version and doctor work on a broken system.
 class CommandContext {
  public:
   CommandContext(GlobalFlags global_flags, std::function<std::stop_token()> stop);
 
   const GlobalFlags flags;
   const Output out;
-  /// Requested by the first Ctrl-C; end with Error{kCancelled}, exit 130. A command
-  /// that never calls this is ended by the first Ctrl-C where it is.
+  /// Requested by the first Ctrl-C. The command must then end with Error{kCancelled}, exit 130. The first Ctrl-C ends a
+  /// command at once that never called this.
   std::stop_token stop() const { return stop_(); }
   /// Throws Error{kCancelled} once stop was requested.
   void check_stop() const;
@@ -62,19 +62,19 @@ class CommandContext {
   const Paths& paths();
   Config& config();
   bool offline();
-  /// The entry called `name`; "" means --repo, else the default one.
-  /// Error{kNotFound} with the names that there are.
+  /// The entry called `name`; "" means --repo, else the default repository. Error{kNotFound} lists the names that
+  /// exist.
   RepositoryEntry repository(const std::string& name = {});
-  /// Opens it, asking for the password where that is needed.
+  /// Opens the account, asking for the password if necessary.
   Account open_account(const std::string& repository_name = {});
-  /// With time-outs of its own; `local` as if --offline were given.
+  /// With the given time-outs; `local`: as if --offline were given.
   Account open_account(const std::string& repository_name, StoreOptions store, bool local);
-  /// "[REPO:]PARCEL[@VERSION]". Error{kUsage}, {kNotFound}.
+  /// Opens "[REPO:]PARCEL[@VERSION]". Error{kUsage}, {kNotFound}.
   OpenParcel open_parcel(const std::string& name);
-  /// The same where a version makes no sense: Error{kUsage} when there is one.
+  /// As open_parcel(), where a version makes no sense: Error{kUsage} when one is given.
   OpenParcel open_parcel_without_version(const std::string& name);
-  /// The same for what is answered by this host alone. The repository is asked only about a parcel or an account that
-  /// this host does not know.
+  /// As open_parcel(), for answers that come from this host alone. The repository is asked only about a parcel or an
+  /// account that this host does not know.
   OpenParcel open_local_parcel(const std::string& name);
 
  private:
@@ -84,7 +84,7 @@ class CommandContext {
   std::optional<Paths> paths_;
   std::optional<Config> config_;
   std::shared_ptr<StoreWaits> waits_ = std::make_shared<StoreWaits>();
-  std::jthread waits_teller_;  ///< last: it uses the rest
+  std::jthread waits_teller_;  ///< declared last: the thread uses the other members
 };
 
 }  // namespace isr

@@ -1,5 +1,5 @@
-// Everything in a help text comes from the command's own description, so that a
-// man page or a completion made from the same would say the same.
+// All help texts come from the command's own description. A man page or a completion generated from it will say the
+// same.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -80,7 +80,7 @@ std::string_view meaning_of_exit_code(int code) {
   }
 }
 
-/// "  left        right", right wrapped and indented.
+/// "  left        right", with right wrapped and indented.
 std::string row(std::string_view left, std::string_view right) {
   std::string out = fmt::format("  {:<{}}", left, kColumn - 2);
   if (left.size() + 3 > kColumn) out += '\n' + std::string(kColumn, ' ');

@@ -9,7 +9,7 @@
 namespace isr {
 namespace {
 
-constexpr int kSessionAttempts = 3;  // more would mean that another user of this home ends each session at once
+constexpr int kSessionAttempts = 3;  // more attempts would mean that another process ends each session at once
 constexpr std::chrono::seconds kBeginningOrEnding{3};
 constexpr std::chrono::milliseconds kPoll{50};
 
@@ -58,12 +58,12 @@ int with_session(const OpenParcel& parcel, const std::function<int()>& body) {
     try {
       return body();
     } catch (const Error& error) {
-      // The daemon may have ended and kept its session.
+      // The daemon may have ended while its session stays.
       if (dynamic_cast<const NotBegun*>(&error) != nullptr && attempt < kSessionAttempts) {
         settled_local_state(parcel.account.host, parcel.entry, {});
         continue;
       }
-      // kIo: the directory went while a daemon's log was opened in it.
+      // kIo: the directory vanished while a daemon opened its log in it.
       const bool session_is_missed =
           error.kind() == ErrorKind::kDaemon || error.kind() == ErrorKind::kNotFound || error.kind() == ErrorKind::kIo;
       if (!session_is_missed || !was_here || attempt == kSessionAttempts) throw;

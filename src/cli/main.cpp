@@ -1,4 +1,4 @@
-// The beginning of the program, and of its daemons.
+// The entry point of the program and of its daemons.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -15,7 +15,7 @@
 
 namespace {
 
-/// With stdin closed, the next file opened would become it.
+/// If stdin were closed, the next file opened would become stdin.
 void fill_standard_descriptors() {
   int fd = 0;
   do {
@@ -24,9 +24,9 @@ void fill_standard_descriptors() {
   if (fd > STDERR_FILENO) ::close(fd);
 }
 
-/// What we hold in memory is for nobody else: keys, the password, a guest's data. No
-/// core file, whoever collects them, and no other program of this user looks inside. QEMU
-/// inherits the limit and the filter, which leaves nothing of its memory for a core.
+/// Protects the memory of this process, which holds keys, the password and a guest's data. No core file is written, and
+/// no other program of this user can read the memory. QEMU inherits the limit and the filter, which keep its memory out
+/// of core files.
 void keep_memory_to_ourselves() {
   if (const int filter = ::open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC); filter >= 0) {
     (void)!::write(filter, "0", 1);
@@ -42,7 +42,7 @@ void keep_memory_to_ourselves() {
 int main(int argc, char** argv) {
   fill_standard_descriptors();
   keep_memory_to_ourselves();
-  ::signal(SIGXFSZ, SIG_IGN);  // a file beyond the limit is an error of that write, with our words
+  ::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit then fails, with an error message of isr
   isr::raise_open_file_limit();
   const std::string_view first = argc == 2 ? argv[1] : "";
   if (first == isr::kSessionDaemonArgument) return isr::session_daemon_main();

@@ -1,6 +1,5 @@
-// What people type for a parcel, a version, a time. Numbers are checked here
-// once: 0, negative ones and those that no version can have are bad words, not
-// absent versions.
+// Parses the text that people type for a parcel, a version or a time. Numbers are checked here: 0, negative numbers and
+// those that no version can have are usage errors, not absent versions.
 #include "cli/names.h"
 
 #include <fmt/format.h>
@@ -28,7 +27,7 @@ std::uint64_t whole_number(std::string_view digits, std::string_view text) {
   return value;
 }
 
-/// As the log shows it, without the zeros that its number may begin with.
+/// The form that the log shows, without the leading zeros of the number.
 std::string fork_name(std::string_view text) {
   const auto slash = text.rfind('/');
   const std::uint64_t n = whole_number(text.substr(slash + 1), text);
@@ -106,7 +105,7 @@ std::chrono::seconds parse_duration(const std::string& text) {
                               : unit == "h"               ? 3600
                               : unit == "d"               ? 86400
                                                           : 0;
-  // Ten years: more is a typing error, and the sum must stay far from overflow.
+  // Ten years. A longer time is a typing error, and sums must not overflow.
   constexpr std::uint64_t kLongest = 10ULL * 366 * 86400;
   if (failure != std::errc() || scale == 0 || value > kLongest / scale) {
     throw Error(ErrorKind::kUsage, fmt::format("\"{}\" is not a time", escaped(text)),

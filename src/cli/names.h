@@ -12,7 +12,7 @@
 
 namespace isr {
 
-/// What stands after '@': a number, "latest", "latest~N" or a fork ("desk-42-3f2a/41"); nothing is latest.
+/// The part after '@': a number, "latest", "latest~N" or a fork ("desk-42-3f2a/41"). Without one it is latest.
 struct VersionSelector {
   VersionChoice choice;
   bool given = false;  ///< there was an '@'
@@ -27,7 +27,8 @@ struct ParcelName {
 /// Error{kUsage}; the name is escaped in the message.
 ParcelName parse_parcel_name(const std::string& text);
 VersionSelector parse_version_selector(std::string_view text);
-/// "[REPO:]PARCEL" of a parcel that is to be made; the second without "REPO:". Error{kUsage}: with a version.
+/// Parses "[REPO:]PARCEL" of a parcel that will be made; the second function refuses "REPO:". Error{kUsage} when there
+/// is a version.
 ParcelName parse_new_parcel_name(const std::string& text);
 std::string new_parcel_name(const std::string& text);
 /// Error{kUsage} when the account has a parcel of that name, {kOffline}.

@@ -1,10 +1,9 @@
-// Whoever carries on without memory must get every path right that is never run: here a
-// failed allocation lost flushed writes, gave wrong bytes and hung. A process that ends loses
-// nothing that it answered. So no allocation in this program fails, neither of our own nor of
-// a library: the functions below stand before the C library's, and end the process instead.
-// docs/decisions/0021-out-of-memory-is-the-end.md has the reasons.
+// A program that continues without memory needs every error path to be right, including those that never run. In isr a
+// failed allocation once lost flushed writes, gave wrong bytes and hung. A process that ends loses nothing that it has
+// answered. So no allocation in this program fails, neither its own nor a library's: the functions below replace those
+// of the C library and end the process instead. docs/decisions/0021-out-of-memory-is-the-end.md has the reasons.
 //
-// Sanitizers put themselves in the same place, and end the process as well.
+// Sanitizers replace the same functions, and end the process as well.
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 
@@ -14,7 +13,7 @@
 #include <cstddef>
 #include <string_view>
 
-// The C library's own, by the names under which it keeps them for those who replace them.
+// The C library's own functions, under the names that it provides for replacements like these.
 extern "C" {
 void* __libc_malloc(std::size_t size) noexcept;                           // NOLINT(bugprone-reserved-identifier)
 void* __libc_calloc(std::size_t count, std::size_t size) noexcept;        // NOLINT(bugprone-reserved-identifier)
@@ -47,7 +46,7 @@ void* calloc(std::size_t count, std::size_t size) noexcept { return or_end(__lib
 
 void* realloc(void* old, std::size_t size) noexcept {
   void* const memory = __libc_realloc(old, size);
-  return size == 0 ? memory : or_end(memory);  // of size 0 it is free()
+  return size == 0 ? memory : or_end(memory);  // realloc to size 0 acts as free()
 }
 
 void* memalign(std::size_t alignment, std::size_t size) noexcept { return or_end(__libc_memalign(alignment, size)); }

@@ -1,6 +1,5 @@
-// stdout and stderr are written with write(2), whole lines at once, so that
-// several processes in one pipeline do not mix within a line and a full disk or
-// a closed pipe is seen where it happens.
+// Whole lines are written to stdout and stderr with write(2). So several processes in one pipeline do not mix within a
+// line, and a full disk or a closed pipe is noticed at the write that meets it.
 #include "cli/output.h"
 
 #include <fmt/format.h>
@@ -35,7 +34,7 @@ void write_all(int fd, std::string_view text, const char* name) {
   }
 }
 
-/// Talk that cannot be said is no reason to fail.
+/// Writes to stderr and ignores failures: a message that cannot be written does not make the command fail.
 void write_talk(const std::string& text) {
   try {
     write_all(STDERR_FILENO, text, "stderr");
@@ -70,7 +69,7 @@ std::string_view escape_of(Output::Style style) {
   return "";
 }
 
-/// Columns that a cell takes: code points, and no escape sequences.
+/// The width of a cell in columns: counts code points, without escape sequences.
 std::size_t width_of(std::string_view cell) {
   std::size_t width = 0;
   bool in_escape = false;
@@ -91,7 +90,7 @@ json error_object(const Error& error) {
           {"exit_code", to_exit_code(error.kind())}};
 }
 
-/// The length of the UTF-8 sequence at the front; 0 when there is none.
+/// The length of the UTF-8 sequence at the front; 0 when it is invalid.
 std::size_t utf8_length(std::string_view text) {
   const auto lead = static_cast<unsigned char>(text[0]);
   const std::size_t length = lead < 0x80                   ? 1
@@ -206,7 +205,7 @@ int report_failure(const GlobalFlags& flags, const Error& error) noexcept {
   try {
     Output(flags).error(error);
   } catch (const std::exception&) {
-    return to_exit_code(error.kind());  // stdout is full or gone: the code still says it
+    return to_exit_code(error.kind());  // stdout is full or gone: the exit code still reports the failure
   }
   return to_exit_code(error.kind());
 }

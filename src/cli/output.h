@@ -15,7 +15,7 @@ namespace isr {
 
 struct GlobalFlags;
 
-/// stdout is the answer, stderr is talk. A closed stdout ends the program as SIGPIPE would (141).
+/// Answers go to stdout, messages to stderr. A closed stdout ends the program as SIGPIPE would (141).
 class Output {
  public:
   explicit Output(const GlobalFlags& flags);
@@ -25,7 +25,7 @@ class Output {
   void line(std::string_view text) const;               ///< stdout
   void raw(std::string_view text) const;                ///< exactly these bytes on stdout
   void document(const nlohmann::json& document) const;  ///< stdout, one line
-  /// What a command has done: the text on stdout; with --json a summary object with these fields instead.
+  /// The result of a command: the text on stdout, or with --json a summary object with these fields.
   void done(std::string_view text, const nlohmann::json& fields) const;
   void note(std::string_view text) const;  ///< stderr, unless quiet
   /// "isr: warning: …" on stderr, or a warning object on stdout with --json.
@@ -46,14 +46,14 @@ class Output {
   std::string progress_;
 };
 
-/// Says what went wrong as Output::error() does; the exit code. Never throws.
+/// Reports a failure as Output::error() does and returns the exit code. Never throws.
 int report_failure(const GlobalFlags& flags, const Error& error) noexcept;
-/// Text from outside as a terminal may have it: control characters and those
-/// that change the direction of text are shown as \xNN.
+/// Makes untrusted text safe for a terminal: control characters and those that change the direction of text become
+/// \xNN.
 std::string printable(std::string_view text);
 
-/// Progress of one long command on stderr: one live line at 10 Hz on a terminal;
-/// else one line at the start, every 30 s and at the end; with --json, objects on stdout.
+/// Progress of one long command on stderr: one live line at 10 Hz on a terminal, else one line at the start, every 30 s
+/// and at the end. With --json, objects on stdout.
 /// Threads: any.
 class Progress {
  public:
@@ -61,7 +61,7 @@ class Progress {
   ~Progress();  ///< clears the live line
   /// done and total in bytes; total 0: unknown. Has the form of ProgressFn.
   void update(std::string_view step, std::uint64_t done, std::uint64_t total);
-  /// Clears the live line, so that others may print.
+  /// Clears the live line, so that other output can be printed.
   void clear();
 
  private:
@@ -69,16 +69,16 @@ class Progress {
   std::unique_ptr<Impl> impl_;
 };
 
-/// "[y/N]" for a loss that can be healed. --yes answers; Error{kUsage} without a
-/// terminal; Error{kCancelled} for any other answer than y.
+/// Asks "[y/N]" before a loss that can be undone. --yes answers it. Error{kUsage} without a terminal, Error{kCancelled}
+/// for any answer other than y.
 void confirm(const GlobalFlags& flags, const std::string& question);
-/// confirm() would not fail for want of a terminal.
+/// Whether confirm() can ask: false without a terminal.
 bool may_ask(const GlobalFlags& flags);
-/// For what cannot be healed: the name must be typed, or given by --confirm NAME; --yes does not do.
+/// For a loss that cannot be undone: the user must type the name, or give it with --confirm NAME. --yes is not enough.
 void confirm_name(const GlobalFlags& flags, const std::string& question, const std::string& name,
                   const std::string& confirm_flag);
 
-/// A path as people and scripts read it: bytes that are no UTF-8 as \xNN.
+/// A path for people and scripts: invalid UTF-8 becomes \xNN.
 std::string printable_path(const std::filesystem::path& path);
 /// "4 min ago", "yesterday", "12 Mar".
 std::string describe_when(WallTime time, WallTime now);

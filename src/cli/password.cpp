@@ -1,6 +1,6 @@
-// A password passes through pipes, files and the terminal, never through an
-// argument or a variable: those can be read by others. What a command prints is
-// read whole before it is judged, so that a failing one gives no half password.
+// A password passes through pipes, files and the terminal, never through an argument or a variable, because other
+// processes can read those. The output of a password command is used only after the command has succeeded, so that a
+// failing one does not give half a password.
 #include "cli/password.h"
 
 #include <fcntl.h>
@@ -37,7 +37,7 @@ SecretText read_stream(int fd, const std::string& name) {
   }
 }
 
-/// Takes off one line end; refuses what no keybox was made with.
+/// Removes one line end and refuses a password that no keybox can have.
 SecretText checked(SecretText text) {
   if (text.view().ends_with('\n')) text.pop_back();
   if (text.view().ends_with('\r')) text.pop_back();
@@ -49,11 +49,11 @@ SecretText checked(SecretText text) {
 SecretText from_file(const std::string& path) {
   if (path == "-") {
     SecretText text = read_stream(STDIN_FILENO, "stdin");
-    // An empty line is an empty password; nothing at all is a stdin that nobody feeds.
+    // An empty line is an empty password. No input at all means that stdin is closed or empty.
     if (text.empty()) throw Error(ErrorKind::kDenied, "stdin is closed or empty: no password there");
     return text;
   }
-  // Not through open_file(): /dev/fd/N and a symlink into a secret store are usual here.
+  // open_file() would refuse /dev/fd/N and symlinks into a secret store, which are usual here.
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
   if (!fd) {
     throw Error(ErrorKind::kDenied, fmt::format("the file {}: {}", path, std::generic_category().message(errno)));
@@ -87,9 +87,9 @@ SecretText from_command(const std::string& command) {
   return printed;
 }
 
-/// nullopt: nothing says where the password is.
+/// nullopt when no flag, variable or setting names a source of the password.
 std::optional<SecretText> given_password(CommandContext& context) {
-  // A flag goes before the other one's variable or setting.
+  // A flag takes precedence over the other one's variable or setting.
   const bool command_flag = !context.flags.password_command.empty();
   const std::string file = command_flag ? "" : context.config().get("password.file");
   if (!file.empty()) return checked(from_file(file));

@@ -1,6 +1,5 @@
-// One state, three ways to show it. Nothing is printed by a thread of its own, but
-// for SIGUSR1: update() is called often while there is progress, and a silent line in
-// a log is no worse than one that repeats itself.
+// One state, shown in three ways. Except for SIGUSR1 no thread prints by itself: update() is called often while there
+// is progress, and while there is none, a log does not need repeated lines.
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -47,10 +46,10 @@ std::size_t terminal_width() {
 
 void write_stderr(const std::string& text) {
   const ssize_t ignored = ::write(STDERR_FILENO, text.data(), text.size());
-  static_cast<void>(ignored);  // nobody watches: go on working
+  static_cast<void>(ignored);  // the output is gone: go on working
 }
 
-/// "1.1 / 1.6 GiB  71%", or what is known of it.
+/// "1.1 / 1.6 GiB  71%", or the part of it that is known.
 std::string amounts(std::uint64_t done, std::uint64_t total) {
   if (total == 0) return done == 0 ? "" : format_size(done);
   const auto percent =
@@ -72,10 +71,10 @@ struct Progress::Impl {
     std::string step;
     Clock::time_point shown{};
     Clock::time_point step_began{};
-    std::uint64_t step_first = 0;  ///< done when the step began: a rerun does not start at 0
+    std::uint64_t step_first = 0;  ///< `done` at the begin of the step: a rerun does not start at 0
     std::uint64_t done = 0;
     std::uint64_t total = 0;
-    bool news = false;  ///< something is known that was not shown
+    bool news = false;  ///< there is progress that was not shown yet
     bool live = false;  ///< a line without its end is on the terminal
   };
   const Output* out = nullptr;

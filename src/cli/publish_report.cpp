@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-/// Work that lost the race: put it on top, leave it, or let both live.
+/// Reports that the work lost the race, with three ways on: put it on top, leave it, or make a branch.
 [[noreturn]] void report_fork(const std::string& name, const std::string& fork, bool is_lock_lost, bool goes_on_here) {
   const std::string one = fmt::format("{}@{}", name, fork);
   const std::string what =
@@ -31,7 +31,7 @@ using nlohmann::json;
                fmt::format("to take the other        isr resume {}", name), both});
 }
 
-/// What --json says of a publish.
+/// The JSON document for --json.
 json document_of(const std::string& name, const PublishAnswer& answer) {
   const PublishResult& result = answer.result;
   json document{

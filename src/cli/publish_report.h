@@ -3,14 +3,14 @@
 #include "cli/context.h"
 #include "daemon/protocol.h"
 
-/// What commands that publish a session say at their end.
+/// The output of commands that publish a session.
 namespace isr {
 
-/// Prints what a publish came to; the exit code (0, or 17 for a fork).
+/// Prints the result of a publish. Returns the exit code (0, or 17 for a fork).
 int report_publish(CommandContext& context, const std::string& name, const std::string& done,
                    const PublishAnswer& answer);
-/// The end of such a command when nothing is here: it has run to its end before, or never began. Gives back a
-/// lock of this host that is left of it.
+/// For such a command when the parcel has no session here, because an earlier run finished, or none was begun. Gives
+/// back a lock that this host still has.
 int report_nothing_here(CommandContext& context, const OpenParcel& parcel);
 
 }  // namespace isr

@@ -5,14 +5,15 @@
 #include "cli/context.h"
 #include "repository/store_scheme.h"
 
-/// Shared by the commands of `isr repo`.
+/// Functions that the commands of `isr repo` share.
 namespace isr {
 
-/// `given`, else this user's login name; Error{kUsage} when a repository cannot have that.
+/// `given`, else this user's login name. Error{kUsage} when a repository does not allow that name.
 std::string default_user(const std::string& given);
-/// Error{kUsage} when the configuration has a repository of that name, or no repository can be called so.
+/// Error{kUsage} when the configuration has a repository of that name, or the name is not valid.
 void refuse_taken_repository_name(CommandContext& context, const std::string& name);
-/// The store at the entry's address. An address that this host has used before is taken for what it was then.
+/// Opens the store at the entry's address. If this host has used the address before, the repository known there counts
+/// as known (StoreOptions::is_known).
 BlobStorePtr open_configured(CommandContext& context, const RepositoryEntry& entry);
 
 }  // namespace isr

@@ -5,7 +5,7 @@
 
 namespace isr {
 
-/// Says that a new disk is longer than what it was made from, if it is.
+/// If a new disk is longer than its source, says so.
 void report_padding(CommandContext& context, const VersionImage& disk);
 
 }  // namespace isr

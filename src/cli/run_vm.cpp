@@ -18,7 +18,7 @@ namespace {
 
 using nlohmann::json;
 
-/// Before the lock is taken and before anything is downloaded.
+/// Call before the lock is taken and before anything is downloaded.
 void check_memory_loads_here(const OpenParcel& parcel, const LoadedVersion& loaded) {
   if (!loaded.version.suspended() || !loaded.version.stamp) return;
   const auto why = why_not_resumable(loaded.version.vm, *loaded.version.stamp, parcel.account.host.paths);
@@ -27,12 +27,12 @@ void check_memory_loads_here(const OpenParcel& parcel, const LoadedVersion& load
               {fmt::format("isr start {}    boots from its disks and drops the memory", parcel.entry.name)});
 }
 
-/// What an attempt that failed has taken is given back.
+/// Gives back the lock that a failed attempt has taken.
 void give_back(const OpenParcel& parcel) {
   try {
     ask(daemon_of_session(parcel, {}), CheckinRequest{});
   } catch (const Error&) {
-    // It stays checked out here; the failure that is being reported says why nothing runs.
+    // The parcel stays checked out here. The failure that is being reported says why nothing runs.
   }
 }
 
@@ -41,12 +41,12 @@ fs::path check_out(CommandContext& context, OpenParcel& parcel, const RunOptions
   parcel.account.remote.online("resuming " + parcel.entry.name);
   const LoadedVersion loaded = load_version(parcel.account, parcel.entry, selector.choice);
   if (!fresh) check_memory_loads_here(parcel, loaded);
-  // The newest is what it is once the lock is ours.
+  // Which version is the newest is certain only once we have the lock.
   const VersionChoice choice = selector.choice.is_newest() ? VersionChoice{} : loaded.choice();
   return take_out(context, parcel, LockMode::kAttended, choice, options.take_lock);
 }
 
-/// The medium in the drive when it boots, after what the command line says of it.
+/// The CD image in the drive at boot, after the flag of the command line was applied.
 std::optional<fs::path> choose_cdrom(CommandContext& context, const OpenParcel& parcel, const RunOptions& options) {
   if (options.cdrom && *options.cdrom == "none") {
     eject_cdrom(parcel.account.host, parcel.entry);
@@ -63,7 +63,7 @@ std::optional<fs::path> choose_cdrom(CommandContext& context, const OpenParcel& 
   }
 }
 
-/// One line for people: how far the network of the guest goes.
+/// One line about how far the guest's network reaches.
 std::string describe_network(NetworkMode mode, const std::string& name) {
   if (mode == NetworkMode::kNone) return "network none: the guest's cable is out";
   if (mode == NetworkMode::kUser) {
@@ -75,7 +75,7 @@ std::string describe_network(NetworkMode mode, const std::string& name) {
       name);
 }
 
-/// What --json says of a start or resume.
+/// The JSON document for a start or resume.
 json document_of(const std::string& name, const BootAnswer& answer, std::chrono::duration<double> took) {
   return {{"schema", 1},
           {"type", "summary"},

@@ -2,23 +2,23 @@
 
 #include "cli/app.h"
 
-/// Shared by start and resume: a VM begins to run here.
+/// Shared by start and resume: begins to run a VM here.
 namespace isr {
 
-/// Flags that start and resume share, and those that only one of them has.
+/// The flags of start and resume. Some belong to one of them only.
 struct RunOptions {
   std::string name;
   std::optional<std::string> version;
-  std::string accelerator;  ///< "" as configured
-  std::string network;      ///< "" as it was
+  std::string accelerator;  ///< "": as configured
+  std::string network;      ///< "": as before
   bool no_network = false;
   bool take_lock = false;
-  std::string prefetch = "all";      ///< of resume
-  std::optional<std::string> cdrom;  ///< of start: an image to insert, or "none"
+  std::string prefetch = "all";      ///< for resume
+  std::optional<std::string> cdrom;  ///< for start: an image to insert, or "none"
 };
 
 void add_run_flags(Command& command, RunOptions& options);
-/// Checks out if needed, starts the daemon if needed, then boots (fresh) or resumes; the exit code.
+/// Checks out and starts the daemon if necessary, then boots (fresh) or resumes. Returns the exit code.
 int run_vm(CommandContext& context, const RunOptions& options, bool fresh);
 
 }  // namespace isr

@@ -1,6 +1,5 @@
-// The handler only counts and writes to an eventfd; a thread turns that into a
-// stop request, whose callbacks may lock. Handlers, unlike a blocked mask, are
-// not inherited by what we exec.
+// The handler only counts and writes to an eventfd. A thread turns that into a stop request, because its callbacks may
+// lock. Handlers, unlike a blocked mask, are not inherited through exec.
 #include "cli/signals.h"
 
 #include <poll.h>
@@ -24,7 +23,7 @@ namespace {
 constexpr int kInterrupted = 130;
 constexpr std::array<int, 3> kSignals = {SIGINT, SIGTERM, SIGHUP};
 
-// What a signal handler can reach is global by nature.
+// A signal handler can only use global variables.
 std::atomic<int> g_event{-1};
 std::atomic<int> g_seen{0};
 std::atomic<bool> g_can_stop{false};
@@ -62,7 +61,7 @@ void set_handler(int signal, void (*handler)(int)) {
   ::sigaction(signal, &action, nullptr);
 }
 
-/// nohup and shells that start jobs in the background ignore some signals on purpose.
+/// nohup, and shells that start background jobs, ignore some signals on purpose.
 bool is_ignored(int signal) {
   struct sigaction action {};
   return ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;

@@ -6,11 +6,10 @@
 
 namespace isr {
 
-/// Ctrl-C, SIGTERM and SIGHUP while a command runs. A command that asked for
-/// token() is stopped by the first and ended by the second; one that did not is
-/// ended at once. Ended means exit 130. SIGPIPE is ignored: see Output. SIGUSR1 asks for
-/// a line of status: answer_status_requests().
-/// One at a time; from construction to destruction.
+/// Handles Ctrl-C, SIGTERM and SIGHUP while a command runs. The first one stops a command that asked for token(), the
+/// second ends it. A command that did not ask is ended at once. Ended means exit 130. SIGPIPE is ignored: see Output.
+/// SIGUSR1 asks for a status line: answer_status_requests().
+/// Only one object may exist at a time.
 class Signals {
  public:
   Signals();
@@ -24,8 +23,8 @@ class Signals {
   std::unique_ptr<Impl> impl_;
 };
 
-/// What SIGUSR1 calls from now on, on a thread of its own; nullptr for nothing. When it
-/// returns, the one before is not running and will not.
+/// Sets the function that SIGUSR1 calls, on a thread of its own; nullptr for none. On return the previous function is
+/// not running and will not be called again.
 void answer_status_requests(std::function<void()> answer);
 
 }  // namespace isr

@@ -15,7 +15,7 @@ std::string clock_time(WallTime time) {
   return text;
 }
 
-/// Runs body; a lock that another host holds is reported with the parcel's name.
+/// Runs body. A LockedError is reported with the parcel's name.
 void phrase_locked(const std::string& name, const std::function<void()>& body) {
   try {
     body();

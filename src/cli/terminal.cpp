@@ -1,5 +1,5 @@
-// Signals from the keyboard are off while we ask: a Ctrl-C then arrives as a
-// character, so that the terminal is never left without echo.
+// Keyboard signals are off while we ask. A Ctrl-C then arrives as a character, so that the terminal is never left
+// without echo.
 #include "cli/terminal.h"
 
 #include <fcntl.h>
@@ -31,7 +31,7 @@ class RawTerminal {
     raw.c_lflag &= static_cast<tcflag_t>(~static_cast<tcflag_t>(ECHO | ICANON | ISIG));
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
-    // DRAIN, not FLUSH: what was typed ahead, or by a script on a pty, counts.
+    // DRAIN, not FLUSH, to keep text that was typed ahead, or written by a script on a pty.
     ::tcsetattr(fd, TCSADRAIN, &raw);
   }
   ~RawTerminal() {
@@ -51,7 +51,7 @@ void say(int fd, std::string_view text) {
   static_cast<void>(ignored);
 }
 
-/// Takes off the last character, which may be several bytes. False when there is none.
+/// Removes the last character, which may have several bytes. Returns false when there is none.
 bool erase_last(SecretText& line) {
   if (line.empty()) return false;
   while (line.size() > 1 && (static_cast<unsigned char>(line.view().back()) & 0xC0U) == 0x80) line.pop_back();

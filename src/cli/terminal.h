@@ -7,9 +7,8 @@
 
 namespace isr {
 
-/// A line typed on /dev/tty, without its end; with `hidden`, not shown.
-/// nullopt: there is no terminal. Error{kCancelled} for Ctrl-C and Ctrl-D,
-/// {kUsage} for more than 1 MiB.
+/// Reads a line from /dev/tty, without its end. kHidden does not show it. nullopt when there is no terminal.
+/// Error{kCancelled} for Ctrl-C and Ctrl-D, {kUsage} for more than 1 MiB.
 enum class Echo { kShown, kHidden };
 std::optional<SecretText> ask_terminal(const std::string& question, Echo echo);
 

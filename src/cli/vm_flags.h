@@ -3,13 +3,13 @@
 #include "cli/app.h"
 #include "vm/settings.h"
 
-/// What people say of a VM on the command line.
+/// The command line flags that describe a VM.
 namespace isr {
 
-/// The names that --network knows.
+/// The values of --network.
 const std::vector<std::string>& network_modes();
 
-/// The VM of a new parcel; what is not said is as VmSettings has it.
+/// The VM of a new parcel. Defaults are those of VmSettings.
 struct VmFlags {
   std::optional<std::uint64_t> memory;
   std::optional<std::uint64_t> cpus;

@@ -1,4 +1,4 @@
-// Times as people say them: the nearer, the finer.
+// Formats times for people: the more recent, the more precise.
 #include <fmt/format.h>
 
 #include <array>
