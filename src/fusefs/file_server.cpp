@@ -1,4 +1,4 @@
-// The state behind the operations: attributes, retried reads, stats.json snapshots.
+// The state behind the operations: attributes, repeated reads and stats.json snapshots.
 
 #include "fusefs/file_server.h"
 
@@ -21,7 +21,7 @@ constexpr auto kLongestRetry = std::chrono::milliseconds(2000);
 constexpr unsigned kReadAheadRequests = 48;
 constexpr unsigned kRequestBytes = 1U << 20U;  // of one read or write; the most that libfuse 3.14 can receive
 
-/// A change that cannot be made now. Many wait for one thing, which is told once.
+/// A change that cannot be made now. Several requests may wait for the same reason, which is logged once.
 class Wait {
  public:
   explicit Wait(const MountedFile& file) : file_(file) {}
@@ -108,7 +108,8 @@ bool FileServer::fill_attributes(std::uint64_t inode, struct stat& out) {
 void FileServer::negotiate(fuse_conn_info& connection) {
   connection.max_write = kRequestBytes;  // also bounds reads: libfuse derives max_pages from it
   connection.max_readahead = kRequestBytes;
-  // Direct and read-ahead requests beyond this wait in the kernel. Read-ahead stops earlier, where it only costs speed.
+  // Direct and read-ahead requests beyond this number wait in the kernel. The kernel stops read-ahead earlier, which
+  // only costs speed.
   connection.max_background = kBackgroundRequests;
   connection.congestion_threshold = kReadAheadRequests;
   connection.want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
@@ -141,7 +142,7 @@ void FileServer::endure(const Endurance& endurance, const std::function<bool()>&
   for (auto delay = kFirstRetry;; delay = std::min(delay * 2, kLongestRetry)) {
     try {
       return body();
-    } catch (const std::exception& error) {  // want of memory, too
+    } catch (const std::exception& error) {  // also catches std::bad_alloc
       if (endurance.given_up || given_up()) throw;
       on_failure(as_error(error));
       auto phase = phase_.lock();

@@ -16,23 +16,22 @@ struct stat;
 
 namespace isr {
 
-/// The contents of a mount: image files and stats.json in one flat directory whose
-/// inode numbers are fixed (1 the directory, 2.. the files in order, then
-/// stats.json). Image handles carry no state, so another process could take
+/// The contents of a mount: image files and stats.json in one flat directory. The inode numbers are fixed: 1 is the
+/// directory, 2.. are the files in order, then stats.json. Image handles carry no state, so another process could take
 /// over the kernel's open files.
 ///
-/// Threads: any; libfuse calls the operations on its own.
+/// Threads: any; libfuse calls the operations on its own threads.
 class FileServer {
  public:
   FileServer(std::vector<MountedFile> files, std::function<std::string()> stats_json, const MountOptions& options);
 
-  /// The operations for fuse_session_new(); their userdata is a FileServer.
+  /// The operations for fuse_session_new(). Their userdata is a FileServer.
   static fuse_lowlevel_ops operations();
 
-  bool writable() const;  ///< any file is
-  /// Asynchronous requests (read-ahead, direct I/O) that the kernel gives us at once. It counts direct writes among
-  /// them, so there are more than reads that anybody lets wait: QEMU's threads (kMostDiskThreads in
-  /// vm/command_line.cpp) and some for whoever else reads. For an unprivileged mount the kernel may allow less.
+  bool writable() const;  ///< whether any file is writable
+  /// The limit on asynchronous requests (read-ahead, direct I/O) that the kernel sends at once. Direct writes count,
+  /// too, so the limit is above the number of reads that may wait: QEMU's threads (kMostDiskThreads in
+  /// vm/command_line.cpp) and some for other readers. For an unprivileged mount the kernel may allow less.
   static constexpr unsigned kBackgroundRequests = 1536;
   /// Image files that are open; stats.json does not count.
   std::uint64_t open_files() const { return opening_.lock()->open; }
@@ -40,9 +39,9 @@ class FileServer {
   void admit_writers() { opening_.lock()->admits_writers = true; }
   /// The inode number of a file; 0 when there is none.
   std::uint64_t find(const std::string& name) const;
-  /// Ends the waiting of what is being tried again; it answers EIO.
+  /// Requests that are being repeated stop waiting and answer EIO.
   void stop();
-  /// The kernel's INIT was seen, or false after the time-out.
+  /// Returns true once the kernel's INIT was seen, false after the time-out.
   bool wait_initialised(std::chrono::milliseconds timeout);
   void fail_initialising();
 
@@ -57,21 +56,23 @@ class FileServer {
   std::string label(std::uint64_t inode) const;  ///< for logs
   void negotiate(fuse_conn_info& connection);
 
-  /// Does what was asked of a file: once, or until it works. `given_up` says that the caller was killed.
-  /// Pass functions that allocate nothing when they are copied (std::cref): such an allocation would not be retried.
+  /// Reads from a file: once, or repeatedly until it works. `given_up` tells whether the caller was killed. Pass
+  /// functions that allocate nothing when they are copied (std::cref), because such an allocation would not be
+  /// repeated.
   void read(const MountedFile& file, std::uint64_t offset, const std::function<bool()>& given_up,
             const std::function<void()>& body);
   void change(const MountedFile& file, const std::function<bool()>& given_up, const std::function<void()>& body);
   void endure(const Endurance& endurance, const std::function<bool()>& given_up, const std::function<void()>& body,
               const std::function<void(const Error&)>& on_failure);
-  /// Of an image file, with the flags of open(2). False, and nothing counted: after refuse_writers().
+  /// Counts an open image file; flags are those of open(2). Returns false and counts nothing when refuse_writers()
+  /// forbids it.
   bool begin_open(int flags);
   void end_open() { --opening_.lock()->open; }
   std::uint64_t open_stats();
   Snapshot stats_of(std::uint64_t handle);
   void close_stats(std::uint64_t handle);
 
-  /// One lock for both: each writer that was admitted is counted, and none is admitted after refuse_writers().
+  /// One lock for both members: every admitted writer is counted, and none is admitted after refuse_writers().
   struct Opening {
     std::uint64_t open = 0;
     bool admits_writers = true;
@@ -80,7 +81,7 @@ class FileServer {
   struct Stats {
     std::uint64_t next_handle = 1;
     std::map<std::uint64_t, Snapshot> open;
-    Snapshot newest;  // its size is what stat() shows while handles are open
+    Snapshot newest;  // stat() shows its size while handles are open
   };
 
   std::vector<MountedFile> files_;

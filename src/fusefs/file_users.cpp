@@ -1,5 +1,5 @@
-// /proc says what each process has open and mapped, /sys what loop devices stand on. Reading the links in /proc/PID/fd
-// never waits; /proc/PID/maps and map_files wait for the process's mmap lock.
+// /proc lists the files that each process has open and mapped, /sys the files behind loop devices. Reading the links in
+// /proc/PID/fd never waits; /proc/PID/maps and map_files wait for the process's mmap lock.
 
 #include "fusefs/file_users.h"
 
@@ -24,7 +24,7 @@ std::optional<pid_t> process_number(const std::string& name) {
   return pid;
 }
 
-/// The names in a directory; none when it is gone or not ours to read.
+/// The names in a directory; none when it is gone or not readable.
 std::vector<fs::path> entries_of(const fs::path& directory) {
   std::vector<fs::path> out;
   std::error_code failure;
@@ -54,7 +54,7 @@ bool is_any_below(const std::vector<std::string>& files, const std::string& dire
   return std::any_of(files.begin(), files.end(), [&](const std::string& file) { return file.starts_with(directory); });
 }
 
-/// The other isr mounts, each with a slash behind it.
+/// The mount points of the other isr mounts, each with a slash appended.
 std::vector<std::string> siblings_of(const std::string& below) {
   std::vector<std::string> siblings;
   for (const MountedSource& mount : all_mounts()) {
@@ -79,7 +79,7 @@ bool uses_files(const fs::path& process, const std::string& below, const std::ve
   return std::none_of(siblings.begin(), siblings.end(), has_open) && has_mapped(process, below);
 }
 
-/// Where a loop device or its partitions are mounted, as far as this process sees.
+/// Finds where a loop device or its partitions are mounted, as far as this process sees.
 FileUser describe_loop(const std::string& device) {
   FileUser user{device, fmt::format("losetup -d {}", device)};
   for (const auto& [type, source, point] : all_mounts()) {

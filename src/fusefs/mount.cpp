@@ -1,16 +1,15 @@
-// One libfuse session over a descriptor that mount_point.cpp opened. What the
-// files answer stands in operations.cpp, with the list of what they refuse.
+// One libfuse session over a descriptor that mount_point.cpp opened. operations.cpp answers the requests and lists what
+// it refuses.
 //
 //   state      thread   kernel                     left by
 //   made       none     not mounted                start()
 //   serving    loop     mounted                    unmount by anybody, abort, the destructor
 //   ended      gone     detached or being so       the destructor
 //
-// The end: a clean unmount makes every worker's read of the device fail with
-// ENODEV, and the loop returns. After a lazy one (a file is still open) nothing
-// would ever arrive, so the loop is told to exit and woken by a signal; closing
-// the device then gives whoever holds the file ENOTCONN. A worker that does not
-// come back in time is left behind with what it uses, never waited for.
+// Ending: a clean unmount makes every worker's read of the device fail with ENODEV, and the loop returns. After a lazy
+// unmount (a file is still open) no request would ever arrive, so the loop is told to exit and woken by a signal.
+// Closing the device then gives ENOTCONN to processes that hold a file. A worker that does not return in time is left
+// behind, with the data that it uses.
 
 #include "fusefs/mount.h"
 
@@ -34,7 +33,7 @@ constexpr auto kInitDeadline = std::chrono::seconds(10);
 constexpr auto kCleanEnd = std::chrono::seconds(5);
 constexpr auto kForcedEnd = std::chrono::seconds(5);
 constexpr auto kWakeInterval = std::chrono::milliseconds(20);
-// Ignored unless handled, so a stray one harms nobody.
+// The default action of this signal is to ignore it, so a stray one does no harm.
 constexpr int kWakeSignal = SIGURG;
 
 void log_libfuse(fuse_log_level level, const char* format, va_list arguments) {
@@ -54,7 +53,7 @@ void log_libfuse(fuse_log_level level, const char* format, va_list arguments) {
 using SessionPtr = std::unique_ptr<fuse_session, FreeWith<fuse_session_destroy>>;
 using LoopConfig = std::unique_ptr<fuse_loop_config, FreeWith<fuse_loop_cfg_destroy>>;
 
-/// All that a worker uses, kept alive by the loop's thread as well.
+/// All data that a worker uses; the loop's thread keeps it alive, too.
 struct Serving {
   Serving(std::vector<MountedFile> files, std::function<std::string()> stats_json, const MountOptions& options)
       : server(std::move(files), std::move(stats_json), options) {}
@@ -70,19 +69,19 @@ struct Serving {
 };
 
 void run_loop(Serving& serving, unsigned threads) {
-  // Signals are for the process's own threads; libfuse's inherit this mask.
+  // Signals are for the process's own threads. libfuse's threads inherit this mask.
   sigset_t blocked;
   sigfillset(&blocked);
   sigdelset(&blocked, kWakeSignal);
   pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
 
   const LoopConfig config(fuse_loop_cfg_create());
-  // With every thread in a read that waits, no thread would see a write, nor that a waiting process was killed (it
-  // would stay, unkillable). So there is one for each asynchronous request, and `threads` more for those whose askers
-  // wait.
+  // If all threads waited in reads, no thread would see a write, or that a waiting process was killed (it would stay,
+  // unkillable). So there is one thread for each asynchronous request, and `threads` more for synchronous ones.
   fuse_loop_cfg_set_max_threads(config.get(), threads + FileServer::kBackgroundRequests);
-  // Idle threads stay up to a number: making one costs more than keeping one. One descriptor for all, so that a
-  // supervisor could hold it; a descriptor each may be faster with many threads: docs/decisions/0002-low-level-fuse.md.
+  // A limited number of idle threads stay, because making a thread costs more than keeping it. All threads share one
+  // descriptor, so that a supervisor could hold it. A descriptor for each thread may be faster with many threads:
+  // docs/decisions/0002-low-level-fuse.md.
   fuse_loop_cfg_set_idle_threads(config.get(), threads);
   fuse_loop_cfg_set_clone_fd(config.get(), 0);
   const int result = fuse_session_loop_mt(serving.session.get(), config.get());
@@ -92,7 +91,7 @@ void run_loop(Serving& serving, unsigned threads) {
   serving.ended_changed.notify_all();
 }
 
-/// Makes the loop return though no request arrives.
+/// Makes the loop return although no request arrives.
 class WakeHandler {
  public:
   WakeHandler() {
@@ -148,7 +147,7 @@ class FuseMount : public Mount {
       loop_ =
           std::jthread([serving = serving_, threads = std::max(2U, options_.threads)] { run_loop(*serving, threads); });
     } catch (const std::system_error&) {
-      // With its device open and without a loop each look below the mount would wait for ever.
+      // If the device stayed open without a loop, every access below the mount would wait for ever.
       serving_->session.reset();
       detach(directory_);
       device_.clear();
@@ -164,7 +163,7 @@ class FuseMount : public Mount {
 
   void wait(std::stop_token stop) override {
     const std::stop_callback wake(stop, [this] {
-      serving_->ended.lock().unlock();  // so that the waiter is either not yet checking or already asleep
+      serving_->ended.lock().unlock();  // so that the waiter is either before its check or already asleep
       serving_->ended_changed.notify_all();
     });
     auto ended = serving_->ended.lock();
@@ -176,7 +175,7 @@ class FuseMount : public Mount {
   void admit_writers() override { serving_->server.admit_writers(); }
 
  private:
-  /// Unmounts what we mounted, unless somebody did, or has mounted over it since.
+  /// Unmounts, unless the mount is gone already or another mount covers it.
   void stop() {
     serving_->server.stop();
     if (!serving_->session || device_.empty()) return;
@@ -191,7 +190,7 @@ class FuseMount : public Mount {
       const WakeHandler handler;
       const auto deadline = std::chrono::steady_clock::now() + kForcedEnd;
       do {
-        // Again and again: a signal that comes just before the loop sleeps is lost.
+        // Sent repeatedly, because a signal that arrives just before the loop sleeps is lost.
         pthread_kill(loop_.native_handle(), kWakeSignal);
       } while (!serving_->wait_ended(kWakeInterval) && std::chrono::steady_clock::now() < deadline);
     }
@@ -206,7 +205,7 @@ class FuseMount : public Mount {
   std::filesystem::path directory_;
   MountOptions options_;
   std::shared_ptr<Serving> serving_;
-  std::string device_;  // of our mount, empty before start()
+  std::string device_;  // the device number of this mount, empty before start()
   Detached detached_ = Detached::kClean;
   std::jthread loop_;
 };

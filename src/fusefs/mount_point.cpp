@@ -1,6 +1,5 @@
-// libfuse could mount by itself. We do it so that a refusal carries its cause
-// instead of a line on stderr, and so that the descriptor is ours to keep: a
-// supervisor that outlives its workers has to hold it.
+// libfuse could mount by itself. This file does it instead, so that a refusal is an error with its cause, not a line on
+// stderr, and so that isr owns the descriptor: a supervisor that outlives its workers has to hold it.
 
 #include "fusefs/mount_point.h"
 
@@ -75,7 +74,7 @@ struct HelperResult {
   std::string stderr_text;
 };
 
-/// Runs fusermount3; channel, if any, becomes its descriptor 3 and is named in _FUSE_COMMFD.
+/// Runs fusermount3. The channel, if any, becomes its descriptor 3, named in _FUSE_COMMFD.
 HelperResult run_helper(std::vector<std::string> arguments, int channel) {
   const auto helper = find_helper();
   if (!helper) throw Error(ErrorKind::kDaemon, "fusermount3 is not installed (Debian package fuse3)");
@@ -178,7 +177,7 @@ fs::path absolute_mount_point(const fs::path& directory) {
     const fs::path above = fs::weakly_canonical(path.parent_path(), failure);
     if (failure) return path;
     path = above / path.filename();
-    // A mount is not looked at: a dead one fails, a mute one would block us.
+    // Does not access a mount: a dead one fails, and one that does not answer would block.
     if (mount_at(path) || !fs::is_symlink(path, failure)) return path;
     path = (above / fs::read_symlink(path, failure)).lexically_normal();
   }
@@ -205,17 +204,18 @@ bool is_dead_mount(const fs::path& directory) {
   const fs::path point = absolute_mount_point(directory);
   const auto mount = mount_at(point);
   if (!mount || !is_fuse(*mount)) return false;
-  // statvfs() is never answered from the kernel's caches. A daemon that is stopped would not answer at
-  // all, so the question is put on a thread that can be left behind.
+  // statvfs() is never answered from the kernel's caches. A stopped daemon would not answer at all, so the call runs on
+  // a thread that can be left behind.
   auto asked = std::make_shared<std::promise<int>>();
   auto answer = asked->get_future();
   std::thread([asked, point] {
     struct statvfs space {};
     asked->set_value(::statvfs(point.c_str(), &space) == 0 ? 0 : errno);
   }).detach();
-  if (answer.wait_for(kMuteDeadline) != std::future_status::ready) return false;  // mute is not dead
+  if (answer.wait_for(kMuteDeadline) != std::future_status::ready)
+    return false;  // a daemon that does not answer is not dead
   const int failure = answer.get();
-  // ECONNABORTED: the connection was cut, but its daemon still holds the device.
+  // ECONNABORTED: the connection was aborted, but its daemon still holds the device.
   return failure == ENOTCONN || failure == ECONNABORTED;
 }
 

@@ -1,5 +1,5 @@
-// The libfuse operations. Each is a C function that answers exactly once and
-// lets no exception out; the list of what they refuse:
+// The libfuse operations. Each is a C function that answers exactly once and lets no exception out. They refuse these
+// requests:
 //
 //   open for writing a read-only file      EROFS  (EACCES from the kernel unless root: mode 0400)
 //   open for writing what is being closed  EROFS  (refuse_writers())
@@ -34,12 +34,12 @@
 namespace isr {
 namespace {
 
-constexpr double kForever = 86400;  // seconds: names, sizes and modes never change
+constexpr double kForever = 86400;  // seconds; names, sizes and modes never change
 
 FileServer& server_of(fuse_req_t req) { return *static_cast<FileServer*>(fuse_req_userdata(req)); }
 
-/// The one place where exceptions end. `body` returns 0 after it has answered,
-/// or the errno to answer; it must not throw after answering.
+/// The only place where exceptions end. `body` returns 0 after it has answered, or the errno to answer; it must not
+/// throw after answering.
 template <class Body>
 void answer(fuse_req_t req, std::string_view what, const std::string& name, Body&& body) noexcept {
   int result = EIO;
@@ -52,14 +52,14 @@ void answer(fuse_req_t req, std::string_view what, const std::string& name, Body
     } catch (const std::exception& error) {
       log::error("{} of {}: {}", what, name, error.what());
     }
-  } catch (...) {  // logging failed: the errno is answered all the same
+  } catch (...) {  // logging failed; the errno is still answered
   }
   if (result != 0) fuse_reply_err(req, result);
 }
 
-/// True when the asking thread has been killed. A request for guest memory must
-/// outlive every other signal (the fault would become a SIGBUS), but the kernel
-/// keeps a killed process until we answer. Without a free descriptor the answer is no, and the request goes on waiting.
+/// True when the requesting thread has been killed. A request for guest memory must outlive every other signal (the
+/// fault would become a SIGBUS), but the kernel keeps a killed process until we answer. When no descriptor is free,
+/// returns false, and the request goes on waiting.
 bool was_killed(fuse_req_t req) noexcept try {
   if (fuse_req_interrupted(req) == 0) return false;
   const pid_t thread = fuse_req_ctx(req)->pid;
@@ -81,7 +81,7 @@ bool was_killed(fuse_req_t req) noexcept try {
   return false;
 }
 
-/// A buffer of this thread, kept and never cleared: zeroing 1 MiB a read costs as much as the read.
+/// A buffer for each thread, kept and never cleared, because zeroing 1 MiB for each read costs as much as the read.
 MutableBytes read_buffer(std::size_t size) {
   thread_local std::unique_ptr<std::uint8_t[]> buffer;
   thread_local std::size_t capacity = 0;
@@ -158,7 +158,7 @@ struct Operations {
         if (!server.begin_open(info->flags)) return EROFS;
         info->keep_cache = 1;
       }
-      // An interrupted open is never released.
+      // The kernel never releases an interrupted open.
       if (fuse_reply_open(req, info) == -ENOENT) forget_handle(server, inode, info->fh);
       return 0;
     });
@@ -258,7 +258,7 @@ struct Operations {
           server.change(
               *file, [req] { return was_killed(req); }, std::cref(discard));
           break;
-        case 0:  // space is not reserved, as on any sparse or deduplicated store
+        case 0:  // does not reserve space, as on any sparse or deduplicated store
           if (!inside) return EOPNOTSUPP;
           break;
         default:
