@@ -21,7 +21,7 @@ namespace {
 
 constexpr std::chrono::seconds kAnswerTimeout{20};
 
-/// Runs QEMU for what it prints. Error{kVm} when it fails.
+/// Runs QEMU and returns its output. Error{kVm} when it fails.
 std::string ask_program(const std::string& program, std::vector<std::string> arguments) {
   ChildProcess child;
   ChildOptions options;
@@ -53,7 +53,7 @@ bool has_machine(const std::string& program, const std::string& machine) {
 constexpr std::size_t kMaxCacheFile = 4096;
 constexpr std::string_view kWorks = "works";
 
-/// Names all that the answer depends on: this boot of this kernel, and QEMU.
+/// Names everything that the result depends on: this boot, this kernel, and QEMU.
 std::string probe_key(const std::string& version) {
   utsname kernel{};
   ::uname(&kernel);

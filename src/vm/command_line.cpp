@@ -1,6 +1,5 @@
-// Every device has a fixed address, so that adding a disk moves nothing, and a
-// device that may be absent (the CD) is there but empty. QEMU's modern options
-// are used throughout: -blockdev and -device never guess a format or a bus.
+// Every device has a fixed address, so that adding a disk moves no other device. A device that may be absent (the CD)
+// is there but empty. The command line uses -blockdev and -device, which never guess a format or a bus.
 #include "vm/command_line.h"
 
 #include <fmt/format.h>
@@ -13,14 +12,14 @@
 namespace isr {
 namespace {
 
-constexpr int kFirstDiskSlot = 8;       // 2..7 are the other devices
-constexpr int kMostDiskThreads = 1024;  // fewer than a mount answers at once (fusefs/file_server.h)
+constexpr int kFirstDiskSlot = 8;       // slots 2..7 have the other devices
+constexpr int kMostDiskThreads = 1024;  // fewer than the requests that a mount answers at once (fusefs/file_server.h)
 constexpr std::size_t kMaxSerial = 20;
 constexpr std::size_t kMaxName = 64;
 
 [[noreturn]] void refuse(const std::string& why) { throw Error(ErrorKind::kUsage, why); }
 
-/// QEMU's only escape inside an option: a comma is written twice.
+/// QEMU's only escape inside an option: a comma is doubled.
 std::string escaped(const std::filesystem::path& path) {
   if (!path.is_absolute()) refuse(fmt::format("{}: QEMU needs an absolute path", path.string()));
   std::string out;
@@ -60,7 +59,7 @@ void add_machine(Arguments& out, const VmSettings& settings, const VmFiles& file
   out.add("-name", fmt::format("guest={},process=isr-{}", files.name, files.name));
   out.add("-no-user-config");
   out.add("-nodefaults");
-  // A guest that breaks out of QEMU finds no fork, exec or setuid.
+  // A guest that breaks out of QEMU cannot use fork, exec or setuid.
   out.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
   out.add("-accel", accelerator);
   out.add("-machine", fmt::format("{},memory-backend=ram,mem-merge=off,dump-guest-core=off", settings.machine));
@@ -73,7 +72,7 @@ void add_machine(Arguments& out, const VmSettings& settings, const VmFiles& file
                                  settings.memory_bytes / kMiB, escaped(files.memory)));
   out.add("-rtc", "base=utc,clock=host,driftfix=slew");
   out.add("-boot", "menu=off,strict=on");
-  // A guest that sleeps to memory would look hung: suspending is what isr is for.
+  // Switches off sleep states: a guest that sleeps would look hung, and isr suspends guests itself.
   const bool q35 = settings.machine.starts_with("pc-q35-");
   const std::string_view power = q35 ? "ICH9-LPC" : "PIIX4_PM";
   out.add("-global", fmt::format("{}.disable_s3=1", power));
@@ -89,10 +88,11 @@ void add_devices(Arguments& out, const VmSettings& settings, const VmFiles& file
   out.add("-display", "none");
   out.add("-vnc", fmt::format("unix:{}", kVncSocketName));
   out.add("-device", "VGA,id=video,addr=0x2,vgamem_mb=16");
-  // Always a user network: its state is in saved memory, which QEMU loads only where there is one.
+  // The network is always of type "user": its state is part of saved memory, which QEMU loads only when the same type
+  // is there.
   const bool restricted = settings.network != NetworkMode::kUser || files.isolate_network;
   out.add("-netdev", fmt::format("user,id=net0,restrict={}", restricted ? "on" : "off"));
-  // No boot ROM: it would be one more thing that has to be the same on every host.
+  // No boot ROM, because it would have to be the same on every host.
   out.add("-device", fmt::format("virtio-net-pci,id={},netdev=net0,addr=0x3,romfile=", kNetworkCardName));
   out.add("-device", "virtio-balloon-pci,id=balloon,addr=0x4,free-page-reporting=on");
   out.add("-device", "qemu-xhci,id=usb,addr=0x5");
@@ -100,22 +100,22 @@ void add_devices(Arguments& out, const VmSettings& settings, const VmFiles& file
   out.add("-device", "usb-kbd,id=keyboard,bus=usb.0,port=2");
   out.add("-object", "rng-builtin,id=rng");
   out.add("-device", "virtio-rng-pci,id=random,rng=rng,addr=0x6");
-  // Where an agent in the guest listens for what it should do when it was resumed.
+  // The port where an agent in the guest listens, for requests after a resume.
   out.add("-chardev", fmt::format("socket,id={},fd={}", kAgentName, kAgentFd));
   out.add("-device", "virtio-serial-pci,id=ports,addr=0x7,max_ports=2");
   out.add("-device", fmt::format("virtserialport,id=agentport,bus=ports.0,nr=1,chardev={},"
                                  "name=org.qemu.guest_agent.0",
                                  kAgentName));
   out.add("-device", "pvpanic,id=panic");
-  // A new identity at every start tells the guest to reseed its random numbers:
-  // the same memory may be resumed twice.
+  // A new identity at every start tells the guest to reseed its random numbers, because the same memory may be resumed
+  // twice.
   out.add("-device", "vmgenid,id=generation,guid=auto");
 }
 
 void add_disks(Arguments& out, const VmFiles& files) {
-  // Threads: the one way that never blocks QEMU's main loop, whatever the mount
-  // waits for, and that containers without io_uring have too. A read that waits for
-  // the repository holds one, so there are more than such reads, or writes would wait too.
+  // Disk I/O uses threads. They never block QEMU's main loop, whatever the mount waits for, and they also work in
+  // containers without io_uring. A read that waits for the repository holds a thread. So there are more threads than
+  // such reads; otherwise writes would wait, too.
   out.add("-object", fmt::format("main-loop,id=main-loop,thread-pool-max={}", kMostDiskThreads));
   constexpr std::string_view kCommon = "file.driver=file,file.locking=on,file.aio=threads";
   for (std::size_t i = 0; i < files.disks.size(); ++i) {

@@ -1,6 +1,5 @@
-// Lines of JSON over a serial port. Ours begins with 0xFF, which makes the agent
-// forget half a line that it heard before; its answer to that begins with 0xFF,
-// too, and what came before is of no concern to us.
+// The agent speaks lines of JSON over a serial port. A request begins with 0xFF, which makes the agent discard half a
+// line that it received before. Its answer begins with 0xFF, too, and everything before that is ignored.
 
 #include "vm/guest_agent.h"
 
@@ -39,7 +38,7 @@ std::uint64_t random_number() {
 
 }  // namespace
 
-// The numbers of the greetings begin anywhere: an answer to another daemon's may still be under way.
+// Greeting numbers begin at a random value, because an answer to another daemon's greeting may still be on its way.
 GuestAgent::GuestAgent(UniqueFd connected) : stream_(std::move(connected), kKept), greetings_(random_number()) {
   stream_.start();
 }
@@ -70,7 +69,7 @@ bool GuestAgent::greet(const Patience& patience) {
     stream_.write(kSentinel + Json{{"execute", "guest-sync-delimited"}, {"arguments", {{"id", number}}}}.dump() + "\n",
                   patience.timeout);
   } catch (const Error&) {
-    return false;  // it takes nothing
+    return false;  // the agent does not take the request
   }
   return hear(before, patience, [&](const Json& line) { return line.value("return", Json()) == number; }).has_value();
 }
@@ -100,7 +99,7 @@ std::optional<int> GuestAgent::run(const std::string& program, const std::vector
     const auto status = ask("guest-exec-status", {{"pid", begun->at("pid")}}, left());
     if (!status || !status->is_object()) return std::nullopt;
     if (status->value("exited", Json()) == true) {
-      const Json code = status->value("exitcode", Json());  // none: it was killed
+      const Json code = status->value("exitcode", Json());  // absent when it was killed
       return code.is_number_integer() ? std::optional(code.get<int>()) : std::nullopt;
     }
     std::this_thread::sleep_for(std::min(kAskAgain, std::max(left().timeout, std::chrono::milliseconds(0))));

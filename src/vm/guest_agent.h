@@ -10,29 +10,28 @@
 
 namespace isr {
 
-/// A conversation with qemu-ga, the program that a guest may run for its host. It
-/// may be absent, silent, slow or hostile: nothing is believed but that somebody
-/// answers, and no answer in time is an answer.
+/// A conversation with qemu-ga, the program that a guest may run for its host. The agent may be absent, silent, slow or
+/// hostile. So isr relies only on the fact that something answers, and treats no answer in time as an answer.
 ///
 /// Threads: one at a time.
 class GuestAgent {
  public:
   explicit GuestAgent(UniqueFd connected);
 
-  /// True when an agent answers now. What is asked after that is heard at once, not when a
-  /// guest gets to it that was suspended meanwhile.
+  /// True when an agent answers now. A request after that is read at once, not at some later time when a suspended
+  /// guest resumes.
   bool greet(const Patience& patience);
   /// Sets the guest's clock. False when the agent refuses or does not answer.
   bool set_time(std::chrono::system_clock::time_point now, const Patience& patience);
-  /// Runs a program in the guest, as its administrator. Its exit code; nullopt when the agent refuses or does not
-  /// answer, or the program does not end in time. It is not ended then.
+  /// Runs a program in the guest with administrator rights. Returns its exit code; nullopt when the agent refuses or
+  /// does not answer, or when the program does not end in time (it is not stopped then).
   std::optional<int> run(const std::string& program, const std::vector<std::string>& arguments,
                          const Patience& patience);
 
  private:
   std::optional<nlohmann::json> ask(const std::string& command, const nlohmann::json& arguments,
                                     const Patience& patience);
-  /// Returns the text from `offset` on, to the end of the first line that `wanted` takes.
+  /// Returns the text from `offset` to the end of the first line that `wanted` accepts.
   std::optional<nlohmann::json> hear(std::uint64_t offset, const Patience& patience,
                                      const std::function<bool(const nlohmann::json&)>& wanted) const;
 

@@ -1,7 +1,6 @@
-// The library is a file inside our own binary; QEMU gets it as a memfd, by
-// number, so that nothing has to be installed and nobody can put another in its
-// place. What it does is written in guest_memory/guest_memory.c; whether it did
-// is read from /proc/PID/maps.
+// The library is a file inside isr's own binary. QEMU gets it as a memfd, by number, so nothing has to be installed and
+// no other file can take its place. guest_memory/guest_memory.c describes what it does. /proc/PID/maps shows whether it
+// worked.
 #include "vm/guest_memory.h"
 
 #include <fcntl.h>
@@ -44,10 +43,11 @@ namespace isr {
 namespace {
 
 constexpr const char* kLibraryName = "isr-guest-memory";
-constexpr int kAdviceTimeoutMs = 5000;  // for a thread that has nothing else to do
+constexpr int kAdviceTimeoutMs = 5000;  // generous: the answering thread has no other work
 constexpr unsigned kCopyThreads = 2;
-constexpr std::size_t kDrawsPerPage = 4;            // on average, at most
-constexpr std::uint64_t kSampleWindow = 2U << 20U;  // of which a page is drawn: most memory of many guests is not there
+constexpr std::size_t kDrawsPerPage = 4;  // on average, at most
+constexpr std::uint64_t kSampleWindow =
+    2U << 20U;  // pages are drawn from windows of this size, because most memory of many guests is not present
 
 UniqueFd library_file() {
   UniqueFd fd(::memfd_create(kLibraryName, MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -59,19 +59,19 @@ UniqueFd library_file() {
   return fd;
 }
 
-/// Addresses from offsets, and back.
+/// Adds `distance`, to convert offsets to addresses and back.
 std::vector<MemoryRange> moved_by(std::vector<MemoryRange> ranges, std::uint64_t distance) {
   for (MemoryRange& range : ranges) range = {range.begin + distance, range.end + distance};
   return ranges;
 }
 
-/// From the first area of a file that is mapped shared to where it ends; empty when there is none.
+/// From the first shared mapping of a file to the end of its adjacent ones; empty when there is none.
 MemoryRange shared_range(const std::vector<MappedArea>& areas, std::uint64_t device, std::uint64_t inode) {
   MemoryRange range;
   for (const MappedArea& area : areas) {
     if (!area.shared || area.device != device || area.inode != inode) continue;
     if (range.size() == 0) range = area.range;
-    if (area.range.begin == range.end) range.end = area.range.end;  // the kernel may have cut it in pieces
+    if (area.range.begin == range.end) range.end = area.range.end;  // the kernel may have divided it
   }
   return range;
 }
@@ -114,7 +114,7 @@ void GuestMemory::find(pid_t pid) {
     find_mapping();
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kIo) throw;
-    // A program with rights that we lack hides its pages, and hidden pages cannot be saved.
+    // The kernel hides the pages of a program that has rights which we lack, and hidden pages cannot be saved.
     log::warn("how QEMU has mapped its memory cannot be seen: {}", error.what());
     mapping_ = MemoryMapping::kShared;
     seen_ = false;
@@ -125,7 +125,7 @@ void GuestMemory::find_mapping() {
   struct stat info {};
   if (::stat(file_.c_str(), &info) != 0) throw_errno(file_.string(), errno);
   const auto areas = read_maps(pid_);
-  std::array<std::uint64_t, 2> told{};  // address, length
+  std::array<std::uint64_t, 2> told{};  // the message: address, length
   if (::recv(channel_.get(), told.data(), sizeof told, MSG_DONTWAIT) == sizeof told) {
     range_ = {told[0], told[0] + told[1]};
     if (is_mapped_as(areas, range_, info.st_dev, info.st_ino)) {
@@ -149,7 +149,7 @@ bool GuestMemory::is_readable() const {
   if (mapping_ == MemoryMapping::kShared) return seen_ || wanted_ == MemoryMapping::kShared;
   try {
     read_own_pages(pid_, {range_.begin, range_.begin + kPageSize});
-    // Of its program, as guest memory would have to be fetched.
+    // Reads a byte of its program, because guest memory might have to be fetched.
     const auto areas = read_maps(pid_);
     const auto first = std::find_if(areas.begin(), areas.end(), [](const MappedArea& area) { return area.readable; });
     if (first == areas.end()) return false;
@@ -211,7 +211,7 @@ std::vector<SampledPage> GuestMemory::sample(std::size_t most, std::uint64_t see
       pages.push_back(std::move(sampled));
     }
   } catch (const Error&) {
-    if (mapping_ != MemoryMapping::kShared) throw;  // a shared one can be kept without our seeing it
+    if (mapping_ != MemoryMapping::kShared) throw;  // a shared mapping can be kept without reading it
   }
   return pages;
 }

@@ -5,7 +5,7 @@
 
 namespace isr {
 
-/// Members of what QEMU says, whose absence means nothing.
+/// Members of QEMU's messages that may be absent.
 inline std::string text_member(const nlohmann::json& object, const char* name) {
   const auto found = object.find(name);
   return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();

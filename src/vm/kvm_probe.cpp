@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "vm/settings.h"
 
-// The assembler reads it itself; what follows in this file is 64-bit text again.
+// The assembler reads the file itself. The code after it in this file is 64-bit again.
 asm(".include \"vm/kvm_probe/kvm_probe.S\"\n.code64\n.text");
 extern "C" {
 extern const unsigned char isr_kvm_probe_begin[];
@@ -24,7 +24,7 @@ namespace {
 constexpr std::size_t kFirmwareSize = 65536;
 constexpr int kGoodExit = 85;
 constexpr int kLastStep = 10;
-// A sound host needs well under a second; the margin is for a loaded one.
+// A working host needs well under a second; the rest is for a loaded host.
 constexpr std::chrono::seconds kProbeTimeout{10};
 
 ProbeResult judge(int status, const std::string& words) {

@@ -22,7 +22,7 @@ constexpr std::uint64_t kFileOrShared = 1ULL << 61U;
 constexpr std::size_t kEntriesAtOnce = 65536;  // 256 MiB of memory
 constexpr std::size_t kRangesAtOnce = 512;     // below IOV_MAX
 
-/// Takes a number off the front; false when there is none, or not the separator behind it.
+/// Takes a number and the separator after it off the front; returns false when either is missing.
 bool take_number(std::string_view& text, int base, char separator, std::uint64_t& out) {
   const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), out, base);
   if (failure != std::errc()) return false;
@@ -34,7 +34,7 @@ bool take_number(std::string_view& text, int base, char separator, std::uint64_t
 
 /// "7f00-7f10 rw-s 00000000 00:2a 3   /a/file"
 bool parse_line(std::string_view line, MappedArea& out) {
-  constexpr std::size_t kModes = 5;  // with the space behind them
+  constexpr std::size_t kModes = 5;  // includes the space after them
   if (!take_number(line, 16, '-', out.range.begin) || !take_number(line, 16, ' ', out.range.end)) return false;
   if (line.size() < kModes) return false;
   out.readable = line[0] == 'r';
@@ -51,7 +51,7 @@ bool parse_line(std::string_view line, MappedArea& out) {
   return true;
 }
 
-// The kernel's interface of Linux 6.7 (linux/fs.h), which Debian 12 has no headers of.
+// The kernel's interface of Linux 6.7 (linux/fs.h). Debian 12 has no headers for it.
 struct PageRegion {
   std::uint64_t start, end, categories;
 };
@@ -67,7 +67,7 @@ constexpr std::uint64_t kIsFile = 1U << 2U;
 constexpr std::uint64_t kIsPresent = 1U << 3U;
 constexpr std::uint64_t kIsSwapped = 1U << 4U;
 
-/// Of pages from `begin` on, as many as there is room for.
+/// Reads entries of pages from `begin` on, as many as fit into `out`.
 void read_entries(int pagemap, std::uint64_t begin, std::vector<std::uint64_t>& out, const fs::path& path) {
   read_exact_at(pagemap, {reinterpret_cast<std::uint8_t*>(out.data()), out.size() * sizeof out[0]},
                 begin / kPageSize * sizeof out[0], path);
@@ -136,8 +136,8 @@ std::vector<MemoryRange> take_own_written_pages(pid_t pid, MemoryRange range) {
   scan.end = range.end;
   scan.vec = reinterpret_cast<std::uint64_t>(found.data());
   scan.vec_len = found.size();
-  // Only what matches is protected. What is not there must not be: the kernel marks its place, and from then on
-  // the mark looks like a page that is swapped out.
+  // Only matching pages are protected. Absent pages must not be, because the kernel would mark their place, and the
+  // mark looks like a page that is swapped out.
   scan.category_mask = kIsWritten | kIsFile;
   scan.category_inverted = kIsFile;
   scan.category_anyof_mask = kIsPresent | kIsSwapped;

@@ -1,6 +1,6 @@
-// How the parts of one QEMU end: the child's watcher thread sees the end first,
-// waits until the QMP reader has taken in QEMU's last events, and only then
-// says how it ended. Members are destroyed child first for that reason.
+// The order in which the parts of one QEMU end: the child's watcher thread sees the end first, waits until the QMP
+// reader has taken in QEMU's last events, and only then reports how it ended. That is why the child is destroyed before
+// the other members.
 #include "vm/qemu.h"
 
 #include <fcntl.h>
@@ -28,16 +28,16 @@ using Json = nlohmann::json;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr seconds kEndGrace{10};  // for what is left to do once QEMU has ended
+constexpr seconds kEndGrace{10};  // time for the remaining work after QEMU has ended
 constexpr milliseconds kDeathGlance{100};
-constexpr seconds kPowerButtonEvery{5};  // a press before the guest listens is lost
+constexpr seconds kPowerButtonEvery{5};  // a press before the guest listens is lost, so presses are repeated
 constexpr const char* kStateName = "device-state";
 constexpr const char* kStateUri = "fd:device-state";
 constexpr const char* kStateFile = "the VM's device state";
 constexpr std::uint64_t kNoBandwidthLimit = 1ULL << 40U;
 
-/// A file of at most kMaxDeviceState that is only in memory. Writing past the
-/// seal fails, so that a QEMU which sends too much fails early.
+/// Makes a file of at most kMaxDeviceState that exists only in memory. Writing past the seal fails, so a QEMU that
+/// sends too much fails early.
 UniqueFd make_state_file() {
   UniqueFd fd(::memfd_create("isr-device-state", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd || ::ftruncate(fd.get(), kMaxDeviceState) != 0 || ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_GROW) != 0)
@@ -88,7 +88,7 @@ void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const A
            settings.machine,       settings.cpu_model,
            accelerator.name,       accelerator.name == "kvm" ? host_cpu_vendor() : std::string()};
   make_private_directory(options.run_directory);
-  remove_if_exists(options.run_directory / kVncSocketName);  // of a QEMU that was killed
+  remove_if_exists(options.run_directory / kVncSocketName);  // left by a QEMU that was killed
 
   auto [qmp_here, qmp_there] = make_socket_pair();
   auto [serial_here, serial_there] = make_socket_pair();
@@ -105,7 +105,8 @@ void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const A
   launch.descriptors.push_back(std::move(serial_there));
   launch.descriptors.push_back(std::move(agent_there));
   launch.on_exit = [this] { on_child_exit(); };
-  // A log-out or shutdown sends these to every process of ours, and QEMU would switch the guest off. We suspend it.
+  // A log-out or shutdown sends these to every process of isr, and QEMU would switch the guest off. isr suspends it
+  // instead.
   launch.blocked_signals = {SIGTERM, SIGINT, SIGHUP};
   const auto wanted = how == VmBegin::kPaused ? MemoryMapping::kZeros : MemoryMapping::kPrivate;
   memory.emplace(files.memory, options.private_memory ? wanted : MemoryMapping::kShared, launch);
@@ -119,7 +120,8 @@ void Qemu::Impl::begin(const VmSettings& settings, const VmFiles& files, const A
   memory->find(child.pid());
 }
 
-/// Where only QEMU could read a private mapping, its contents would be lost with it: such a host gets the shared one.
+/// Starts QEMU. If only QEMU could read its private mapping, the contents would be lost with it, so such a host gets
+/// the shared one.
 std::unique_ptr<Qemu::Impl> Qemu::Impl::launch(const VmSettings& settings, const VmFiles& files,
                                                const Accelerator& accelerator, const QemuOptions& options,
                                                VmBegin how) {
@@ -134,7 +136,7 @@ std::unique_ptr<Qemu::Impl> Qemu::Impl::launch(const VmSettings& settings, const
   return launch(settings, files, accelerator, shared, how);
 }
 
-/// Explains a failed conversation: when QEMU is gone, its own last words say more.
+/// Explains a failed conversation. When QEMU is gone, its last message says more than `error`.
 void Qemu::Impl::throw_ended(const Error& error) const {
   if (error.kind() != ErrorKind::kVm || !qmp->ended()) throw error;
   const auto status = child.wait_exit({kEndGrace, {}});
@@ -184,7 +186,7 @@ void Qemu::Impl::await_migration(std::string_view what) {
   throw Error(ErrorKind::kVm, fmt::format("QEMU failed {}: {}", what, why.empty() ? "no end in sight" : why));
 }
 
-/// "completed" is told shortly before the machine leaves "finish-migrate", and until then QEMU refuses cont.
+/// QEMU reports "completed" shortly before the machine leaves "finish-migrate", and until then refuses cont.
 void Qemu::Impl::await_postmigrate() {
   const auto deadline = std::chrono::steady_clock::now() + options.patience.timeout;
   while (text_member(ask("query-status"), "status") == "finish-migrate") {
@@ -265,7 +267,7 @@ Bytes Qemu::save_device_state() {
   impl.ask("migrate", {{"uri", kStateUri}});
   impl.await_migration("to save the device state");
   impl.await_postmigrate();
-  // QEMU writes through the same open file: its offset is where it ended.
+  // QEMU writes through the same open file, so the offset is the end of its data.
   const auto size = ::lseek(file.get(), 0, SEEK_CUR);
   if (size <= 0) throw Error(ErrorKind::kVm, "QEMU saved no device state");
   Bytes out(static_cast<std::size_t>(size));
@@ -281,7 +283,7 @@ bool Qemu::power_down(const Patience& patience) {
     try {
       impl_->ask("system_powerdown");
     } catch (const Error&) {
-      if (!impl_->qmp->ended()) throw;  // else: it went between two presses
+      if (!impl_->qmp->ended()) throw;  // else QEMU ended between two presses
     }
     if (const auto ended = wait_exit({std::min<milliseconds>(left, kPowerButtonEvery), patience.stop})) {
       if (ended->reason == VmExit::Reason::kGuestShutdown) return true;
@@ -307,7 +309,7 @@ void Qemu::quit() {
   try {
     impl_->qmp->execute("quit", impl_->options.patience);
   } catch (const Error& error) {
-    if (!impl_->qmp->ended()) throw;  // else: it was faster than its answer
+    if (!impl_->qmp->ended()) throw;  // else QEMU ended before it answered
   }
   if (!wait_exit(impl_->options.patience)) throw Error(ErrorKind::kVm, "QEMU does not end");
 }

@@ -21,35 +21,34 @@ struct QemuOptions {
   std::string program = "qemu-system-x86_64";
   /// Private (0700) directory: QEMU's working directory, where vnc.sock appears.
   std::filesystem::path run_directory;
-  /// Map guest memory privately where the host can; memory().mapping() says what it came to.
+  /// Map guest memory privately where the host can do that. memory().mapping() tells the result.
   bool private_memory = true;
   Patience patience;                      ///< for each single answer
-  std::size_t console_bytes = 4U << 20U;  ///< of console text kept
-  /// Called on a thread of the Qemu; must not call it back, nor throw.
+  std::size_t console_bytes = 4U << 20U;  ///< of console text that is kept
+  /// Called on a thread of the Qemu. It must not call the Qemu and must not throw.
   std::function<void(const VmEvent&)> on_event;
 };
 
 inline constexpr std::size_t kMaxDeviceState = 64U << 20U;
 
-/// One running QEMU, a child that dies with us. Its memory is a file that the
-/// caller keeps (docs/decisions/0005-memory-as-a-file.md); with a private mapping
-/// the file lacks what memory().visit_changed() tells (docs/decisions/0013-private-guest-memory.md).
+/// One running QEMU, a child that dies with this process. Its memory is a file that the caller keeps
+/// (docs/decisions/0005-memory-as-a-file.md). With a private mapping the file lacks the data that
+/// memory().visit_changed() returns (docs/decisions/0013-private-guest-memory.md).
 ///
-///   state    how one gets there                    what holds
+///   state    entered by                            guarantee
 ///   paused   start_paused(), resume_paused(), stop()  nothing changes; save_device_state() is allowed
 ///   running  cont()
-///   saved    save_device_state()                   quit(), or cont() to go on
+///   saved    save_device_state()                   quit(), or cont() to continue
 ///   exited   quit(), kill(), the guest, an accident   every call but exit() is Error{kVm}
 ///
 /// Errors:  kVm, with QEMU's last words on stderr when it died; kCancelled.
 /// Threads: every call from any thread; only one changes the state at a time.
 class Qemu : public Vm {
  public:
-  /// A machine that has not begun to boot. The memory file must be all zeros.
+  /// Starts a machine that has not begun to boot. The memory file must be all zeros.
   static std::unique_ptr<Qemu> start_paused(const VmSettings& settings, const VmFiles& files,
                                             const Accelerator& accelerator, const QemuOptions& options);
-  /// A machine as it was when device_state was saved. The memory file must be
-  /// the one of that moment.
+  /// Starts a machine in the state of device_state. The memory file must be the one of the same moment.
   static std::unique_ptr<Qemu> resume_paused(const VmSettings& settings, const VmFiles& files,
                                              const Accelerator& accelerator, const QemuOptions& options,
                                              ByteView device_state);
@@ -58,14 +57,14 @@ class Qemu : public Vm {
   Qemu& operator=(const Qemu&) = delete;
 
   void cont() override;
-  /// Pauses; on return the disks are flushed.
+  /// Pauses the guest. On return the disks are flushed.
   void stop() override;
-  /// Presses the power button every few seconds until the guest has switched
-  /// off; false when it has not in time (it may still do so later).
+  /// Presses the power button every few seconds until the guest has switched off. Returns false when it has not in time
+  /// (it may still do so later).
   bool power_down(const Patience& patience) override;
-  /// The guest's whole state except memory and disks. The machine must be paused.
+  /// Returns the guest's whole state except memory and disks. The machine must be paused.
   Bytes save_device_state() override;
-  /// How memory is mapped and what of it the memory file lacks. It goes with the Qemu.
+  /// How memory is mapped, and which parts of it the memory file lacks. Valid as long as the Qemu.
   GuestMemory& memory() noexcept override;
   /// True while a program in the guest has opened the agent's port.
   bool agent_listens() override;
@@ -74,22 +73,23 @@ class Qemu : public Vm {
   void set_link(bool up) override;
   /// Ends QEMU without asking the guest; returns when it is gone.
   void quit() override;
-  /// The same at once. `let_go` is called now and then until it is gone: to end what of its reads we hold up.
+  /// As quit(), but at once. `let_go` is called repeatedly until QEMU is gone. It must end reads of QEMU that wait for
+  /// us.
   void kill(const std::function<void()>& let_go = {}) override;
 
   VmStatus status(const Patience& patience) override;
   VmStatus status();
-  /// As in VmStatus, of what QEMU has told by itself: asks nobody.
+  /// As in VmStatus, but from QEMU's events; sends no request.
   bool held_by_io_error() const override;
   bool guest_panicked() const override;
   pid_t pid() const noexcept override;
-  /// Outlives the machine for whoever holds it, so that last words are read to the end.
+  /// Outlives the machine while a caller holds it, so that the last output can be read.
   std::shared_ptr<SerialConsole> console() const noexcept override;
   std::filesystem::path vnc_socket() const override;
   const VmStamp& stamp() const noexcept override;
-  /// How it ended; nullopt while it runs.
+  /// How QEMU ended; nullopt while it runs.
   std::optional<VmExit> exit() const override;
-  /// Waits for the end; nullopt on time-out. Error{kCancelled}.
+  /// Waits for the end of QEMU; nullopt on time-out. Error{kCancelled}.
   std::optional<VmExit> wait_exit(const Patience& patience) const;
 
  private:

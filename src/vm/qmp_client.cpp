@@ -1,5 +1,5 @@
-// One thread reads; whoever executes waits for the reply with its id. A broken
-// conversation is never repaired: it ends, and all who wait are told why.
+// One thread reads. Each execute() waits for the reply with its id. A broken conversation is never repaired: it ends,
+// and every waiting caller gets the reason.
 #include "vm/qmp_client.h"
 
 #include <fmt/format.h>
@@ -104,7 +104,7 @@ void QmpClient::send(std::string_view line, int fd, const Patience& patience) {
       return;
     case SendResult::kTimedOut:
       end("QEMU does not read its commands");
-      break;  // half a line is out: no way on
+      break;  // half a line was sent, so the conversation cannot continue
     case SendResult::kGone:
       end("QEMU closed the connection");
       break;
@@ -133,7 +133,7 @@ void QmpClient::take(QmpMessage message) {
     const auto id = reply != nullptr ? reply->id : std::get<QmpFailure>(message).id;
     if (!id || *id >= state->next_id) throw Error(ErrorKind::kCorrupt, "QMP: an answer to nothing");
     const auto found = state->waiting.find(*id);
-    if (found != state->waiting.end()) found->second = std::move(message);  // else: it came too late
+    if (found != state->waiting.end()) found->second = std::move(message);  // else the answer came too late
   }
   state.unlock();
   changed_.notify_all();

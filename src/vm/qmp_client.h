@@ -18,8 +18,8 @@ namespace isr {
 
 /// A QMP conversation over a connected UNIX socket.
 ///
-/// Errors:  kVm when QEMU refuses a command (its class and text), does not
-///          answer in time, sends what is not QMP, or is gone; kCancelled.
+/// Errors:  kVm when QEMU refuses a command (with its class and text), does not answer in time, sends something that is
+///          not QMP, or is gone; kCancelled.
 /// Threads: execute() from many at once; events come on the reader thread.
 class QmpClient {
  public:
@@ -28,16 +28,15 @@ class QmpClient {
   QmpClient(UniqueFd connected, OnEvent on_event);
   ~QmpClient();
 
-  /// Starts the reader, waits for the greeting, leaves negotiation mode.
-  /// Returns QEMU's version.
+  /// Starts the reader, waits for the greeting and leaves negotiation mode. Returns QEMU's version.
   std::string handshake(const Patience& patience);
   nlohmann::json execute(const std::string& command, const nlohmann::json& arguments, const Patience& patience);
   nlohmann::json execute(const std::string& command, const Patience& patience);
-  /// getfd: gives QEMU a descriptor under a name.
+  /// Gives QEMU a descriptor under a name, with the command getfd.
   void send_fd(const std::string& name, int fd, const Patience& patience);
   /// True once the connection has ended, by either side.
   bool ended() const;
-  /// Waits for that; false on time-out.
+  /// Waits for the end of the connection; false on time-out.
   bool wait_ended(const Patience& patience) const;
 
  private:
@@ -59,7 +58,7 @@ class QmpClient {
   OnEvent on_event_;
   Sync<State> state_;
   mutable std::condition_variable_any changed_;
-  Sync<bool> sending_;  ///< held over one whole line; before state_ when both are needed
+  Sync<bool> sending_;  ///< held while one whole line is sent; lock it before state_ when both are needed
   std::jthread reader_;
 };
 

@@ -59,7 +59,7 @@ std::optional<std::uint64_t> id_of(const Json& message) {
   return id.get<std::uint64_t>();
 }
 
-/// Text for ourselves again; a guest's broken UTF-8 must not throw here.
+/// Serialises a value again. Invalid UTF-8 from a guest must not throw here.
 std::string dump(const Json& value) {
   return value.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
 }

@@ -27,10 +27,9 @@ struct QmpEvent {
 };
 using QmpMessage = std::variant<QmpGreeting, QmpReply, QmpFailure, QmpEvent>;
 
-/// Cuts what QEMU sends into messages. QEMU runs a guest that may have broken
-/// out of it, so its bytes are hostile: Error{kCorrupt} for a line above
-/// kMaxLine, for text that is not one JSON object a line, and for an object
-/// that is no QMP message. After an error the reader is of no more use.
+/// Divides QEMU's output into messages. A guest may have broken out into QEMU, so the bytes are untrusted:
+/// Error{kCorrupt} for a line above kMaxLine, for text that is not one JSON object a line, and for an object that is
+/// not a QMP message. After an error the reader must not be used.
 class QmpReader {
  public:
   static constexpr std::size_t kMaxLine = 1U << 20U;

@@ -82,7 +82,7 @@ void SerialConsole::keep(std::string_view text) {
   {
     auto state = state_.lock();
     state->kept.append(text);
-    // Dropped half at a time, so that a talkative guest does not cost a move for each line.
+    // Half of the text is dropped at a time, so that a guest with much output does not cost a move for each line.
     if (state->kept.size() > keep_bytes_ + keep_bytes_ / 2) {
       const std::size_t drop = state->kept.size() - keep_bytes_;
       state->kept.erase(0, drop);

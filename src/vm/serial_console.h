@@ -13,10 +13,9 @@
 
 namespace isr {
 
-/// What the guest says on its serial console, kept in memory only: it is the
-/// guest's plaintext, so it must not reach a disk unsealed. A reader takes text
-/// by its offset in the stream and is never waited for; one that is slower than
-/// the guest by more than `keep_bytes` loses the oldest.
+/// The output of the guest's serial console. It is the guest's plaintext, so it is kept in memory only and must not
+/// reach a disk unsealed. Readers take text by its offset in the stream. The console does not wait for them: one that
+/// is more than `keep_bytes` behind loses the oldest text.
 /// Threads: all calls, from many threads.
 class SerialConsole {
  public:
@@ -26,19 +25,19 @@ class SerialConsole {
   void start();
 
   struct Text {
-    std::uint64_t offset = 0;  ///< of text's first byte; above the one asked for when the oldest was dropped
+    std::uint64_t offset = 0;  ///< of the first byte of text; above the requested one when the oldest text was dropped
     std::string text;
     std::uint64_t end() const { return offset + text.size(); }
   };
   /// Returns the kept bytes from offset on, at most max_bytes, the oldest first.
   Text since(std::uint64_t offset, std::size_t max_bytes = 1U << 20U) const;
-  /// Bytes said so far.
+  /// The number of bytes that the guest has written so far.
   std::uint64_t said() const;
-  /// Waits until said() > offset or the stream has ended: true when there is more to read.
+  /// Waits until said() > offset or the stream has ended. True when there is more to read.
   bool wait_beyond(std::uint64_t offset, std::chrono::milliseconds timeout, std::stop_token stop = {}) const;
-  /// True when QEMU has closed its end: nothing more will come.
+  /// True when QEMU has closed its end, so no more text will come.
   bool ended() const;
-  /// Types into the guest. Error{kVm} when it does not take the text in time, or is gone.
+  /// Sends text to the guest. Error{kVm} when it does not take the text in time, or is gone.
   void write(std::string_view text, std::chrono::milliseconds timeout = std::chrono::seconds(10));
 
  private:

@@ -1,6 +1,5 @@
-// Strict both ways: a stored object must have exactly the fields that this
-// program writes, so that a setting of a later version is refused instead of
-// silently dropped, and nothing can hide in what nobody reads.
+// A stored object must have exactly the fields that this program writes. So a setting of a later version is refused
+// instead of silently dropped, and no data can hide in an unread field.
 #include "vm/settings.h"
 
 #include <fmt/format.h>
@@ -45,7 +44,7 @@ bool is_versioned_machine(std::string_view name) {
   return false;
 }
 
-/// Says what is wrong with the settings; nullopt when they are good.
+/// The first fault of the settings, as text; nullopt when they are valid.
 std::optional<std::string> find_fault(const VmSettings& s) {
   if (s.memory_bytes < kMinMemory || s.memory_bytes > kMaxMemory || s.memory_bytes % kMiB != 0)
     return fmt::format("memory of {} bytes: from 16 MiB to 512 GiB in whole MiB are possible", s.memory_bytes);
@@ -60,7 +59,7 @@ std::optional<std::string> find_fault(const VmSettings& s) {
   throw Error(ErrorKind::kCorrupt, fmt::format("{}: {}", what, why));
 }
 
-/// Reads an object's fields by name, each exactly once, and nothing else.
+/// Reads an object's fields by name, each exactly once, and refuses any other field.
 class Fields {
  public:
   Fields(const Json& json, std::string_view what) : json_(json), what_(what) {
@@ -99,8 +98,8 @@ class Fields {
 
 Json parse_small_json(std::string_view text, std::string_view what) {
   if (text.size() > kMaxText) fail(what, "is too long");
-  // Flat objects only: no depth to exhaust. A repeated name would let two
-  // readers see two machines.
+  // Accepts flat objects only, so that deep nesting cannot exhaust the stack. A repeated name is refused, because two
+  // parsers could read it differently.
   bool deep = false;
   bool repeated = false;
   std::vector<std::string> names;
@@ -121,7 +120,7 @@ Json parse_small_json(std::string_view text, std::string_view what) {
 constexpr std::string_view kSettingsName = "VM settings";
 constexpr std::string_view kStampName = "VM stamp";
 
-/// {7, 2} of "7.2.22".
+/// {7, 2} for "7.2.22".
 std::optional<std::pair<int, int>> release_of(std::string_view version) {
   std::pair<int, int> out;
   const char* const end = version.data() + version.size();
@@ -212,7 +211,7 @@ std::optional<std::string> why_incompatible(const VmStamp& saved, const VmStamp&
     return fmt::format("QEMU {} here has no machine {}", here.qemu_version, saved.machine);
   if (here.cpu_model != saved.cpu_model)
     return fmt::format("it was saved with CPU model {}, here it would be {}", saved.cpu_model, here.cpu_model);
-  // Loading into a newer QEMU is what versioned machines are for; the way back is not promised.
+  // Versioned machines guarantee that a newer QEMU loads the state of an older one. The other way is not guaranteed.
   if (release_of(here.qemu_version) < release_of(saved.qemu_version))
     return fmt::format("it was saved by QEMU {}, here is the older {}", saved.qemu_version, here.qemu_version);
   if (here.accelerator != saved.accelerator)

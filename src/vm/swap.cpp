@@ -1,5 +1,4 @@
-// A block device is known by its directory in /sys; what it is made of are the
-// links in "slaves" there.
+// /sys has a directory for each block device. Its links in "slaves" lead to the devices below it.
 #include "vm/swap.h"
 
 #include <fmt/format.h>
@@ -35,14 +34,15 @@ bool is_encrypted(const fs::path& device, int depth) {
 
 bool is_safe(const fs::path& area, const fs::path& sys);
 
-/// In memory, unless what is idle or does not compress may be written to a disk below.
+/// zram stays in memory, unless a disk below it may take pages that are idle or do not compress.
 bool is_safe_zram(const fs::path& area, const fs::path& sys) {
-  std::string backing = text_of(sys / "block" / area.filename() / "backing_dev");  // empty: a kernel that cannot
+  std::string backing =
+      text_of(sys / "block" / area.filename() / "backing_dev");  // empty when the kernel does not support it
   if (backing.ends_with('\n')) backing.pop_back();
   return backing.empty() || backing == "none" || is_safe(backing, sys);
 }
 
-/// Of the block device that a swap area is, or that its file lies on.
+/// Judges the block device that is a swap area, or that holds the swap file.
 bool is_safe(const fs::path& area, const fs::path& sys) {
   if (area.string().starts_with("/dev/zram")) return is_safe_zram(area, sys);
   struct stat info {};

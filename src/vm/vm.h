@@ -16,8 +16,8 @@
 #include "vm/settings.h"
 #include "vm/vm_events.h"
 
-/// A running VM as a machine uses it. Qemu is the one; tests have another. What each function does and when it may be
-/// called stands there (qemu.h, guest_memory.h).
+/// A running VM as a machine uses it. Qemu implements it, and tests have another implementation. qemu.h and
+/// guest_memory.h describe each function and when it may be called.
 namespace isr {
 
 class GuestAgent;
@@ -25,13 +25,13 @@ class SerialConsole;
 
 /// How a VM maps guest memory (docs/decisions/0013-private-guest-memory.md).
 enum class MemoryMapping {
-  kShared,   ///< the file; the kernel writes back to it what the guest changes
-  kPrivate,  ///< the file, copy on write: what the guest changes is in QEMU alone
-  kZeros,    ///< no file, else as kPrivate: of a machine whose memory began as zeros
+  kShared,   ///< maps the file shared; the kernel writes the guest's changes back to it
+  kPrivate,  ///< maps the file copy-on-write; only QEMU has the guest's changes
+  kZeros,    ///< as kPrivate, but without a file: for a machine whose memory began as zeros
 };
 std::string_view to_name(MemoryMapping mapping);
 
-/// A page as the VM has it.
+/// The contents of a page in the VM's memory.
 struct SampledPage {
   std::uint64_t offset = 0;  ///< in the file
   Bytes bytes;
@@ -54,7 +54,7 @@ class VmMemory {
 struct VmStatus {
   std::string state;  ///< QEMU's word: "running", "paused", "io-error", "postmigrate", …
   bool running = false;
-  bool io_error = false;        ///< held because of one, since the last cont()
+  bool io_error = false;        ///< the machine is held because of one, since the last cont()
   bool guest_panicked = false;  ///< since the last reset
 };
 

@@ -5,7 +5,7 @@
 
 #include "vm/qmp_client.h"
 
-/// What a QEMU tells by itself of its machine, and how it ended.
+/// The events that QEMU reports, and how it ended.
 namespace isr {
 
 enum class VmEventKind {
@@ -13,7 +13,7 @@ enum class VmEventKind {
   kPaused,         ///< by stop(), or after kIoError
   kIoError,        ///< a disk failed and the guest is held: cont() tries again
   kReset,          ///< the guest restarts
-  kGuestPanicked,  ///< its kernel said so; what follows is the guest's choice
+  kGuestPanicked,  ///< the guest's kernel reported it; the guest decides what follows
   kExited,         ///< QEMU is gone; exit() says how
 };
 struct VmEvent {
@@ -23,30 +23,30 @@ struct VmEvent {
 
 struct VmExit {
   enum class Reason {
-    kGuestShutdown,  ///< switched off from inside, or after power_down()
+    kGuestShutdown,  ///< by the guest itself, or after power_down()
     kQuit,           ///< by quit()
     kKilled,         ///< by kill()
-    kDied,           ///< anything else: memory is lost, what was flushed is not
+    kDied,           ///< for any other reason: memory is lost, but flushed writes are not
   };
   Reason reason = Reason::kDied;
-  std::string detail;  ///< for a person; for kDied the signal or QEMU's last words
+  std::string detail;  ///< text for the user; for kDied the signal or QEMU's last words
 };
 
-/// The state of the VM as QEMU's events have told it.
+/// The state of the VM according to QEMU's events.
 struct VmFacts {
-  std::string migration;        ///< status of the last MIGRATION event
-  std::string shutdown_reason;  ///< of SHUTDOWN, empty before
+  std::string migration;        ///< status in the last MIGRATION event
+  std::string shutdown_reason;  ///< reason in the SHUTDOWN event, empty before
   bool io_error = false;
   bool guest_panicked = false;
   bool quit_asked = false;
   bool kill_asked = false;
   bool exiting = false;
-  bool discarded = false;  ///< another QEMU takes its place
+  bool discarded = false;  ///< another QEMU replaces this one
   std::optional<VmExit> exit;
 
-  /// Takes in one event; returns what is news to whoever uses the machine.
+  /// Applies one QMP event; returns the event to report to the user of the machine, if any.
   std::optional<VmEvent> take_in(const QmpEvent& event);
-  /// QEMU has ended with this wait status. `last_words` say why when it did so by itself.
+  /// Call when QEMU has ended, with its wait status. `last_words` give the reason when it ended by itself.
   VmExit end(int status, const std::string& last_words);
 };
 
