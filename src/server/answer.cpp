@@ -1,5 +1,5 @@
-// Failures of the store are logged with their cause and answered without it:
-// the text may name paths of this machine.
+// A failure of the store is logged with its cause. The answer does not contain the cause, because the text may name
+// paths of this machine.
 #include "server/answer.h"
 
 #include <arpa/inet.h>
@@ -36,7 +36,7 @@ ServerAnswer blob_answer(const std::string& name, const std::optional<std::chron
   answer.status = 200;
   answer.headers.emplace_back("Content-Type", "application/octet-stream");
   answer.headers.emplace_back("Accept-Ranges", "bytes");
-  // Of the rest, "latest" changes, and a cached absence would hide what came since.
+  // Among other blobs "latest" changes, and a cached 404 would hide later blobs.
   answer.headers.emplace_back("Cache-Control",
                               name.starts_with("objects/") ? "public, max-age=31536000, immutable" : "no-cache");
   add_age(answer, age);
@@ -67,7 +67,7 @@ ServerAnswer get_blob(const ServerRequest& request, const std::string& name, Blo
 
 ServerAnswer head_blob(const std::string& name, BlobStore& store) {
   const auto size = store.stat(name);
-  const auto blob = size ? store.get(name, ByteRange{0, 0}) : std::nullopt;  // for its age
+  const auto blob = size ? store.get(name, ByteRange{0, 0}) : std::nullopt;  // to get its age
   if (!blob) return refusal(404, "there is no such blob");
   ServerAnswer answer = blob_answer(name, blob->age);
   answer.head_length = *size;
@@ -122,7 +122,7 @@ ServerAnswer answer_blob(const ServerRequest& request, const std::string& name, 
 
 ServerAnswer answer_failure(const Error& error) {
   switch (error.kind()) {
-    case ErrorKind::kIo:  // a full disk, or one that fails: asking again at once does not help
+    case ErrorKind::kIo:  // a full or failing disk: repeating the request at once does not help
       return refusal(507, "the server has no room, or its disk fails; its log says more");
     case ErrorKind::kDenied:
       return refusal(403, "the server may not access its own directory; its log says more");

@@ -9,12 +9,12 @@
 
 #include "repository/blob_store.h"
 
-/// The answers of isr serve, without any socket: docs/formats/http.md as code.
+/// The answers of isr serve, without sockets. Implements docs/formats/http.md.
 namespace isr {
 
 enum class ServerMethod { kGet, kHead, kPut, kDelete, kOther };
 
-/// A request as it came; the body only once it was let in by refuse_early().
+/// A request. The body is read only after refuse_early() let the request in.
 struct ServerRequest {
   ServerMethod method = ServerMethod::kOther;
   std::string target;
@@ -31,7 +31,7 @@ struct ServerAnswer {
   std::optional<std::uint64_t> head_length;  ///< of the body that a HEAD leaves out
 };
 
-/// One line of text, for a person.
+/// The text is one line, for people.
 ServerAnswer refusal(int status, std::string_view why);
 
 struct BlobTarget {
@@ -41,12 +41,12 @@ struct ListTarget {
   std::string prefix;
   std::string after;  ///< empty for the first page
 };
-/// "/NAME" or "/?list=PREFIX[&after=NAME]"; nullopt for anything else. Nothing
-/// in a valid target needs a percent sign, so none is ever decoded.
+/// Parses "/NAME" or "/?list=PREFIX[&after=NAME]"; nullopt for anything else. A valid target needs no percent sign, so
+/// none is ever decoded.
 std::optional<std::variant<BlobTarget, ListTarget>> parse_target(std::string_view target);
 
-/// True for an IP address, "localhost" or one of `names`, each with or without
-/// a port. A browser that was led here by a foreign page sends another name.
+/// True for an IP address, "localhost" or one of `names`, each with or without a port. Protects against DNS rebinding:
+/// a browser that a foreign page sent here uses another name.
 bool is_own_host(std::string_view host, const std::vector<std::string>& names);
 
 struct AnswerOptions {
@@ -55,10 +55,10 @@ struct AnswerOptions {
   std::vector<std::string> host_names;
 };
 
-/// The refusal of a request whose body need not be read; nullopt: read it, then answer().
+/// The refusal of a request whose body need not be read; nullopt: read the body, then call answer().
 std::optional<ServerAnswer> refuse_early(const ServerRequest& request, const AnswerOptions& options);
-/// Does what the request asks, for one that refuse_early() let in. Blocks on the
-/// disk; never throws: a failure is logged and becomes an answer.
+/// Carries out a request that refuse_early() let in. Blocks on the disk. Never throws: a failure is logged and becomes
+/// an answer.
 ServerAnswer answer(const ServerRequest& request, BlobStore& store) noexcept;
 
 }  // namespace isr

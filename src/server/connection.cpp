@@ -1,5 +1,5 @@
-// Beast parses; what it lets through although two readers could understand it
-// differently is refused here (refuse_framing).
+// Beast parses the requests. refuse_framing() refuses those that Beast accepts although two parsers could understand
+// them differently.
 #include "server/connection.h"
 
 #include <algorithm>
@@ -55,7 +55,7 @@ ServerRequest request_of(const http::request_header<>& header) {
   return request;
 }
 
-/// Only lengths that no proxy before us can read in another way.
+/// Accepts only lengths that a proxy in front cannot read in another way.
 std::optional<ServerAnswer> refuse_framing(const http::request_header<>& header) {
   const auto lengths = header.count(http::field::content_length);
   const auto codings = header.count(http::field::transfer_encoding);
@@ -69,7 +69,7 @@ std::optional<ServerAnswer> refuse_framing(const http::request_header<>& header)
   return std::nullopt;
 }
 
-/// The answer to bytes that are no request of ours.
+/// The answer to bytes that are not a valid request.
 ServerAnswer answer_to_bad_request(const error_code& error) {
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
     return refusal(431, "the header is too long");
@@ -78,7 +78,7 @@ ServerAnswer answer_to_bad_request(const error_code& error) {
   return refusal(400, "this is no valid HTTP request");
 }
 
-/// The parser's own errors, as opposed to those of the connection.
+/// True for the parser's own errors, as opposed to those of the connection.
 bool is_bad_request(const error_code& error) {
   return error.category() == http::make_error_code(http::error::bad_method).category() &&
          error != http::error::end_of_stream && error != http::error::partial_message;
@@ -88,7 +88,7 @@ auto into(error_code& error) { return asio::redirect_error(asio::use_awaitable, 
 
 }  // namespace
 
-/// On the owner's list of connections that wait for a request.
+/// While it exists, the connection is on the owner's list of those that wait for a request.
 class Connection::Waiting {
  public:
   explicit Waiting(Connection& connection)
@@ -125,7 +125,7 @@ asio::awaitable<void> Connection::serve() {
   if (next == Next::kLinger) co_await linger();
 }
 
-/// Until the first byte of a request is in the buffer; false: the peer left.
+/// Waits for the first byte of a request. Returns false when the peer left.
 asio::awaitable<bool> Connection::wait_for_request() {
   if (buffer_.size() != 0) co_return true;  // pipelined
   set_deadline(options_.idle_timeout);
@@ -140,12 +140,12 @@ asio::awaitable<error_code> Connection::read_header(Parser& parser) {
   const Waiting waiting(*this);
   const bool came = co_await wait_for_request();
   set_deadline(options_.header_timeout);
-  error_code error = http::error::end_of_stream;  // also for one that idled too long
+  error_code error = http::error::end_of_stream;  // also when the connection was idle for too long
   if (came) co_await http::async_read_header(socket_, buffer_, parser, into(error));
   co_return error;
 }
 
-/// After 400, 408, 413 or 431 the place where the next request begins is unknown.
+/// Call after 400, 408, 413 or 431, when it is unknown where the next request begins.
 asio::awaitable<Connection::Next> Connection::refuse_input(error_code error) {
   if (timed_out_) {
     ServerAnswer late = refusal(408, "the request took too long");
@@ -156,7 +156,7 @@ asio::awaitable<Connection::Next> Connection::refuse_input(error_code error) {
   co_return co_await write(std::move(bad), false, false);
 }
 
-/// False when it did not come; that was then answered.
+/// Returns false when the body did not come; an answer was sent then.
 asio::awaitable<bool> Connection::read_body(Parser& parser) {
   if (parser.is_done()) co_return true;
   set_deadline(options_.body_timeout);
@@ -202,7 +202,7 @@ asio::awaitable<Connection::Next> Connection::write(ServerAnswer answer, bool is
   response.set(http::field::date, to_http_date(wall_now()));
   response.set("Isr-Repository", answers_.read_only ? "read-only" : "writable");
   for (const auto& [name, value] : answer.headers) response.set(name, value);
-  response.set(http::field::connection, keep_alive ? "keep-alive" : "close");  // in words, for HTTP/1.0
+  response.set(http::field::connection, keep_alive ? "keep-alive" : "close");  // written out for HTTP/1.0
   if (answer.status != 204) response.content_length(answer.head_length.value_or(answer.body.size()));
   if (!is_head) response.body() = std::move(answer.body);
   set_deadline(options_.body_timeout);
@@ -212,8 +212,8 @@ asio::awaitable<Connection::Next> Connection::write(ServerAnswer answer, bool is
   co_return keep_alive ? Next::kKeep : Next::kLinger;
 }
 
-/// Closing with unread bytes would reset the connection and may destroy the
-/// answer on its way: end our side, read on until the peer ends its own.
+/// Closing with unread bytes would reset the connection and could destroy the answer on its way. So this ends our side
+/// and reads on until the peer ends its own.
 asio::awaitable<void> Connection::linger() {
   error_code error;
   socket_.shutdown(tcp::socket::shutdown_send, error);

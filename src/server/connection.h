@@ -10,27 +10,27 @@
 #include "server/answer.h"
 #include "server/server.h"
 
-/// One client's connection, a coroutine on the server's network thread. Only
-/// connection.cpp and server.cpp include this header, for it brings Boost.
+/// One client's connection, a coroutine on the server's network thread. Only connection.cpp and server.cpp may include
+/// this header, because it includes Boost.
 namespace isr {
 
 class Connection;
 
-/// The services that connections need of their server. All on the network thread.
+/// The services of the server that connections need. Call them on the network thread only.
 class ConnectionOwner {
  public:
   virtual ~ConnectionOwner() = default;
-  /// Between these two the connection has no complete request and may be closed
-  /// to make room. end_waiting() of an old ticket does nothing.
+  /// Between begin_waiting() and end_waiting() the connection has no complete request and may be closed to make room.
+  /// end_waiting() of an old ticket does nothing.
   virtual std::uint64_t begin_waiting(Connection& connection) = 0;
   virtual void end_waiting(std::uint64_t ticket) noexcept = 0;
   virtual bool stopping() const noexcept = 0;
-  /// answer(), on a thread that may block; resumes on the network thread.
+  /// Calls answer() on a thread that may block; resumes on the network thread.
   virtual boost::asio::awaitable<ServerAnswer> on_disk_thread(const ServerRequest& request) = 0;
 };
 
-/// A deadline is a member that the server looks at now and then: on expiry it
-/// cancels what the coroutine waits for.
+/// The deadline is a member that the server checks regularly. When it has passed, the server cancels the operation that
+/// the coroutine waits for.
 ///
 ///   phase                   deadline         evictable   when the server stops
 ///   waits for a request     idle_timeout     yes         closed
@@ -46,7 +46,7 @@ class Connection {
              boost::asio::ip::tcp::socket socket)
       : owner_(owner), options_(options), answers_(answers), socket_(std::move(socket)) {}
 
-  /// Until the client leaves, misbehaves or the server stops.
+  /// Returns when the client leaves or misbehaves, or the server stops.
   boost::asio::awaitable<void> serve();
   void check_deadline(Clock::time_point now) noexcept;
   void close() noexcept;  ///< serve() returns soon after

@@ -1,6 +1,5 @@
-// One thread does all network I/O, a coroutine for each connection; the disk
-// work runs on a pool, so a slow disk stalls no other connection. All state
-// below belongs to the network thread.
+// One thread does all network I/O, with a coroutine for each connection. The disk work runs on a pool, so a slow disk
+// does not stall other connections. All state below belongs to the network thread.
 #include "server/server.h"
 
 #include <fmt/format.h>
@@ -25,7 +24,7 @@ using asio::ip::tcp;
 using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
-/// Open files that are not connections: the disk threads', the log, libraries'.
+/// Open files other than connections: of the disk threads, the log and libraries.
 constexpr std::uint64_t kOtherFiles = 64;
 
 unsigned connections_allowed(const ServerOptions& options) {
@@ -73,7 +72,7 @@ class LoopbackServer final : public Server, public ConnectionOwner {
   std::string url_;
 
   std::list<Connection*> connections_;
-  std::map<std::uint64_t, Connection*> waiting_;  ///< by ticket: longest first
+  std::map<std::uint64_t, Connection*> waiting_;  ///< by ticket: the connection that has waited longest is first
   std::uint64_t next_ticket_ = 0;
   bool stopping_ = false;
   Clock::time_point stop_deadline_ = Clock::time_point::max();
@@ -104,8 +103,8 @@ LoopbackServer::LoopbackServer(const ServerOptions& options, tcp::endpoint endpo
   url_ = fmt::format("http://{}{}{}:{}", v6 ? "[" : "", endpoint.address().to_string(), v6 ? "]" : "", port_);
 }
 
-/// As many of them as there can be: one does the same work, later. (Boost's thread_pool waits for ever when it cannot
-/// start its last thread.)
+/// Starts as many disk threads as possible. A single one does the same work more slowly. (Boost's thread_pool waits for
+/// ever when it cannot start its last thread.)
 void LoopbackServer::start_disk_threads() {
   const std::size_t wanted = std::max(1U, options_.disk_threads);
   try {
@@ -152,8 +151,7 @@ asio::awaitable<void> LoopbackServer::pause(std::chrono::milliseconds time) {
   co_await timer.async_wait(into(ignored));
 }
 
-/// Ends the connection that has waited longest when there are too many; false
-/// when all are at work.
+/// When there are too many connections, closes the one that has waited longest. Returns false when none is waiting.
 bool LoopbackServer::make_room() {
   if (connections_.size() < max_connections_) return true;
   if (waiting_.empty()) return false;
@@ -173,7 +171,7 @@ asio::awaitable<void> LoopbackServer::accept_all() {
     tcp::socket socket = co_await acceptor_.async_accept(into(error));
     if (stopping_) break;
     if (error) {
-      // Out of files or memory: what is open goes on, the rest waits in the kernel's queue.
+      // No more files or memory: open connections go on, new ones wait in the kernel's queue.
       if (error != asio::error::connection_aborted) {
         log::warn("accepting a connection: {}", error.message());
         co_await pause(kPause);
@@ -196,7 +194,7 @@ asio::awaitable<void> LoopbackServer::run_connection(std::shared_ptr<Connection>
   connections_.erase(place);
 }
 
-/// Lives as long as any connection does, thus keeps network_.run() going.
+/// Runs as long as any connection exists, which keeps network_.run() going.
 asio::awaitable<void> LoopbackServer::watch_deadlines() {
   const auto shortest = std::min({options_.idle_timeout, options_.header_timeout, options_.body_timeout});
   const auto interval = std::clamp(shortest / 4, std::chrono::milliseconds(5), std::chrono::milliseconds(100));
