@@ -1,5 +1,4 @@
-// Layers around sources. Each does one thing and knows nothing of the others;
-// stack.cpp puts them in order.
+// Layers around sources. Each layer does one thing and does not depend on the others; stack.cpp puts them in order.
 #include "chunkstore/layers.h"
 
 #include <fmt/format.h>
@@ -29,7 +28,7 @@ class RepositorySource : public ObjectSource {
   std::string describe() const override { return store_->describe(); }
 
  private:
-  /// A repository that is gone, perhaps with its disk, may come back: out of reach, not an answer.
+  /// An absent repository (perhaps its disk is gone) may come back, so that counts as out of reach, not as an answer.
   std::optional<Blob> get(const std::string& name, std::stop_token stop) {
     try {
       return store_->get(name, {}, std::move(stop));
@@ -42,8 +41,8 @@ class RepositorySource : public ObjectSource {
   BlobStorePtr store_;
 };
 
-/// Which of several failures is told: first that of a tier that has the object and cannot read it,
-/// because the others may never get it; then what time may heal, then what the user can change.
+/// Orders failures; the most severe is reported. First comes a tier that has the object but cannot read it, because the
+/// other tiers may never get it, then failures that may pass by themselves, then those that the user can change.
 int severity(ErrorKind kind) noexcept {
   switch (kind) {
     case ErrorKind::kIo:
@@ -167,9 +166,10 @@ class CoalescingSource : public ObjectSource {
       return lead(cid, priority, std::move(stop), flight);
     }
     table.unlock();
-    // What nobody waits for fails where a guest's read would have waited.
+    // The leader's fetch may have failed where a fetch of higher priority would have waited, so such a caller tries
+    // itself.
     if (flight->failure && flight->priority > priority) return fetch(cid, priority, std::move(stop));
-    // A copy of its own for each thread: an exception object is not shared well.
+    // Each thread throws a copy of its own, because threads should not share an exception object.
     if (flight->failure) throw Error(flight->failure->kind(), flight->failure->what(), flight->failure->hints());
     return *flight->object;
   }
@@ -194,7 +194,7 @@ class CoalescingSource : public ObjectSource {
 
   std::optional<Bytes> land(const Cid& cid, const std::shared_ptr<Flight>& flight, std::optional<Bytes> object) {
     auto table = flights_.lock();
-    if (flight->waiters == 0) {  // the usual case costs no copy
+    if (flight->waiters == 0) {  // no copy in the usual case
       table->erase(cid);
       return object;
     }

@@ -10,29 +10,29 @@
 
 namespace isr {
 
-/// How much of what a tier gives is believed.
+/// How far the objects of a tier are trusted.
 enum class Trust {
-  kOwn,        ///< isr keeps it on this host: not hashed here, because the tag proves it when it is opened
+  kOwn,        ///< isr keeps them on this host: not hashed here, because opening an object checks its tag
   kClaimed,    ///< hashed against the cid first; a damaged object counts as absent
-  kAuthority,  ///< hashed likewise; a damaged object is Error{kCorrupt}
+  kAuthority,  ///< hashed, too; a damaged object is Error{kCorrupt}
 };
 
-/// One source of a stack, and what the stack must know of it.
+/// One source of a stack, and the facts that the stack needs about it.
 struct Tier {
-  std::string name;  ///< in statistics; unlike those of the other tiers
+  std::string name;  ///< for statistics; differs from those of the other tiers
   SourcePtr source;
   Trust trust = Trust::kClaimed;
-  std::shared_ptr<PackStore> keeps{};  ///< what a later tier gives is put there; null: this tier keeps nothing
+  std::shared_ptr<PackStore> keeps{};  ///< keeps a copy of objects that later tiers give; null: this tier keeps none
 };
 
-/// objects/… of a store. Absent there is nullopt.
+/// Reads objects/… of a store. nullopt when absent there.
 SourcePtr make_repository_source(BlobStorePtr store);
-/// Asks one after the other. A tier's failure is remembered and the next is
-/// asked; if none has it, the worst failure is thrown, or nullopt. The worst is kIo: a
-/// tier has the object and cannot read it. Refuses and counts what does not hash to the cid, as its Trust says.
+/// Asks the tiers one after the other. When a tier fails, remembers the failure and asks the next one. If no tier has
+/// the object, throws the worst failure, or returns nullopt when there was none. The worst is kIo: a tier has the
+/// object and cannot read it. Refuses and counts objects that do not hash to the cid, as the tier's Trust says.
 SourcePtr make_tiered(std::vector<Tier> tiers, SourceStats& stats);
-/// One fetch per cid however many ask. One caller's cancellation does not fail the others, and who
-/// waits for a fetch of a lower priority tries itself when that fails.
+/// Makes one fetch for each cid, however many callers ask. The cancellation of one caller does not fail the others. A
+/// caller that waits for a fetch of a lower priority tries itself when that fetch fails.
 SourcePtr make_coalescing(SourcePtr inner);
 
 }  // namespace isr

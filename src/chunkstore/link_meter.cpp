@@ -9,13 +9,13 @@ namespace {
 using Seconds = std::chrono::duration<double>;
 using namespace std::chrono_literals;
 
-constexpr auto kPeriod = 5s;          // rates of this one and of the one before count
-constexpr auto kForgotten = 15s;      // then nothing is known any more
-constexpr auto kProbeEvery = 20s;     // a fetch should be alone
-constexpr auto kProbeAtMost = 250ms;  // and if none is in that time, others do not wait for it
-constexpr double kGain = 1.5;         // above 1, or a window that is too small never shows it
+constexpr auto kPeriod = 5s;          // the rates of this period and of the one before are used
+constexpr auto kForgotten = 15s;      // after this all measurements are forgotten
+constexpr auto kProbeEvery = 20s;     // how often a fetch should run alone
+constexpr auto kProbeAtMost = 250ms;  // other fetches do not wait longer for that
+constexpr double kGain = 1.5;         // above 1, because a window that is too small would never show it
 constexpr double kSmoothing = 1.0 / 16;
-constexpr double kShortest = 1e-6;  // s: a clock that did not move divides nothing by zero
+constexpr double kShortest = 1e-6;  // s; avoids a division by zero when the clock did not move
 
 double least(double a, double b) { return a == 0 || b == 0 ? std::max(a, b) : std::min(a, b); }
 
@@ -45,7 +45,7 @@ void LinkMeter::end(const Started& started, std::uint64_t bytes, Time now) {
   state->delivered += bytes;
   state->mean_bytes += (static_cast<double>(bytes) - state->mean_bytes) * (state->mean_bytes == 0 ? 1 : kSmoothing);
   const double seconds = std::max(Seconds(now - started.at).count(), kShortest);
-  // By what all fetches brought while this one was under way.
+  // Counts the bytes of all fetches while this one was under way.
   state->best_rate = std::max(state->best_rate, static_cast<double>(state->delivered - started.delivered) / seconds);
   const bool alone = started.alone && started.number == state->begun;
   if (!alone) return;

@@ -1,7 +1,5 @@
-// Everything that seals derives its key and nonce from what it seals, so there
-// is no counter, no random number and no state that a crash or a cloned machine
-// could repeat. Everything that opens looks at lengths and header first, then at
-// the tag, and only then at the plaintext.
+// Sealing derives key and nonce from the sealed content. So there is no counter, random number or state that a crash or
+// a cloned machine could repeat. Opening checks lengths and header first, then the tag, and only then the plaintext.
 #include "chunkstore/object.h"
 
 #include <fmt/format.h>
@@ -18,8 +16,8 @@ constexpr std::string_view kMagic = "ISR1";
 constexpr std::string_view kKeyLabel = "isr1/key";
 constexpr std::string_view kNonceLabel = "isr1/nonce";
 constexpr std::size_t kCountSize = 4;
-constexpr std::size_t kPageStart = kObjectHeaderSize + kNonceSize + kCountSize;  // of the clear halves
-/// A payload above this is stored as it is: decompressing it would cost more than it saves.
+constexpr std::size_t kPageStart = kObjectHeaderSize + kNonceSize + kCountSize;  // begin of the clear halves
+/// A payload larger than this is stored uncompressed, because decompressing it would cost more than it saves.
 constexpr std::size_t kMaxCompressed = kChunkSize - kChunkSize / 16;
 
 enum class Codec : std::uint8_t { kRaw = 0, kZstd = 1 };
@@ -41,7 +39,7 @@ Bytes encode(const Header& header) {
   return out.take();
 }
 
-/// nullopt for another magic, type or codec than this program knows.
+/// nullopt for a magic, type or codec that this program does not know.
 std::optional<Header> decode_header(ByteView bytes) {
   ByteReader in(bytes, "object header");
   if (as_text(in.take(kMagic.size())) != kMagic) return std::nullopt;
@@ -57,8 +55,8 @@ Key derive_key(const Key& domain_secret, ObjectType type, const Sha256& digest) 
   return hmac_sha256(domain_secret.view(), {as_bytes(kKeyLabel), ByteView(&type_byte, 1), digest.view()});
 }
 
-/// `payload_hash` is of the bytes that get encrypted, so that another zstd
-/// version, which compresses the same plaintext otherwise, gets another nonce.
+/// `payload_hash` is the hash of the bytes that get encrypted. So another zstd version, which may compress the same
+/// plaintext to other bytes, gets another nonce.
 Nonce derive_nonce(const Key& key, ByteView header, const Sha256& payload_hash) {
   const Key full = hmac_sha256(key.view(), {as_bytes(kNonceLabel), header, payload_hash.view()});
   Nonce nonce;
@@ -77,10 +75,10 @@ void place(Bytes& out, std::size_t offset, const Array& bytes) {
   std::copy(bytes.begin(), bytes.end(), out.begin() + static_cast<std::ptrdiff_t>(offset));
 }
 
-/// The object length that a reference may name, besides 0.
+/// Whether a reference may have this object length, besides 0.
 bool is_object_length(std::uint32_t length) noexcept { return length > kObjectOverhead && length <= kMaxObjectSize; }
 
-/// The checks that need no key: the object is as long as the reference says and of this type.
+/// The checks that need no key: the object has the length in the reference and this type.
 Header checked_header(const ChunkRef& ref, ByteView object, ObjectType type) {
   if (!is_object_length(ref.length)) corrupt(ref.cid.view(), "its reference has an impossible length");
   if (object.size() != ref.length) {
@@ -91,8 +89,7 @@ Header checked_header(const ChunkRef& ref, ByteView object, ObjectType type) {
   return *header;
 }
 
-/// Wipes the plaintext before it refuses. The tag fitted, so this is a wrong
-/// reference rather than a damaged object.
+/// Wipes the plaintext before it throws. The tag was right, so the reference is wrong and the object is not damaged.
 void check_digest(const ChunkRef& ref, MutableBytes plaintext) {
   if (sha256(plaintext) == ref.digest) return;
   wipe(plaintext);
@@ -164,7 +161,7 @@ void open_chunk(const ChunkRef& ref, ByteView object, MutableBytes out) {
 }
 
 void write_ref(const ChunkRef& ref, ByteWriter& out) {
-  const ChunkRef clean = ref.is_zero() ? ChunkRef{} : ref;  // one form of zero, so that equal pages are equal
+  const ChunkRef clean = ref.is_zero() ? ChunkRef{} : ref;  // so that equal pages have equal bytes
   out.put(clean.cid.view()).u32(clean.length).put(clean.key.view()).put(clean.digest.view()).put(clean.sha1.view());
 }
 
@@ -186,7 +183,7 @@ ChunkRef read_secret(const ClearRef& clear, ByteReader& in) {
   return ref.is_zero() ? ChunkRef{} : ref;
 }
 
-/// Both halves of a page's plaintext, all clear parts before all secret ones.
+/// A page's plaintext: the clear halves of all references, then the secret halves.
 Bytes encode_page(std::span<const ChunkRef> refs) {
   ByteWriter clear;
   ByteWriter secret;
@@ -200,7 +197,7 @@ Bytes encode_page(std::span<const ChunkRef> refs) {
   return clear.take();
 }
 
-/// The count of references of a page object. Error{kCorrupt} unless header and length fit it.
+/// The number of references in a page object. Error{kCorrupt} unless header and length match it.
 std::size_t checked_page_count(ByteView object) {
   ByteReader in(object, "page");
   const auto header = decode_header(in.take(kObjectHeaderSize));
@@ -271,7 +268,7 @@ std::vector<ChunkRef> open_page(const ChunkRef& ref, ByteView object) {
   ByteReader clear_in(clear, "page");
   ByteReader secret_in(secret, "page");
   for (std::size_t i = 0; i < count; ++i) refs[i] = read_secret(read_clear(clear_in), secret_in);
-  wipe(plaintext);  // keys
+  wipe(plaintext);  // it has keys
   return refs;
 }
 

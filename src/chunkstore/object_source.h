@@ -7,10 +7,10 @@
 
 namespace isr {
 
-/// On every link a guest read goes first, settling last. kImpatient: a guest waits for it, which has
-/// another way to go when it fails.
+/// On every link guest reads go first and settling goes last. kImpatient: a guest waits, but has another way to get its
+/// data when the fetch fails.
 enum class Priority { kGuest, kImpatient, kReadahead, kUpload, kPrefetch, kSettling };
-/// False: the work can as well be left for later, or undone, so it never waits for a repository to come back.
+/// False when the work can be left for later or undone. Such a fetch never waits for a repository to come back.
 constexpr bool is_awaited(Priority priority) { return priority == Priority::kGuest || priority == Priority::kPrefetch; }
 
 /// Where sealed objects come from: a cache, a lookaside medium, a peer, a
@@ -27,10 +27,9 @@ class ObjectSource {
   virtual ~ObjectSource() = default;
   virtual std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) = 0;
   virtual std::string describe() const = 0;  ///< for logs, without credentials
-  /// The caller found that what fetch() gave does not open. A source that keeps
-  /// copies checks its own against the cid and forgets a damaged one, so that the
-  /// next fetch() asks further on; what is intact stays. Others ignore it.
-  /// Layers pass it on. Never throws for damage.
+  /// Call when an object from fetch() did not open. A source that keeps copies checks its own copy against the cid and
+  /// forgets it when it is damaged, so that the next fetch() asks further sources. An intact copy stays. Other sources
+  /// ignore the call; layers pass it on. Never throws because of damage.
   virtual void drop(const Cid& /*cid*/) {}
 };
 using SourcePtr = std::shared_ptr<ObjectSource>;

@@ -7,7 +7,7 @@
 
 namespace isr {
 
-/// The packs of a directory that were read last, kept open; a bounded number.
+/// Keeps a bounded number of packs of a directory open, those that were read last.
 /// Threads: any.
 class OpenPacks {
  public:

@@ -3,8 +3,8 @@
 //   writer_   the packs that this process appends to
 //   catalog_  which object is where
 //   open_     open packs, for reading
-// Only these two open and write the index, without writer_: mostly on a thread of its own,
-// so that who reads or puts never waits for another process's transaction or for a slow disk.
+// Only keep_house() and make_room() open and write the index, without writer_, mostly on a thread of their own. So
+// reads and puts never wait for another process's transaction or for a slow disk.
 #include "chunkstore/pack_cache.h"
 
 #include <fmt/format.h>
@@ -109,15 +109,15 @@ class CachePacks : public PackCache {
   PackCatalog catalog_;
   Sync<Writer> writer_;
   OpenPacks open_;
-  std::atomic<bool> is_index_failing_ = false, is_pack_failing_ = false;  // was told
-  std::atomic<bool> is_short_ = false;                                    // of disk space, and nothing is left to evict
+  std::atomic<bool> is_index_failing_ = false, is_pack_failing_ = false;  // a warning was logged
+  std::atomic<bool> is_short_ = false;  // disk space is short, and nothing is left to evict
   std::atomic<std::uint64_t> evicted_ = 0;
   std::mutex keeping_;
   CachePins pins_;  // guarded by keeping_
   Sync<Thread> thread_;
 };
 
-/// The first failure is told, until it goes well again.
+/// Logs the first failure; the next one is logged only after a success in between.
 void CachePacks::complain(std::atomic<bool>& is_failing, const std::exception& error) {
   const bool is_known = is_index_failing_ || is_pack_failing_;
   is_failing = true;
@@ -151,7 +151,7 @@ std::optional<Bytes> CachePacks::fetch(const Cid& cid, Priority /*priority*/, st
       if (auto object = pack->read(cid, *place)) return object;
     }
     catalog_.forget(cid, *place);
-  } catch (const Error& error) {  // perhaps out of file descriptors: no fault of the object
+  } catch (const Error& error) {  // perhaps out of file descriptors: the object may be good
     complain(is_pack_failing_, error);
   }
   return std::nullopt;
@@ -164,7 +164,7 @@ void CachePacks::drop(const Cid& cid) {
   log::warn("{}: object {} is damaged, forgetting it", describe(), short_hex(cid.view()));
   try {
     catalog_.forget(cid, *place);
-    // Its row goes later, its record now, or a scan would find it again.
+    // The row goes later. The record goes now, or a scan would find it again.
     free_space(packs_directory_, {{cid, *place}}, [](std::int64_t) { return false; });
   } catch (const Error& error) {
     complain(is_pack_failing_, error);
@@ -202,7 +202,7 @@ void CachePacks::put(const Cid& cid, ByteView object) {
     if (catalog_.find(cid)) return;
     if (writer->packs.is_between_packs() || ++writer->puts_since_check >= kPutsPerCheck) {
       writer->puts_since_check = 0;
-      // Nothing is ever written through a symlink put in the place of the directory.
+      // Never write through a symlink that replaced the directory.
       if (!is_in_place(*writer)) {
         writer.unlock();
         return keep_house_soon();
@@ -231,7 +231,7 @@ bool CachePacks::is_in_place(const Writer& writer) const {
   return identity && identity == writer.identity && !writer.packs.is_deleted();
 }
 
-/// Opens the cache, or what is in its place now.
+/// Opens the cache, or the directory that is in its place now.
 void CachePacks::open(std::chrono::milliseconds wait) {
   {
     auto writer = writer_.lock();
@@ -253,7 +253,7 @@ void CachePacks::keep_house() {
   const std::lock_guard turn(keeping_);
   try {
     const bool is_in_place = this->is_in_place(*writer_.lock());
-    // The folder above may be a symlink by now, which must not be followed.
+    // The parent folder may be a symlink by now, which must not be followed.
     if (!identify_directory(directory_)) make_private_directory(directory_.parent_path());
     if (!is_in_place || !catalog_.is_open() || catalog_.is_replaced()) open({});
     commit();
@@ -276,7 +276,7 @@ void CachePacks::keep_house_soon() {
       keep_house();
     });
     state->is_queued = true;
-  } catch (const std::exception& error) {  // no thread to be had now
+  } catch (const std::exception& error) {  // no thread available now
     log::debug("{}: {}", describe(), error.what());
   }
 }
@@ -284,7 +284,7 @@ void CachePacks::keep_house_soon() {
 void CachePacks::end_thread() {
   std::unique_ptr<ThreadPool> ended;
   auto state = thread_.lock();
-  state->is_queued = true;  // nothing begins another
+  state->is_queued = true;  // so that no second one is queued
   ended.swap(state->thread);
   state.unlock();
 }
@@ -318,8 +318,8 @@ std::uint64_t CachePacks::excess() {
   return bytes_to_evict(catalog_.indexed().bytes, free, options_.limit_bytes, options_.min_free_bytes);
 }
 
-/// A full disk may refuse the index what it needs to forget rows. Then records are punched out of their packs all the
-/// same, which takes no space, and readers find the rows wrong until they can go.
+/// A full disk may leave the index no space for forgetting rows. Then records are punched out of their packs all the
+/// same, which takes no space. Readers find the rows wrong until the rows can be removed.
 void CachePacks::free_records(std::vector<PackIndex::Entry> removed, bool are_rows_gone) {
   free_space(packs_directory_, std::move(removed), [&](std::int64_t pack) {
     const bool is_empty = are_rows_gone && catalog_.forget_if_empty(pack);
@@ -328,7 +328,7 @@ void CachePacks::free_records(std::vector<PackIndex::Entry> removed, bool are_ro
   });
 }
 
-/// False when nothing is left that may go.
+/// Returns false when nothing more may be evicted.
 bool CachePacks::evict_some(std::uint64_t bytes, std::uint64_t& freed) {
   const auto& pinned = pins_.all();
   auto removed = catalog_.least_recent(bytes, [&](const Cid& cid) { return pinned.contains(cid); });

@@ -6,14 +6,14 @@ namespace isr {
 
 class PackCache : public PackStore {
  public:
-  /// Evicts what is too much, and at least `bytes` of objects that are not pinned, also when the index cannot be
-  /// written. Returns the bytes of what went.
+  /// Evicts the excess, and at least `bytes` of objects that are not pinned, even when the index cannot be written.
+  /// Returns the number of bytes freed.
   virtual std::uint64_t make_room(std::uint64_t bytes) = 0;
 };
-/// open_pack_store() of what is not durable.
+/// Opens a store that is not durable; see open_pack_store().
 std::shared_ptr<PackCache> open_pack_cache(const std::filesystem::path& directory, const PackStoreOptions& options);
 
-/// Error{kBug} for what cannot be an object.
+/// Error{kBug} when the bytes cannot be an object.
 void check_object_size(ByteView object);
 
 }  // namespace isr

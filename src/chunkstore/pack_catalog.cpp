@@ -18,7 +18,7 @@ using namespace std::chrono_literals;
 constexpr std::size_t kBatchObjects = 64;
 constexpr std::size_t kBatchUses = 1024;
 constexpr auto kBatchAge = 1s;
-// For another process's transaction. A cache's batch can as well be written a second later.
+// How long a commit waits for another process's transaction. A cache can write its batch later instead.
 constexpr auto kCachePatience = 500ms;
 constexpr auto kSettledPatience = 10s;
 
@@ -86,7 +86,7 @@ void PackCatalog::rebuild() {
 }
 
 void PackCatalog::rebuild_locked(IndexPtr& writing) {
-  // Another process may have replaced the damaged file already; then it is left alone.
+  // If another process has already replaced the damaged file, leave the new file alone.
   const bool ours = !writing || !writing->replaced();
   writing.reset();
   reading_.lock()->reset();
@@ -100,7 +100,7 @@ bool PackCatalog::is_replaced() const {
   return !*reading || (*reading)->replaced();
 }
 
-/// Runs f on the index; when it is damaged and durable, on a new one.
+/// Runs f on the index. When the index is damaged and the store durable, runs it on a new one.
 template <class F>
 auto PackCatalog::read(F f) {
   try {
@@ -120,11 +120,11 @@ auto PackCatalog::read(F f) {
   return f(**reading);
 }
 
-/// With writing_ held all the time: a removal must not come between the two halves of a commit.
+/// Holds writing_ all the time, because a removal must not come between the two halves of a commit.
 template <class F>
 auto PackCatalog::write(F f) {
   auto writing = writing_.lock();
-  if (!*writing) open_locked(*writing, 0ms);  // the last attempt to make a new one failed
+  if (!*writing) open_locked(*writing, 0ms);  // the last attempt to make a new index failed
   if (noted_.lock()->is_index_damaged) rebuild_locked(*writing);
   try {
     return f(**writing);
@@ -194,7 +194,7 @@ PackCatalog::Totals PackCatalog::totals() {
 // ---- noting ----
 
 std::int64_t PackCatalog::next_time() {
-  // Wall-clock microseconds, so that processes agree, but never backwards.
+  // Wall-clock microseconds, so that processes agree, but never less than the last value.
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const std::int64_t us = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
   std::int64_t last = last_time_;

@@ -1,5 +1,5 @@
-// The format file is the first that appears in a new store and is created atomically, so a directory without one is
-// either empty or not ours; or it is what is left of a cache that was deleted while a process wrote in it.
+// The format file is the first file in a new store and is created atomically. So a directory without one is empty, or
+// does not belong to isr, or is the rest of a cache that was deleted while a process wrote in it.
 #include "chunkstore/pack_directory.h"
 
 #include <fcntl.h>
@@ -73,7 +73,7 @@ void prepare_pack_directory(const fs::path& directory, PackUse use) {
   make_private_directory(directory);
   auto format = read_format(directory);
   if (!format) {
-    // Entries seen, then no format file read: nobody was just creating the store.
+    // The entries were seen before the format file was looked for, so no process was just creating the store.
     if (has_entries_of_others(directory, use) && !read_format(directory)) {
       refuse(directory, "there are files in it, but it is no store of isr");
     }
@@ -95,7 +95,7 @@ std::optional<DirectoryIdentity> identify_directory(const fs::path& directory) {
 }
 
 std::optional<StoreLock> StoreLock::acquire(const fs::path& directory, std::chrono::milliseconds wait) {
-  // flock() knows no deadline but a signal's, so we ask again and again.
+  // flock() has no deadline, so we try repeatedly.
   constexpr std::chrono::milliseconds kPause{20};
   const auto deadline = std::chrono::steady_clock::now() + wait;
   UniqueFd fd = open_file(directory / "lock", O_RDWR | O_CREAT);

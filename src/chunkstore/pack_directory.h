@@ -6,29 +6,28 @@
 
 namespace isr {
 
-/// What a pack store's directory is for. A cache may be emptied at any time; what
-/// is settled is the only copy. Neither is ever opened as the other.
+/// The purpose of a pack store's directory. A cache may be emptied at any time; settled objects are the only copy. A
+/// directory of one purpose is never opened for the other.
 enum class PackUse { kCache, kSettled };
 
-/// Makes the directory a pack store, or checks that it is one: its `format` file,
-/// `packs`, and CACHEDIR.TAG for a cache. Error{kUnsupported} for a newer version,
-/// the other use, or a directory with something else in it; then nothing in it is
-/// changed. A cache that was deleted only in part, while a process wrote in it, is accepted and made whole.
-/// Error{kDenied} for a symlink.
+/// Makes the directory a pack store, or checks that it is one: its `format` file, `packs`, and CACHEDIR.TAG for a
+/// cache. A cache of which only a part was deleted, while a process wrote in it, is accepted and completed.
+/// Error{kUnsupported} for a newer version, the other purpose, or a directory with other files in it; the directory is
+/// then not changed. Error{kDenied} for a symlink.
 void prepare_pack_directory(const fs::path& directory, PackUse use);
 
-/// Which directory a path led to, to notice that it leads elsewhere now.
+/// Identifies the directory at a path, to notice that the path leads elsewhere now.
 struct DirectoryIdentity {
   std::uint64_t device = 0, inode = 0;
   friend bool operator==(const DirectoryIdentity&, const DirectoryIdentity&) = default;
 };
-/// nullopt when nothing is there. A symlink is itself, not its target.
+/// nullopt when nothing is there. Does not follow a symlink.
 std::optional<DirectoryIdentity> identify_directory(const fs::path& directory);
 
-/// The lock that whoever creates or repairs the index holds.
+/// The lock that a process holds while it creates or repairs the index.
 class StoreLock {
  public:
-  /// nullopt when another one still has it after `wait`: a repair takes long, or its process was stopped.
+  /// nullopt when another process still has the lock after `wait`, because its repair takes long or it was stopped.
   static std::optional<StoreLock> acquire(const fs::path& directory, std::chrono::milliseconds wait);
 
  private:

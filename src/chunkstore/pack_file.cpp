@@ -1,8 +1,6 @@
-// A record's header stands in front of its object so that packs can be read
-// without the index: an index that is lost, or older than the packs, is made good
-// by scanning. A punched stretch begins with a header of its own that says how far
-// to skip; it is written before the hole is made, so a crash between the two only
-// leaves space unfreed.
+// A record's header stands before its object, so that packs can be read without the index: a scan replaces an index
+// that is lost or older than the packs. A punched hole begins with a header of its own that gives its length. That
+// header is written before the hole is made, so a crash between the two only leaves space unfreed.
 #include "chunkstore/pack_file.h"
 
 #include <fcntl.h>
@@ -35,12 +33,12 @@ Bytes encode_header(const Cid& cid, std::uint32_t length) {
 }
 
 struct RecordHeader {
-  bool live = false;  // false: a hole of `length` bytes, its header included
+  bool live = false;  // false: a hole of `length` bytes, including its header
   std::uint32_t length = 0;
   Cid cid;
 };
 
-/// nullopt for what is no header.
+/// nullopt when the bytes are not a header.
 std::optional<RecordHeader> decode_header(ByteView bytes) {
   ByteReader in(bytes, "pack record");
   const auto magic = as_text(in.take(4));
@@ -90,8 +88,7 @@ std::shared_ptr<PackFile> PackFile::create(const fs::path& directory) {
   auto fd = open_file(temporary, O_RDWR | O_CREAT | O_EXCL);
   std::shared_ptr<PackFile> pack(new PackFile(std::move(fd), path, id));
   try {
-    // The lock belongs to the open file, not to its name, so it holds from the first
-    // moment that others can see the pack.
+    // The lock belongs to the open file, not to its name, so it holds from the moment when others can see the pack.
     if (!pack->try_lock()) throw Error(ErrorKind::kBug, fmt::format("new pack {} is locked", path.string()));
     if (::rename(temporary.c_str(), path.c_str()) != 0) {
       throw_errno(fmt::format("cannot create {}", path.string()), errno);
@@ -144,7 +141,7 @@ std::optional<Bytes> PackFile::read(const Cid& cid, const PackPlace& place) cons
   const std::array<iovec, 2> parts{iovec{head.data(), head.size()}, iovec{object.data(), object.size()}};
   const auto count = ::preadv(fd_.get(), parts.data(), parts.size(), static_cast<off_t>(place.offset));
   if (count < 0 && errno != EINVAL && errno != EINTR) throw_errno(fmt::format("cannot read {}", path_.string()), errno);
-  if (count != static_cast<ssize_t>(record_size(place))) {  // at the end, or interrupted: once more, piece by piece
+  if (count != static_cast<ssize_t>(record_size(place))) {  // at the end, or interrupted: read again in pieces
     if (place.offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max()) - record_size(place) ||
         read_at(fd_.get(), head, place.offset, path_) != head.size() ||
         read_at(fd_.get(), object, place.offset + head.size(), path_) != object.size()) {
@@ -168,13 +165,13 @@ PackPlace PackFile::append(const Cid& cid, ByteView object, std::uint64_t offset
     const std::array<iovec, 2> parts{iovec{header.data(), header.size()},
                                      iovec{const_cast<std::uint8_t*>(object.data()), object.size()}};
     const auto written = ::pwritev(fd_.get(), parts.data(), parts.size(), static_cast<off_t>(offset));
-    if (written != static_cast<ssize_t>(record_size(place))) {  // interrupted, or an error that will be said now
+    if (written != static_cast<ssize_t>(record_size(place))) {  // interrupted, or an error that the next call reports
       write_all_at(fd_.get(), header, offset, path_);
       write_all_at(fd_.get(), object, offset + kPackRecordHeaderSize, path_);
     }
   } catch (...) {
-    // Half a record would hide from a scan what is appended after it. If the cut
-    // fails, too, the next record overwrites the half one.
+    // Half a record would hide later records from a scan. If the cut fails, too, the next record overwrites the half
+    // one.
     if (::ftruncate(fd_.get(), static_cast<off_t>(offset)) != 0) errno = 0;
     throw;
   }
@@ -184,7 +181,7 @@ PackPlace PackFile::append(const Cid& cid, ByteView object, std::uint64_t offset
 std::shared_ptr<PackFile> PackFile::copy_durably() const {
   fs::path temporary = path_;
   temporary.replace_filename(fmt::format("{}{}", kTempFilePrefix, path_.filename().string()));
-  remove_if_exists(temporary);  // of a copy that a crash interrupted
+  remove_if_exists(temporary);  // left by a copy that a crash interrupted
   std::shared_ptr<PackFile> copy(new PackFile(open_file(temporary, O_RDWR | O_CREAT | O_EXCL), path_, id_));
   try {
     if (!copy->try_lock()) throw Error(ErrorKind::kBug, fmt::format("new pack {} is locked", path_.string()));
@@ -215,7 +212,7 @@ void PackFile::punch(std::uint64_t begin, std::uint64_t end) {
   const auto length = static_cast<std::uint32_t>(end - begin);
   write_all_at(fd_.get(), ByteWriter().put(as_bytes(kHoleMagic)).u32(length).bytes(), begin, path_);
   const auto from = static_cast<off_t>(begin + kHoleHeaderSize);
-  // Not every file system can; then the space comes back when the whole pack goes.
+  // Not every file system can punch holes. The space is then freed when the whole pack is deleted.
   if (::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from,
                   static_cast<off_t>(length - kHoleHeaderSize)) != 0 &&
       errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR) {

@@ -9,7 +9,7 @@
 
 namespace isr {
 
-/// Where a record begins in which pack, and how long its object is.
+/// The place of a record in a pack, and the length of its object.
 struct PackPlace {
   std::int64_t pack = 0;
   std::uint64_t offset = 0;
@@ -19,21 +19,20 @@ struct PackPlace {
 
 inline constexpr std::size_t kPackRecordHeaderSize = 40;
 
-/// Bytes that the record at `place` takes in its pack.
+/// The number of bytes that the record at `place` takes in its pack.
 inline std::uint64_t record_size(const PackPlace& place) noexcept { return kPackRecordHeaderSize + place.length; }
 
-/// One pack: records one after the other, each a header (cid, length) and an
-/// object. docs/formats/cache.md.
+/// One pack: a sequence of records, each a header (cid, length) and an object. docs/formats/cache.md.
 ///
-/// Owner:   whoever holds the file's flock may append, cut and delete it. Reading
-///          and punching out indexed records needs no lock.
+/// Owner:   the process that holds the file's flock may append, cut and delete it. Reading and punching out indexed
+/// records need no lock.
 /// Errors:  Error{kIo} from the file system; damage is never an error here.
 /// Threads: read() and punch() any; append() one at a time.
 class PackFile {
  public:
-  /// A new pack of a random id, locked. Other processes never see it unlocked.
+  /// Creates a pack with a random id, locked. Other processes never see it unlocked.
   static std::shared_ptr<PackFile> create(const fs::path& directory);
-  /// nullptr when there is none.
+  /// nullptr when it does not exist.
   static std::shared_ptr<PackFile> open(const fs::path& directory, std::int64_t id);
   /// The ids of all packs in the directory.
   static std::vector<std::int64_t> list(const fs::path& directory);
@@ -41,32 +40,32 @@ class PackFile {
   std::int64_t id() const noexcept { return id_; }
   const fs::path& path() const noexcept { return path_; }
   std::uint64_t size() const;
-  bool unlinked() const;  ///< somebody deleted the file
+  bool unlinked() const;  ///< the file was deleted
   bool try_lock();        ///< false when another PackFile, here or in another process, holds it
   void unlock();
 
-  /// The object at place; nullopt when the record there is not that of cid.
+  /// The object at place; nullopt when the record there has another cid.
   std::optional<Bytes> read(const Cid& cid, const PackPlace& place) const;
-  /// Whether the record at place is that of cid, by its header.
+  /// Whether the header of the record at place has this cid.
   bool holds(const Cid& cid, const PackPlace& place) const;
-  /// Writes a record at `offset`, the end. When it fails the file is cut back.
+  /// Writes a record at `offset`, which must be the end. When that fails, the file is cut back.
   PackPlace append(const Cid& cid, ByteView object, std::uint64_t offset);
-  /// Copies the pack to a new file that takes its place, locked; durable on return. For what may be pages that an
-  /// earlier sync failed to write: they count as clean since, and no later sync of this file mends them, written again
-  /// or not.
+  /// Copies the pack to a new file that replaces it, locked; durable on return. Needed after an earlier sync failed to
+  /// write some pages: the kernel has marked them clean since, and no later sync of the old file makes them durable,
+  /// even if they are written again.
   std::shared_ptr<PackFile> copy_durably() const;
-  /// Frees the space of the records in [begin, end). Readers find them gone.
+  /// Frees the space of the records in [begin, end). Readers then find them absent.
   void punch(std::uint64_t begin, std::uint64_t end);
   void sync();
   void truncate(std::uint64_t size);
   void unlink();
 
   enum class Check {
-    kHeaders,  ///< believes what record headers say; ends at the first that is damaged
-    kHashes,   ///< every object must hash to its cid; damaged stretches are searched for the next record
+    kHeaders,  ///< trusts record headers; stops at the first damaged one
+    kHashes,   ///< every object must hash to its cid; searches damaged parts for the next record
   };
   using Found = std::function<void(const Cid&, const PackPlace&)>;
-  /// Tells `found` of each live record from `begin` on. Returns where the last good record ends.
+  /// Calls `found` for each live record from `begin` on. Returns the end of the last good record.
   std::uint64_t scan(std::uint64_t begin, Check check, const Found& found) const;
 
  private:

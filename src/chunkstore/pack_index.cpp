@@ -1,5 +1,5 @@
-// Triggers keep the totals of each pack, so that they are right whichever process
-// changed the rows, and need no pass over the table.
+// Triggers keep the totals of each pack. So they are right whichever process changed the rows, and need no pass over
+// the table.
 #include "chunkstore/pack_index.h"
 
 #include <fmt/format.h>
@@ -24,8 +24,8 @@ constexpr std::string_view kSchema = R"sql(
   CREATE TRIGGER removed AFTER DELETE ON objects BEGIN
     UPDATE packs SET live = live - 1, bytes = bytes - OLD.length WHERE id = OLD.pack; END;
 )sql";
-// Not part of the schema: an index that lacks it gets it, and whoever does not know it keeps it
-// all the same. Without it each eviction sorts the whole table.
+// Not part of the schema version: isr adds it to an index that lacks it, and older versions of isr keep it up to date,
+// too. Without it each eviction sorts the whole table.
 constexpr std::string_view kEvictionOrder = "CREATE INDEX IF NOT EXISTS by_access ON objects (accessed)";
 
 std::uint64_t inode_of(const fs::path& file) {
@@ -33,11 +33,11 @@ std::uint64_t inode_of(const fs::path& file) {
   return ::lstat(file.c_str(), &status) == 0 ? status.st_ino : 0;
 }
 
-/// False when it is there already.
+/// Returns false when the schema exists already.
 bool create_schema(Database& db, const fs::path& file) {
   if (db.user_version() == kSchemaVersion) return false;
   Transaction transaction(db);
-  const std::int64_t version = db.user_version();  // another process may have been first
+  const std::int64_t version = db.user_version();  // another process may have created it first
   if (version > kSchemaVersion) {
     throw Error(ErrorKind::kUnsupported,
                 fmt::format("{} was written by a newer isr (schema {})", file.string(), version));
@@ -50,7 +50,7 @@ bool create_schema(Database& db, const fs::path& file) {
   return version == 0;
 }
 
-/// Rows may be damaged; a place that cannot be is turned into one that is nowhere.
+/// A row may be damaged. An impossible place becomes one that leads nowhere.
 PackPlace read_place(const Statement::Use& row, int column) {
   const std::int64_t offset = row.integer(column + 1);
   const std::int64_t length = row.integer(column + 2);
@@ -88,18 +88,18 @@ PackIndex::PackIndex(const fs::path& file, Durability durability, std::chrono::m
   sqlite3_busy_timeout(db_.get(), static_cast<int>(patience.count()));
   is_new_ = create_schema(db_, file);
   try {
-    if (durability == Durability::kRebuildable) db_.execute(kEvictionOrder);  // what is durable is never evicted
+    if (durability == Durability::kRebuildable) db_.execute(kEvictionOrder);  // a durable store never evicts
     sql_.reset(new Statements(db_.get()));
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kBug) throw;
-    // Our SQL is right, so the schema in the file is not ours.
+    // Our SQL is valid, so the schema in the file is not the expected one.
     throw Error(ErrorKind::kCorrupt, error.what());
   }
   inode_ = inode_of(file_);
 }
 
 PackIndex::~PackIndex() {
-  // The last connection to a file removes its log by name, and that name may be another file's log now.
+  // The last connection to a file removes its log by name, but that name may be another file's log by now.
   if (replaced()) sqlite3_db_config(db_.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
 }
 
@@ -207,7 +207,7 @@ std::vector<PackIndex::PackRow> PackIndex::packs() {
 
 bool PackIndex::forget_if_empty(std::int64_t pack) {
   Transaction transaction(db_);
-  // The total says cheaply that it is not; that it is, the rows must say.
+  // The total cheaply shows that a pack is not empty. Only the rows can show that it is empty.
   Statement statement(db_.get(), R"sql(
     DELETE FROM packs WHERE id = ? AND live <= 0 AND NOT EXISTS (SELECT 1 FROM objects WHERE pack = packs.id))sql");
   statement.use().bind(pack).run();
@@ -224,7 +224,7 @@ void PackIndex::forget(std::int64_t pack) {
 }
 
 void set_index_aside(const fs::path& file) {
-  // The log first: SQLite would play an old log into a new file of the same name.
+  // The log goes first, because SQLite would apply an old log to a new file of the same name.
   remove_if_exists(file.string() + "-wal");
   remove_if_exists(file.string() + "-shm");
   const std::string aside = file.string() + ".damaged";

@@ -9,13 +9,13 @@
 
 namespace isr {
 
-/// Which record holds which object: a SQLite file shared by all processes that
-/// use the store. Its rows are hints; readers check the record.
+/// Maps objects to records: a SQLite file that all processes using the store share. Its rows are hints; readers check
+/// the record.
 ///
-/// Reading never waits for who writes. Writing waits up to `patience` for another process's transaction.
+/// Reading never waits for a writer. Writing waits up to `patience` for another process's transaction.
 ///
-/// Errors:  Error{kCorrupt} when SQLite finds the file damaged, kIo for the rest;
-///          opening: kUnsupported for a newer schema.
+/// Errors:  Error{kCorrupt} when SQLite finds the file damaged, kIo for the rest; opening: kUnsupported for a newer
+///          schema.
 /// Threads: one at a time.
 class PackIndex {
  public:
@@ -40,19 +40,19 @@ class PackIndex {
   };
   struct Added {
     Entry entry;
-    std::int64_t time = 0;  ///< of use
+    std::int64_t time = 0;  ///< time of use
   };
   struct Batch {
-    std::span<const Entry> removed{};  ///< those that are at that place still
-    std::span<const Added> added{};    ///< those whose cid is not there already, once `removed` is gone
-    std::span<const Use> used{};       ///< a time that is earlier than the row's is left out
+    std::span<const Entry> removed{};  ///< entries to remove, if they are still at that place
+    std::span<const Added> added{};    ///< entries to add, unless their cid is there after `removed` is gone
+    std::span<const Use> used{};       ///< ignored when the row has a later time
   };
 
-  /// It was made by this opening, so nothing that lies in the packs is in it.
+  /// True when this opening made the index, so that it has no rows for the existing packs.
   bool is_new() const noexcept { return is_new_; }
-  /// The file at the path is no longer the one that is open.
+  /// True when another file is at the path.
   bool replaced() const;
-  void check_integrity();  ///< Error{kCorrupt}; reads it all
+  void check_integrity();  ///< reads the whole file; Error{kCorrupt}
   std::optional<PackPlace> find(const Cid& cid);
   std::vector<Cid> all();
   std::int64_t last_access();
@@ -60,15 +60,15 @@ class PackIndex {
   /// One transaction. A pack's end grows to the end of its last added entry.
   void commit(const Batch& batch);
   void set_pack_end(std::int64_t pack, std::uint64_t end);
-  /// What was removed of cids.
+  /// Removes objects and returns those that were there.
   std::vector<Entry> remove(std::span<const Cid> cids);
-  /// The least recently used objects, `bytes` of them or a little more, without those to be kept.
+  /// The least recently used objects, `bytes` of them or a little more, without those that must be kept.
   std::vector<Entry> least_recent(std::uint64_t bytes, const std::function<bool(const Entry&)>& keep);
 
   std::vector<PackRow> packs();
-  /// Forgets a pack unless an object is in it. True when it is forgotten.
+  /// Forgets a pack unless it has an object. Returns true when it was forgotten.
   bool forget_if_empty(std::int64_t pack);
-  void forget(std::int64_t pack);  ///< with its objects: the file is gone
+  void forget(std::int64_t pack);  ///< and its objects, because the file is gone
 
  private:
   void remove_one(const Entry& entry);
@@ -81,7 +81,7 @@ class PackIndex {
   std::unique_ptr<Statements, void (*)(Statements*)> sql_;
 };
 
-/// Renames a damaged index so that a new one can be begun. Nothing when there is none.
+/// Renames a damaged index so that a new one can be made. Does nothing when there is none.
 void set_index_aside(const fs::path& file);
 
 }  // namespace isr

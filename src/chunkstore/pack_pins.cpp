@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::size_t kMaxListSize = std::size_t{256} << 20U;  // 8 million objects, 1 TiB of chunks
 
-/// The path in the first line, and where the cids begin. nullopt: no list.
+/// The path in the first line, and the offset of the cids. nullopt when this is not a list.
 std::optional<std::pair<fs::path, std::size_t>> read_owner(ByteView list) {
   const auto text = as_text(list);
   const auto end = text.find('\n');
@@ -22,7 +22,7 @@ std::optional<std::pair<fs::path, std::size_t>> read_owner(ByteView list) {
   return std::pair(fs::path(text.substr(0, end)), end + 1);
 }
 
-/// False only when that is certain.
+/// Returns false only when that is certain.
 bool may_exist(const fs::path& path) {
   struct stat status {};
   return ::lstat(path.c_str(), &status) == 0 || (errno != ENOENT && errno != ENOTDIR);

@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::size_t kBatch = 1024;
 
-/// Puts everything from `begin` on into the index. Returns where the last good record ends.
+/// Puts every record from `begin` on into the index. Returns the end of the last good record.
 std::uint64_t index_tail(PackIndex& index, const PackFile& pack, std::uint64_t begin, PackUse use) {
   const std::int64_t now = index.last_access() + 1;
   std::vector<PackIndex::Added> batch;
@@ -29,7 +29,7 @@ std::uint64_t index_tail(PackIndex& index, const PackFile& pack, std::uint64_t b
 
 void recover_pack(PackIndex& index, std::shared_ptr<PackFile> found, const PackIndex::PackRow* row, PackUse use) {
   const bool ours = found->try_lock();
-  // Its writer indexes what it appends; unless the index was begun anew meanwhile.
+  // The pack's writer indexes its own records, unless the index was newly made meanwhile.
   if (!ours && (row != nullptr || !index.is_new())) return;
   const std::uint64_t known = row == nullptr ? 0 : row->end;
   const std::uint64_t size = found->size();
@@ -37,7 +37,7 @@ void recover_pack(PackIndex& index, std::shared_ptr<PackFile> found, const PackI
     if (ours) {
       found = found->copy_durably();
     } else {
-      found->sync();  // its writer is in this process and knows which syncs failed: the file must stay its own
+      found->sync();  // its writer is in this process and knows which syncs failed, so the file must not be replaced
     }
   }
   PackFile& pack = *found;
@@ -45,7 +45,7 @@ void recover_pack(PackIndex& index, std::shared_ptr<PackFile> found, const PackI
     const std::uint64_t good_end = index_tail(index, pack, known, use);
     log::debug("{}: indexed from {} to {} of {} bytes", pack.path().string(), known, good_end, size);
     if (ours && use == PackUse::kCache && good_end < size) pack.truncate(good_end);
-    // A settled pack's damaged tail is kept but not looked at again.
+    // A settled pack's damaged tail is kept but not read again.
     index.set_pack_end(pack.id(), use == PackUse::kCache ? good_end : size);
   }
   const bool maybe_empty = row == nullptr || row->live == 0;
@@ -66,14 +66,14 @@ void recover_packs(PackIndex& index, const fs::path& packs_directory, PackUse us
         recover_pack(index, std::move(pack), row == rows.end() ? nullptr : &row->second, use);
       }
     } catch (const Error& error) {
-      // One unreadable pack does not cost the others of a cache.
+      // In a cache, one unreadable pack does not affect the other packs.
       if (use == PackUse::kSettled || error.kind() != ErrorKind::kIo) throw;
       log::warn("{}", error.what());
     }
     if (row != rows.end()) rows.erase(row);
   }
   for (const auto& [id, row] : rows) {
-    // Another process may have created and indexed it after the listing.
+    // Another process may have created and indexed the pack after the listing.
     if (!PackFile::open(packs_directory, id)) index.forget(id);
   }
 }

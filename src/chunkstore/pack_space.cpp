@@ -13,10 +13,10 @@ constexpr std::uint64_t kMaxHole = 1U << 30U;
 
 using Entries = std::span<const PackIndex::Entry>;
 
-/// Punches neighbours together: a hole frees whole file system blocks only.
+/// Punches neighbours together, because a hole frees whole file system blocks only.
 void punch(PackFile& pack, Entries entries) {
   for (std::size_t i = 0; i < entries.size();) {
-    // A damaged row may have led anywhere: only what is that object's record is punched.
+    // A damaged row may lead anywhere, so only a record of that object is punched.
     if (!pack.holds(entries[i].cid, entries[i].place)) {
       ++i;
       continue;
@@ -34,7 +34,7 @@ void punch(PackFile& pack, Entries entries) {
 
 void free_in_pack(const fs::path& directory, Entries entries,
                   const std::function<bool(std::int64_t)>& forget_if_empty) {
-  // Opened anew, so that its lock is another than that of the writer in this process.
+  // Opened again, so that its lock differs from that of the writer in this process.
   const auto pack = PackFile::open(directory, entries.front().place.pack);
   if (!pack) return;
   if (pack->try_lock()) {
@@ -52,7 +52,7 @@ void free_in_pack(const fs::path& directory, Entries entries,
 std::uint64_t bytes_to_evict(std::uint64_t used_bytes, std::optional<std::uint64_t> free_bytes,
                              std::uint64_t limit_bytes, std::uint64_t min_free_bytes) {
   std::uint64_t excess = 0;
-  // A sixteenth more than needed, so that this is not done at each put.
+  // Frees a sixteenth more than needed, so that this does not happen at each put.
   if (limit_bytes != 0 && used_bytes > limit_bytes) excess = used_bytes - limit_bytes + limit_bytes / 16;
   if (free_bytes && *free_bytes < min_free_bytes) {
     excess = std::max(excess, min_free_bytes - *free_bytes + min_free_bytes / 16);
@@ -71,7 +71,7 @@ void free_space(const fs::path& packs_directory, std::vector<PackIndex::Entry> r
     try {
       free_in_pack(packs_directory, {begin, end}, forget_if_empty);
     } catch (const Error& error) {
-      log::warn("{}", error.what());  // the space comes back when the whole pack goes
+      log::warn("{}", error.what());  // the space is freed when the whole pack is deleted
     }
     begin = end;
   }

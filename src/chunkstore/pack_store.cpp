@@ -2,8 +2,8 @@
 //   writer_   the packs that are appended to
 //   catalog_  which object is where
 //   open_     open packs, for reading
-// An object is in the catalogue's memory from put() on, and in the index once its pack was synced.
-// So a failed sync has only memory to clear, and what the index knows of a pack is durable.
+// An object is in the catalogue's memory from put() on, and in the index once its pack was synced. So after a failed
+// sync only memory must be cleared, and everything that the index says about a pack is durable.
 #include "chunkstore/pack_store.h"
 
 #include <fmt/format.h>
@@ -35,7 +35,7 @@ constexpr std::uint64_t kRowsOfACommit = 1U << 20U;
 fs::path prepared(const fs::path& directory) {
   fs::path absolute = fs::absolute(directory);
   prepare_pack_directory(absolute, PackUse::kSettled);
-  sync_directory(absolute.parent_path());  // whoever made it may not have come that far
+  sync_directory(absolute.parent_path());  // the process that made the directory may not have synced its name
   return absolute;
 }
 
@@ -89,7 +89,7 @@ class SettledPacks : public PackStore {
   fs::path directory_;
   fs::path packs_directory_;
   MakeRoom make_room_;
-  StoreLock lock_;  // for life: one process only
+  StoreLock lock_;  // held for the store's lifetime: one process only
   std::optional<DirectoryIdentity> identity_;
   PackCatalog catalog_;
   Sync<Writer> writer_;
@@ -119,7 +119,7 @@ std::optional<Bytes> SettledPacks::try_fetch(const Cid& cid) {
 
 std::optional<Bytes> SettledPacks::fetch(const Cid& cid, Priority /*priority*/, std::stop_token /*stop*/) {
   auto object = try_fetch(cid);
-  // The index may be what is damaged. Settled objects are the only copy, so look properly, once.
+  // The index may be the damaged part. Settled objects are the only copy, so rebuild it and look again, once.
   if (!object && is_suspicious_.exchange(false)) {
     log::warn("{}: a wrong index row; reading the packs to make a new index", describe());
     catalog_.rebuild();
@@ -146,8 +146,8 @@ void SettledPacks::drop(const Cid& cid) {
 
 // ---- writing ----
 
-/// Whoever put an object lets go of its own copy after the next sync. So a row is not believed
-/// here, nor a copy that cannot be read.
+/// After the next sync the caller drops its own copy of an object. So this does not trust a row, nor a copy that cannot
+/// be read.
 bool SettledPacks::is_stored(const Cid& cid, ByteView object) {
   const auto place = catalog_.find(cid);
   if (!place) return false;
@@ -175,7 +175,7 @@ void SettledPacks::put(const Cid& cid, ByteView object) {
   damaged_.lock()->erase(cid);
 }
 
-/// Nothing is ever written through a symlink, or into a directory, put in the place of ours.
+/// Never write through a symlink, or into another directory, that replaced ours.
 void SettledPacks::check_directory(const Writer& writer) const {
   const auto identity = identify_directory(directory_);
   if (identity && identity != identity_) {

@@ -46,7 +46,7 @@ void PackWriter::give_up_unsynced() noexcept {
     try {
       tail.pack->truncate(tail.from);
     } catch (const Error& error) {
-      // The next opening finds it, and writes it once more before it believes it.
+      // The next opening finds the pack and writes it once more before it trusts it.
       log::warn("{}", error.what());
     }
     std::erase(full_, tail.pack);

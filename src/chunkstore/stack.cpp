@@ -1,7 +1,7 @@
 // The order of the layers, outermost first:
 //   coalescing   one fetch per object, also while it waits for the network
-//   reaching     what happens while nothing can be reached: wait, or fail
-//   tiered       the tiers in their order, each believed as its Trust says
+// reaching     waits or fails while no source can be reached
+// tiered       the tiers in their order, each trusted as its Trust says
 #include "chunkstore/stack.h"
 
 #include <fmt/format.h>
@@ -15,7 +15,7 @@
 namespace isr {
 namespace {
 
-/// Tells the meter of each fetch from the repository.
+/// Reports each fetch from the repository to the meter.
 class MeteredSource : public ObjectSource {
  public:
   MeteredSource(SourcePtr inner, LinkMeter& meter) : inner_(std::move(inner)), meter_(meter) {}
@@ -42,7 +42,7 @@ class MeteredSource : public ObjectSource {
   LinkMeter& meter_;
 };
 
-/// Stands where the repository would while there is none.
+/// Takes the place of the repository while there is none.
 class OfflineSource : public ObjectSource {
  public:
   std::optional<Bytes> fetch(const Cid& cid, Priority /*priority*/, std::stop_token /*stop*/) override {
@@ -79,7 +79,7 @@ class ReachingSource : public ObjectSource {
   void drop(const Cid& cid) override { inner_->drop(cid); }
 
  private:
-  /// Counts one waiting fetch while it waits.
+  /// Counts one fetch for as long as it waits.
   class Waiting {
    public:
     explicit Waiting(SourceStats& stats) : stats_(stats) {}
@@ -88,7 +88,7 @@ class ReachingSource : public ObjectSource {
     }
     Waiting(const Waiting&) = delete;
     Waiting& operator=(const Waiting&) = delete;
-    bool begin() {  ///< true the first time
+    bool begin() {  ///< returns true the first time
       if (begun_) return false;
       stats_.waiting++;
       return begun_ = true;
