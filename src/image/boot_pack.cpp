@@ -1,4 +1,4 @@
-// Everything has a fixed size, so that the counts alone say how long the head is.
+// Everything has a fixed size, so the counts alone give the length of the head.
 
 #include "image/boot_pack.h"
 

@@ -1,5 +1,5 @@
-// A few threads take the next chunk each; ChunkReader::bring() lets as many of them go at once
-// as the link takes beside the guest's own reads.
+// A few threads take the next chunk each. ChunkReader::bring() lets as many of them go at once as the link allows
+// beside the guest's own reads.
 
 #include "image/chunk_fill.h"
 
@@ -19,7 +19,7 @@ constexpr std::chrono::milliseconds kReportEvery{100};
 constexpr std::chrono::milliseconds kFirstPause{500};
 constexpr std::chrono::milliseconds kLongestPause{10'000};
 
-/// Pages that are missing count as chunks.
+/// Missing pages count as chunks.
 std::size_t chunks_here(std::size_t chunks, std::size_t missing) { return chunks - std::min(chunks, missing); }
 
 bool is_unreachable(ErrorKind kind) { return kind == ErrorKind::kOffline || kind == ErrorKind::kTransient; }
@@ -44,7 +44,7 @@ void ChunkFill::start() {
   try {
     thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
   } catch (const std::system_error& error) {
-    // The guest fetches what it reads; nobody waits for a pack that is not on its way.
+    // The guest still fetches what it reads. Callers must not wait for a pack that is not on its way.
     log::warn("nothing is fetched ahead: {}", error.what());
     note([](FillProgress& progress) { progress.pack_done = true; });
   }
@@ -70,7 +70,7 @@ void ChunkFill::wait_for_pack(std::chrono::milliseconds timeout, const std::stop
   }
 }
 
-/// Runs body until it does not fail for want of the repository. False: stopped.
+/// Runs body until it no longer fails because the repository is out of reach. Returns false when stopped.
 bool ChunkFill::persist(const std::stop_token& stop, const std::function<void()>& body) {
   for (auto pause = kFirstPause; !stop.stop_requested(); pause = std::min(pause * 2, kLongestPause)) {
     try {
@@ -107,7 +107,7 @@ void ChunkFill::for_each(std::size_t count, const std::stop_token& stop, const s
   try {
     while (threads.size() < std::min<std::size_t>(kThreads, count)) threads.emplace_back(work);
   } catch (const std::system_error&) {
-    if (threads.empty()) work();  // else those that run do it all
+    if (threads.empty()) work();  // no thread could be started, so this one does the work
   }
 }
 
@@ -138,7 +138,7 @@ void ChunkFill::bring_order(const std::stop_token& stop) {
   note([](FillProgress& progress) { progress.order_done = true; });
 }
 
-/// False: stopped.
+/// Returns false when stopped.
 bool ChunkFill::list_whole(const std::stop_token& stop) {
   const TreeRoot tree = plan_.whole->base();
   std::vector<ChunkRef> pages;
@@ -188,7 +188,7 @@ void ChunkFill::bring_whole(const std::stop_token& stop) {
     note([](FillProgress& progress) { progress.whole_here = std::min(progress.whole_here + 1, *progress.whole); });
   });
   if (stop.stop_requested()) return;
-  const std::size_t left = missing_objects().size();  // what was fetched need not have found room
+  const std::size_t left = missing_objects().size();  // fetched objects may not have found room in the cache
   note([&](FillProgress& progress) {
     progress.whole_here = chunks_here(*progress.whole, left);
     if (left == 0) progress.complete_since = wall_now();

@@ -1,5 +1,5 @@
-// Two small caches of decoded things, chunks and pages, each with a table of
-// what is being decoded right now, so that many readers of one chunk share the work.
+// Two small caches, of decoded chunks and decoded pages. Each has a table of what is being decoded now, so that many
+// readers of one chunk share the work.
 
 #include "image/chunk_reader.h"
 
@@ -18,11 +18,11 @@
 namespace isr {
 namespace {
 
-constexpr unsigned kFirstPrefetches = 8;  // while no link is known: all of a large read
+constexpr unsigned kFirstPrefetches = 8;  // covers a large read while the link's speed is unknown
 constexpr std::size_t kMaxWaitingSpills = 32;
 constexpr unsigned kLeastAhead = 2;  // chunks
 constexpr unsigned kMostAhead = 32;
-constexpr auto kRoomAgain = std::chrono::milliseconds(100);  // the link's window may have changed meanwhile
+constexpr auto kRoomAgain = std::chrono::milliseconds(100);  // check again: the link's window may have changed
 
 template <class Value>
 class DecodedCache {
@@ -30,7 +30,7 @@ class DecodedCache {
   explicit DecodedCache(std::size_t capacity) : state_(State{LruByRef<Value>(capacity), {}}) {}
 
   bool contains(const ChunkRef& ref) { return state_.lock()->ready.contains(ref); }
-  /// A value that is ready; else an empty one.
+  /// The value if it is ready, else an empty one.
   Value find(const ChunkRef& ref) { return state_.lock()->ready.find(ref).value_or(Value{}); }
 
   template <class Decode>
@@ -56,7 +56,7 @@ class DecodedCache {
           throw Error(ErrorKind::kCancelled, fmt::format("object {}: cancelled", short_hex(ref.cid.view())));
         }
         if (flight->value) return *flight->value;
-        // The leader's own retry would fail us the same way, unless it mattered less to it.
+        // A retry would fail in the same way as the leader's fetch, unless the leader had a lower priority.
         if (flight->failure && flight->priority <= priority) {
           throw Error(flight->failure->kind(), flight->failure->what(), flight->failure->hints());
         }
@@ -69,7 +69,7 @@ class DecodedCache {
     Priority priority = Priority::kGuest;
     bool done = false;
     std::optional<Value> value;
-    std::optional<Error> failure;  // neither: only the leader has failed, and who waits tries itself
+    std::optional<Error> failure;  // neither: only the leader has failed, and waiters try themselves
   };
 
   template <class Decode>
@@ -112,10 +112,10 @@ class DecodedCache {
   std::condition_variable_any landed_;
 };
 
-/// Objects on their way now.
+/// The numbers of fetches under way.
 struct Fetches {
-  unsigned guest = 0;    // that guests wait for
-  unsigned brought = 0;  // by bring()
+  unsigned guest = 0;    // fetches that guests wait for
+  unsigned brought = 0;  // fetches by bring()
 };
 
 }  // namespace
@@ -134,7 +134,7 @@ struct ChunkReader::Impl {
     return link ? link->window(std::chrono::steady_clock::now()) : std::nullopt;
   }
 
-  /// The end of a fetch that was counted, one that a guest waits for or one of bring().
+  /// Counts the end of a fetch, either one that a guest waits for or one of bring().
   class UnderWay {
    public:
     UnderWay(Impl& impl, unsigned Fetches::*kind) : impl_(impl), kind_(kind) {}
@@ -150,7 +150,7 @@ struct ChunkReader::Impl {
     unsigned Fetches::*kind_;
   };
 
-  /// Waits for room. What guests wait for counts, so that on a thin link it goes alone.
+  /// Waits for room. Fetches that guests wait for count, so that on a thin link they run alone.
   void begin_bringing(const std::stop_token& cancelled) {
     auto state = fetches.lock();
     const auto has_room = [&] {
@@ -162,7 +162,7 @@ struct ChunkReader::Impl {
     ++state->brought;
   }
 
-  /// Fetches and opens; what does not open is dropped from caches and fetched once more.
+  /// Fetches and opens an object. If it does not open, drops it from caches and fetches it once more.
   template <class Open>
   auto fetch_and_open(const ChunkRef& ref, Priority priority, const std::stop_token& cancelled, Open open) {
     std::stop_source either;
@@ -197,10 +197,10 @@ struct ChunkReader::Impl {
   DecodedCache<ChunkData> chunks;
   DecodedCache<PageData> pages;
   std::stop_source stop;
-  Sync<std::stop_source> interrupted;  // of those who fetch now
+  Sync<std::stop_source> interrupted;  // for the fetches that are running
   const LinkMeter* link;
   std::unique_ptr<ChunkSpill> spill;  // may be null
-  // Last: their tasks use the rest.
+  // Declared last, because its tasks use the other members.
   PrefetchQueue queue;
   PrefetchQueue spill_queue;
 };

@@ -11,37 +11,35 @@
 
 namespace isr {
 
-/// A decoded chunk, shared with whoever still reads it.
+/// A decoded chunk, shared with its readers.
 using ChunkData = std::shared_ptr<const std::array<std::uint8_t, kChunkSize>>;
 /// The 256 references of a decoded page.
 using PageData = std::shared_ptr<const std::vector<ChunkRef>>;
 
-/// Where decoded chunks go that somebody reads piece by piece.
+/// Where decoded chunks go that are read piece by piece.
 struct SpillOptions {
-  std::filesystem::path directory;   ///< empty: nowhere
-  std::uint64_t size_bytes = 0;      ///< of them, at most
-  std::uint64_t min_free_bytes = 0;  ///< are left free on the file system
+  std::filesystem::path directory;   ///< empty: chunks are not spilled
+  std::uint64_t size_bytes = 0;      ///< limit of their size
+  std::uint64_t min_free_bytes = 0;  ///< left free on the file system
 };
 
 struct ReaderOptions {
   std::size_t decoded_bytes = 64U << 20U;  ///< decoded chunks kept
   std::size_t decoded_pages = 2048;        ///< decoded pages kept, 31 KiB each
-  unsigned prefetch_threads = 16;          ///< at most; they wait for the network, mostly
-  const LinkMeter* link = nullptr;         ///< says how many fetches fill it; null: not known
+  unsigned prefetch_threads = 16;          ///< limit; they mostly wait for the network
+  const LinkMeter* link = nullptr;         ///< tells how many fetches fill the link; null: not known
   SpillOptions spill{};
 };
 
-/// From references to plaintext: fetches, opens, checks, keeps what is decoded.
-/// An object that the cache gave and that does not open is dropped there and
-/// fetched again, once. What is decoded is given only to a reference that is equal to the one
-/// that opened it, key and all. Each chunk is decoded once however many ask; who waits for
-/// another's fetch of a lower priority tries itself when that fails. Settling does
-/// not join a fetch that may wait for the repository to come back: kTransient.
-/// Who asked with a `stop` leaves at once when that is requested, {kCancelled}; others who
-/// wait for the same fetch do not notice.
+/// Turns references into plaintext: fetches, opens and checks objects, and keeps decoded ones. When an object from the
+/// cache does not open, it is dropped there and fetched again, once. Decoded data is only given to a reference that
+/// equals the one that opened it, including the key. Each chunk is decoded once, however many callers ask. A caller
+/// that waits for a fetch of a lower priority tries itself when that fetch fails. Settling does not join a fetch that
+/// may wait for the repository to come back: kTransient. When a caller's `stop` is requested, that caller returns at
+/// once with {kCancelled}; others that wait for the same fetch are not affected.
 ///
-/// Errors:  kCorrupt naming the object; kOffline; kCancelled. A referenced object
-///          that no source has is kCorrupt ("missing"). Never zeros for missing data.
+/// Errors:  kCorrupt naming the object; kOffline; kCancelled. A referenced object that no source has is kCorrupt
+///          ("missing"). Missing data never becomes zeros.
 /// Threads: any.
 class ChunkReader {
  public:
@@ -50,28 +48,28 @@ class ChunkReader {
 
   /// ref must not be zero.
   ChunkData read_chunk(const ChunkRef& ref, Priority priority = Priority::kGuest, const std::stop_token& stop = {});
-  /// Bytes of a chunk that somebody reads piece by piece, in no order; else as read_chunk().
+  /// Reads bytes of a chunk that is read piece by piece, in any order; else as read_chunk().
   void read_piece(const ChunkRef& ref, std::size_t within, MutableBytes out);
   PageData read_page(const ChunkRef& ref, Priority priority = Priority::kGuest, const std::stop_token& stop = {});
-  /// Fetches an object so that it is in the cache, without opening it, when the link has room for it
-  /// beside what guests wait for; until then it waits. For what nobody waits for: never waits for
-  /// the repository to come back. Error as read_chunk(), {kCancelled}.
+  /// Fetches an object into the cache without opening it. Waits until the link has room beside the fetches that guests
+  /// wait for. Used for work that no guest waits for, so it never waits for the repository to come back. Errors as
+  /// read_chunk(), {kCancelled}.
   void bring(const ChunkRef& ref, std::stop_token stop);
   /// True when read_chunk() would not wait for a fetch.
   bool is_decoded(const ChunkRef& ref);
-  /// Runs `task` on a prefetch thread; dropped when too many wait, and with the reader.
-  /// It must not throw nor own the reader. As many run at once as the link takes.
+  /// Runs `task` on a prefetch thread. The task is dropped when too many wait, and when the reader ends. It must not
+  /// throw and must not own the reader. The link decides how many run at once.
   void prefetch(std::function<void()> task);
-  /// How many chunks to have under way ahead of a sequential reader: enough to keep
-  /// the link busy, few enough that what turns out useless costs little.
+  /// How many chunks to fetch ahead of a sequential reader: enough to keep the link busy, but few enough that useless
+  /// fetches cost little.
   unsigned ahead_limit() const;
-  /// Gives the disk space of decoded chunks back, for good. Returns the bytes.
+  /// Gives up the disk space of decoded chunks for good. Returns the number of bytes.
   std::uint64_t give_up_spill();
-  /// Returns when no chunk is on its way to the spill.
+  /// Returns when no chunk is being written to the spill.
   void wait_for_spills();
-  /// Ends the fetches that are under way with kCancelled: whoever waited for them is gone, or to go.
+  /// Ends the running fetches with kCancelled. Used when their callers are gone or being ended.
   void interrupt();
-  /// The same for all time, for shutting down.
+  /// As interrupt(), and later fetches fail at once, too. Used when shutting down.
   void cancel();
 
  private:

@@ -1,7 +1,6 @@
-// Slots of one chunk each in a scratch file. A slot is written only while no chunk
-// leads to it, and a reader looks again after it has read: if its chunk still has
-// the same slot, no thread wrote to the slot meanwhile. A mutex a stripe of slots keeps
-// a block's bytes and tag together until then.
+// Slots of one chunk each in a scratch file. A slot is written only while no chunk leads to it. A reader checks after
+// reading that its chunk still has the same slot, so that no thread wrote to the slot meanwhile. Until that check a
+// mutex for a stripe of slots keeps a block's bytes and tag together.
 
 #include "image/chunk_spill.h"
 
@@ -20,10 +19,10 @@
 namespace isr {
 namespace {
 
-constexpr std::uint64_t kMostSlots = (16ULL << 30U) / kChunkSize;  // each takes 1 KiB of memory once it was used
+constexpr std::uint64_t kMostSlots = (16ULL << 30U) / kChunkSize;  // a slot takes 1 KiB of memory once it was used
 constexpr std::size_t kStripes = 64;
 
-/// Where a chunk is; `tenancy` tells it from those that had the slot before.
+/// The place of a chunk. `tenancy` distinguishes it from earlier users of the slot.
 struct Slot {
   std::uint64_t index = 0;
   std::uint64_t tenancy = 0;
@@ -72,7 +71,7 @@ class ScratchSpill : public ChunkSpill {
       } else if (const auto last = state->chunks.remove_oldest()) {
         slot.index = last->index;
       } else {
-        return;  // no slot, or every one is being written
+        return;  // no slot is free, or all are being written
       }
     }
     try {
@@ -89,15 +88,15 @@ class ScratchSpill : public ChunkSpill {
     auto state = state_.lock();
     if (!state->file) return 0;
     state->chunks = LruByRef<Slot>(SIZE_MAX);
-    state->file.reset();  // its space comes back when the last reader has let go
+    state->file.reset();  // the space is freed when the last reader has finished
     return state->used * kChunkSize;
   }
 
  private:
   struct State {
-    std::shared_ptr<EncryptedScratchFile> file;  // null: given up
+    std::shared_ptr<EncryptedScratchFile> file;  // null once it was given up
     LruByRef<Slot> chunks{SIZE_MAX};
-    std::uint64_t used = 0;  // slots that were ever used
+    std::uint64_t used = 0;  // number of slots ever used
     std::uint64_t tenancies = 0;
   };
 
@@ -111,7 +110,7 @@ class ScratchSpill : public ChunkSpill {
 
   void forget(const ChunkRef& ref, const Slot& slot) {
     auto state = state_.lock();
-    if (state->chunks.find(ref) == slot) state->chunks.erase(ref);  // its slot stays unused
+    if (state->chunks.find(ref) == slot) state->chunks.erase(ref);  // the slot stays unused
   }
 
   bool may_grow() const {

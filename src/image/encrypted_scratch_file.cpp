@@ -58,7 +58,7 @@ void EncryptedScratchFile::zero(std::uint64_t offset, std::uint64_t length) {
   ChunkBlocks& blocks = ensure(offset / kChunkSize);
   const std::size_t first = offset % kChunkSize / kScratchBlock;
   for (std::size_t i = 0; i < length / kScratchBlock; ++i) blocks[first + i].state = ScratchBlock::State::kZero;
-  // A file system that cannot give the space back only costs space.
+  // If the file system cannot punch holes, only space is lost.
   (void)::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
                     static_cast<off_t>(length));
 }
@@ -78,7 +78,7 @@ bool EncryptedScratchFile::read_block(std::uint64_t offset, MutableBytes out) co
 }
 
 void EncryptedScratchFile::merge(EncryptedScratchFile& over, std::uint64_t chunk) {
-  // Sealed under one key in one place, so the bytes are copied as they are.
+  // Both files seal under one key and position, so the bytes are copied as they are.
   const ChunkBlocks& upper = *over.chunks_.at(chunk);
   ChunkBlocks& lower = ensure(chunk);
   Bytes cipher(kScratchBlock);

@@ -23,8 +23,8 @@ struct ScratchBlock {
   Nonce nonce;
 };
 
-/// A random key that never leaves this process. Each block is sealed under a nonce from one counter, so no
-/// (key, nonce) pair ever comes twice.
+/// A random key that never leaves this process. Each block is sealed under a nonce from one counter, so no (key, nonce)
+/// pair is used twice.
 /// Threads: any.
 class ScratchCipher {
  public:
@@ -33,7 +33,7 @@ class ScratchCipher {
     Bytes cipher;
     std::vector<ScratchBlock> blocks;
   };
-  /// data is whole blocks. The result is the calling thread's and is good until its next call.
+  /// data must be whole blocks. The result belongs to the calling thread and is valid until its next call.
   const Sealed& seal(ByteView data);
   /// Opens in place. Error{kCorrupt} naming the offset.
   void open(const ScratchBlock& block, MutableBytes bytes, std::uint64_t offset) const;
@@ -43,24 +43,24 @@ class ScratchCipher {
   std::atomic<std::uint64_t> counter_{0};
 };
 
-/// A file without a name, encrypted block by block. Nothing of it survives the process; nonces and tags stay in
-/// memory, 28 bytes a block.
+/// A file without a name, encrypted block by block. It is lost when the process ends. Nonces and tags stay in memory,
+/// 28 bytes a block.
 ///
-/// Units:   bytes; offsets and lengths are multiples of kScratchBlock, and no call reaches from one chunk to the next.
+/// Units:   bytes; offsets and lengths are multiples of kScratchBlock, and no call crosses from one chunk to the next.
 /// Errors:  kIo (no space); kCorrupt for a block that does not verify.
-/// Threads: the caller keeps calls apart that are about one chunk; other calls may run at once.
+/// Threads: the caller serialises calls for the same chunk; other calls may run at once.
 class EncryptedScratchFile {
  public:
-  /// Files that share a cipher can merge().
+  /// Only files that share a cipher can merge().
   EncryptedScratchFile(const fs::path& directory, std::size_t chunk_count, std::shared_ptr<ScratchCipher> cipher);
 
   void write(std::uint64_t offset, const ScratchCipher::Sealed& sealed);
-  /// Makes the range zeros and gives its space back.
+  /// Makes the range zeros and frees its space.
   void zero(std::uint64_t offset, std::uint64_t length);
-  /// Fills a block's bytes into out. False: nothing was written there.
+  /// Fills a block's bytes into out. Returns false when the block was never written.
   bool read_block(std::uint64_t offset, MutableBytes out) const;
   bool has_chunk(std::uint64_t chunk) const { return chunks_.at(chunk) != nullptr; }
-  /// Puts the blocks that `over` holds of a chunk over those of this file, and takes them from `over`.
+  /// Moves the blocks of a chunk that `over` has into this file, replacing its own.
   void merge(EncryptedScratchFile& over, std::uint64_t chunk);
 
  private:
@@ -73,8 +73,8 @@ class EncryptedScratchFile {
   std::vector<std::unique_ptr<ChunkBlocks>> chunks_;
 };
 
-/// Reads any range block by block: read_block is given a block's offset and what to fill, and says false when the
-/// block is not there. Returns the runs that were not there.
+/// Reads any range block by block. read_block gets a block's offset and the buffer to fill, and returns false when the
+/// block is absent. Returns the absent runs.
 std::vector<Extent> read_by_blocks(std::uint64_t offset, MutableBytes out,
                                    const std::function<bool(std::uint64_t, MutableBytes)>& read_block);
 

@@ -7,27 +7,27 @@
 
 namespace isr {
 
-/// What one run of bytes is made of: `length` bytes from `skip` on of a journal
-/// record, or zeros (is_zero; the place then only holds the segment).
+/// The content of one run of bytes: `length` bytes of a journal record, from `skip` on, or zeros (is_zero; the place
+/// then only keeps the segment).
 struct Piece {
   std::uint32_t length = 0;
   std::uint32_t skip = 0;
   bool is_zero = false;
   RecordPlace place;
-  std::uint64_t moment = 0;  ///< of the record; a copy of it has the same
+  std::uint64_t moment = 0;  ///< of the record; a copy of the record has the same moment
 };
 struct PieceAt {
   std::uint64_t offset = 0;
   Piece piece;
 };
 
-/// Runs of bytes that do not overlap, by offset: a later one cuts what it
-/// covers. Byte-exact, so that a write of 512 bytes fetches nothing either.
+/// Runs of bytes that do not overlap, by offset; a new one cuts those that it covers. Exact to the byte, so that even a
+/// write of 512 bytes fetches nothing.
 class ExtentMap {
  public:
   void insert(std::uint64_t offset, const Piece& piece);
   void erase(std::uint64_t offset, std::uint64_t length);
-  /// Every piece with a smaller moment.
+  /// Erases every piece with a smaller moment.
   void erase_below(std::uint64_t moment);
   /// Pieces in the range, cut to it, in order.
   std::vector<PieceAt> find(std::uint64_t offset, std::uint64_t length) const;

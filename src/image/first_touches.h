@@ -14,18 +14,18 @@ struct TouchLimits {
   std::size_t pages = kMaxBootPages;
   std::size_t chunks = kMaxBootChunks;
   std::chrono::milliseconds pages_for{10'000};    ///< after the first read
-  std::chrono::milliseconds chunks_for{120'000};  ///< the same
+  std::chrono::milliseconds chunks_for{120'000};  ///< likewise
 };
 
-/// Which pages and chunks of some images were read first, in order. What it keeps grows with
-/// what was touched, up to its limits, and not with the images; beyond them note() costs nothing.
+/// Records which pages and chunks of some images were read first, in order. Its memory grows with the reads, up to its
+/// limits, not with the images. Beyond the limits note() costs nothing.
 /// Threads: any.
 class FirstTouches {
  public:
   using Time = std::chrono::steady_clock::time_point;
   explicit FirstTouches(const TouchLimits& limits = {}) : limits_(limits) {}
 
-  /// `length` bytes at `offset` of the image in position `image` were read.
+  /// Notes a read of `length` bytes at `offset` of the image in position `image`.
   void note(std::uint8_t image, std::uint64_t offset, std::uint64_t length, Time now);
   BootOrder order() const;
 

@@ -21,20 +21,20 @@ struct SealedChunk {
   ChunkRef ref;
 };
 
-/// What an overlay's frozen layer changes over the tree: it stays as it is while
-/// new writes go to a fresh layer above it.
+/// The changes of an overlay's frozen layer over the tree. The frozen layer does not change while new writes go to a
+/// fresh layer above it.
 ///
 /// Errors:  kBug when nothing is frozen; as Overlay.
 /// Threads: any.
 class FrozenChanges {
  public:
   virtual ~FrozenChanges() = default;
-  /// Chunks that it makes all zero come as runs, since a guest may discard a whole disk.
+  /// Chunks that become all zero are given as runs, because a guest may discard a whole disk.
   virtual DirtyChunks frozen_chunks() const = 0;
-  /// As Overlay::read() and replaced(), of the frozen layer alone.
+  /// As Overlay::read() and replaced(), for the frozen layer alone.
   virtual std::vector<Extent> read_frozen(std::uint64_t offset, MutableBytes out) = 0;
   virtual std::optional<ChunkRef> frozen_replaced(std::uint64_t chunk) const = 0;
-  /// True when it has bytes over the chunk, so that the chunk must be sealed anew.
+  /// True when the layer has bytes over the chunk, so that the chunk must be sealed again.
   virtual bool frozen_has_bytes(std::uint64_t chunk) const = 0;
 };
 

@@ -53,7 +53,7 @@ void HotPages::bring(std::size_t chunk, const std::stop_token& stop) {
   state_.lock()->here[chunk] = std::move(data);
 }
 
-/// Null: it cannot be had, and the page's own chunk, which may be on this host, is asked instead.
+/// Null when it cannot be fetched. The caller then reads the page's own chunk, which may be on this host.
 ChunkData HotPages::chunk(std::size_t index) {
   {
     auto state = state_.lock();

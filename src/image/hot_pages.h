@@ -9,25 +9,25 @@
 
 namespace isr {
 
-/// A boot pack in use: pages of several images that can be read before their chunks are here.
-/// It comes in chunk by chunk; a page that has not come yet is fetched with the pack's chunk
-/// that holds it, and with it those that were read about the same time.
+/// A boot pack in use: pages of several images that can be read before their chunks are here. The pack is fetched chunk
+/// by chunk. A page that is not here yet is fetched with its chunk of the pack, together with the pages that were read
+/// about the same time.
 /// Threads: any.
 class HotPages {
  public:
-  /// Reads the pack's head. The reader must outlive it. Error as ChunkReader, never waiting for the
-  /// repository to come back; {kCorrupt} when it is no boot pack.
+  /// Reads the pack's head. The reader must outlive it. Errors as ChunkReader, but never waits for the repository to
+  /// come back; {kCorrupt} when it is not a boot pack.
   HotPages(ChunkReader& reader, const TreeRoot& pack, const std::stop_token& stop);
 
   const BootHead& head() const noexcept { return head_; }
-  /// Chunks of the pack, and their length as objects.
+  /// The number of chunks of the pack, and their length as objects.
   std::size_t chunks() const noexcept { return refs_.size(); }
   std::uint32_t length(std::size_t chunk) const { return refs_[chunk].length; }
-  /// Fetches one as ChunkReader::bring() does, and keeps it.
+  /// Fetches a chunk as ChunkReader::bring() does, and keeps it.
   void bring(std::size_t chunk, const std::stop_token& stop);
 
-  /// Fills `out`, which lies within one page, from what stands at `offset` of the head's image
-  /// number `image`. False: the pack has it not, is damaged there, or cannot be reached.
+  /// Fills `out`, which must lie within one page, with the bytes at `offset` of the image with number `image` in the
+  /// head. Returns false when the pack does not have them, is damaged there, or cannot be reached.
   bool read(std::uint8_t image, std::uint64_t offset, MutableBytes out);
 
  private:
@@ -41,15 +41,15 @@ class HotPages {
   struct State {
     std::vector<ChunkData> here;
     std::vector<bool> damaged;
-    std::chrono::steady_clock::time_point asked_again{};  // not before: it could not be reached
+    std::chrono::steady_clock::time_point asked_again{};  // do not ask again before, because it could not be reached
   };
   Sync<State> state_;
 };
 
-/// What an image uses of one.
+/// An image's part of a boot pack.
 struct HotImage {
-  std::shared_ptr<HotPages> pages;  ///< null: nothing
-  std::uint8_t number = 0;          ///< in the head
+  std::shared_ptr<HotPages> pages;  ///< null: no boot pack
+  std::uint8_t number = 0;          ///< the image's number in the head
 };
 
 }  // namespace isr

@@ -1,7 +1,6 @@
-// A read asks the overlay first and then, for what is not there, the chunk that
-// replaces the tree's or the tree's own. What read_ahead.h asks for is decoded by
-// prefetch threads; they hold the image's lower half alone, never the reader
-// whose threads they are, so that none of them ever has to join itself.
+// A read asks the overlay first. The rest comes from the chunk that replaces the tree's chunk, or from the tree's own.
+// Prefetch threads decode the chunks for which read_ahead.h asks. They hold only the image's lower half, never the
+// reader that owns the threads, so that no thread ever has to join itself.
 
 #include "image/image.h"
 
@@ -12,14 +11,14 @@
 namespace isr {
 namespace {
 
-/// More than this of a chunk is read as well from the decoded whole.
+/// For a larger part of a chunk, decoding the whole chunk costs no more.
 constexpr std::size_t kPiece = 32768;
 constexpr std::uint64_t kRoomOfARecord = 4096;
 
 }  // namespace
 
 ChunkRef Image::Below::reference(std::uint64_t chunk, Priority priority, const std::stop_token& stop) const {
-  // Overlay before base: a publish sets the new base before it drops what the base now holds.
+  // Overlay before base, because a publish sets the new base before the overlay drops the published changes.
   if (overlay) {
     if (const auto replaced = overlay->replaced(chunk)) return *replaced;
   }
@@ -37,7 +36,7 @@ Image::Image(std::string name, TreeRoot base, std::shared_ptr<ChunkReader> reade
 TreeRoot Image::base() const { return *below_->base.lock(); }
 
 void Image::adopt(const TreeRoot& published, const std::function<void()>& forget) {
-  set_hot_pages({});  // before anything that lies over them is forgotten
+  set_hot_pages({});  // call before the data that lies over them is forgotten
   *below_->base.lock() = published;
   forget();
 }
@@ -91,24 +90,25 @@ void Image::read_chunk_below(std::uint64_t chunk, std::size_t within, MutableByt
       }
       return;
     } catch (const Error& error) {
-      // A chunk that was replaced or published meanwhile may be gone where we looked for it.
+      // A chunk that was replaced or published meanwhile may be gone from its old place.
       if (error.kind() != ErrorKind::kCorrupt || below_->reference(chunk, Priority::kGuest) == ref) throw;
     }
   }
 }
 
-/// Asks the overlay after the pack: pages of a chunk that was replaced are no longer what the pack has. And then
-/// whether the pack still counts: a publish takes it away before the overlay forgets what was replaced.
+/// Asks the overlay after the pack, because the pack is out of date for chunks that were replaced. Then checks that the
+/// pack is still in use: a publish removes it before the overlay forgets the replaced chunks.
 bool Image::read_hot(const HotImage& hot, std::uint64_t offset, MutableBytes out) {
   return hot.pages->read(hot.number, offset, out) && !(overlay_ && overlay_->replaced(offset / kChunkSize)) &&
          hot_.lock()->pages == hot.pages;
 }
 
 void Image::read_below(std::uint64_t offset, MutableBytes out) {
-  // Taken after the overlay was asked: a publish drops it before what the new base holds leaves the overlay.
+  // Read this after the overlay was asked: a publish drops the pack before changes that are in the new base leave the
+  // overlay.
   const HotImage hot = *hot_.lock();
   if (!hot.pages) return read_tree(offset, out);
-  std::size_t from = 0;  // what lies between it and `at` is not hot
+  std::size_t from = 0;  // the bytes from here to `at` are not hot
   for (std::size_t at = 0; at < out.size();) {
     const std::size_t length = std::min(kBootPageSize - (offset + at) % kBootPageSize, out.size() - at);
     if (read_hot(hot, offset + at, out.subspan(at, length))) {
@@ -180,7 +180,7 @@ void Image::write_block_edges(std::uint64_t offset, ByteView data) {
       read_below(gap.offset, MutableBytes(blocks).subspan(gap.offset - first, gap.length));
     }
   };
-  read_blocks();  // fetches what is needed, so that the mutex is not held across a fetch
+  read_blocks();  // fetches the data first, so that the mutex is not held across a fetch
   const std::unique_lock lock(edge_mutex_);
   read_blocks();
   std::copy(data.begin(), data.end(), blocks.begin() + static_cast<std::ptrdiff_t>(offset - first));

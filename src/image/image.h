@@ -18,12 +18,11 @@ namespace isr {
 struct ImageCounters {
   std::atomic<std::uint64_t> read_bytes{0}, written_bytes{0}, discarded_bytes{0}, reads{0}, writes{0}, flushes{0},
       read_errors{0};
-  std::atomic<std::uint64_t> hot_pages{0};  ///< reads of a page, or of part of one, that set_hot_pages() answered
+  std::atomic<std::uint64_t> hot_pages{0};  ///< reads within a page that set_hot_pages() answered
 };
 
-/// A byte array kept in chunks: a disk, guest memory. Reads any range and, with
-/// an overlay, writes any range; a partial write of a chunk that is not here
-/// fetches nothing. Sequential reads are read ahead.
+/// A byte array kept in chunks: a disk, or guest memory. Reads any range and, with an overlay, writes any range. A
+/// partial write of a chunk that is not on this host fetches nothing. Sequential reads are read ahead.
 ///
 /// Errors:  as ChunkReader and Overlay. Writing without an overlay is kDenied.
 /// Threads: any. No lock is held across a fetch.
@@ -38,31 +37,31 @@ class Image {
 
   /// Returns the bytes read, short or 0 at the end of the image.
   std::size_t read(std::uint64_t offset, MutableBytes out);
-  /// Error{kUsage} beyond the end. data may begin and end anywhere.
+  /// Error{kUsage} beyond the end. data may have any alignment.
   void write(std::uint64_t offset, ByteView data);
   /// Makes the range read as zeros without storing them.
   void discard(std::uint64_t offset, std::uint64_t length);
   void flush();
 
   TreeRoot base() const;
-  /// Asked when the disk is full, before a write fails. To be called before the first write.
+  /// Sets a function that frees space when the disk is full, before a write fails. Call before the first write.
   void set_make_room(MakeRoom make_room) { make_room_ = std::move(make_room); }
-  /// After a publish: `published` lies below the overlay from now on. `forget` runs once every read finds it there;
-  /// it makes the overlay forget what the tree holds, and the other images over that overlay adopt it before.
+  /// Call after a publish: from now on `published` lies below the overlay. Calls `forget` once every read uses the new
+  /// base; `forget` makes the overlay drop the changes that the tree has. Other images over the same overlay must adopt
+  /// the base before.
   void adopt(const TreeRoot& published, const std::function<void()>& forget);
-  /// Reads of the base's pages are answered from here while nothing newer lies over them,
-  /// until adopt().
+  /// Until adopt(), reads of the base's pages are answered from these pages where no newer data lies over them.
   void set_hot_pages(HotImage pages);
-  /// Reads are noted there as of image `number`. Null: no longer.
+  /// Reads are recorded there as reads of image `number`. Null stops that.
   void set_touches(std::shared_ptr<FirstTouches> touches, std::uint8_t number);
-  /// The reference of a chunk as it is now; fetches the pages on the way. For whoever fetches ahead.
+  /// The current reference of a chunk; fetches the pages on the way. For fetching ahead.
   ChunkRef reference(std::uint64_t chunk, Priority priority, const std::stop_token& stop) const {
     return below_->reference(chunk, priority, stop);
   }
   const ImageCounters& counters() const noexcept { return counters_; }
 
  private:
-  /// What prefetch threads need. They are the reader's own, so they end before it.
+  /// The data that prefetch threads need. The threads belong to the reader, so they end before it.
   struct Below {
     Below(ChunkReader& from, std::shared_ptr<Overlay> over, const TreeRoot& tree)
         : reader(from), overlay(std::move(over)), base(tree) {}
@@ -76,7 +75,7 @@ class Image {
   void read_tree(std::uint64_t offset, MutableBytes out);
   bool read_hot(const HotImage& hot, std::uint64_t offset, MutableBytes out);
   void note_touch(std::uint64_t offset, std::size_t length);
-  /// True when the read continues others.
+  /// Returns true when the read continues a sequential one.
   bool read_ahead(std::uint64_t offset, std::size_t length);
   void write_block_edges(std::uint64_t offset, ByteView data);
 
@@ -94,8 +93,8 @@ class Image {
   Sync<Touches> touches_;
   Sync<HotImage> hot_;
   ImageCounters counters_;
-  /// For overlays with a granularity above 1: whoever reads, changes and writes a
-  /// block excludes who writes it whole.
+  /// For overlays with a granularity above 1: a thread that reads, changes and writes back a block excludes those that
+  /// write the whole block.
   std::shared_mutex edge_mutex_;
 };
 

@@ -1,11 +1,9 @@
-// Appends are serialised by one mutex: number, encryption and pwrite together, so
-// that a record that was answered never has a hole before it. AES-GCM at 4 GB/s
-// makes that cheaper than sorting out holes at replay.
+// One mutex serialises appends: number, encryption and pwrite together, so that no acknowledged record ever follows a
+// gap. AES-GCM at 4 GB/s makes that cheaper than handling gaps at replay.
 //
-// After a failed fdatasync the kernel holds pages that it takes for written and the disk
-// does not have, and the next fdatasync would say that all is well. So the segment ends, and
-// the next sync puts a copy in the place of its file. Replay does the same, for the same
-// reason (journal_replay.cpp).
+// After a failed fdatasync the kernel holds pages that it counts as written although the disk does not have them, and
+// the next fdatasync would report success. So the segment ends, and the next sync replaces its file with a copy. Replay
+// does the same for the same reason (journal_replay.cpp).
 
 #include "image/journal.h"
 
@@ -31,7 +29,7 @@ constexpr std::uint64_t kWritebackStep = 8U << 20U;
 
 using Segment = std::shared_ptr<JournalSegment>;
 
-/// One a thread; what is in it lasts until the thread's next call of the journal.
+/// One buffer for each thread. The contents are valid until the thread's next call of the journal.
 MutableBytes scratch_buffer(std::size_t size) {
   thread_local Bytes buffer;
   if (buffer.size() < size) buffer.resize(size);
@@ -59,16 +57,16 @@ struct Journal::Impl {
   struct State {
     std::vector<Segment> segments;  // ascending
     Segment current;                // the last of them while it is appended to
-    Segment torn;                   // an append to it failed: what is behind its end must go before the next append
+    Segment torn;  // an append to it failed: the bytes after its end must be removed before the next append
     std::uint64_t next_index = 1;
     std::uint64_t next_sequence = 1;
     std::uint64_t end = 1;      // the last record's sequence number, plus one; less than the next one's after a raise
-    std::uint64_t durable = 0;  // every record up to this sequence number is
+    std::uint64_t durable = 0;  // every record up to this sequence number is durable
     bool syncing = false;
     std::uint64_t unmarked = 0;  // bytes that were synced after the last mark
   };
   Sync<State> state;
-  std::condition_variable synced;  // `syncing` ended
+  std::condition_variable synced;  // signals the end of `syncing`
   TwoHalves halves;                // guarded by state's mutex
 
   /// The segment to append to.
@@ -100,8 +98,8 @@ struct Journal::Impl {
     s.current.reset();
   }
 
-  /// Sequence numbers are nonces: what may have reached the file must not be written
-  /// over with other bytes under the same number. So the segment ends here.
+  /// Sequence numbers are nonces. Bytes that may have reached the file must not be overwritten with others under the
+  /// same number. So the segment ends here.
   void end_after_failed_append(State& s) {
     s.torn = std::move(s.current);
     s.current.reset();
@@ -112,7 +110,7 @@ struct Journal::Impl {
     }
   }
 
-  /// Records of a failed append must not be met at a replay: their numbers are the next segment's.
+  /// Cuts off the records of a failed append. A replay must not see them, because the next segment has their numbers.
   void mend(State& s) {
     if (!s.torn) return;
     if (s.torn->size == kSegmentHeaderSize) {
@@ -139,12 +137,12 @@ struct Journal::Impl {
     bool is_synced = false;
   };
 
-  /// A new segment takes the file's name once this one could be removed.
+  /// True when the segment's file will be removed, so that a new segment can take its name.
   static bool will_be_removed(const State& s, const Segment& segment) {
     return segment == s.torn && segment->size == kSegmentHeaderSize;
   }
 
-  /// The newest segment: of all it has the newest record, or none yet. nullptr: there is no segment.
+  /// The newest segment: it has the newest record, or none yet. nullptr when there is no segment.
   static Segment newest_of(const State& s) {
     const auto stays = [&](const Segment& segment) { return !will_be_removed(s, segment); };
     const auto newest = std::find_if(s.segments.rbegin(), s.segments.rend(), stays);
@@ -160,7 +158,7 @@ struct Journal::Impl {
     return unsynced;
   }
 
-  /// nullopt: all of it is durable.
+  /// nullopt when everything is durable.
   std::optional<Error> sync_files(std::vector<Unsynced>& unsynced) {
     try {
       for (Unsynced& part : unsynced) {
@@ -195,7 +193,7 @@ Journal::Journal(fs::path directory, const Key& device_key, const std::function<
     state->next_sequence = state->end = found.next_sequence;
     state->durable = state->next_sequence - 1;
   } catch (const fs::filesystem_error& error) {
-    throw as_error(error);  // our callers catch Error
+    throw as_error(error);  // callers catch Error
   }
 }
 
@@ -242,7 +240,7 @@ std::vector<RecordPlace> Journal::append(std::span<const Entry> entries) {
   segment.writeback_size = segment.size;
   const SegmentFile file = segment.file;
   state.unlock();
-  // So that a later sync has little left to wait for. It only begins; errors are the sync's to report.
+  // Begins write-back, so that a later sync has less to wait for. The sync reports errors.
   ::sync_file_range(file->get(), static_cast<off_t>(from), static_cast<off_t>(length), SYNC_FILE_RANGE_WRITE);
   return places;
 }
@@ -250,7 +248,7 @@ std::vector<RecordPlace> Journal::append(std::span<const Entry> entries) {
 void Journal::sync() {
   std::vector<Impl::Unsynced> unsynced;
   std::uint64_t goal = 0;
-  std::uint64_t last = 0;  // the newest record; less than the goal after a raise, when the numbers between may come yet
+  std::uint64_t last = 0;     // the newest record; after a raise it may be below the goal, as later numbers may come
   std::uint64_t covered = 0;  // bytes
   Segment newest;
   bool wants_mark = false;
@@ -260,7 +258,7 @@ void Journal::sync() {
     for (;;) {
       if (state->durable >= asked) return;
       if (!state->syncing) break;
-      // One fdatasync at a time, shared by all who wait.
+      // One fdatasync at a time, shared by all waiting threads.
       state.wait(impl_->synced, [&] { return !state->syncing; });
     }
     state->syncing = true;
@@ -271,7 +269,7 @@ void Journal::sync() {
     newest = Impl::newest_of(*state);
     wants_mark = newest && state->unmarked + covered >= impl_->mark_after;
   }
-  const auto failure = impl_->sync_files(unsynced);  // outside the mutex: writes go on meanwhile
+  const auto failure = impl_->sync_files(unsynced);  // without the mutex, so that writes go on meanwhile
   const bool has_mark = !failure && wants_mark && write_mark(impl_->directory, impl_->device_key, *newest, last);
   {
     auto state = impl_->state.lock();
@@ -282,7 +280,7 @@ void Journal::sync() {
       JournalSegment& segment = *part.segment;
       segment.is_suspect = part.is_suspect;
       segment.file = part.file;
-      if (part.is_suspect && part.segment == state->current) state->current.reset();  // a copy must have all of it
+      if (part.is_suspect && part.segment == state->current) state->current.reset();  // the copy must have all of it
       if (part.is_synced) segment.synced_size = part.size;
       if (part.is_synced && part.is_cut) segment.is_cut = false;
       if (!failure) segment.is_named = true;
@@ -317,8 +315,8 @@ std::uint64_t Journal::collect() {
   {
     auto state = impl_->state.lock();
     for (const Segment& segment : state->segments) {
-      // One: the list's. A place in a segment that is not appended to comes only from
-      // another such place, so nobody can begin to hold it.
+      // A use count of 1 is the list's own. A new holder of a place in a full segment can only copy it from another
+      // holder, so no new holder can appear now.
       if (segment != state->current && segment.use_count() == 1) unneeded.push_back(segment);
     }
   }

@@ -1,7 +1,6 @@
-// Everything that changes the maps happens with the mutex held across the
-// journal's append, so that the order of the moments is the order of the maps and
-// freeze() cuts both at one place. Reading collects places under the mutex and
-// decrypts without it: the places keep their segments.
+// Every change of the maps happens with the mutex held across the journal's append. So moments and maps have the same
+// order, and freeze() cuts both at one place. Reading collects places under the mutex and decrypts without it; the
+// places keep their segments.
 
 #include "image/journal_overlay.h"
 
@@ -14,7 +13,7 @@ namespace {
 
 constexpr std::uint64_t kLongestZeroPiece = 1U << 30U;  // a piece's length has 32 bits
 constexpr std::size_t kLongestDataPiece = 32768;        // reading 4 KiB of a record decrypts all of it
-constexpr std::size_t kLongestAppend = 1U << 20U;       // bounds the buffers, and how long readers wait
+constexpr std::size_t kLongestAppend = 1U << 20U;       // bounds the buffers, and the time that readers wait
 
 [[noreturn]] void refuse(const ReplayedRecord& record) {
   throw Error(ErrorKind::kCorrupt, fmt::format("record {} of the journal makes no sense", record.place.sequence));
@@ -34,7 +33,7 @@ void JournalOverlay::write(std::uint64_t offset, ByteView data) {
   while (!data.empty()) {
     entries.clear();
     for (std::size_t total = 0; !data.empty() && total < kLongestAppend;) {
-      // Cut at chunk ends, so that a record belongs to one chunk.
+      // Cut at the ends of chunks, so that a record belongs to one chunk.
       const std::size_t to_chunk_end = kChunkSize - offset % kChunkSize;
       const std::size_t length = std::min({data.size(), to_chunk_end, kLongestDataPiece});
       entries.push_back({RecordKind::kData, image_, offset, data.first(length)});
@@ -119,7 +118,7 @@ std::vector<Extent> JournalOverlay::read(std::uint64_t offset, MutableBytes out)
     collect(active_, {offset, out.size()}, pieces, open);
     if (!frozen_) gaps.swap(open);
     for (const Extent& gap : open) {
-      // Chunk by chunk: one that was replaced since the snapshot hides what is frozen below.
+      // One chunk at a time, because a chunk that was replaced after the snapshot hides the frozen layer below it.
       for (std::uint64_t at = gap.offset; at < gap.end();) {
         const std::uint64_t chunk = at / kChunkSize;
         const std::uint64_t end = std::min(gap.end(), (chunk + 1) * kChunkSize);
@@ -147,7 +146,7 @@ std::optional<ChunkRef> JournalOverlay::replaced(std::uint64_t chunk) {
 void JournalOverlay::flush() { journal_->sync(); }
 
 void JournalOverlay::replay(const ReplayedRecord& record) {
-  // Authenticated, so what makes no sense here was written by a bug or by who has the key.
+  // The record is authenticated, so if it makes no sense, isr or an owner of the key wrote it so.
   const std::lock_guard lock(mutex_);
   ByteReader payload(record.payload, "journal record");
   switch (record.kind) {

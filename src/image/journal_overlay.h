@@ -10,18 +10,17 @@
 
 namespace isr {
 
-/// The overlay of a disk (or of suspended memory): its writes stand in the
-/// session's journal. Two layers: the active one takes writes; a snapshot freezes
-/// it and new writes go to a fresh one.
+/// The overlay of a disk (or of suspended memory), whose writes are in the session's journal. It has two layers: the
+/// active one takes writes; a snapshot freezes it, and new writes go to a fresh one.
 ///
 ///   state      active            frozen               ends with
 ///   running    all changes       –                    freeze()
 ///   snapshot   since freeze()    until freeze()       absorb_frozen() once it is sealed, thaw() after a failure
 ///
-/// Everything in it has a moment: bytes that of their writing, a chunk that replaces the tree's the
-/// last one whose changes it holds. What has the greater moment is newer, in whatever order the journal has them.
+/// Everything in it has a moment: for bytes, when they were written; for a chunk that replaces the tree's, the last
+/// moment whose changes it holds. The greater moment is newer, whatever the order in the journal is.
 ///
-/// Threads: any. Its mutex is taken before the journal's.
+/// Threads: any. Lock its mutex before the journal's.
 class JournalOverlay : public Overlay, public FrozenChanges {
  public:
   /// `image` numbers this image in the journal.
@@ -34,45 +33,45 @@ class JournalOverlay : public Overlay, public FrozenChanges {
   std::optional<ChunkRef> replaced(std::uint64_t chunk) override;
   void flush() override;
 
-  /// A record of this image, at replay, which gives them in the order of their moments (ReplayedRecords).
-  /// Error{kCorrupt} when it makes no sense.
+  /// Applies a record of this image during replay. ReplayedRecords gives the records in the order of their moments.
+  /// Error{kCorrupt} when a record makes no sense.
   void replay(const ReplayedRecord& record);
 
-  /// Freezes. Returns the moment below which everything of this image is frozen.
+  /// Freezes the active layer. Returns the moment below which everything of this image is frozen.
   std::uint64_t freeze();
-  /// The frozen layer is active again, below what was written since. Does nothing when nothing is frozen.
+  /// Makes the frozen layer active again, below later writes. Does nothing when nothing is frozen.
   void thaw();
-  /// The same, once what the frozen layer changes is sealed: what it has of these chunks are their references
-  /// from now on, so that their bytes leave the journal. `below` is what freeze() gave. The objects are durable.
-  /// After Error{kIo} nothing is lost; thaw() ends it.
+  /// Thaws after the frozen changes were sealed: the references in `sealed` replace the frozen layer's bytes of these
+  /// chunks, which can then leave the journal. `below` is the result of freeze(). The objects must be durable. After
+  /// Error{kIo} nothing is lost; call thaw() then.
   void absorb_frozen(std::span<const SealedChunk> sealed, std::uint64_t below);
   DirtyChunks frozen_chunks() const override;
   std::vector<Extent> read_frozen(std::uint64_t offset, MutableBytes out) override;
   std::optional<ChunkRef> frozen_replaced(std::uint64_t chunk) const override;
   bool frozen_has_bytes(std::uint64_t chunk) const override;
-  /// Forgets what has a smaller moment: the base has it, or it is void.
+  /// Forgets everything with a smaller moment, because the base has it or it is void.
   void forget_below(std::uint64_t moment);
 
-  /// Settling: chunks of the active layer with bytes in `segment` (null: anywhere).
+  /// For settling: chunks of the active layer with bytes in `segment` (null: anywhere).
   std::vector<std::uint64_t> chunks_with_bytes(const SegmentPtr& segment) const;
-  /// Changes whenever the active layer's bytes of the chunk change; compare before replace_chunk().
+  /// Changes whenever the active layer's bytes of the chunk change. Compare it before replace_chunk().
   std::vector<PieceAt> pieces_of(std::uint64_t chunk) const;
-  /// Puts a sealed chunk in the place of `seen` (what pieces_of() gave). False, and
-  /// nothing done, when the chunk has changed since, or has no bytes any more.
+  /// Replaces `seen` (the result of pieces_of()) with a sealed chunk. Returns false, and does nothing, when the chunk
+  /// has changed since or no longer has bytes.
   bool replace_chunk(std::uint64_t chunk, const ChunkRef& ref, const std::vector<PieceAt>& seen);
-  /// Replaces a chunk whatever lies over it: suspended memory.
+  /// Replaces a chunk whatever lies over it. For suspended memory.
   void set_chunk(std::uint64_t chunk, const ChunkRef& ref);
   /// Adds, for each segment, the bytes that move_records() would write.
   void add_live_bytes(std::map<SegmentPtr, std::uint64_t>& bytes) const;
-  /// Writes what is still needed of `segment` once more behind the rest, so that it can go.
+  /// Appends the still needed records of `segment` again, so that it can be deleted.
   void move_records(const SegmentPtr& segment);
 
   /// Of both layers; chunks that were discarded whole are not counted.
   std::set<std::uint64_t> dirty_chunks() const;
   bool is_dirty() const;
-  /// Adds the objects of sealed chunks that lie in either layer.
+  /// Adds the objects of the sealed chunks in both layers.
   void add_objects(std::set<Cid>& objects) const;
-  /// How many sealed chunks others took the place of, ever.
+  /// How many sealed chunks were ever replaced by newer ones.
   std::uint64_t superseded() const;
 
  private:

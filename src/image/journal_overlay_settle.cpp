@@ -1,8 +1,8 @@
-// Which chunks a layer changes, and settling: sealed chunks take the place of
-// bytes, and what is left of a segment moves behind the rest.
+// Finds the chunks that a layer changes, and settles: sealed chunks replace bytes, and the remaining records of a
+// segment move to the end of the journal.
 //
-// Moving is safe at every crash, and while a layer is frozen: a moved record keeps
-// its moment, so it says the same in its new place as in the old one.
+// Moving is safe at every crash, and while a layer is frozen: a moved record keeps its moment, so it means the same in
+// its new place.
 
 #include <algorithm>
 #include <deque>
@@ -14,7 +14,7 @@
 namespace isr {
 namespace {
 
-constexpr std::size_t kMovedAtOnce = 64;  // bounds how long readers wait
+constexpr std::size_t kMovedAtOnce = 64;  // bounds the time that readers wait
 
 bool same_piece(const PieceAt& a, const PieceAt& b) {
   return a.offset == b.offset && a.piece.length == b.piece.length && a.piece.moment == b.piece.moment;
@@ -26,7 +26,7 @@ Bytes encode_replacement(const ChunkRef& ref) {
   return out.take();
 }
 
-/// `body` for some of them at a time.
+/// Calls `body` with a part of the items at a time.
 template <class T, class Body>
 void in_batches(std::span<const T> rest, Body body) {
   while (!rest.empty()) {
@@ -36,8 +36,8 @@ void in_batches(std::span<const T> rest, Body body) {
   }
 }
 
-/// Runs of chunks that are all zero, from runs of zero bytes in order; the chunks
-/// that a run covers only in part go to `parts`.
+/// Finds runs of chunks that are all zero from sorted runs of zero bytes. Chunks that are only partly covered go to
+/// `parts`.
 class ZeroRuns {
  public:
   explicit ZeroRuns(DirtyChunks& out) : out_(out) {}
@@ -168,7 +168,7 @@ void JournalOverlay::absorb_some(std::span<const SealedChunk> sealed, std::uint6
   std::deque<Bytes> payloads;
   std::vector<Journal::Entry> entries;
   for (const SealedChunk& one : sealed) {
-    if (active_.replaced.contains(one.chunk)) continue;  // nothing frozen of it shows any more
+    if (active_.replaced.contains(one.chunk)) continue;  // no frozen data of it is visible any more
     const auto before = frozen_->replaced.find(one.chunk);
     const bool is_known = before != frozen_->replaced.end() && before->second.ref == one.ref;
     if (is_known && frozen_->extents.find(one.chunk * kChunkSize, kChunkSize).empty()) continue;
@@ -230,7 +230,7 @@ void JournalOverlay::move_replacements(std::span<const std::uint64_t> chunks, co
   for (std::size_t i = 0; i < moved.size(); ++i) moved[i]->place = places[i];
 }
 
-/// What was cut or covered since is left out.
+/// Leaves out pieces that were cut or covered since.
 void JournalOverlay::move_pieces(std::span<const Extent> runs, const SegmentPtr& segment) {
   struct Moved {
     Layer* layer;

@@ -1,13 +1,12 @@
-// Every record says up to which sequence number all was durable when it was
-// written. A record that does not verify is a torn end, unless any other record of
-// the journal says that it was synced: then it is damage.
+// Every record states up to which sequence number everything was durable when it was written. A record that does not
+// verify is a torn end, unless any other record of the journal says that it was synced: then it is damage.
 //
-// What neither a record nor the mark (journal_mark.h) calls synced is read from the kernel's page cache, which may hold
-// pages that a failed sync has marked clean: the disk does not have them. Writing them again into the same file is not
-// enough. ext4 (6.18, too) remembers in such a page that its block was written, so the block stays "unwritten" in the
-// inode after a sync that succeeds, and reads as zeros after the next boot. So a segment with anything that is not
-// called synced is copied to a new file, which is synced and takes its place. The bytes are the same, so no nonce gets
-// a second plaintext.
+// Records that neither another record nor the mark (journal_mark.h) calls synced are read from the kernel's page cache.
+// It may hold pages that a failed sync has marked clean although the disk does not have them. Writing them again into
+// the same file is not enough: ext4 (6.18, too) remembers in such a page that its block was written, so after a
+// successful sync the block stays "unwritten" in the inode, and reads as zeros after the next boot. So a segment with
+// anything that is not called synced is copied to a new file, which is synced and replaces the old one. The bytes are
+// the same, so no nonce gets a second plaintext.
 
 #include "image/journal_replay.h"
 
@@ -34,7 +33,7 @@ std::vector<fs::path> segment_files(const fs::path& directory) {
   return files;
 }
 
-/// A segment whose header never reached the disk. Whatever else is in it was not synced either.
+/// Handles a segment whose header never reached the disk. The rest of it was not synced either.
 void set_aside(const fs::path& file) {
   if (fs::file_size(file) <= kSegmentHeaderSize) {
     remove_if_exists(file);
@@ -47,7 +46,7 @@ void set_aside(const fs::path& file) {
   fs::rename(file, aside);
 }
 
-/// nullptr: not even its header was ever synced.
+/// nullptr when not even its header was ever synced.
 std::shared_ptr<JournalSegment> read_segment(const fs::path& path, const Key& device_key) {
   Bytes header(kSegmentHeaderSize);
   header.resize(read_at(open_file(path, O_RDONLY).get(), header, 0, path));
@@ -57,17 +56,17 @@ std::shared_ptr<JournalSegment> read_segment(const fs::path& path, const Key& de
 struct Found {
   std::shared_ptr<JournalSegment> segment;
   SegmentReplay replay;
-  bool is_short = false;                    ///< the segment behind it, or the mark, says that it was longer
-  std::optional<std::uint64_t> end_before;  ///< where the segment before it ends, when that one is short
+  bool is_short = false;                    ///< the next segment, or the mark, says that it was longer
+  std::optional<std::uint64_t> end_before;  ///< the end of the segment before it, when that one is short
 };
 
-/// A file that ends where a record does looks whole: only the header of the segment behind it and the mark say that it
-/// was longer.
+/// Finds files that are too short. A file that ends at the end of a record looks whole: only the next segment's header
+/// and the mark show that it was longer.
 void note_short(std::vector<Found>& all, const Mark& mark) {
   for (std::size_t i = 1; i < all.size(); ++i) {
     Found& before = all[i - 1];
     Found& behind = all[i];
-    if (behind.segment->index != before.segment->index + 1) continue;  // the one between them was collected
+    if (behind.segment->index != before.segment->index + 1) continue;  // the segment between them was collected
     before.is_short = before.replay.end_sequence < behind.segment->end_before();
     if (before.is_short) behind.end_before = before.replay.end_sequence;
   }
@@ -83,7 +82,7 @@ void check_end(const Found& found, std::uint64_t greatest_synced) {
                                                found.segment->path.string(), found.replay.end));
 }
 
-/// A gap is written into the header behind it: later syncs must not make it look like damage.
+/// Records a gap in the header of the segment after it, so that later syncs do not make it look like damage.
 void copy_behind_gap(const Found& found, int from, int to, const Key& device_key) {
   JournalSegment& segment = *found.segment;
   const auto renewed = JournalSegment::make(segment.path.parent_path(),
@@ -92,7 +91,7 @@ void copy_behind_gap(const Found& found, int from, int to, const Key& device_key
   segment.become(*renewed);
 }
 
-/// Returns whether the segment was copied.
+/// Returns true when the segment was copied.
 bool settle_end(const Found& found, std::uint64_t greatest_synced, const Key& device_key, OpenSegments& files) {
   JournalSegment& segment = *found.segment;
   const SegmentReplay& replay = found.replay;
@@ -118,7 +117,7 @@ ReplayedJournal replay_journal(const fs::path& directory, const Key& device_key,
                                const std::function<void(const ReplayedRecord&)>& visit) {
   ReplayedJournal journal;
   std::vector<Found> all;
-  std::vector<std::pair<fs::path, std::size_t>> headerless;  // with how many segments stand before it
+  std::vector<std::pair<fs::path, std::size_t>> headerless;  // and the number of segments before it
   std::uint64_t greatest_synced = 0;
   for (const fs::path& file : segment_files(directory)) {
     auto segment = read_segment(file, device_key);
@@ -143,7 +142,7 @@ ReplayedJournal replay_journal(const fs::path& directory, const Key& device_key,
   note_short(all, mark);
   for (const Found& found : all) check_end(found, greatest_synced);
   for (const auto& [file, before] : headerless) {
-    // A sync of what comes behind it would have covered its header.
+    // A sync of the records after it would have covered its header.
     if (before == all.size() || all[before].segment->first_sequence > greatest_synced + 1) continue;
     throw Error(ErrorKind::kCorrupt,
                 fmt::format("journal segment {} is damaged: synced writes cannot be read", file.string()));
@@ -151,7 +150,7 @@ ReplayedJournal replay_journal(const fs::path& directory, const Key& device_key,
   for (const auto& [file, before] : headerless) set_aside(file);
   bool has_copied = false;
   for (const Found& found : all) has_copied |= settle_end(found, greatest_synced, device_key, files);
-  // A start behind this one need not copy again.
+  // so that the next start need not copy again
   if (has_copied) write_mark(directory, device_key, *journal.segments.back(), journal.next_sequence - 1);
   return journal;
 }

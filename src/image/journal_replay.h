@@ -10,8 +10,8 @@ struct ReplayedJournal {
   std::uint64_t next_sequence = 1;
 };
 
-/// Reads a journal's segments and visits every record in order, then cuts off a torn end and makes the rest durable.
-/// Errors: as of Journal's constructor, and what the file system's library throws.
+/// Reads a journal's segments and visits every record in order. Then cuts off a torn end and makes the rest durable.
+/// Errors: those of Journal's constructor, and std::filesystem::filesystem_error.
 ReplayedJournal replay_journal(const fs::path& directory, const Key& device_key, OpenSegments& files,
                                const std::function<void(const ReplayedRecord&)>& visit);
 

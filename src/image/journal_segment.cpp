@@ -1,6 +1,5 @@
-// The bytes of a segment. The header carries a tag of its own: under a wrong key
-// nothing of a journal verifies, and without the tag that would look like a
-// journal whose every write was torn.
+// The bytes of a segment. The header has a tag of its own: under a wrong key no record verifies, and without the tag
+// that would look like a journal in which every write was torn.
 
 #include "image/journal_segment.h"
 
@@ -18,7 +17,7 @@ constexpr std::uint32_t kFormat = 3;
 constexpr std::size_t kSealedHeaderSize = kSegmentHeaderSize - kTagSize;
 constexpr std::size_t kWindowSize = 1U << 20U;
 
-/// Of the header's tag; a sequence number gives no such nonce.
+/// For the header's tag. No sequence number gives this nonce.
 Nonce header_nonce() {
   Nonce nonce;
   nonce.value.fill(0xff);
@@ -47,9 +46,9 @@ void encode_header(const RecordHeader& h, std::uint8_t* out) {
   store(out, h.moment);
 }
 
-/// nullopt: not a header. bytes has at least kRecordHeaderSize.
+/// nullopt when this is not a header. bytes must have at least kRecordHeaderSize.
 std::optional<RecordHeader> decode_header(ByteView bytes) {
-  if (bytes[0] < 1 || bytes[0] > kLastRecordKind || bytes[1] != 0) return std::nullopt;  // most of what is no header
+  if (bytes[0] < 1 || bytes[0] > kLastRecordKind || bytes[1] != 0) return std::nullopt;  // rules out most other bytes
   ByteReader r(bytes, "journal record");
   RecordHeader h;
   h.kind = static_cast<RecordKind>(r.u8());
@@ -66,12 +65,12 @@ std::optional<RecordHeader> decode_header(ByteView bytes) {
 
 SecretKey segment_key(const Key& device_key, ByteView id) { return hkdf_sha256(device_key.view(), id, "isr1/journal"); }
 
-/// Records of a segment's first `end` bytes, read through a window, so that a record costs no call to the kernel.
+/// Reads the records in a segment's first `end` bytes through a window, so that a record costs no system call.
 class RecordReader {
  public:
   RecordReader(const JournalSegment& segment, int fd, std::uint64_t end) : segment_(segment), fd_(fd), end_(end) {}
 
-  /// nullopt: none could be there.
+  /// nullopt when there is no room for a header.
   std::optional<RecordHeader> header_at(std::uint64_t position) {
     if (position + record_size(0) > end_) return std::nullopt;
     const auto header = decode_header(bytes_at(position, kRecordHeaderSize));
@@ -79,7 +78,7 @@ class RecordReader {
     return header;
   }
 
-  /// nullopt: what is there does not verify. Else payload() is the record's, and record() its bytes in the file.
+  /// nullopt when the record does not verify. Otherwise payload() is its payload, and record() its bytes in the file.
   std::optional<RecordHeader> verified_at(std::uint64_t position) {
     const auto header = header_at(position);
     if (!header) return std::nullopt;
@@ -92,7 +91,7 @@ class RecordReader {
   ByteView record() const { return record_; }
 
  private:
-  /// Within `end`.
+  /// Must lie within `end`.
   ByteView bytes_at(std::uint64_t position, std::size_t size) {
     if (position < window_start_ || position + size > window_start_ + window_.size()) {
       window_.resize(std::min<std::uint64_t>(kWindowSize, end_ - position));
@@ -141,7 +140,7 @@ class Replay {
  private:
   void note(const RecordHeader& header) { found_.greatest_synced = std::max(found_.greatest_synced, header.synced); }
 
-  /// What a record behind the first bad one says of it.
+  /// Evaluates records after the first bad one.
   void look_behind() {
     std::uint64_t position = found_.end + 1;
     while (position + record_size(0) <= found_.file_size) {
@@ -201,7 +200,7 @@ std::shared_ptr<JournalSegment> JournalSegment::make(const fs::path& directory, 
 }
 
 std::shared_ptr<JournalSegment> JournalSegment::parse(const fs::path& path, ByteView header, const Key& device_key) {
-  // A sync of any record covers the header: what is short or empty was never synced.
+  // A sync of any record covers the header, so a short or empty header was never synced.
   if (header.size() < kSegmentHeaderSize || is_zero(header)) return nullptr;
   ByteReader r(header, "journal segment");
   if (as_text(r.take(kMagic.size())) != kMagic) {

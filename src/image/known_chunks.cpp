@@ -32,7 +32,7 @@ void KnownChunks::add(const TreeRoot& tree) {
       }
     });
   } catch (const Error&) {
-    // A page far up: what was below it is not known.
+    // A page higher up. The chunks below it are not known.
   }
   std::sort(chunks_.begin(), chunks_.end(), [](const Place& a, const Place& b) { return a.prefix < b.prefix; });
 }

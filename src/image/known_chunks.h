@@ -6,17 +6,17 @@
 
 namespace isr {
 
-/// Finds the reference of content that some tree has already, so that it need not
-/// be sealed again. 16 bytes of memory for each chunk known; the references
-/// themselves are read again from their pages, of which `reader` keeps some.
+/// Finds the reference of content that some tree already has, so that the content need not be sealed again. Takes 16
+/// bytes of memory for each known chunk. The references themselves are read again from their pages; `reader` keeps some
+/// of those.
 ///
-/// Errors:  none: pages that cannot be read are passed over, the chunks below them are not known.
+/// Errors:  none: unreadable pages are skipped, and the chunks below them are not known.
 /// Threads: find() any, once all add() are done.
 class KnownChunks {
  public:
   explicit KnownChunks(ChunkReader& reader, std::size_t most = std::size_t{4} << 20U);
   void add(const TreeRoot& tree);
-  /// Chunks known; no more than `most`.
+  /// The number of known chunks, `most` at most.
   std::size_t size() const noexcept { return chunks_.size(); }
   std::optional<ChunkRef> find(const Sha256& digest) const;
 

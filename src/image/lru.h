@@ -8,14 +8,14 @@
 
 namespace isr {
 
-/// Finds references quickly; two of one cid are told apart by ==.
+/// A hash of the cid. References with the same cid are told apart by ==.
 struct ChunkRefHash {
   std::size_t operator()(const ChunkRef& ref) const noexcept { return FixedBytesHash()(ref.cid); }
 };
 
-/// Decoded values by the reference that opened them, the least recently used dropped above `capacity`
-/// entries. A cid alone does not find one: whoever has another key for it may not read it.
-/// Not thread-safe: put it in a Sync<>.
+/// Decoded values, found by the reference that opened them. Above `capacity` entries the least recently used one is
+/// dropped. The cid alone does not find a value, because a caller with another key for it may not read it. Not
+/// thread-safe: put it in a Sync<>.
 template <class Value>
 class LruByRef {
  public:

@@ -34,7 +34,7 @@ SegmentFile OpenSegments::opened(std::uint64_t index, int flags) {
   try {
     file = open();
   } catch (const Error&) {
-    // Perhaps for want of descriptors: others of this process took what was left.
+    // Perhaps there are no more descriptors, so close idle ones and try again.
     if (close_idle(*files, 0) == 0) throw;
     file = open();
   }
@@ -45,7 +45,7 @@ SegmentFile OpenSegments::opened(std::uint64_t index, int flags) {
 SegmentFile OpenSegments::replace(std::uint64_t index, const std::function<void(int fd)>& fill) {
   const std::string name = file_name(index);
   const std::string copy = name + std::string(kCopySuffix);
-  directory_.remove_if_exists(copy);  // with what may be wrong with its pages
+  directory_.remove_if_exists(copy);  // together with pages that may be wrong
   const auto file = std::make_shared<const UniqueFd>(directory_.open(copy, O_RDWR | O_CREAT | O_EXCL));
   fill(file->get());
   sync_file(file->get(), directory_.path() / copy);

@@ -9,13 +9,13 @@
 
 namespace isr {
 
-/// Whoever holds one keeps the segment's descriptor open.
+/// Holding this keeps the segment's descriptor open.
 using SegmentFile = std::shared_ptr<const UniqueFd>;
 
-/// The files of a journal, by their segment's index. They are opened when they are needed; of those that
-/// nobody holds only the ones used last stay open, so that a journal may have more segments than a process files.
+/// The files of a journal, by their segment's index. They are opened when needed. Of the files that are not held, only
+/// the recently used ones stay open, so that a journal may have more segments than a process may have files.
 ///
-/// Errors:  Error{kIo}; after it the same call may go well.
+/// Errors:  Error{kIo}; the same call may succeed later.
 /// Threads: any.
 class OpenSegments {
  public:
@@ -24,17 +24,18 @@ class OpenSegments {
   static std::string file_name(std::uint64_t index);
 
   SegmentFile get(std::uint64_t index);
-  /// A new, empty file. One of that index that an attempt to begin the segment left behind is emptied.
+  /// Makes a new, empty file. Empties an existing file of that index, which an earlier attempt to begin the segment
+  /// left.
   SegmentFile create(std::uint64_t index);
-  /// Puts a new file in the place of one that the disk may have lost parts of: what `fill` writes to it is durable
-  /// when it takes the place, and its name on return. Who holds the old file may go on reading it. After an Error
-  /// either may be there.
+  /// Replaces a file of which the disk may have lost parts. The data that `fill` writes is durable before the new file
+  /// takes its place, and its name is durable on return. Holders of the old file may go on reading it. After an Error
+  /// either file may be there.
   SegmentFile replace(std::uint64_t index, const std::function<void(int fd)>& fill);
-  /// A file that a replace() left because it failed or was killed.
+  /// True for a file left by a replace() that failed or was killed.
   static bool is_leftover(const fs::path& file);
-  /// Nobody may need it any more. Nothing when it is gone.
+  /// Removes a file that is no longer needed. Does nothing when it is gone.
   void remove(std::uint64_t index);
-  /// Every name is durable on return.
+  /// On return every name is durable.
   void sync_names() const { directory_.sync(); }
 
  private:
@@ -47,7 +48,7 @@ class OpenSegments {
     std::uint64_t tick = 0;
   };
   SegmentFile opened(std::uint64_t index, int flags);
-  /// Returns how many it closed.
+  /// Returns how many files it closed.
   static std::size_t close_idle(Files& files, std::size_t most);
 
   Directory directory_;

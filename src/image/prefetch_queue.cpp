@@ -29,10 +29,10 @@ void PrefetchQueue::submit(std::function<void()> task) {
   try {
     while (state->threads.size() < wanted) state->threads.emplace_back([this] { work(); });
   } catch (const std::system_error&) {
-    // Those that run do the work; without any, whoever wants a chunk reads it then.
+    // The running threads do the work. Without any, the tasks are dropped, and chunks are read when they are needed.
     if (state->threads.empty()) state->waiting.clear();
   }
-  changed_.notify_all();  // also somebody who waits for the end may wait here
+  changed_.notify_all();  // a thread that waits for the end may also wait here
 }
 
 void PrefetchQueue::wait_idle() {
@@ -55,7 +55,7 @@ void PrefetchQueue::work() {
     task = nullptr;
     state.relock();
     --state->running;
-    // The window may have grown meanwhile, so that more than one may go on.
+    // The window may have grown meanwhile, so wake more than one.
     changed_.notify_all();
   }
 }

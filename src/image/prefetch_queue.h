@@ -11,17 +11,16 @@
 namespace isr {
 
 struct PrefetchOptions {
-  unsigned threads = 16;           ///< at most
-  std::size_t most_waiting = 256;  ///< tasks; more are dropped
+  unsigned threads = 16;           ///< limit
+  std::size_t most_waiting = 256;  ///< limit on waiting tasks; further ones are dropped
 };
 
-/// Tasks that somebody may be glad of later: run in order, as many at once as
-/// `window` says (asked before each, so it must be cheap), dropped when too many
-/// wait. Threads start with the first task. A task must not throw.
+/// Runs optional tasks in order, as many at once as `window` returns (called before each task, so it must be cheap).
+/// Tasks are dropped when too many wait. Threads start with the first task. A task must not throw.
 class PrefetchQueue {
  public:
   PrefetchQueue(const PrefetchOptions& options, std::function<unsigned()> window);
-  ~PrefetchQueue();  ///< drops what has not begun and joins the rest
+  ~PrefetchQueue();  ///< drops tasks that have not begun and joins the threads
   PrefetchQueue(const PrefetchQueue&) = delete;
   PrefetchQueue& operator=(const PrefetchQueue&) = delete;
 

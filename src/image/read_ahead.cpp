@@ -1,6 +1,5 @@
-// A stream begins with any read. It is sequential once a read begins exactly
-// where the one before ended; from then on it forgives reads that come in another
-// order or leave a little out. Its window of chunks doubles up to a limit.
+// Any read begins a stream. The stream is sequential once a read begins exactly where the one before ended. From then
+// on, reads may come in another order or leave a little out. Its window of chunks doubles up to a limit.
 
 #include "image/read_ahead.h"
 
@@ -12,8 +11,8 @@ namespace isr {
 namespace {
 
 constexpr std::uint64_t kFirstWindow = 4;         // chunks
-constexpr std::uint64_t kSlack = 8 * kChunkSize;  // a read this far from its place still belongs to a stream
-constexpr std::uint64_t kForgottenAfter = 256;    // reads: then a stream makes room for another
+constexpr std::uint64_t kSlack = 8 * kChunkSize;  // a read this far from the expected place still belongs to the stream
+constexpr std::uint64_t kForgottenAfter = 256;    // reads; after that the stream may be replaced by another
 
 }  // namespace
 
@@ -28,7 +27,7 @@ ReadAhead::Stream* ReadAhead::find(std::uint64_t offset) {
   return nullptr;
 }
 
-/// The one to begin anew: single reads before streams that are still followed.
+/// The stream to reuse: single reads before streams that are still followed.
 ReadAhead::Stream& ReadAhead::oldest() {
   const auto rank = [&](const Stream& stream) {
     const bool followed = stream.window != 0 && clock_ - stream.used < kForgottenAfter;
@@ -47,12 +46,12 @@ AheadRange ReadAhead::on_read(std::uint64_t offset, std::uint64_t length, std::u
   if (stream == nullptr) {
     stream = &oldest();
     *stream = {offset + length, here, 0, clock_};
-    return {first, here, false};  // one large read spans chunks that can be fetched side by side
+    return {first, here, false};  // one large read spans chunks that can be fetched at the same time
   }
   stream->used = clock_;
   stream->next = std::max(stream->next, offset + length);
   const std::uint64_t from = std::max(stream->ahead, first);
-  // Asked again only when half of the window is used up, so that the threads get work in runs.
+  // Asks again only when half of the window is used up, so that the threads get work in batches.
   const bool is_enough = stream->window != 0 && stream->ahead >= here + (stream->window + 1) / 2;
   if (is_enough) return {from, from, true};
   stream->window = std::min(std::max(stream->window * 2, kFirstWindow), std::max<std::uint64_t>(most, 1));

@@ -8,7 +8,8 @@
 namespace isr {
 namespace {
 
-/// Bytes of the moment that a sealed chunk holds are in it. Records of one moment that say the same are copies.
+/// Orders bytes before a sealed chunk of the same moment, because the chunk includes them. Records of the same kind and
+/// moment are copies.
 auto age_of(const ReplayedRecord& record) { return std::tuple(record.moment, record.kind == RecordKind::kReplace); }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Two encrypted files: the active one, and a frozen one during a checkpoint. One mutex a stripe of chunks keeps
-// what both say of a chunk together; all stripes together guard which files there are.
+// Two encrypted files: the active one, and a frozen one during a checkpoint. One mutex for each stripe of chunks keeps
+// both files consistent for a chunk. All these mutexes together guard the file pointers.
 
 #include "image/scratch_overlay.h"
 
@@ -18,8 +18,8 @@ namespace isr {
 namespace {
 
 constexpr std::size_t kStripes = 64;
-constexpr std::size_t kFewChunks = 16;  // of them a thaw merges in a millisecond or so
-constexpr int kMostRounds = 8;          // while the guest writes on
+constexpr std::size_t kFewChunks = 16;  // a thaw merges this many in about a millisecond
+constexpr int kMostRounds = 8;          // while the guest goes on writing
 
 class Scratch : public ScratchOverlay {
  public:
@@ -70,15 +70,15 @@ class Scratch : public ScratchOverlay {
   void lie_over(std::shared_ptr<JournalOverlay> below) override { below_ = std::move(below); }
 
   void freeze() override {
-    thaw();  // what an earlier thaw could not finish
+    thaw();  // merges the rest of an earlier thaw
     auto fresh = make_file();
     const auto locks = lock_all();
     frozen_ = std::move(active_);
     active_ = std::move(fresh);
   }
 
-  /// First one chunk at a time, so that the guest's writes go on beside it. What they bring meanwhile is
-  /// merged in the next round, and the last of it, little, while they wait.
+  /// First merges one chunk at a time, so that the guest's writes go on. The next round merges what they added. The
+  /// small last rest is merged while writes wait.
   void thaw() override {
     for (int round = 0; round < kMostRounds && merge_one_by_one() > kFewChunks; ++round) {
     }
@@ -103,7 +103,7 @@ class Scratch : public ScratchOverlay {
     for (const ChunkRun& run : changes.zeros) {
       for (std::uint64_t chunk = run.first; chunk < run.end(); ++chunk) changes.chunks.insert(chunk);
     }
-    changes.zeros.clear();  // there may be bytes over them here
+    changes.zeros.clear();  // this layer may have bytes over them
     for (std::uint64_t chunk = 0; chunk < chunk_count_; ++chunk) {
       if (has_frozen(chunk)) changes.chunks.insert(chunk);
     }
@@ -142,7 +142,7 @@ class Scratch : public ScratchOverlay {
     }
   }
 
-  /// What of the gaps lies nowhere above the tree.
+  /// The parts of the gaps for which no layer above the tree has data.
   std::vector<Extent> read_gaps_below(const std::vector<Extent>& gaps, std::uint64_t offset, MutableBytes out,
                                       std::vector<Extent> (JournalOverlay::*reading)(std::uint64_t, MutableBytes)) {
     const auto below = below_.load();
@@ -189,7 +189,7 @@ class Scratch : public ScratchOverlay {
                           [&](std::uint64_t at, MutableBytes block) { return read_block(at, block, also_active); });
   }
 
-  /// False: not here.
+  /// Returns false when the block is not here.
   bool read_block(std::uint64_t offset, MutableBytes out, bool also_active) {
     const std::lock_guard lock(stripe(offset / kChunkSize));
     if (!also_active) require_frozen();
@@ -201,7 +201,7 @@ class Scratch : public ScratchOverlay {
   mutable std::array<std::mutex, kStripes> stripes_;
   std::size_t chunk_count_;
   std::unique_ptr<EncryptedScratchFile> active_;
-  std::unique_ptr<EncryptedScratchFile> frozen_;  // null but during a checkpoint
+  std::unique_ptr<EncryptedScratchFile> frozen_;  // null except during a checkpoint
   std::atomic<std::shared_ptr<JournalOverlay>> below_;
 };
 

@@ -6,21 +6,21 @@
 namespace isr {
 
 struct SettleOptions {
-  std::uint64_t calm_limit = 64U << 20U;       ///< journal bytes that may stay while nobody writes much
-  std::uint64_t busy_limit = 1ULL << 30U;      ///< and while somebody does
-  std::uint64_t calm_bytes_per_s = 8U << 20U;  ///< writing less than this is not writing much
-  std::chrono::milliseconds calm_after{2000};  ///< for so long
+  std::uint64_t calm_limit = 64U << 20U;       ///< journal bytes that may stay while the guest writes little
+  std::uint64_t busy_limit = 1ULL << 30U;      ///< and while it writes more
+  std::uint64_t calm_bytes_per_s = 8U << 20U;  ///< less than this counts as little
+  std::chrono::milliseconds calm_after{2000};  ///< when that has lasted this long
   std::chrono::milliseconds pause{10'000};     ///< after a step that gained nothing
 };
 
-/// When to settle. Sealing takes a processor from the guest, so it waits until the
-/// guest is calm, unless the journal grows large meanwhile. Pure; not thread-safe.
+/// Decides when to settle. Sealing takes a processor from the guest, so it waits until the guest is calm, unless the
+/// journal grows large meanwhile. Pure; not thread-safe.
 class SettlePolicy {
  public:
   using Time = std::chrono::steady_clock::time_point;
   explicit SettlePolicy(const SettleOptions& options = {}) : options_(options) {}
 
-  /// `written`: bytes that were ever written to the images. To be asked a few times a second.
+  /// `written`: all bytes ever written to the images. Call a few times a second.
   bool is_due(std::uint64_t journal_bytes, std::uint64_t written, Time now) {
     const auto period = std::chrono::duration_cast<std::chrono::milliseconds>(now - since_);
     if (period >= options_.calm_after) {
@@ -31,7 +31,7 @@ class SettlePolicy {
     }
     return now >= not_before_ && journal_bytes > (calm_ ? options_.calm_limit : options_.busy_limit);
   }
-  /// The last step failed, or nothing could be settled: the next one gains no more if it comes at once.
+  /// Call when the last step failed or could settle nothing, because an immediate next step would not gain more.
   void gained_nothing(Time now) { not_before_ = now + options_.pause; }
 
  private:

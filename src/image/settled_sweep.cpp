@@ -7,7 +7,7 @@ namespace isr {
 void SettledSweep::sweep(PackStore& store, const std::set<Cid>& needed) {
   std::set<Cid> unneeded;
   std::vector<Cid> removed;
-  // Held until they are removed: who keeps one of them later finds it gone, and puts it again.
+  // Held until the objects are removed: a later keep() then finds its object gone, and the caller puts it again.
   auto kept = kept_.lock();
   for (const Cid& cid : store.all()) {
     if (needed.contains(cid) || kept->contains(cid)) continue;

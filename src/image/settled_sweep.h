@@ -7,24 +7,24 @@
 
 namespace isr {
 
-/// Takes objects out of a session's settled store once nothing needs them: others have taken their place.
-/// What a publish has sealed and not yet sent is kept meanwhile.
+/// Removes objects from a session's settled store once nothing needs them, because newer ones have replaced them.
+/// Objects that a publish has sealed but not yet sent are kept meanwhile.
 ///
 /// Threads: keep() and release() beside sweep(); one sweep at a time.
 class SettledSweep {
  public:
-  /// Before the object is put, or while something else still needs it: no sweep takes it until release().
+  /// Call before the object is put, or while something else still needs it. No sweep removes it until release().
   void keep(const Cid& cid) { kept_.lock()->insert(cid); }
   void release() { kept_.lock()->clear(); }
-  /// Removes what is not in `needed`, and was not at the last sweep either: whoever has just learned
-  /// of an object finds it. The records that make objects unneeded are durable.
+  /// Removes the objects that are not in `needed` and were not needed at the last sweep either, so that a caller that
+  /// has just found an object can still use it. The records that make objects unneeded must be durable.
   void sweep(PackStore& store, const std::set<Cid>& needed);
-  /// The next sweep has something to remove.
+  /// True when the next sweep has something to remove.
   bool has_more() const { return !unneeded_.empty(); }
 
  private:
   Sync<std::set<Cid>> kept_;
-  std::set<Cid> unneeded_;  ///< at the last sweep
+  std::set<Cid> unneeded_;  ///< since the last sweep
 };
 
 }  // namespace isr

@@ -14,7 +14,7 @@ namespace {
 constexpr std::size_t kSealedAtOnce = 1024;  // chunks: bounds memory
 constexpr std::uint64_t kMostMoved = 2;      // a segment of which more than 1/2 is needed stays
 
-/// Fills gaps of a chunk buffer from the reference that lies below.
+/// Fills gaps of a chunk buffer from the reference below.
 void fill_gaps(ChunkReader& reader, const ChunkRef& below, std::uint64_t chunk, const std::vector<Extent>& gaps,
                MutableBytes out, Priority priority, const std::stop_token& stop) {
   if (gaps.empty() || below.is_zero()) {
@@ -31,12 +31,12 @@ void fill_gaps(ChunkReader& reader, const ChunkRef& below, std::uint64_t chunk, 
   }
 }
 
-/// What a source says that does not have an object, or not now.
+/// True for the errors of a source that does not have an object, or not now.
 constexpr bool is_of_a_source(ErrorKind kind) {
   return kind == ErrorKind::kCorrupt || kind == ErrorKind::kOffline || kind == ErrorKind::kTransient;
 }
 
-/// Writes what lies in `from` of a chunk, without its gaps.
+/// Writes the bytes that `from` has of a chunk, without its gaps.
 void copy_bytes(Overlay& from, std::uint64_t chunk, std::uint64_t length, Overlay& to) {
   const std::uint64_t begin = chunk * kChunkSize;
   Bytes bytes(length);
@@ -51,8 +51,8 @@ void copy_bytes(Overlay& from, std::uint64_t chunk, std::uint64_t length, Overla
   write_until(length);
 }
 
-/// Made before the first of some objects is put: then sync() says of them all that they are durable, or throws,
-/// though another thread's sync of the store failed meanwhile.
+/// Construct it before the first of some objects is put. Then sync() guarantees that all of them are durable, or
+/// throws, even if another thread's sync of the store failed meanwhile.
 class ObjectsToSync {
  public:
   explicit ObjectsToSync(PackStore& store) : store_(store), failed_before_(store.failed_syncs()) {}
@@ -78,7 +78,7 @@ ChunkRef put_sealed(const SealContext& context, ByteView plaintext) {
   return sealed.ref;
 }
 
-/// Seals some of the chunks that the frozen layer has something of.
+/// Seals some of the chunks that the frozen layer has changed.
 void seal_some(const SealContext& context, FrozenChanges& frozen, const TreeRoot& base, std::span<SealedChunk> chunks,
                std::map<std::uint64_t, ChunkRef>& changes) {
   std::vector<ChunkRef> before(chunks.size());
@@ -102,7 +102,7 @@ struct Sealed {
   std::optional<ChunkRef> ref;
 };
 
-/// nullopt in `ref`: the rest of the chunk cannot be had now.
+/// `ref` is nullopt when the rest of the chunk is not available now.
 Sealed seal_active(const SealContext& context, const SettleImage& of, std::uint64_t chunk) {
   Sealed sealed;
   sealed.seen = of.overlay.pieces_of(chunk);
@@ -111,7 +111,7 @@ Sealed seal_active(const SealContext& context, const SettleImage& of, std::uint6
   const auto gaps = of.overlay.read(chunk * kChunkSize, plaintext);
   ChunkRef below;
   if (!gaps.empty()) {
-    // In this order, as everywhere: a publish sets the new base before it drops what the base now holds.
+    // In this order, as everywhere: a publish sets the new base before the overlay drops the published changes.
     const auto replaced = of.overlay.replaced(chunk);
     below =
         replaced ? *replaced : find_chunk(context.reader, of.image->base(), chunk, Priority::kSettling, context.stop);
@@ -121,7 +121,7 @@ Sealed seal_active(const SealContext& context, const SettleImage& of, std::uint6
   return sealed;
 }
 
-/// Seals what the segment holds of one image's bytes.
+/// Seals one image's bytes in the segment.
 void settle_segment(const SealContext& context, const SettleImage& of, const SegmentPtr& segment) {
   const std::vector<std::uint64_t> all = of.overlay.chunks_with_bytes(segment);
   for (std::span<const std::uint64_t> rest = all; !rest.empty();) {
@@ -134,12 +134,12 @@ void settle_segment(const SealContext& context, const SettleImage& of, const Seg
       try {
         sealed[i] = seal_active(context, of, chunks[i]);
       } catch (const Error& error) {
-        // The chunk stays in the journal, where it can be read as before; others can be settled.
+        // The chunk stays in the journal, where it can still be read; others can be settled.
         if (!is_of_a_source(error.kind())) throw;
         if (error.kind() == ErrorKind::kCorrupt) log::warn("settling {}: {}", of.image->name(), error.what());
       }
     });
-    // The objects are durable before a record can say that they replace the bytes.
+    // The objects must be durable before a record says that they replace the bytes.
     objects.sync();
     for (std::size_t i = 0; i < chunks.size(); ++i) {
       if (sealed[i].ref) of.overlay.replace_chunk(chunks[i], *sealed[i].ref, sealed[i].seen);
@@ -147,14 +147,14 @@ void settle_segment(const SealContext& context, const SettleImage& of, const Seg
   }
 }
 
-/// What is still needed of each segment.
+/// The number of needed bytes in each segment.
 std::map<SegmentPtr, std::uint64_t> live_bytes(std::span<const SettleImage> images) {
   std::map<SegmentPtr, std::uint64_t> live;
   for (const SettleImage& image : images) image.overlay.add_live_bytes(live);
   return live;
 }
 
-/// Without those that only a reader still holds.
+/// Leaves out segments that only a reader still holds.
 std::vector<SegmentPtr> most_garbage_first(const Journal& journal, std::span<const SettleImage> images) {
   const auto live = live_bytes(images);
   std::vector<SegmentPtr> segments;
@@ -204,10 +204,10 @@ std::uint64_t settle_some(const SealContext& context, Journal& journal, std::spa
     for (const SettleImage& image : images) settle_segment(context, image, segment);
     const std::uint64_t size = journal.size_of(segment);
     const std::uint64_t live = live_bytes(images)[segment];
-    // A move frees as much as it writes, so that settling costs a bounded share of what was written.
+    // A move must free as much as it writes, so that settling costs a bounded share of the written bytes.
     if (live * kMostMoved > size) continue;
     for (const SettleImage& image : images) image.overlay.move_records(segment);
-    segment.reset();  // ours would keep it
+    segment.reset();  // our own pointer would keep it
     journal.collect();
     return size - live;
   }

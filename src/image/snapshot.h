@@ -7,43 +7,41 @@
 
 namespace isr {
 
-/// What sealing an image's changes needs.
+/// The things that sealing an image's changes needs.
 struct SealContext {
   ChunkReader& reader;
   PackStore& settled;  ///< durable: sealed objects wait here for their upload
   SecretKey domain_secret;
   unsigned threads = 2;
-  SettledSweep* sweep = nullptr;  ///< keeps what is sealed; null: nothing is swept before a record names it
+  SettledSweep* sweep = nullptr;  ///< keeps sealed objects; null: nothing is swept before a record names them
   std::stop_token stop{};         ///< Error{kCancelled} once requested
 };
 
-/// A sealed image and the objects that its base does not have.
+/// A sealed image, and its objects that the base does not have.
 struct SealedImage {
   TreeRoot root;
-  std::vector<ClearRef> new_objects;  ///< may name one twice
-  std::vector<SealedChunk> chunks;    ///< that the frozen layer has something of; without those that it makes all zero
+  std::vector<ClearRef> new_objects;  ///< may have duplicates
+  std::vector<SealedChunk> chunks;  ///< those that the frozen layer has changed, except the ones that it makes all zero
 };
 
-/// Seals what the frozen layer changes over `base`: chunks, then the pages above
-/// them, into the settled store. Fetches only the missing rest of chunks that are
-/// partly written. Doing it again after a crash gives the same objects.
+/// Seals the changes of the frozen layer over `base`: chunks, then the pages above them, into the settled store.
+/// Fetches only the missing rest of partly written chunks. Repeating it after a crash gives the same objects.
 SealedImage seal_frozen(const SealContext& context, FrozenChanges& frozen, const TreeRoot& base);
 
-/// An overlay of the journal with the image that lies below it.
+/// An overlay of the journal and the image below it.
 struct SettleImage {
   JournalOverlay& overlay;
   std::shared_ptr<const Image> image;
 };
-/// One step of settling: lets go of segments that nothing needs any more; when there are none, of the one
-/// with the most garbage, whose chunks it seals. Returns the bytes that this gains; 0 when there is nothing to
-/// gain now: most of every segment is needed, by chunks that are written all the time or whose rest cannot be
-/// fetched. A snapshot may be going on.
+/// One step of settling: frees segments that nothing needs any more. If there are none, seals the chunks of the segment
+/// with the most garbage. Returns the number of bytes that this gains; 0 when there is nothing to gain now, because
+/// most of every segment is needed by chunks that are constantly written or whose rest cannot be fetched. A snapshot
+/// may run at the same time.
 std::uint64_t settle_some(const SealContext& context, Journal& journal, std::span<const SettleImage> images);
 
-/// Puts what the VM changed in its memory into the journal overlay that lies
-/// below the scratch layer; durable on return. As sealed chunks; of a chunk whose rest `memory`
-/// cannot read, as the bytes that were changed. A guest stands still meanwhile, so that `memory`
-/// should have a reader that asks no network.
+/// Puts the VM's changes of its memory into the journal overlay below the scratch layer; durable on return. They become
+/// sealed chunks, except where `memory` cannot read the rest of a chunk: there only the changed bytes are stored. The
+/// guest is paused meanwhile, so the reader of `memory` should not use the network.
 void settle_memory(const SealContext& context, Image& memory, ScratchOverlay& scratch, JournalOverlay& below,
                    Journal& journal);
 

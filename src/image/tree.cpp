@@ -1,7 +1,6 @@
-// A tree of pages of 256 references. Level 0 pages refer to chunks, level k
-// pages to pages of level k-1. The number of levels follows from the image's
-// size, so that no page says what it is: a page that stands in the wrong place
-// cannot be reached, since references carry the digest of what they refer to.
+// A tree of pages of 256 references. Level 0 pages refer to chunks, level k pages to pages of level k-1. The image's
+// size determines the number of levels, so a page need not state its level. A page in the wrong place cannot be
+// reached, because references carry the digest of the object.
 
 #include "image/tree.h"
 
@@ -12,7 +11,7 @@
 namespace isr {
 namespace {
 
-/// Chunks below one reference of a page at `level`.
+/// The number of chunks below one reference of a page at `level`.
 constexpr std::uint64_t reach(unsigned level) { return 1ULL << (8U * level); }
 
 class TreeUpdate {
@@ -21,7 +20,7 @@ class TreeUpdate {
              std::uint64_t count, const Key& domain_secret, const EmitObject& emit)
       : reader_(reader), changes_(changes), zeros_(zeros), count_(count), domain_secret_(domain_secret), emit_(emit) {}
 
-  /// The page at `level` whose first chunk is `first`, with the changes below it.
+  /// Rewrites the page at `level` whose first chunk is `first`, with the changes below it.
   ChunkRef rewrite(const ChunkRef& page, unsigned level, std::uint64_t first) {
     const std::uint64_t end = std::min(first + reach(level + 1), count_);
     if (first >= end) return page;
@@ -73,7 +72,7 @@ class TreeUpdate {
 
 using VisitRef = std::function<void(std::uint64_t, const ChunkRef&)>;
 
-/// What a page refers to that is not zero, with the first chunk of each.
+/// Visits the nonzero references of a page, with the first chunk of each.
 void visit_page(ChunkReader& reader, const ChunkRef& page, unsigned level, std::uint64_t first, std::uint64_t count,
                 const VisitRef& visit, Priority priority, const std::stop_token& stop) {
   const PageData refs = reader.read_page(page, priority, stop);

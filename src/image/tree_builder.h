@@ -6,14 +6,14 @@
 
 namespace isr {
 
-/// Builds the tree of a new image from its chunks in order, a page at a time, so
-/// that memory does not grow with the image.
+/// Builds the tree of a new image from its chunks in order, a page at a time, so that its memory does not grow with the
+/// image.
 class TreeBuilder {
  public:
   TreeBuilder(std::uint64_t size, const Key& domain_secret, EmitObject emit);
   void add(const ChunkRef& ref);  ///< the next chunk
   void add_zeros(std::uint64_t count);
-  /// After chunk_count(size) chunks.
+  /// Call after chunk_count(size) chunks.
   TreeRoot finish();
 
  private:
@@ -23,7 +23,7 @@ class TreeBuilder {
   std::uint64_t size_;
   SecretKey domain_secret_;
   EmitObject emit_;
-  std::vector<std::vector<ChunkRef>> open_;  // by level: references of the page being filled
+  std::vector<std::vector<ChunkRef>> open_;  // by level: the references of the page being filled
   std::uint64_t added_ = 0;
 };
 

@@ -10,11 +10,11 @@
 
 namespace isr {
 
-/// Does one half of a long append on another processor, since encryption is most of what a writer waits for.
+/// Does one half of a long append on another processor, because encryption is most of a writer's waiting time.
 /// Threads: one call at a time.
 class TwoHalves {
  public:
-  /// body(i) for each i; the first failure is thrown on, once both halves have ended.
+  /// Calls body(i) for each i. Throws the first failure once both halves have ended.
   template <class Body>
   void run(std::size_t count, const Body& body) {
     const std::size_t half = count >= kLongRun && has_second() ? count / 2 : 0;
@@ -41,9 +41,9 @@ class TwoHalves {
   }
 
  private:
-  static constexpr std::size_t kLongRun = 8;  ///< records: less is done before another thread has woken up
+  static constexpr std::size_t kLongRun = 8;  ///< records; fewer are finished before another thread wakes up
 
-  /// False: no thread is to be had, so whoever appends does it all.
+  /// Returns false when no thread is available; the caller then does all the work.
   bool has_second() {
     try {
       if (!second_) second_ = std::make_unique<ThreadPool>(1);

@@ -29,7 +29,7 @@ Uploader::~Uploader() {
   changed_.notify_all();
 }
 
-/// Under a limit objects leave one after the other, each when those before it have had their time.
+/// With a limit, objects leave one after the other. Each waits until the earlier ones have used their share of time.
 void Uploader::await_turn(std::size_t length) {
   if (options_.bytes_per_second == 0) return;
   using Seconds = std::chrono::duration<double>;
@@ -54,10 +54,10 @@ void Uploader::put_later(const Cid& cid, std::size_t length, std::function<Bytes
   state.wait(changed_, [&] { return state->failure || state->under_way < most_under_way_; });
   if (state->failure) std::rethrow_exception(state->failure);
   pool_.submit(std::move(task));
-  ++state->under_way;  // only now: finish() waits for what really comes to its end
+  ++state->under_way;  // only now, because finish() waits for every counted one to end
 }
 
-/// What exists may be what an interrupted writer left: its length tells.
+/// An existing object may be the rest of an interrupted write; its length shows that.
 void Uploader::send(const Job& job) {
   const std::string name = object_name(job.cid);
   bool exists = job.presence == Presence::kLikely && store_->stat(name) == job.length;
