@@ -251,34 +251,30 @@ Request parse_request(const json& line) {
   return request;
 }
 
-template <class Answer>
-json encode_answer(const Answer& answer) {
-  return write_object(answer);
+json encode_answer(const AnyAnswer& answer) {
+  return std::visit([](const auto& one) { return write_object(one); }, answer);
 }
 
-template <class Answer>
-Answer parse_answer(const json& line) {
-  Answer answer;
+AnyAnswer parse_answer(const AnyAnswer& kind, const json& line) {
+  AnyAnswer answer = kind;
   Reader reader(line, kAnswer);
-  list_fields(reader, answer);
+  std::visit([&](auto& one) { list_fields(reader, one); }, answer);
   reader.expect_end();
   return answer;
 }
 
-template <class Progress>
-json encode_progress(const Progress& progress) {
-  json line = write_object(progress);
+json encode_progress(const AnyProgress& progress) {
+  json line = std::visit([](const auto& one) { return write_object(one); }, progress);
   line["type"] = "progress";
   return line;
 }
 
-template <class Progress>
-Progress parse_progress(const json& line) {
-  Progress progress;
+AnyProgress parse_progress(const AnyProgress& kind, const json& line) {
+  AnyProgress progress = kind;
   std::string type;
   Reader reader(line, kProgress);
   reader("type", type);
-  list_fields(reader, progress);
+  std::visit([&](auto& one) { list_fields(reader, one); }, progress);
   reader.expect_end();
   return progress;
 }
@@ -286,14 +282,19 @@ Progress parse_progress(const json& line) {
 json encode_stats(const SessionStats& stats) { return write_object(stats); }
 json encode_stats(const FetchStats& stats) { return write_object(stats); }
 
-template <class OneRequest>
-typename OneRequest::Answer ask(const fs::path& socket, const OneRequest& request,
-                                const OnProgress<typename OneRequest::Progress>& progress, std::stop_token stop) {
+AnyAnswer ask_any(const fs::path& socket, const Request& request, const OnProgress<AnyProgress>& progress,
+                  std::stop_token stop) {
+  const auto [answer, progress_line] = std::visit(
+      [](const auto& one) -> std::pair<AnyAnswer, AnyProgress> {
+        using OneRequest = std::decay_t<decltype(one)>;
+        return {typename OneRequest::Answer{}, typename OneRequest::Progress{}};
+      },
+      request);
   ControlProgress on_line;
-  if (progress) on_line = [&](const json& line) { progress(parse_progress<typename OneRequest::Progress>(line)); };
+  if (progress) on_line = [&, kind = progress_line](const json& line) { progress(parse_progress(kind, line)); };
   const json line = control_request(socket, encode_request(request), on_line, std::move(stop));
   try {
-    return parse_answer<typename OneRequest::Answer>(line);
+    return parse_answer(answer, line);
   } catch (const Error& error) {
     throw Error(
         ErrorKind::kDaemon,
@@ -302,39 +303,5 @@ typename OneRequest::Answer ask(const fs::path& socket, const OneRequest& reques
         {"isr ls, isr log NAME    show how things stand"});
   }
 }
-
-template json encode_progress(const ProgressLine&);
-template json encode_progress(const ConsoleLine&);
-template ProgressLine parse_progress(const json&);
-template ConsoleLine parse_progress(const json&);
-
-template json encode_answer(const Status&);
-template json encode_answer(const BootAnswer&);
-template json encode_answer(const PublishAnswer&);
-template json encode_answer(const VersionAnswer&);
-template json encode_answer(const DoneAnswer&);
-template json encode_answer(const ConsoleAnswer&);
-template json encode_answer(const TypeAnswer&);
-template Status parse_answer(const json&);
-template BootAnswer parse_answer(const json&);
-template PublishAnswer parse_answer(const json&);
-template VersionAnswer parse_answer(const json&);
-template DoneAnswer parse_answer(const json&);
-template ConsoleAnswer parse_answer(const json&);
-template TypeAnswer parse_answer(const json&);
-
-using OnStep = OnProgress<ProgressLine>;
-template Status ask(const fs::path&, const StatusRequest&, const OnStep&, std::stop_token);
-template BootAnswer ask(const fs::path&, const StartRequest&, const OnStep&, std::stop_token);
-template BootAnswer ask(const fs::path&, const ResumeRequest&, const OnStep&, std::stop_token);
-template DoneAnswer ask(const fs::path&, const OwnLockRequest&, const OnStep&, std::stop_token);
-template PublishAnswer ask(const fs::path&, const SuspendRequest&, const OnStep&, std::stop_token);
-template PublishAnswer ask(const fs::path&, const StopRequest&, const OnStep&, std::stop_token);
-template VersionAnswer ask(const fs::path&, const PowerOffRequest&, const OnStep&, std::stop_token);
-template PublishAnswer ask(const fs::path&, const SyncRequest&, const OnStep&, std::stop_token);
-template PublishAnswer ask(const fs::path&, const CheckinRequest&, const OnStep&, std::stop_token);
-template VersionAnswer ask(const fs::path&, const DiscardRequest&, const OnStep&, std::stop_token);
-template ConsoleAnswer ask(const fs::path&, const ConsoleRequest&, const OnProgress<ConsoleLine>&, std::stop_token);
-template TypeAnswer ask(const fs::path&, const TypeRequest&, const OnStep&, std::stop_token);
 
 }  // namespace isr

@@ -40,6 +40,8 @@ struct ConsoleLine {
   std::uint64_t offset = 0;  ///< of the text's first byte in all that the guest said
 };
 
+using AnyProgress = std::variant<ProgressLine, ConsoleLine>;
+
 // --- answers -----------------------------------------------------------------
 
 struct Status {
@@ -90,6 +92,8 @@ struct ConsoleAnswer {
 };
 
 struct TypeAnswer {};
+
+using AnyAnswer = std::variant<Status, BootAnswer, PublishAnswer, VersionAnswer, DoneAnswer, ConsoleAnswer, TypeAnswer>;
 
 // --- requests ----------------------------------------------------------------
 
@@ -223,17 +227,21 @@ bool publishes(const Request& request) noexcept;
 nlohmann::json encode_request(const Request& request);
 Request parse_request(const nlohmann::json& line);
 
-/// For the answers above.
+nlohmann::json encode_answer(const AnyAnswer& answer);
+/// An answer of the kind that `kind` holds; its values do not matter.
+AnyAnswer parse_answer(const AnyAnswer& kind, const nlohmann::json& line);
 template <class Answer>
-nlohmann::json encode_answer(const Answer& answer);
-template <class Answer>
-Answer parse_answer(const nlohmann::json& line);
+Answer parse_answer(const nlohmann::json& line) {
+  return std::get<Answer>(parse_answer(AnyAnswer(Answer{}), line));
+}
 
-/// For the progress lines above.
+nlohmann::json encode_progress(const AnyProgress& progress);
+/// As parse_answer().
+AnyProgress parse_progress(const AnyProgress& kind, const nlohmann::json& line);
 template <class Progress>
-nlohmann::json encode_progress(const Progress& progress);
-template <class Progress>
-Progress parse_progress(const nlohmann::json& line);
+Progress parse_progress(const nlohmann::json& line) {
+  return std::get<Progress>(parse_progress(AnyProgress(Progress{}), line));
+}
 
 /// The part of a status that the session knows.
 nlohmann::json encode_stats(const SessionStats& stats);
@@ -242,11 +250,20 @@ nlohmann::json encode_stats(const FetchStats& stats);
 template <class Progress>
 using OnProgress = std::function<void(const Progress&)>;
 
-/// Sends one of the requests above to a daemon; returns its answer. Errors of control_request(), and of the daemon;
+/// Sends a request to a daemon; returns its answer. Errors of control_request(), and of the daemon;
 /// {kDaemon} for an answer that is not understood: the daemon may be of another version.
+AnyAnswer ask_any(const fs::path& socket, const Request& request, const OnProgress<AnyProgress>& progress,
+                  std::stop_token stop);
+/// As ask_any(), with the types of the request.
 template <class OneRequest>
 typename OneRequest::Answer ask(const fs::path& socket, const OneRequest& request,
                                 const OnProgress<typename OneRequest::Progress>& progress = {},
-                                std::stop_token stop = {});
+                                std::stop_token stop = {}) {
+  OnProgress<AnyProgress> on_progress;
+  if (progress) {
+    on_progress = [&](const AnyProgress& one) { progress(std::get<typename OneRequest::Progress>(one)); };
+  }
+  return std::get<typename OneRequest::Answer>(ask_any(socket, request, on_progress, std::move(stop)));
+}
 
 }  // namespace isr

@@ -12,37 +12,14 @@ namespace isr {
 
 using nlohmann::json;
 
-json SessionCommands::carry_out(const Request& request, const CommandClient& client) {
-  const CommonPart& common = *common_part(request);
-  std::vector<std::string> kept_settings;
-  if (common.settings) kept_settings = follow_settings(parts_.account, *common.settings);
-  if (!std::holds_alternative<OwnLockRequest>(request) && !std::holds_alternative<SyncRequest>(request)) {
-    parts_.machine.require_unused();  // they take the mount away
-  }
-  if (std::holds_alternative<CheckinRequest>(request)) require_off();
-  if (publishes(request) && common.steal_reason) {
-    secure_lock(common, client.stop);
-    parts_.reap();  // a guest may have ended while the repository was asked
-  }
-  return std::visit(
-      [&](const auto& one) -> json {
-        if constexpr (requires { one.common; }) {
-          auto answer = run(one, client);
-          answer.kept_settings = kept_settings;
-          return encode_answer(answer);
-        } else {
-          throw Error(ErrorKind::kBug, "a command that changes nothing was to be carried out");
-        }
-      },
-      request);
-}
-
+template <>
 BootAnswer SessionCommands::run(const StartRequest& request, const CommandClient& client) {
   BootOptions options = boot_options(request.boot);
   options.fresh = true;
   return boot(request.common, options, client);
 }
 
+template <>
 BootAnswer SessionCommands::run(const ResumeRequest& request, const CommandClient& client) {
   BootOptions options = boot_options(request.boot);
   options.prefetch = request.prefetch;
@@ -75,6 +52,7 @@ BootAnswer SessionCommands::boot(const CommonPart& common, BootOptions& options,
           .mount = parts_.machine.directory()};
 }
 
+template <>
 DoneAnswer SessionCommands::run(const OwnLockRequest& request, const CommandClient& client) {
   secure_lock(request.common, client.stop);
   return {};
@@ -85,6 +63,7 @@ void SessionCommands::secure_lock(const CommonPart& common, const std::stop_toke
   if (common.online && parts_.session.lock().secure(common.steal_reason, stop)) parts_.lock_lost = false;
 }
 
+template <>
 PublishAnswer SessionCommands::run(const SuspendRequest& request, const CommandClient& client) {
   // Without a VM (checked out only, or after a crash) there are the disks to save.
   if (parts_.machine.running()) {
@@ -109,6 +88,7 @@ PublishAnswer SessionCommands::run(const SuspendRequest& request, const CommandC
 }
 
 /// Given up when the client goes before the guest has: what follows loses nothing and goes on.
+template <>
 PublishAnswer SessionCommands::run(const StopRequest& request, const CommandClient& client) {
   if (parts_.machine.running()) {
     const EitherStop either(client.stop, parts_.told);
@@ -122,19 +102,23 @@ PublishAnswer SessionCommands::run(const StopRequest& request, const CommandClie
   return publish_and_end(request.message, client);
 }
 
+template <>
 VersionAnswer SessionCommands::run(const PowerOffRequest&, const CommandClient&) {
   power_off();
   return {parts_.session.state().base};
 }
 
+template <>
 PublishAnswer SessionCommands::run(const SyncRequest& request, const CommandClient& client) {
   return publish(request.message, client);
 }
 
+template <>
 PublishAnswer SessionCommands::run(const CheckinRequest& request, const CommandClient& client) {
   return publish_and_end(request.message, client);
 }
 
+template <>
 VersionAnswer SessionCommands::run(const DiscardRequest&, const CommandClient&) {
   if (parts_.machine.running()) throw Error(ErrorKind::kVm, fmt::format("{} is running", parts_.parcel.name));
   parts_.machine.unmount();
@@ -209,6 +193,31 @@ PublishAnswer SessionCommands::publish_and_end(const std::string& message, const
     throw;
   }
   return answer;
+}
+
+json SessionCommands::carry_out(const Request& request, const CommandClient& client) {
+  const CommonPart& common = *common_part(request);
+  std::vector<std::string> kept_settings;
+  if (common.settings) kept_settings = follow_settings(parts_.account, *common.settings);
+  if (!std::holds_alternative<OwnLockRequest>(request) && !std::holds_alternative<SyncRequest>(request)) {
+    parts_.machine.require_unused();  // they take the mount away
+  }
+  if (std::holds_alternative<CheckinRequest>(request)) require_off();
+  if (publishes(request) && common.steal_reason) {
+    secure_lock(common, client.stop);
+    parts_.reap();  // a guest may have ended while the repository was asked
+  }
+  return std::visit(
+      [&](const auto& one) -> json {
+        if constexpr (requires { one.common; }) {
+          auto answer = run(one, client);
+          answer.kept_settings = kept_settings;
+          return encode_answer(answer);
+        } else {
+          throw Error(ErrorKind::kBug, "a command that changes nothing was to be carried out");
+        }
+      },
+      request);
 }
 
 }  // namespace isr

@@ -36,15 +36,9 @@ class SessionCommands {
   nlohmann::json carry_out(const Request& request, const CommandClient& client);
 
  private:
-  BootAnswer run(const StartRequest& request, const CommandClient& client);
-  BootAnswer run(const ResumeRequest& request, const CommandClient& client);
-  DoneAnswer run(const OwnLockRequest& request, const CommandClient& client);
-  PublishAnswer run(const SuspendRequest& request, const CommandClient& client);
-  PublishAnswer run(const StopRequest& request, const CommandClient& client);
-  VersionAnswer run(const PowerOffRequest& request, const CommandClient& client);
-  PublishAnswer run(const SyncRequest& request, const CommandClient& client);
-  PublishAnswer run(const CheckinRequest& request, const CommandClient& client);
-  VersionAnswer run(const DiscardRequest& request, const CommandClient& client);
+  /// Defined in the source file for each request that changes a session.
+  template <class OneRequest>
+  typename OneRequest::Answer run(const OneRequest& request, const CommandClient& client);
 
   BootOptions boot_options(const BootPart& wanted) const;
   BootAnswer boot(const CommonPart& common, BootOptions& options, const CommandClient& client);
