@@ -9,11 +9,20 @@ namespace isr {
 /// The use that a machine makes of an image. The table in image_role.cpp has all differences between roles.
 enum class ImageRole { kSystem, kUser, kMemory, kDevice, kBootPack };
 
+/// The publishes that seal a session's image of a role into the new version.
+enum class SealedBy {
+  kEveryPublish,
+  kPublishOfMemory,   ///< of a suspended machine, or of one that runs (a checkpoint)
+  kPublishOfSuspend,  ///< of a suspended machine; a checkpoint takes the image from the machine itself
+  kNoPublish,
+};
+
 struct RoleRules {
   ImageRole role;
-  std::string_view name;         ///< in a version's description; for roles that are not disks also the image's own name
-  bool is_disk = false;          ///< the guest has it as a disk, in every version; only disks have names of their own
-  bool is_checked_out = false;   ///< a session has changes of it in its journal, and may publish them
+  std::string_view name;        ///< in a version's description; for roles that are not disks also the image's own name
+  bool is_disk = false;         ///< the guest has it as a disk, in every version; only disks have names of their own
+  bool is_checked_out = false;  ///< a session has changes of it in its journal
+  SealedBy sealed_by = SealedBy::kNoPublish;
   bool is_in_boot_pack = false;  ///< its pages may be in a boot pack
   bool is_content = false;       ///< two versions differ when their images of this role differ
 };

@@ -22,6 +22,20 @@ bool same_tree(const VersionImage* a, const VersionImage* b) {
   return a->tree.size == b->tree.size && a->tree.root == b->tree.root;
 }
 
+bool is_sealed_by(const PublishOptions& publish, ImageRole role) {
+  switch (rules_of(role).sealed_by) {
+    case SealedBy::kEveryPublish:
+      return true;
+    case SealedBy::kPublishOfMemory:
+      return publish.memory || publish.checkpoint;
+    case SealedBy::kPublishOfSuspend:
+      return publish.memory;
+    case SealedBy::kNoPublish:
+      return false;
+  }
+  return false;
+}
+
 /// True when both describe one machine; a boot pack only helps to resume it and is not compared.
 bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
   const auto is_in = [](const ParcelVersion& in) {
@@ -62,11 +76,7 @@ Publisher::Publisher(const PublisherParts& parts)
 
 void Publisher::freeze(const PublishOptions& options, Publication& publication) {
   for (const SessionImage& image : state_.now().images) {
-    const ImageRole role = image.image.role;
-    const bool wanted = role == ImageRole::kMemory   ? options.memory || options.checkpoint
-                        : role == ImageRole::kDevice ? options.memory
-                                                     : is_disk(role);
-    if (wanted) publication.parts.push_back(&images_.part(image.image.name));
+    if (is_sealed_by(options, image.image.role)) publication.parts.push_back(&images_.part(image.image.name));
   }
   const auto freeze_part = [&](SessionPart* part) { publication.void_below[part->number] = part->overlay->freeze(); };
   const auto freeze = [&] {
