@@ -112,7 +112,7 @@ std::string short_hex(ByteView bytes) { return to_hex(bytes.first(std::min<std::
 ByteView ByteReader::take(std::size_t count) {
   if (count > rest_.size()) {
     throw Error(ErrorKind::kCorrupt,
-                fmt::format("{}: cut short, {} bytes wanted where {} are left", what_, count, rest_.size()));
+                fmt::format("{}: cut short, {} bytes expected, {} left", what_, count, rest_.size()));
   }
   const auto out = rest_.first(count);
   rest_ = rest_.subspan(count);

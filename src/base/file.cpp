@@ -47,7 +47,7 @@ void make_parents(const fs::path& path) {
 UniqueFd open_for_reading(const fs::path& path, int fd) {
   UniqueFd owner(fd);
   if (!S_ISREG(status_of(fd, path).st_mode)) {
-    throw Error(ErrorKind::kIo, fmt::format("cannot read {}: it is no regular file", path.string()));
+    throw Error(ErrorKind::kIo, fmt::format("cannot read {}: not a regular file", path.string()));
   }
   return owner;
 }
@@ -156,7 +156,7 @@ void make_private_directory(const fs::path& path) {
   const UniqueFd fd(
       uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); }));
   if (!fd && (errno == ENOTDIR || errno == ELOOP)) {
-    throw Error(ErrorKind::kDenied, fmt::format("{} is a symbolic link or no directory", path.string()));
+    throw Error(ErrorKind::kDenied, fmt::format("{} is a symbolic link or not a directory", path.string()));
   }
   if (!fd) fail("cannot open directory", path, errno);
   const auto status = status_of(fd.get(), path);

@@ -48,10 +48,12 @@ class LimitedSink final : public spdlog::sinks::base_sink<std::mutex> {
     const auto ruling = throttle_.rule(text, std::chrono::steady_clock::now());
     if (!ruling.write) return;
     bound_file();
-    if (ruling.left_out > 0) put(message, fmt::format("{} lines were left out here", ruling.left_out));
+    if (ruling.left_out > 0)
+      put(message, fmt::format("{} lines were left out here, because there were too many", ruling.left_out));
     put(message, text.size() <= limits_.line_bytes ? std::string(text)
                                                    : fmt::format("{}...", text.substr(0, limits_.line_bytes)));
-    if (ruling.repeated > 0) put(message, fmt::format("the same was said {} times more before", ruling.repeated));
+    if (ruling.repeated > 0)
+      put(message, fmt::format("the line above was repeated {} more times before", ruling.repeated));
   }
   void flush_() override {}
 

@@ -133,13 +133,13 @@ bool JsonFields::boolean(std::string_view name) { return next(name, JsonValue::K
 
 Bytes JsonFields::base64(std::string_view name, std::size_t max_size) {
   auto bytes = from_base64(text(name, max_size / 3 * 4 + 4));
-  if (!bytes || bytes->size() > max_size) fail(name, "is no base64 or too long");
+  if (!bytes || bytes->size() > max_size) fail(name, "is not valid base64 or is too long");
   return std::move(*bytes);
 }
 
 WallTime JsonFields::time(std::string_view name) {
   const auto value = from_rfc3339(text(name, 32));
-  if (!value || !is_plausible_time(*value)) fail(name, "is no plausible time");
+  if (!value || !is_plausible_time(*value)) fail(name, "is not a plausible time");
   return *value;
 }
 

@@ -41,7 +41,7 @@ class JsonFields {
   template <class Fixed>
   Fixed hex(std::string_view name) {
     const auto value = fixed_from_hex<Fixed>(text(name, 2 * Fixed::kSize));
-    if (!value) fail(name, "is no hash or key");
+    if (!value) fail(name, "is not a hash or key");
     return *value;
   }
   void expect_end() const;

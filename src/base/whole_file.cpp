@@ -16,7 +16,7 @@ namespace {
 struct Place {
   explicit Place(const fs::path& full) : path(full), name(full.filename().string()), directory_path(parent_of(full)) {
     if (name.empty() || name == "." || name == "..") {
-      throw Error(ErrorKind::kIo, fmt::format("{} is no file name", path.string()));
+      throw Error(ErrorKind::kIo, fmt::format("{} is not a file name", path.string()));
     }
     directory = open_directory(directory_path);
   }
