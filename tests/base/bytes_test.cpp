@@ -8,7 +8,7 @@
 
 using namespace isr;
 
-TEST_CASE("hex goes both ways and takes nothing but hex", "[base]") {
+TEST_CASE("hex is encoded and decoded, and other characters are refused", "[base]") {
   CHECK(to_hex({}).empty());
   CHECK(to_hex(Bytes{0x00, 0x9a, 0xff}) == "009aff");
   CHECK((from_hex("009aFF") == Bytes{0x00, 0x9a, 0xff}));
@@ -57,7 +57,7 @@ TEST_CASE("base64 that is not canonical is refused", "[base]") {
   CHECK_FALSE(from_base64(std::string_view("Zm9\0", 4)).has_value());
 }
 
-TEST_CASE("integers are little-endian and come back", "[base]") {
+TEST_CASE("integers are little-endian and are read back as written", "[base]") {
   ByteWriter out;
   out.u8(0x01).u16(0x0302).u32(0x07060504).u64(0x0f0e0d0c0b0a0908).put(Bytes{0x10, 0x11});
   const Bytes bytes = out.take();
@@ -75,7 +75,7 @@ TEST_CASE("integers are little-endian and come back", "[base]") {
   CHECK(in.take(0).empty());
 }
 
-TEST_CASE("a reader never goes past the end, and says which thing is damaged", "[base]") {
+TEST_CASE("a reader never reads past the end, and names the damaged data", "[base]") {
   const Bytes three{1, 2, 3};
   CHECK((test::kind_thrown([&] { ByteReader(three, "x").u32(); }) == ErrorKind::kCorrupt));
   CHECK((test::kind_thrown([&] { ByteReader(three, "x").u64(); }) == ErrorKind::kCorrupt));

@@ -47,11 +47,11 @@ TEST_CASE("HMAC-SHA-256 agrees with RFC 4231", "[base][crypto]") {
   CHECK(hex(hmac_sha256(Bytes(131, 0xaa), {as_bytes("Test Using Larger Than Block-Size Key - Hash Key First")})) ==
         "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
 
-  SECTION("in parts as in one piece") {
+  SECTION("in parts or in one piece") {
     CHECK(hex(hmac_sha256(as_bytes("Jefe"), {as_bytes("what do ya "), {}, as_bytes("want for nothing?")})) ==
           "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
   }
-  SECTION("an empty key is a key, not the last one again") {
+  SECTION("with an empty key, which is not taken for the last key") {
     hmac_sha256(as_bytes("Jefe"), {});
     CHECK(hex(hmac_sha256({}, {})) == "b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad");
   }
@@ -123,7 +123,7 @@ TEST_CASE("GCM in place and in aad parts gives the same", "[base][crypto]") {
   CHECK((same == plain));
 }
 
-TEST_CASE("GCM refuses whatever differs in one bit and lets no plaintext out", "[base][crypto]") {
+TEST_CASE("GCM refuses input that differs in one bit and returns no plaintext", "[base][crypto]") {
   const Key key = fixed<Key>(std::string(64, '7'));
   const Nonce nonce = fixed<Nonce>(std::string(24, '1'));
   const Bytes plain = test::random_bytes(1000, 1);
@@ -145,7 +145,7 @@ TEST_CASE("GCM refuses whatever differs in one bit and lets no plaintext out", "
   CHECK(refused(key, fixed<Nonce>(std::string(24, '2')), aad, sealed, tag));
   CHECK(refused(key, nonce, aad, Bytes(sealed.begin(), sealed.end() - 1), tag));
 
-  SECTION("a tag of another size is no tag, not even a true prefix") {
+  SECTION("with a tag of another size, even a prefix of the right one") {
     CHECK(refused(key, nonce, aad, sealed, Bytes(tag.begin(), tag.end() - 4)));
     CHECK(refused(key, nonce, aad, sealed, Bytes{}));
     CHECK(refused(key, nonce, aad, sealed, Bytes(17)));
@@ -156,7 +156,7 @@ TEST_CASE("GCM refuses whatever differs in one bit and lets no plaintext out", "
   }
 }
 
-TEST_CASE("GCM with buffers of different size is our own bug", "[base][crypto]") {
+TEST_CASE("GCM with buffers of different sizes is a kBug", "[base][crypto]") {
   Bytes small(3);
   CHECK((test::kind_thrown([&] { gcm_seal(Key{}, Nonce{}, {}, Bytes(4), small); }) == ErrorKind::kBug));
 }
@@ -225,7 +225,7 @@ TEST_CASE("Ed25519 agrees with RFC 8032", "[base][crypto]") {
   }
 }
 
-TEST_CASE("a signature stands for one key and one message", "[base][crypto]") {
+TEST_CASE("a signature is valid for one key and one message only", "[base][crypto]") {
   const auto key = signing_key_from_seed(fixed<Key>(std::string(64, '3')));
   const Bytes message = text_bytes("head 7");
   const Bytes signature = to_bytes(sign(key, message).view());
@@ -261,12 +261,12 @@ TEST_CASE("scrypt agrees with RFC 7914", "[base][crypto]") {
         "7023bdcb3afd7348461c06cd81fd38ebfda8fbba904f8e3ea9b543f6545da1f2");
 }
 
-TEST_CASE("scrypt can do what we ask for by default", "[base][crypto]") {
+TEST_CASE("scrypt supports the default parameters", "[base][crypto]") {
   CHECK_NOTHROW(check_scrypt_params({}));
   CHECK_FALSE(is_zero(scrypt(as_bytes("secret"), as_bytes("salt"), {}).view()));  // 128 MiB: above OpenSSL's own limit
 }
 
-TEST_CASE("hostile scrypt parameters are refused before they cost anything", "[base][crypto]") {
+TEST_CASE("hostile scrypt parameters are refused before any work is done", "[base][crypto]") {
   constexpr auto kHuge32 = std::numeric_limits<std::uint32_t>::max();
   const ScryptParams hostile[] = {
       {.n = 0, .r = 8, .p = 1},
@@ -292,7 +292,7 @@ TEST_CASE("hostile scrypt parameters are refused before they cost anything", "[b
   CHECK_NOTHROW(check_scrypt_params({.n = 1U << 17U, .r = 8, .p = 4}));
 }
 
-TEST_CASE("random bytes fill all and never repeat", "[base][crypto]") {
+TEST_CASE("random bytes fill the whole buffer and never repeat", "[base][crypto]") {
   std::set<std::string> seen;
   for (int i = 0; i < 100; ++i) CHECK(seen.insert(hex(random_key())).second);
   Bytes many(100'000);
@@ -301,7 +301,7 @@ TEST_CASE("random bytes fill all and never repeat", "[base][crypto]") {
   CHECK_NOTHROW(random_bytes({}));
 }
 
-TEST_CASE("wiping", "[base][crypto]") {
+TEST_CASE("wipe() overwrites all bytes", "[base][crypto]") {
   Bytes secret{1, 2, 3};
   wipe(secret);
   CHECK(is_zero(secret));

@@ -8,7 +8,7 @@
 
 using namespace isr;
 
-TEST_CASE("every kind has its own name, and the name leads back", "[base]") {
+TEST_CASE("every kind has a name of its own, which maps back to the kind", "[base]") {
   std::set<std::string_view> names;
   for (int i = 0; i <= static_cast<int>(ErrorKind::kBug); ++i) {
     const auto kind = static_cast<ErrorKind>(i);
@@ -42,7 +42,7 @@ TEST_CASE("a kind decides the exit code and the errno", "[base]") {
   }
 }
 
-TEST_CASE("a full disk is named as such", "[base]") {
+TEST_CASE("a full disk is reported as NoSpaceError", "[base]") {
   for (const auto& [code, words] : {std::pair{ENOSPC, "no space left"}, std::pair{EDQUOT, "quota"},
                                     std::pair{EFBIG, "larger"}, std::pair{EACCES, "Permission denied"}}) {
     try {
@@ -54,7 +54,7 @@ TEST_CASE("a full disk is named as such", "[base]") {
   }
 }
 
-TEST_CASE("every thrown error has one kind and words for a person", "[base]") {
+TEST_CASE("every exception gets one kind and a readable message", "[base]") {
   const Error own = as_error(Error(ErrorKind::kLocked, "locked", {"wait"}));
   CHECK(own.kind() == ErrorKind::kLocked);
   CHECK(own.hints() == std::vector<std::string>{"wait"});

@@ -5,7 +5,7 @@
 
 using namespace isr;
 
-TEST_CASE("a lock is held by one until it goes", "[base][file]") {
+TEST_CASE("only one FileLock holds a file until it is destroyed", "[base][file]") {
   const TempDirectory dir;
   const auto path = dir.path() / "lock";
   auto lock = FileLock::try_acquire(path);
@@ -17,7 +17,7 @@ TEST_CASE("a lock is held by one until it goes", "[base][file]") {
   CHECK(FileLock::try_acquire(path).has_value());
 }
 
-TEST_CASE("a look at a lock is in nobody's way", "[base][file]") {
+TEST_CASE("is_held() does not take the lock", "[base][file]") {
   const TempDirectory dir;
   const auto path = dir.path() / "lock";
   CHECK_FALSE(FileLock::is_held(path));

@@ -73,11 +73,11 @@ TEST_CASE("a whole file is read up to a limit", "[base][file]") {
     CHECK((read_file_if_exists(path, kLimit) == bytes));
     if (size > 0) CHECK((test::kind_thrown([&] { read_file(path, size - 1); }) == ErrorKind::kCorrupt));
   }
-  SECTION("also one that does not know its size, as in /proc") {
+  SECTION("even one that does not know its size, as in /proc") {
     CHECK(read_file("/proc/self/status", kLimit).size() > 100);
     CHECK((test::kind_thrown([&] { read_file("/proc/self/status", 100); }) == ErrorKind::kCorrupt));
   }
-  SECTION("but no directory, device or FIFO") {
+  SECTION("but not a directory, device or FIFO") {
     REQUIRE(::mkfifo((dir.path() / "fifo").c_str(), 0600) == 0);
     CHECK((test::kind_thrown([&] { read_file(dir.path() / "fifo", kLimit); }) == ErrorKind::kIo));
     CHECK((test::kind_thrown([&] { read_file(dir.path(), kLimit); }) == ErrorKind::kIo));
@@ -108,7 +108,7 @@ TEST_CASE("no symlink is followed in the last component", "[base][file]") {
     remove_if_exists(link);
     CHECK_FALSE(fs::is_symlink(link));
   }
-  SECTION("nothing is created where a dangling one points") {
+  SECTION("nothing is created at the target of a dangling link") {
     fs::create_symlink(dir.path() / "nowhere", dir.path() / "dangling");
     CHECK((test::kind_thrown([&] { open_file(dir.path() / "dangling", O_RDWR | O_CREAT); }) == ErrorKind::kIo));
     CHECK((create_file(dir.path() / "dangling", {}) == CreateResult::kExists));
@@ -125,7 +125,7 @@ TEST_CASE("a symlink above the last component is followed", "[base][file]") {
   CHECK(as_text(read_file(dir.path() / "x", kLimit)) == "y");
 }
 
-TEST_CASE("a directory that is held open is synced when no more files can be opened", "[base][file]") {
+TEST_CASE("an open directory can be synced when no more files can be opened", "[base][file]") {
   const TempDirectory temp;
   const Directory directory(temp.path());
   const UniqueFd file = directory.open("new", O_RDWR | O_CREAT | O_EXCL);
@@ -193,7 +193,7 @@ TEST_CASE("a private directory is made with its parents", "[base][file]") {
   CHECK_NOTHROW(parallel_for(8, 8, [&](std::size_t) { make_private_directory(dir.path() / "e" / "f" / "g"); }));
 }
 
-TEST_CASE("a directory that is not ours alone is refused", "[base][file]") {
+TEST_CASE("a directory that others own or can write to is refused", "[base][file]") {
   const TempDirectory dir;
   const auto refused = [](const fs::path& path) {
     return test::kind_thrown([&] { make_private_directory(path); }) == ErrorKind::kDenied;
@@ -229,7 +229,7 @@ TEST_CASE("descriptors are not inherited", "[base][file]") {
   CHECK((::fcntl(fd.get(), F_GETFD) & FD_CLOEXEC) != 0);
 }
 
-TEST_CASE("a temporary directory goes with all in it, and nothing outside", "[base][file]") {
+TEST_CASE("a temporary directory is removed with its contents and nothing outside it", "[base][file]") {
   const TempDirectory outside;
   replace_file(outside.path() / "kept", {});
   fs::path gone;
@@ -243,7 +243,7 @@ TEST_CASE("a temporary directory goes with all in it, and nothing outside", "[ba
   CHECK(fs::exists(outside.path() / "kept"));
 }
 
-TEST_CASE("a file that no name leads to is made also where the file system makes none", "[base]") {
+TEST_CASE("an unnamed file can be made even where the file system does not support it", "[base]") {
   const TempDirectory directory;
   const std::uint32_t refusal = GENERATE(0, EOPNOTSUPP, EISDIR);
   CAPTURE(refusal);

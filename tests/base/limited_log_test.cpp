@@ -26,7 +26,7 @@ std::size_t count(const std::string& text, const std::string& what) {
 
 }  // namespace
 
-TEST_CASE("a line that is said all the time is written once a minute, with how often it was said", "[base]") {
+TEST_CASE("a line that is repeated all the time is written once a minute, with the number of repetitions", "[base]") {
   const auto begin = std::chrono::steady_clock::now();
   LogThrottle throttle({}, begin);
   CHECK(throttle.rule("panic", begin).write);
@@ -41,7 +41,7 @@ TEST_CASE("a line that is said all the time is written once a minute, with how o
   CHECK(again.left_out == 0);
 }
 
-TEST_CASE("many lines that differ are written at a rate, and those left out are counted", "[base]") {
+TEST_CASE("many different lines are written at a limited rate, and the others are counted", "[base]") {
   const auto begin = std::chrono::steady_clock::now();
   LogThrottle throttle({}, begin);
   int written = 0;
@@ -56,7 +56,7 @@ TEST_CASE("many lines that differ are written at a rate, and those left out are 
   CHECK(left_out > 59'000);
 }
 
-TEST_CASE("a log file is renamed once it is full, and takes no more than twice its limit", "[base]") {
+TEST_CASE("a log file is renamed when it is full, and takes no more than twice its limit", "[base]") {
   const TempDirectory directory;
   const fs::path file = directory.path() / "daemon.log";
   const fs::path old = directory.path() / "daemon.log.1";
@@ -68,7 +68,7 @@ TEST_CASE("a log file is renamed once it is full, and takes no more than twice i
   const UniqueFd second = open();
   spdlog::logger logger("isr", make_limited_sink(fd.get(), limits));
   spdlog::logger other("isr", make_limited_sink(second.get(), limits));
-  SECTION("whoever writes to it") {
+  SECTION("with several writers") {
     for (int i = 0; i < 5000; ++i) (i % 7 == 0 ? other : logger).info("line {}", i);
     CHECK(text_of(file).find("line 4999\n") != std::string::npos);
     CHECK(fs::file_size(file) < 21'000);
@@ -76,17 +76,17 @@ TEST_CASE("a log file is renamed once it is full, and takes no more than twice i
     const auto files = std::distance(fs::directory_iterator(directory.path()), fs::directory_iterator());
     CHECK(files == 2);
   }
-  SECTION("also when its directory is gone") {
+  SECTION("even when its directory is gone") {
     fs::remove(file);
     for (int i = 0; i < 5000; ++i) logger.info("line {}", i);
     CHECK(file_size(fd.get(), file) < 21'000);
     CHECK(fs::is_empty(directory.path()));
   }
-  SECTION("and a line that has no end is cut off") {
+  SECTION("and an endless line is cut off") {
     logger.info(std::string(1U << 20U, 'x'));
     CHECK(fs::file_size(file) < 3000);
   }
-  SECTION("what was held back is said") {
+  SECTION("and the number of lines held back is written") {
     for (int i = 0; i < 10; ++i) logger.info("again");
     CHECK(count(text_of(file), "again") == 1);
   }

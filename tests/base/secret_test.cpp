@@ -101,7 +101,7 @@ TEST_CASE("keys lie in memory that is neither swapped out nor dumped", "[base]")
 
 TEST_CASE("keys work as before", "[base]") { check_keys_work(); }
 
-TEST_CASE("the memory that a key was made from and that it leaves is overwritten", "[base]") {
+TEST_CASE("the memory from which a key was copied or moved is overwritten", "[base]") {
   Key plain;
   plain.value.fill(0x5a);
   const SecretKey key(std::move(plain));
@@ -117,7 +117,7 @@ TEST_CASE("the memory that a key was made from and that it leaves is overwritten
   CHECK(std::count(left + 2 * sizeof(void*), left + Key::kSize, 0x5a) == 0);
 }
 
-TEST_CASE("more secrets than the locked heap holds lie outside it", "[base]") {
+TEST_CASE("secrets that do not fit into the locked heap lie outside it", "[base]") {
   if (!may_lock()) return;
   std::vector<SecretKey> many;
   for (int i = 0; i < 40'000; ++i) many.emplace_back(Key{.value = {static_cast<std::uint8_t>(i)}});

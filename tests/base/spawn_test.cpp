@@ -39,7 +39,7 @@ TEST_CASE("a started program has its arguments, an added variable and the descri
   CHECK(text_in(file) == "hello sh\n");
 }
 
-TEST_CASE("a started program gets a descriptor at the number that the descriptor has here, too", "[base]") {
+TEST_CASE("a started program gets a descriptor under the same number that it has here", "[base]") {
   const TempDirectory directory;
   const fs::path file = directory.path() / "said";
   const UniqueFd opened = open_file(file, O_WRONLY | O_CREAT);
@@ -51,7 +51,7 @@ TEST_CASE("a started program gets a descriptor at the number that the descriptor
   CHECK(text_in(file) == "here\n");
 }
 
-TEST_CASE("a detached program leads a session at / and has no other descriptor of ours", "[base]") {
+TEST_CASE("a detached program leads a session at / and inherits no other descriptor", "[base]") {
   const TempDirectory directory;
   const fs::path file = directory.path() / "said";
   const UniqueFd out = open_file(file, O_WRONLY | O_CREAT);

@@ -33,7 +33,7 @@ unsigned mode_of(const fs::path& path) {
 
 }  // namespace
 
-TEST_CASE("values come back from a database as they went in", "[base][sqlite]") {
+TEST_CASE("values are read back from a database as they were written", "[base][sqlite]") {
   const TempDirectory dir;
   Database db(dir.path() / "x.db", Durability::kFull);
   db.execute("CREATE TABLE t(i INTEGER, b BLOB NOT NULL, s TEXT NOT NULL); CREATE INDEX t_i ON t(i)");
@@ -118,7 +118,7 @@ TEST_CASE("the schema version is kept", "[base][sqlite]") {
   CHECK(Database(dir.path() / "x.db", Durability::kFull).user_version() == 42);
 }
 
-TEST_CASE("the durability asked for is the durability set", "[base][sqlite]") {
+TEST_CASE("the requested durability is set", "[base][sqlite]") {
   const TempDirectory dir;
   Database cache(dir.path() / "cache.db", Durability::kRebuildable);
   Database store(dir.path() / "store.db", Durability::kFull);
@@ -130,7 +130,7 @@ TEST_CASE("the durability asked for is the durability set", "[base][sqlite]") {
   CHECK(row.text(0) == "wal");
 }
 
-TEST_CASE("bad SQL is our bug", "[base][sqlite]") {
+TEST_CASE("bad SQL is a kBug", "[base][sqlite]") {
   const TempDirectory dir;
   Database db(dir.path() / "x.db", Durability::kRebuildable);
   for (const auto* sql : {"SELEKT 1", "SELECT * FROM nowhere", "SELECT 1; SELECT 2", "", "-- nothing"}) {
@@ -145,14 +145,14 @@ TEST_CASE("bad SQL is our bug", "[base][sqlite]") {
   CHECK_NOTHROW(Statement(db.get(), std::string_view(longer).substr(0, 8)));
 }
 
-TEST_CASE("a file that is no database is corrupt", "[base][sqlite]") {
+TEST_CASE("a file that is not a database is corrupt", "[base][sqlite]") {
   const TempDirectory dir;
   const auto path = dir.path() / "x.db";
   replace_file(path, test::random_bytes(8192, 1));
   CHECK((test::kind_thrown([&] { Database(path, Durability::kFull); }) == ErrorKind::kCorrupt));
 }
 
-TEST_CASE("a database damaged inside is corrupt", "[base][sqlite]") {
+TEST_CASE("a database that is damaged inside is corrupt", "[base][sqlite]") {
   const TempDirectory dir;
   const auto path = dir.path() / "x.db";
   {
@@ -207,7 +207,7 @@ TEST_CASE("a full or busy database is an I/O error", "[base][sqlite]") {
   }
 }
 
-TEST_CASE("many may open and write one new database at once", "[base][sqlite]") {
+TEST_CASE("many connections may open and write one new database at the same time", "[base][sqlite]") {
   const TempDirectory dir;
   const auto path = dir.path() / "x.db";
   constexpr int kThreads = 8;
@@ -225,7 +225,7 @@ TEST_CASE("many may open and write one new database at once", "[base][sqlite]") 
   CHECK(single_integer(db, "SELECT count(DISTINCT i) FROM t") == kThreads * kRounds);
 }
 
-TEST_CASE("a database is private and no symlink", "[base][sqlite]") {
+TEST_CASE("a database is private, and a symlink is refused", "[base][sqlite]") {
   const TempDirectory dir;
   const auto path = dir.path() / "x.db";
   const auto old_umask = ::umask(0);
@@ -242,12 +242,12 @@ TEST_CASE("a database is private and no symlink", "[base][sqlite]") {
   CHECK((test::kind_thrown([&] { Database(dir.path() / "dangling.db", Durability::kFull); }) == ErrorKind::kIo));
   CHECK_FALSE(fs::exists(dir.path() / "absent"));
 
-  SECTION("but a symlink above it is the user's own business") {
+  SECTION("but a symlink above it is followed") {
     fs::create_directory_symlink(dir.path(), dir.path() / "here");
     CHECK_NOTHROW(Database(dir.path() / "here" / "y.db", Durability::kFull));
     CHECK(fs::exists(dir.path() / "y.db"));
   }
-  SECTION("and a directory that is not there is said by name") {
+  SECTION("and a missing directory is named") {
     CHECK_THROWS_WITH(Database(dir.path() / "no" / "x.db", Durability::kFull), Catch::Contains("no/x.db"));
   }
 }

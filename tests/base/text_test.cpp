@@ -6,7 +6,7 @@
 namespace isr {
 namespace {
 
-TEST_CASE("a piece of text ends where a character does", "[base]") {
+TEST_CASE("whole_characters() ends the text at the end of a character", "[base]") {
   const std::string text = "a\u00e4\u2026\U0001f600";  // of 1, 2, 3 and 4 bytes
   const std::set<std::size_t> ends{0, 1, 3, 6, 10};
   for (std::size_t size = 0; size <= text.size(); ++size) {

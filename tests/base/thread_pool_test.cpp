@@ -28,7 +28,7 @@ TEST_CASE("the threads of a pool work at the same time", "[base][threads]") {
   CHECK(pool.pending() == 0);
 }
 
-TEST_CASE("pending counts what runs and what waits", "[base][threads]") {
+TEST_CASE("pending() counts running and waiting tasks", "[base][threads]") {
   std::latch begun(1);
   std::latch go(1);
   ThreadPool pool(1);
@@ -45,7 +45,7 @@ TEST_CASE("pending counts what runs and what waits", "[base][threads]") {
   CHECK(pool.pending() == 0);
 }
 
-TEST_CASE("a pool asked for no threads has one", "[base][threads]") {
+TEST_CASE("a pool with zero threads gets one", "[base][threads]") {
   bool ran = false;
   ThreadPool pool(0);
   pool.submit([&] { ran = true; });
@@ -67,7 +67,7 @@ TEST_CASE("tasks may submit tasks, and waiting covers them", "[base][threads]") 
   CHECK(ran == 127);
 }
 
-TEST_CASE("destruction drops what has not begun and waits for what runs", "[base][threads]") {
+TEST_CASE("destruction drops tasks that have not begun and waits for running ones", "[base][threads]") {
   std::atomic<int> finished{0};
   auto token = std::make_shared<int>();
   std::latch begun(1);
@@ -103,7 +103,7 @@ TEST_CASE("parallel_for visits each index once", "[base][threads]") {
   }
 }
 
-TEST_CASE("parallel_for uses as many threads as it may, and no more", "[base][threads]") {
+TEST_CASE("parallel_for uses no more threads than allowed", "[base][threads]") {
   std::latch all(4);
   Sync<std::set<std::thread::id>> ids;
   parallel_for(4, 4, [&](std::size_t) {
@@ -116,8 +116,8 @@ TEST_CASE("parallel_for uses as many threads as it may, and no more", "[base][th
   CHECK(ids.lock()->size() <= 2);
 }
 
-TEST_CASE("parallel_for hands on the exception and starts nothing after it", "[base][threads]") {
-  SECTION("alone") {
+TEST_CASE("parallel_for rethrows an exception and starts nothing after it", "[base][threads]") {
+  SECTION("on one thread") {
     std::size_t calls = 0;
     CHECK_THROWS_WITH(parallel_for(100, 1,
                                    [&](std::size_t i) {

@@ -50,19 +50,19 @@ TEST_CASE("replace_file replaces and leaves nothing else", "[base][file]") {
   CHECK(as_text(old) == "one");  // a reader of the old file keeps it
   CHECK((names_in(dir.path()) == std::set<std::string>{"x"}));
 
-  SECTION("also when it fails") {
+  SECTION("even when it fails") {
     fs::create_directory(dir.path() / "d");
     CHECK((test::kind_thrown([&] { replace_file(dir.path() / "d", as_bytes("x")); }) == ErrorKind::kIo));
     CHECK((names_in(dir.path()) == std::set<std::string>{"d", "x"}));
     CHECK((test::kind_thrown([&] { replace_file(dir.path() / "d/", as_bytes("x")); }) == ErrorKind::kIo));
     CHECK((test::kind_thrown([&] { replace_file(dir.path() / "..", as_bytes("x")); }) == ErrorKind::kIo));
   }
-  SECTION("with a name as long as names may be") {
+  SECTION("with a name of the greatest length") {
     const auto longest = dir.path() / std::string(255, 'n');
     replace_file(longest, as_bytes("x"));
     CHECK((create_file(longest, {}) == CreateResult::kExists));
   }
-  SECTION("while many do it at once, someone's bytes are there whole") {
+  SECTION("and when many replace it at once, the bytes of one are there whole") {
     const Bytes bytes[] = {Bytes(5000, 'a'), Bytes(7000, 'b')};
     std::atomic<int> torn{0};
     parallel_for(40, 4, [&](std::size_t i) {

@@ -39,7 +39,7 @@ Bytes skippable_frame(std::uint32_t size) { return ByteWriter().u32(0x184D2A50).
 
 }  // namespace
 
-TEST_CASE("zstd gives back what it took", "[base][zstd]") {
+TEST_CASE("zstd decompresses what it has compressed", "[base][zstd]") {
   for (const std::size_t size : {0, 1, 100, 4096, 131072, 1'000'000}) {
     for (const Bytes& data : {Bytes(size, 'a'), test::random_bytes(size, size)}) {
       const Bytes frame = zstd_compress(data);
@@ -65,12 +65,12 @@ TEST_CASE("a frame of another size is refused", "[base][zstd]") {
   for (const std::size_t size : {0, 1, 999, 1001, 1 << 20}) CHECK_FALSE(decompressed(frame, size).has_value());
 }
 
-TEST_CASE("a bomb is refused without unpacking it", "[base][zstd]") {
+TEST_CASE("a decompression bomb is refused without unpacking it", "[base][zstd]") {
   const Bytes bomb = zstd_compress(Bytes(64U << 20U));
   REQUIRE(bomb.size() < 8192);
   CHECK_FALSE(decompressed(bomb, 131072).has_value());
 
-  SECTION("also when its header lies") {
+  SECTION("even when its header lies") {
     const Bytes letter{'x'};
     CHECK((decompressed(hand_made_frame(5, Block::kRle, 5, letter), 5) == Bytes(5, 'x')));
     CHECK_FALSE(decompressed(hand_made_frame(5, Block::kRle, 131072, letter), 5).has_value());
@@ -79,7 +79,7 @@ TEST_CASE("a bomb is refused without unpacking it", "[base][zstd]") {
   }
 }
 
-TEST_CASE("only one frame is taken, and nothing beside it", "[base][zstd]") {
+TEST_CASE("exactly one frame is accepted, with nothing beside it", "[base][zstd]") {
   const Bytes frame = zstd_compress(as_bytes("hello"));
   const Bytes empty = zstd_compress({});
   REQUIRE(decompressed(frame, 5).has_value());
@@ -109,7 +109,7 @@ TEST_CASE("a frame that does not say its size is refused", "[base][zstd]") {
   CHECK_FALSE(decompressed(frame, 5).has_value());
 }
 
-TEST_CASE("damaged and cut frames are refused, never a crash", "[base][zstd]") {
+TEST_CASE("damaged and cut frames are refused and never crash", "[base][zstd]") {
   Bytes data = test::random_bytes(3000, 1);
   for (auto& byte : data) byte &= 0x0f;
   const Bytes frame = zstd_compress(data);
