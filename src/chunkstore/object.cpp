@@ -93,7 +93,7 @@ Header checked_header(const ChunkRef& ref, ByteView object, ObjectType type) {
 void check_digest(const ChunkRef& ref, MutableBytes plaintext) {
   if (sha256(plaintext) == ref.digest) return;
   wipe(plaintext);
-  corrupt(ref.cid.view(), "the content is not what the reference promises");
+  corrupt(ref.cid.view(), "the content does not match the reference");
 }
 
 }  // namespace
@@ -154,7 +154,7 @@ void open_chunk(const ChunkRef& ref, ByteView object, MutableBytes out) {
     }
     if (!zstd_decompress(compressed, out)) {
       wipe(out);
-      corrupt(ref.cid.view(), "it does not decompress to a chunk");
+      corrupt(ref.cid.view(), "it does not decompress to a whole chunk");
     }
   }
   check_digest(ref, out);
@@ -206,7 +206,7 @@ std::size_t checked_page_count(ByteView object) {
   const bool good = header && header->type == ObjectType::kPage && header->codec == Codec::kRaw && count >= 1 &&
                     count <= kReferencesPerPage && header->raw_length == count * kRefSize &&
                     object.size() == kPageStart + count * kRefSize + kTagSize;
-  if (!good) throw Error(ErrorKind::kCorrupt, "page: header, count and length do not fit together");
+  if (!good) throw Error(ErrorKind::kCorrupt, "page: header, count and length do not match");
   return count;
 }
 

@@ -59,7 +59,7 @@ class CachePacks : public PackCache {
     try {
       commit();
     } catch (const std::exception& error) {
-      log::debug("{}: {}; the next opening finds the objects by itself", describe(), error.what());
+      log::debug("{}: {}; the next start finds these objects by itself", describe(), error.what());
     }
   }
 
@@ -124,7 +124,7 @@ void CachePacks::complain(std::atomic<bool>& is_failing, const std::exception& e
   if (is_known) {
     log::debug("{}: {}", describe(), error.what());
   } else {
-    log::warn("{}; going on without what the cache cannot keep", error.what());
+    log::warn("{}; objects that the cache cannot keep are fetched again when needed", error.what());
   }
 }
 
@@ -236,7 +236,7 @@ void CachePacks::open(std::chrono::milliseconds wait) {
   {
     auto writer = writer_.lock();
     if (!is_in_place(*writer)) {
-      if (writer->identity) log::warn("{}: deleted while in use; going on with what is there now", describe());
+      if (writer->identity) log::warn("{}: the cache was deleted while in use; going on with a new one", describe());
       writer->identity.reset();
       writer->packs.forget_all();
       catalog_.forget_uncommitted();
@@ -352,8 +352,8 @@ std::uint64_t CachePacks::evict(std::uint64_t at_least) {
   is_short_ = free && *free < options_.min_free_bytes && catalog_.indexed().bytes > 0;
   if (is_short_) {
     complain(is_pack_failing_,
-             NoSpaceError(
-                 fmt::format("{}: less than cache.min_free is left, and all that is cached is in use", describe())));
+             NoSpaceError(fmt::format(
+                 "{}: the disk has less than cache.min_free free, and everything in the cache is in use", describe())));
   }
   return freed;
 }

@@ -55,7 +55,8 @@ void PackCatalog::open_locked(IndexPtr& writing, std::chrono::milliseconds wait)
   std::optional<StoreLock> lock;
   if (!durable_) {
     lock = StoreLock::acquire(directory_, wait);
-    if (!lock) throw Error(ErrorKind::kIo, fmt::format("{}: another process repairs its index", directory_.string()));
+    if (!lock)
+      throw Error(ErrorKind::kIo, fmt::format("{}: another process is repairing the index", directory_.string()));
   }
   is_open_ = false;
   const auto open_and_recover = [&] {
@@ -105,7 +106,7 @@ template <class F>
 auto PackCatalog::read(F f) {
   try {
     auto reading = reading_.lock();
-    if (!*reading) throw Error(ErrorKind::kIo, fmt::format("{}: its index is not open", directory_.string()));
+    if (!*reading) throw Error(ErrorKind::kIo, fmt::format("{}: the index is not open", directory_.string()));
     return f(**reading);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kCorrupt) throw;

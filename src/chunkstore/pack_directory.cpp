@@ -35,10 +35,11 @@ std::string_view name_of(PackUse use) noexcept { return use == PackUse::kCache ?
 void check_format(const fs::path& directory, ByteView text, PackUse use) {
   const auto json = nlohmann::json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || json.value("magic", nlohmann::json()) != kMagic) {
-    refuse(directory, "its format file is not one of isr");
+    refuse(directory, "its format file was not written by isr");
   }
   const auto version = json.value("version", nlohmann::json());
-  if (version != kVersion) refuse(directory, fmt::format("format version {} is not known to this isr", version.dump()));
+  if (version != kVersion)
+    refuse(directory, fmt::format("format version {} is not known to this version of isr", version.dump()));
   const auto found = json.value("use", nlohmann::json());
   if (found != name_of(use)) refuse(directory, fmt::format("it is for {}, not for {}", found.dump(), name_of(use)));
 }
@@ -62,7 +63,7 @@ std::optional<Bytes> read_format(const fs::path& directory) {
   try {
     return read_file_if_exists(directory / kFormatFile, kMaxFormatSize);
   } catch (const Error& error) {
-    if (error.kind() == ErrorKind::kCorrupt) refuse(directory, "its format file is not one of isr");
+    if (error.kind() == ErrorKind::kCorrupt) refuse(directory, "its format file was not written by isr");
     throw;
   }
 }
@@ -75,7 +76,7 @@ void prepare_pack_directory(const fs::path& directory, PackUse use) {
   if (!format) {
     // The entries were seen before the format file was looked for, so no process was just creating the store.
     if (has_entries_of_others(directory, use) && !read_format(directory)) {
-      refuse(directory, "there are files in it, but it is no store of isr");
+      refuse(directory, "it has files, but is not a store of isr");
     }
     const std::string text =
         fmt::format("{{\"magic\":\"{}\",\"version\":{},\"use\":\"{}\"}}\n", kMagic, kVersion, name_of(use));

@@ -121,7 +121,7 @@ std::optional<Bytes> SettledPacks::fetch(const Cid& cid, Priority /*priority*/, 
   auto object = try_fetch(cid);
   // The index may be the damaged part. Settled objects are the only copy, so rebuild it and look again, once.
   if (!object && is_suspicious_.exchange(false)) {
-    log::warn("{}: a wrong index row; reading the packs to make a new index", describe());
+    log::warn("{}: the index has a wrong row; reading the packs to make a new index", describe());
     catalog_.rebuild();
     object = try_fetch(cid);
   }
