@@ -38,7 +38,7 @@ TEST_CASE("eight threads that want one object cause one fetch", "[chunkstore]") 
   CHECK(memory->fetches() < 8);
 }
 
-TEST_CASE("a failure reaches everyone who waits for it, and the next asks again", "[chunkstore]") {
+TEST_CASE("a failure reaches every waiting caller, and the next call asks again", "[chunkstore]") {
   const Sample sample;
   const auto memory = source_with(sample, sample.object);
   const auto source = make_coalescing(std::make_shared<FaultSource>(memory, ErrorKind::kDenied, 1));
@@ -58,7 +58,7 @@ TEST_CASE("cancelling one caller leaves the others waiting for the same object",
   std::jthread first([&] { first_kind = kind_thrown([&] { ask(source, sample.cid, first_stop.get_token()); }); });
   memory->wait_for_fetches(1);
 
-  SECTION("the one who fetches: another takes over") {
+  SECTION("the one that fetches: another takes over") {
     std::jthread second([&] { second_got = ask(source, sample.cid); });
     first_stop.request_stop();
     first.join();
@@ -68,7 +68,7 @@ TEST_CASE("cancelling one caller leaves the others waiting for the same object",
     second.join();
     CHECK((second_got == sample.object));
   }
-  SECTION("one who only waits: the fetch goes on") {
+  SECTION("one that only waits: the fetch goes on") {
     std::optional<ErrorKind> second_kind;
     std::jthread second([&] { second_kind = kind_thrown([&] { ask(source, sample.cid, second_stop.get_token()); }); });
     second_stop.request_stop();

@@ -21,7 +21,7 @@ using test::source_with;
 using test::tiers_of;
 using Sample = test::LayerSample;
 
-TEST_CASE("layers around a source are sources", "[chunkstore]") {
+TEST_CASE("layers around a source keep the contract of a source", "[chunkstore]") {
   static SourceStats stats;
   const auto memory = std::make_shared<MemorySource>("memory");
   const auto store = [memory](const Cid& cid, const Bytes& object) { memory->store(cid, object); };
@@ -79,7 +79,7 @@ TEST_CASE("a corrupt lookaside copy falls through to the repository", "[chunksto
     auto source = test::verified_tiers(std::move(lookaside), std::move(repository));
     REQUIRE_FALSE(source->fetch(cid, Priority::kGuest, {}).has_value());
   }
-  SECTION("corrupt there, too, is an error that names object and source") {
+  SECTION("corrupt there, too: an error names the object and the source") {
     repository->store(cid, test::flip_bit(good, 13));
     auto source = test::verified_tiers(std::move(lookaside), std::move(repository));
     CHECK((kind_thrown([&] { ask(source, cid); }) == ErrorKind::kCorrupt));
@@ -99,7 +99,7 @@ TEST_CASE("an object that is valid under another name is refused and counted", "
   CHECK(stats.tier("0").hits == 0);
 }
 
-TEST_CASE("a repository's blob that cannot be an object is refused", "[chunkstore]") {
+TEST_CASE("a blob of a repository that cannot be an object is refused", "[chunkstore]") {
   const auto blobs = std::make_shared<test::MemoryStore>();
   const Sample sample;
   const auto source = make_repository_source(blobs);
@@ -109,24 +109,24 @@ TEST_CASE("a repository's blob that cannot be an object is refused", "[chunkstor
   }
 }
 
-TEST_CASE("tiers are asked in order, and the worst failure is told when none has it", "[chunkstore]") {
+TEST_CASE("tiers are asked in order, and the worst failure is reported when none has the object", "[chunkstore]") {
   const Sample sample;
   SourceStats stats;
   const auto empty = std::make_shared<MemorySource>("empty");
   const auto failing = [&](ErrorKind kind) { return std::make_shared<FaultSource>(empty, kind, 1000); };
   const auto full = source_with(sample, sample.object);
 
-  SECTION("a failing tier does not hide what the next one has") {
+  SECTION("a failing tier does not hide an object in the next one") {
     for (const auto kind : {ErrorKind::kTransient, ErrorKind::kIo, ErrorKind::kDenied, ErrorKind::kCorrupt}) {
       CHECK((ask(tiers_of({failing(kind), full}, stats), sample.cid) == sample.object));
     }
   }
-  SECTION("the first that has it ends the search") {
+  SECTION("the first tier that has the object ends the search") {
     const auto second = source_with(sample, sample.object);
     ask(tiers_of({full, second}, stats), sample.cid);
     CHECK(second->fetches() == 0);
   }
-  SECTION("what time may heal comes first") {
+  SECTION("a failure that may pass by itself comes first") {
     const auto source =
         tiers_of({failing(ErrorKind::kDenied), failing(ErrorKind::kTransient), failing(ErrorKind::kDenied)}, stats);
     CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kTransient));
@@ -146,7 +146,7 @@ TEST_CASE("tiers are asked in order, and the worst failure is told when none has
   }
 }
 
-TEST_CASE("the cache keeps what the origin gave, and is asked first", "[chunkstore]") {
+TEST_CASE("the cache keeps objects from the origin, and is asked first", "[chunkstore]") {
   const TempDirectory temp;
   const Sample sample;
   SourceStats stats;
@@ -162,7 +162,7 @@ TEST_CASE("the cache keeps what the origin gave, and is asked first", "[chunksto
   CHECK(origin->dropped().size() == 1);
 }
 
-TEST_CASE("each tier is counted under its name, and a tier that keeps gets what later ones give", "[chunkstore]") {
+TEST_CASE("each tier is counted under its name, and a caching tier gets the objects of later tiers", "[chunkstore]") {
   const TempDirectory temp;
   const Sample near(1);
   const Sample far(2);
@@ -220,7 +220,7 @@ TEST_CASE("a damaged object in the cache is dropped and fetched again", "[chunks
   CHECK(stats.tier("repository").hits == 2);
 }
 
-TEST_CASE("a cache that cannot be written does not stand in the way", "[chunkstore]") {
+TEST_CASE("a cache that cannot be written does not make reads fail", "[chunkstore]") {
   const TempDirectory temp;
   const Sample sample;
   SourceStats stats;

@@ -59,7 +59,7 @@ TEST_CASE("a link is filled and not overfilled, whatever its rate and length", "
   if (rate < 1e9) CHECK(100 * 100'000 / seconds > 0.95 * rate);
 }
 
-TEST_CASE("a link that became thin is not overfilled for long", "[chunkstore]") {
+TEST_CASE("a link that became slower is not overfilled for long", "[chunkstore]") {
   Link link{12.5e6, 40ms, {}};
   link.run(200);
   link.bytes_per_s = 125e3;
@@ -67,7 +67,7 @@ TEST_CASE("a link that became thin is not overfilled for long", "[chunkstore]") 
   CHECK(link.window() <= 2);
 }
 
-TEST_CASE("a meter that saw nothing lately knows nothing", "[chunkstore]") {
+TEST_CASE("a meter without recent fetches has no window", "[chunkstore]") {
   Link link{12.5e6, 40ms, {}};
   CHECK_FALSE(link.meter.window(link.now).has_value());
   link.run(20);

@@ -28,10 +28,10 @@ inline void check_object_source(const std::function<SourceUnderTest()>& make) {
     return cid;
   };
 
-  SECTION("what is absent is nullopt") {
+  SECTION("an absent object is nullopt") {
     CHECK_FALSE(source.fetch(cid_of(random_bytes(10, 1)), Priority::kGuest, {}).has_value());
   }
-  SECTION("an object comes back whole, whatever its size, as often as it is asked for") {
+  SECTION("an object comes back whole, whatever its size, each time it is fetched") {
     for (const std::size_t size : {std::size_t{1}, std::size_t{41}, std::size_t{4096}, kMaxObjectSize}) {
       const Bytes object = random_bytes(size, size);
       const Cid cid = put(object);
@@ -39,7 +39,7 @@ inline void check_object_source(const std::function<SourceUnderTest()>& make) {
       CHECK((source.fetch(cid, Priority::kPrefetch, {}) == object));
     }
   }
-  SECTION("objects are told apart") {
+  SECTION("objects are not mixed up") {
     const Bytes a = random_bytes(1000, 1);
     const Bytes b = random_bytes(1000, 2);
     const Cid cid_a = put(a);
@@ -47,7 +47,7 @@ inline void check_object_source(const std::function<SourceUnderTest()>& make) {
     CHECK((source.fetch(cid_b, Priority::kGuest, {}) == b));
     CHECK((source.fetch(cid_a, Priority::kGuest, {}) == a));
   }
-  SECTION("dropping what is good, or absent, changes nothing") {
+  SECTION("dropping a good or absent object changes nothing") {
     const Bytes object = random_bytes(5000, 3);
     const Cid cid = put(object);
     REQUIRE((source.fetch(cid, Priority::kGuest, {}) == object));
@@ -55,7 +55,7 @@ inline void check_object_source(const std::function<SourceUnderTest()>& make) {
     source.drop(cid_of(random_bytes(10, 9)));
     CHECK((source.fetch(cid, Priority::kGuest, {}) == object));
   }
-  SECTION("many threads may ask at once") {
+  SECTION("many threads may fetch at once") {
     std::vector<Bytes> objects;
     std::vector<Cid> cids;
     for (std::uint64_t i = 0; i < 20; ++i) {
@@ -76,7 +76,7 @@ inline void check_object_source(const std::function<SourceUnderTest()>& make) {
     }
     CHECK(wrong == 0);
   }
-  SECTION("it says what it is") { CHECK_FALSE(source.describe().empty()); }
+  SECTION("it describes itself") { CHECK_FALSE(source.describe().empty()); }
 }
 
 }  // namespace isr::test

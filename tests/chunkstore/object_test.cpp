@@ -83,7 +83,7 @@ TEST_CASE("a chunk comes back as it was sealed", "[object]") {
   CHECK(seal_chunk(text, test_secret()).bytes.size() < kChunkSize * 6 / 10);
 }
 
-TEST_CASE("a chunk that hardly compresses is stored as it is", "[object]") {
+TEST_CASE("a chunk that hardly compresses is stored uncompressed", "[object]") {
   Bytes plaintext = test::random_bytes(kChunkSize, 2);
   std::fill(plaintext.begin(), plaintext.begin() + kChunkSize / 32, std::uint8_t{1});
   CHECK(seal_chunk(plaintext, test_secret()).bytes.size() == kMaxObjectSize);
@@ -97,7 +97,7 @@ TEST_CASE("an all-zero chunk is a reference without an object", "[object]") {
   CHECK((opened(sealed.ref, {}) == Bytes(kChunkSize)));
 }
 
-TEST_CASE("sealing the same bytes twice gives the same object, in another domain another", "[object]") {
+TEST_CASE("sealing the same bytes twice gives the same object, but another one in another domain", "[object]") {
   const Bytes plaintext = compressible_chunk();
   const auto first = seal_chunk(plaintext, test_secret());
   const auto second = seal_chunk(plaintext, test_secret());
@@ -129,7 +129,7 @@ TEST_CASE("key and nonce are derived as the format says", "[object]") {
   CHECK((to_bytes(nonce) != nonce_of(compress_whole(plaintext))));
 }
 
-TEST_CASE("a changed bit anywhere in an object is found", "[object]") {
+TEST_CASE("a changed bit anywhere in an object is detected", "[object]") {
   for (const Bytes& plaintext : {compressible_chunk(), test::random_bytes(kChunkSize, 1)}) {
     const auto sealed = seal_chunk(plaintext, test_secret());
     const std::size_t bits = sealed.bytes.size() * 8;
@@ -154,7 +154,7 @@ TEST_CASE("a changed reference does not open its object", "[object]") {
   CHECK(refuses(ref, sealed.bytes));
 }
 
-TEST_CASE("nothing of a refused object is left in the buffer", "[object]") {
+TEST_CASE("a refused object leaves no plaintext in the buffer", "[object]") {
   const auto sealed = seal_chunk(test::random_bytes(kChunkSize, 1), test_secret());
   Bytes out(kChunkSize);
   ChunkRef ref = sealed.ref;
@@ -166,7 +166,7 @@ TEST_CASE("nothing of a refused object is left in the buffer", "[object]") {
   CHECK(is_zero(out));
 }
 
-TEST_CASE("bytes that are no object are refused at every length", "[object]") {
+TEST_CASE("bytes that are not an object are refused at every length", "[object]") {
   const auto sealed = seal_chunk(compressible_chunk(), test_secret());
   const auto with_length_of = [&](ByteView object) {
     ChunkRef ref = sealed.ref;
@@ -208,7 +208,7 @@ TEST_CASE("a good tag does not excuse a bad header or payload", "[object]") {
       CHECK(refused(header_bytes(1, 1, length), frame));
     }
   }
-  SECTION("a raw payload that is no chunk") { CHECK(refused(header_bytes(1, 0, kChunkSize), frame)); }
+  SECTION("a raw payload that is not a chunk") { CHECK(refused(header_bytes(1, 0, kChunkSize), frame)); }
   SECTION("a bomb: a frame that decodes to more than a chunk") {
     CHECK(refused(good_header, compress_whole(Bytes(kChunkSize * 64, 0x5a))));
   }
@@ -231,7 +231,7 @@ TEST_CASE("a good tag does not excuse a bad header or payload", "[object]") {
     CHECK(refused(good_header, with_id));
   }
   SECTION("noise") { CHECK(refused(good_header, test::random_bytes(500, 9))); }
-  SECTION("the right form, another content") { CHECK(refused(good_header, compress_whole(Bytes(kChunkSize, 0x5b)))); }
+  SECTION("the right form with other content") { CHECK(refused(good_header, compress_whole(Bytes(kChunkSize, 0x5b)))); }
 }
 
 TEST_CASE("a page does not pass as a chunk, nor a chunk as a page", "[object]") {
@@ -248,7 +248,7 @@ TEST_CASE("only whole chunks are sealed", "[object]") {
 
 // The bytes of version 1. The zstd object is only opened: another zstd version
 // may compress otherwise.
-TEST_CASE("objects of format 1 open for ever", "[object]") {
+TEST_CASE("objects of format 1 can always be opened", "[object]") {
   const Bytes refs = read_file(kGolden / "refs-v1.bin", 4096);
   ByteReader in(refs, "golden references");
   const ChunkRef zstd_ref = read_ref(in);

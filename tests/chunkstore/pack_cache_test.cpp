@@ -24,7 +24,7 @@ using test::put_all;
 using test::Sample;
 using test::samples;
 
-TEST_CASE("above its limit a cache forgets what was not used for longest", "[pack_store]") {
+TEST_CASE("above its limit a cache evicts the least recently used objects", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(100, 10'000);
   const auto store = open_pack_store(temp.path(), {.limit_bytes = 1'000'000, .pack_size = 200'000});
@@ -43,7 +43,7 @@ TEST_CASE("above its limit a cache forgets what was not used for longest", "[pac
   CHECK(blocks_of(temp.path()) < 1'200'000);
 }
 
-TEST_CASE("a cache that does not keep the order of eviction yet is taken over as it is", "[pack_store]") {
+TEST_CASE("a cache whose index lacks the eviction order is used as it is", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(100, 10'000);
   {
@@ -63,7 +63,7 @@ TEST_CASE("a cache that does not keep the order of eviction yet is taken over as
   CHECK(row.text(3).find("by_access") != std::string_view::npos);
 }
 
-TEST_CASE("a cache is read while another process writes its index, and the times of use are kept", "[pack_store]") {
+TEST_CASE("a cache can be read while another process writes its index, and times of use are kept", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(1500, 100);
   {
@@ -83,7 +83,7 @@ TEST_CASE("a cache is read while another process writes its index, and the times
   CHECK(row.integer(0) == 1500);
 }
 
-TEST_CASE("a cache whose limit became much lower keeps what was put last", "[pack_store]") {
+TEST_CASE("a cache whose limit was lowered keeps the newest objects", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(320, 100'000);
   {
@@ -109,7 +109,7 @@ TEST_CASE("the amount to evict follows from the limit and from the free space of
   CHECK(bytes_to_evict(50, 0, 0, 160) == 50);  // never more than there is
 }
 
-TEST_CASE("a cache makes room when the file system is full, a settled store never does", "[pack_store]") {
+TEST_CASE("a cache makes room when the file system is full, but a settled store never does", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(20);
   const std::uint64_t more_than_any_disk = std::uint64_t{1} << 60U;
@@ -124,7 +124,7 @@ TEST_CASE("a cache makes room when the file system is full, a settled store neve
   CHECK(settled->stats().objects == 20);
 }
 
-TEST_CASE("a cache gives room back on demand, the least recently used first", "[pack_store]") {
+TEST_CASE("a cache frees space on demand, the least recently used objects first", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(100, 100'000);
   const auto store = open_pack_cache(temp.path(), {.pack_size = 1'000'000});
@@ -140,7 +140,7 @@ TEST_CASE("a cache gives room back on demand, the least recently used first", "[
   CHECK(store->make_room(1) == 0);
 }
 
-TEST_CASE("a cache gives room back while its index cannot be written", "[pack_store]") {
+TEST_CASE("a cache frees space while its index cannot be written", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(50, 100'000);
   const auto store = open_pack_cache(temp.path(), {.pack_size = 1'000'000});
@@ -181,16 +181,16 @@ TEST_CASE("pinned objects are not evicted by any process while their owner exist
   CHECK(store->make_room(100'000'000) == 4'000'000);
   other.run();
   CHECK(count_good(*store, {all.begin(), all.begin() + 10}) == 10);
-  SECTION("another list of the same name takes its place") {
+  SECTION("until another list of the same name replaces it") {
     pins.pin("session", owner, std::span(pinned).first(4));
     CHECK(store->make_room(100'000'000) == 600'000);
   }
-  SECTION("the owner is gone") {
+  SECTION("until the owner is gone") {
     fs::remove(owner);
     CHECK(store->make_room(100'000'000) == 1'000'000);
     CHECK(fs::is_empty(directory / "pins"));
   }
-  SECTION("a list that is none pins nothing") {
+  SECTION("and an invalid list pins nothing") {
     fs::remove(directory / "pins" / "session");
     for (const std::string text : {"", "/", "relative\n", "/no end of line"}) {
       replace_file(directory / "pins" / "x", as_bytes(text));
@@ -199,7 +199,7 @@ TEST_CASE("pinned objects are not evicted by any process while their owner exist
   }
 }
 
-TEST_CASE("a cache that holds only what is pinned takes nothing more from a disk with little space", "[pack_store]") {
+TEST_CASE("a cache full of pinned objects takes no more when the disk has little space", "[pack_store]") {
   const TempDirectory temp;
   const fs::path owner = temp.path() / "owner";
   replace_file(owner, as_bytes("here"));

@@ -47,7 +47,7 @@ TEST_CASE("half a record at the end of a pack is cut off", "[pack_store]") {
   CHECK(count_good(*store, all) == 10);
 }
 
-TEST_CASE("a lost or damaged index is made anew from the packs", "[pack_store]") {
+TEST_CASE("a lost or damaged index is made again from the packs", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(200);
   const auto options =
@@ -78,7 +78,7 @@ TEST_CASE("a lost or damaged index is made anew from the packs", "[pack_store]")
   CHECK(count_good(*store, all) == all.size());
 }
 
-TEST_CASE("without the index's log the store is still usable", "[pack_store]") {
+TEST_CASE("the store is still usable when the index's log is lost", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(200);
   in_killed_process([&] {
@@ -114,7 +114,7 @@ TEST_CASE("bit flips in the index never give wrong bytes", "[pack_store]") {
   }
 }
 
-TEST_CASE("a damaged record header means absent, and the object can be put again", "[pack_store]") {
+TEST_CASE("an object whose record header is damaged is absent and can be put again", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(10);
   { put_all(*open_pack_store(temp.path(), {}), all); }
@@ -127,7 +127,7 @@ TEST_CASE("a damaged record header means absent, and the object can be put again
   CHECK(count_good(*store, all) == 10);
 }
 
-TEST_CASE("drop forgets a damaged object for good, and keeps a good one", "[pack_store]") {
+TEST_CASE("drop() forgets a damaged object for good and keeps a good one", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(10);
   { put_all(*open_pack_store(temp.path(), {}), all); }
@@ -157,7 +157,7 @@ TEST_CASE("settled objects after a damaged one are found without the index", "[p
   CHECK_FALSE(ask(*store, all[3].cid).has_value());
 }
 
-TEST_CASE("a wrong row in a settled index is put right from the packs", "[pack_store]") {
+TEST_CASE("a wrong row in a settled index is repaired from the packs", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(20);
   { put_all(*open_pack_store(temp.path(), kSettledOptions), all); }
@@ -166,7 +166,7 @@ TEST_CASE("a wrong row in a settled index is put right from the packs", "[pack_s
   CHECK(count_good(*store, all) == 20);
 }
 
-TEST_CASE("an index that another process made anew is taken over", "[pack_store]") {
+TEST_CASE("an index that another process made again is used", "[pack_store]") {
   const TempDirectory temp;
   const auto before = samples(70);
   const auto after = samples(200, 5000, /*first_seed=*/500);
@@ -186,7 +186,7 @@ TEST_CASE("an index that another process made anew is taken over", "[pack_store]
   CHECK(count_good(*second, after) == after.size());
 }
 
-TEST_CASE("a process that is stopped while it repairs the index costs the others the cache, no more", "[pack_store]") {
+TEST_CASE("other processes only lose the cache when a process is stopped while it repairs the index", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(3);
   PackStoreOptions options;

@@ -33,7 +33,7 @@ TEST_CASE("files and directories of a store are private, and a cache is tagged a
   }
 }
 
-TEST_CASE("the rest of a deleted cache becomes a cache again, and settled objects never do", "[pack_store]") {
+TEST_CASE("the rest of a deleted cache becomes a cache again, but settled objects never do", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(10);
   const auto options = GENERATE(PackStoreOptions{}, kSettledOptions);
@@ -51,13 +51,13 @@ TEST_CASE("the rest of a deleted cache becomes a cache again, and settled object
   CHECK(count_good(*store, all) == all.size());
 }
 
-TEST_CASE("a directory that is not ours, or of another version, is refused and not changed", "[pack_store]") {
+TEST_CASE("a foreign directory, or one of another version, is refused and not changed", "[pack_store]") {
   const TempDirectory temp;
   const fs::path directory = temp.path() / "store";
   const fs::path format = directory / "format";
   make_private_directory(directory);
   const auto refused = [&] { return kind_thrown([&] { open_pack_store(directory, {}); }) == ErrorKind::kUnsupported; };
-  SECTION("somebody's files") {
+  SECTION("other files") {
     replace_file(directory / "thesis.tex", as_bytes("words"));
     CHECK(refused());
     CHECK_FALSE(fs::exists(format));
@@ -67,7 +67,7 @@ TEST_CASE("a directory that is not ours, or of another version, is refused and n
     CHECK(refused());
     CHECK(read_file(format, 4096).size() > 10);
   }
-  SECTION("no format of ours") {
+  SECTION("a format file that isr did not write") {
     for (const std::string text : {"", "{}", "[]", "1", "null", "{\"magic\":7}", "{\"magic\":\"isr-packs\"}",
                                    "\xff\xfe", "{\"magic\":\"isr-packs\",\"version\":\"1\",\"use\":\"cache\"}"}) {
       replace_file(format, as_bytes(text));
@@ -93,7 +93,7 @@ TEST_CASE("a directory that is not ours, or of another version, is refused and n
   }
 }
 
-TEST_CASE("a cache that is deleted while in use is begun anew", "[pack_store]") {
+TEST_CASE("a cache that is deleted while in use is made again", "[pack_store]") {
   const TempDirectory temp;
   const fs::path directory = temp.path() / "cache";
   const auto store = open_pack_store(directory, {});
@@ -109,7 +109,7 @@ TEST_CASE("a cache that is deleted while in use is begun anew", "[pack_store]") 
   CHECK(fs::exists(directory / "format"));
 }
 
-TEST_CASE("nothing is written through a symlink put in the place of the directory", "[pack_store]") {
+TEST_CASE("nothing is written through a symlink that replaced the directory", "[pack_store]") {
   const TempDirectory temp;
   const fs::path directory = temp.path() / "cache";
   const fs::path elsewhere = temp.path() / "elsewhere";
@@ -124,7 +124,7 @@ TEST_CASE("nothing is written through a symlink put in the place of the director
   CHECK_FALSE(ask(*store, Sample(9999).cid).has_value());
 }
 
-TEST_CASE("a deleted cache is not begun anew through a symlink in the place of the folder above", "[pack_store]") {
+TEST_CASE("a deleted cache is not made again through a symlink that replaced the parent folder", "[pack_store]") {
   const TempDirectory temp;
   const fs::path above = temp.path() / "isr";
   const fs::path elsewhere = temp.path() / "elsewhere";
@@ -139,7 +139,7 @@ TEST_CASE("a deleted cache is not begun anew through a symlink in the place of t
   CHECK(fs::is_empty(elsewhere));
 }
 
-TEST_CASE("settled objects whose directory is deleted are an error, not a fresh start", "[pack_store]") {
+TEST_CASE("a deleted directory of settled objects is an error, not a new store", "[pack_store]") {
   const TempDirectory temp;
   const fs::path directory = temp.path() / "settled";
   const auto store = open_pack_store(directory, kSettledOptions);

@@ -27,7 +27,7 @@ using test::put_all;
 using test::Sample;
 using test::samples;
 
-TEST_CASE("a pack store is a source", "[pack_store]") {
+TEST_CASE("a pack store keeps the contract of a source", "[pack_store]") {
   const TempDirectory temp;
   for (const bool durable : {false, true}) {
     std::shared_ptr<PackStore> store =
@@ -38,7 +38,7 @@ TEST_CASE("a pack store is a source", "[pack_store]") {
   }
 }
 
-TEST_CASE("objects that were put are there after closing and opening again", "[pack_store]") {
+TEST_CASE("objects are still there after closing and opening again", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(150);
   const auto options = GENERATE(PackStoreOptions{}, PackStoreOptions{.durable = true, .pack_size = 100'000});
@@ -58,7 +58,7 @@ TEST_CASE("objects that were put are there after closing and opening again", "[p
   CHECK_FALSE(store->contains(Sample(999).cid));
 }
 
-TEST_CASE("a killed process loses nothing that it put", "[pack_store]") {
+TEST_CASE("a killed process loses no object that it put", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(100);  // one batch in the index, the rest only in the pack
   const auto options = GENERATE(PackStoreOptions{}, PackStoreOptions{.durable = true});
@@ -108,7 +108,7 @@ TEST_CASE("removed objects are gone, and their space is free", "[pack_store]") {
   CHECK(store->stats().objects == 20);
   CHECK(count_good(*store, all) == 20);
   CHECK(blocks_of(temp.path()) < before * 6 / 10);
-  SECTION("also for an index made anew") {
+  SECTION("even when the index was made again") {
     store.reset();
     fs::remove(temp.path() / "index.db");
     store = open_pack_store(temp.path(), options);
@@ -123,7 +123,7 @@ TEST_CASE("removed objects are gone, and their space is free", "[pack_store]") {
   CHECK(packs_of(temp.path()).empty());
 }
 
-TEST_CASE("without space settled objects are refused and a cache keeps nothing more; what was there stays good",
+TEST_CASE("on a full disk settled objects are refused, a cache keeps no more, and existing objects stay good",
           "[pack_store]") {
   const TempDirectory temp;
   const bool durable = GENERATE(false, true);
@@ -183,7 +183,7 @@ TEST_CASE("many threads put and fetch at once", "[pack_store]") {
   CHECK(store->stats().bytes <= 400'000);
 }
 
-TEST_CASE("an object that cannot be one is a mistake of the caller", "[pack_store]") {
+TEST_CASE("putting bytes that cannot be an object is a kBug", "[pack_store]") {
   const TempDirectory temp;
   const auto store = open_pack_store(temp.path(), {});
   CHECK((kind_thrown([&] { store->put(Cid{}, {}); }) == ErrorKind::kBug));

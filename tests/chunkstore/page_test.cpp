@@ -62,7 +62,7 @@ TEST_CASE("a page gives back its references in order", "[page]") {
   }
 }
 
-TEST_CASE("order matters to a page", "[page]") {
+TEST_CASE("pages with another order of references differ", "[page]") {
   auto refs = some_refs(2);
   const auto page = seal_page(refs, secret());
   std::swap(refs[0], refs[1]);
@@ -79,7 +79,7 @@ TEST_CASE("zero references at the end are not stored", "[page]") {
   CHECK(read_clear_refs(with_hole.bytes).size() == 4);
 }
 
-TEST_CASE("a page of zero references is itself one", "[page]") {
+TEST_CASE("a page of zero references is itself a zero reference", "[page]") {
   const auto page = seal_page(std::vector<ChunkRef>(7), secret());
   CHECK(page.ref.is_zero());
   CHECK(page.bytes.empty());
@@ -103,14 +103,14 @@ TEST_CASE("anybody can read the names in a page, without a key", "[page]") {
   CHECK(text.find(as_text(refs[0].sha1.view())) == std::string_view::npos);
 }
 
-TEST_CASE("a changed bit anywhere in a page is found, in the clear halves too", "[page]") {
+TEST_CASE("a changed bit anywhere in a page is detected, even in the clear halves", "[page]") {
   const auto page = seal_page(some_refs(2), secret());
   for (std::size_t bit = 0; bit < page.bytes.size() * 8; ++bit) {
     REQUIRE(refuses(page.ref, test::flip_bit(page.bytes, bit)));
   }
 }
 
-TEST_CASE("a page whose count does not fit its length is refused", "[page]") {
+TEST_CASE("a page whose count does not match its length is refused", "[page]") {
   const auto page = seal_page(some_refs(3), secret());
   for (const std::uint32_t count : {0U, 1U, 2U, 4U, 257U, 0x7fffffffU, 0x80000000U, 0xffffffffU}) {
     const Bytes changed = with_u32(page.bytes, kCountOffset, count);
@@ -148,7 +148,7 @@ TEST_CASE("a reference with an impossible object length is refused", "[page]") {
   }
 }
 
-TEST_CASE("more references than a page holds are a mistake of the caller", "[page]") {
+TEST_CASE("sealing more references than a page holds is a kBug", "[page]") {
   CHECK((kind_thrown([] { seal_page(std::vector<ChunkRef>(257), secret()); }) == ErrorKind::kBug));
 }
 

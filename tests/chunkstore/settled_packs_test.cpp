@@ -29,13 +29,13 @@ using test::Sample;
 using test::samples;
 using test::syncs_kill;
 
-TEST_CASE("a settled object whose row a power cut kept and whose bytes it took is stored anew", "[pack_store]") {
+TEST_CASE("a settled object is stored again when a power cut kept its row but lost its bytes", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(100);  // one batch is in the index, which is always durable
   const auto store = open_pack_store(temp.path() / "store", kSettledOptions);
   put_all(*store, all);
   SECTION("all of them") { copy_after_power_cut(temp.path() / "store", temp.path() / "copy"); }
-  SECTION("only the bytes behind a header") {
+  SECTION("only the bytes after a header") {
     fs::copy(temp.path() / "store", temp.path() / "copy", fs::copy_options::recursive);
     damage(packs_of(temp.path() / "copy").at(0), 3 * (5000 + kRecordHeader) + kRecordHeader, 5000);
   }
@@ -45,7 +45,7 @@ TEST_CASE("a settled object whose row a power cut kept and whose bytes it took i
   CHECK(count_good(*after, all) == all.size());
 }
 
-TEST_CASE("settled objects that a killed process put are durable once they were put again and synced", "[pack_store]") {
+TEST_CASE("settled objects of a killed process are durable once they were put again and synced", "[pack_store]") {
   const TempDirectory temp;
   const fs::path directory = temp.path() / "store";
   const auto all = samples(100);
@@ -61,8 +61,7 @@ TEST_CASE("settled objects that a killed process put are durable once they were 
   CHECK(count_good(*open_pack_store(temp.path() / "copy", kSettledOptions), all) == all.size());
 }
 
-TEST_CASE("settled objects whose sync failed are written again by the next process before they are believed",
-          "[pack_store]") {
+TEST_CASE("after a failed sync the next process writes settled objects again before it trusts them", "[pack_store]") {
   const TempDirectory temp;
   const fs::path directory = temp.path() / "store";
   const auto before = samples(10);
@@ -97,7 +96,7 @@ TEST_CASE("settled objects whose sync failed are written again by the next proce
   CHECK(count_good(*after, lost) == good);
 }
 
-TEST_CASE("a settled pack whose name could not be synced counts as no pack", "[pack_store]") {
+TEST_CASE("a settled pack whose name could not be synced does not count", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(32);
   const auto store = open_pack_store(temp.path(), kSettledOptions);
@@ -112,7 +111,7 @@ TEST_CASE("a settled pack whose name could not be synced counts as no pack", "[p
   CHECK(count_good(*store, all) == all.size());
 }
 
-TEST_CASE("settled objects are synced in a new pack when no further file can be opened", "[pack_store]") {
+TEST_CASE("settled objects in a new pack are synced when no further file can be opened", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(4, 100'000);
   const auto store = open_pack_store(temp.path(), {.durable = true, .pack_size = 150'000});
@@ -139,7 +138,7 @@ TEST_CASE("settled objects are synced in a new pack when no further file can be 
   fs::remove_all(temp.path().string() + ".copy");
 }
 
-TEST_CASE("a settled object whose copy cannot be read is stored again", "[pack_store]") {
+TEST_CASE("a settled object is stored again when its copy cannot be read", "[pack_store]") {
   const TempDirectory temp;
   const auto all = samples(2, 100'000);
   const PackStoreOptions options{.durable = true, .pack_size = 50'000};
@@ -189,7 +188,7 @@ TEST_CASE("a damaged settled object is an error until it is put again", "[pack_s
   }
 }
 
-TEST_CASE("objects that a failed sync may have lost are not found again in the packs", "[pack_store]") {
+TEST_CASE("objects that a failed sync may have lost are not found in the packs again", "[pack_store]") {
   const TempDirectory temp;
   const auto before = samples(10);
   const auto lost = samples(100, 5000, 100);
@@ -203,7 +202,7 @@ TEST_CASE("objects that a failed sync may have lost are not found again in the p
   disk().lock()->fail_syncs = false;
   CHECK(store->failed_syncs() == 1);
   CHECK(count_absent(*store, lost) == lost.size());
-  SECTION("now") {}
+  SECTION("by this process") {}
   SECTION("by the next process") {
     store.reset();
     store = open_pack_store(temp.path(), kSettledOptions);
@@ -220,7 +219,7 @@ TEST_CASE("objects that a failed sync may have lost are not found again in the p
   CHECK(count_good(*store, lost) == lost.size());
 }
 
-TEST_CASE("a fetch that meets a removal does not make the settled index suspicious", "[pack_store]") {
+TEST_CASE("a fetch during a removal does not make the settled index suspicious", "[pack_store]") {
   const TempDirectory temp;
   const auto store = open_pack_store(temp.path(), kSettledOptions);
   const auto all = samples(3);
@@ -255,7 +254,7 @@ TEST_CASE("a settled store on a full disk asks for room and writes again", "[pac
   CHECK(count_good(*store, all) == all.size());
 }
 
-TEST_CASE("settled objects belong to one process", "[pack_store]") {
+TEST_CASE("only one process may open a settled store", "[pack_store]") {
   const TempDirectory temp;
   const auto store = open_pack_store(temp.path(), kSettledOptions);
   CHECK((kind_thrown([&] { open_pack_store(temp.path(), kSettledOptions); }) == ErrorKind::kVm));

@@ -35,7 +35,7 @@ class UnreachableStore : public test::MemoryStore {
 
 }  // namespace
 
-TEST_CASE("without a repository only what is here can be read", "[chunkstore]") {
+TEST_CASE("without a repository only objects on this host can be read", "[chunkstore]") {
   const TempDirectory temp;
   const Sample here(1);
   const Sample settled(2);
@@ -63,7 +63,7 @@ TEST_CASE("while the repository cannot be reached a read fails or waits, as conf
   const std::vector<Tier> tiers{repository_tier(store, stats.link)};
   StackOptions options{.first_wait = std::chrono::milliseconds(1), .max_wait = std::chrono::milliseconds(2)};
 
-  SECTION("fail: offline, and what is missing is named") {
+  SECTION("fail: offline, and the missing object is named") {
     const auto source = open_stack(tiers, stats, options);
     CHECK((kind_thrown([&] { ask(source, sample.cid); }) == ErrorKind::kOffline));
     const std::string message = message_of([&] { ask(source, sample.cid); });
@@ -84,7 +84,7 @@ TEST_CASE("while the repository cannot be reached a read fails or waits, as conf
     CHECK(stats.retries >= 2);
     CHECK(stats.tier("repository").bytes == sample.object.size());
   }
-  SECTION("wait: not for what can be left for later") {
+  SECTION("wait: not for work that can be left for later") {
     options.unreachable = Unreachable::kWait;
     const auto source = open_stack(tiers, stats, options);
     for (const auto priority : {Priority::kReadahead, Priority::kSettling}) {
@@ -114,7 +114,7 @@ TEST_CASE("while the repository cannot be reached a read fails or waits, as conf
     reader.join();
     CHECK((kind == ErrorKind::kCancelled));
   }
-  SECTION("wait: absence and damage are answers") {
+  SECTION("wait: absence and damage are not waited for") {
     options.unreachable = Unreachable::kWait;
     store->reachable = true;
     const auto source = open_stack(tiers, stats, options);
@@ -164,7 +164,7 @@ TEST_CASE("a settled object that cannot be read fails when the repository is out
   CHECK((ask(source, sample.cid) == sample.object));
 }
 
-TEST_CASE("a repository on a disk that is not plugged in is one that cannot be reached", "[chunkstore]") {
+TEST_CASE("a repository on a disk that is not plugged in counts as out of reach", "[chunkstore]") {
   const TempDirectory temp;
   const fs::path disk = temp.path() / "disk";
   make_private_directory(disk);
