@@ -11,7 +11,7 @@
 #include "cli/vm_flags.h"
 #include "daemon/protocol.h"
 #include "machine/cdrom.h"
-#include "machine/machine.h"
+#include "machine/resumable.h"
 
 namespace isr {
 namespace {

@@ -13,7 +13,7 @@
 #include "daemon/protocol.h"
 #include "daemon/session_daemon.h"
 #include "fusefs/mount.h"
-#include "machine/machine.h"
+#include "machine/machine_files.h"
 
 namespace isr {
 namespace {

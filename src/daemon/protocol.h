@@ -6,7 +6,7 @@
 
 #include "daemon/control.h"
 #include "daemon/handover.h"
-#include "machine/machine.h"
+#include "machine/vm_stats.h"
 #include "session/session.h"
 
 /// The protocol of a session daemon: a struct for each request and each answer, and their JSON lines. control.h says

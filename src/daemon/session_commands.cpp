@@ -49,7 +49,7 @@ BootAnswer SessionCommands::boot(const CommonPart& common, BootOptions& options,
           .accelerator = parts_.machine.accelerator(),
           .fetches_memory = resumed && options.prefetch == Prefetch::kAll,
           .boot_pack_pages = parts_.session.prefetch().pages(),
-          .mount = parts_.machine.directory()};
+          .mount = parts_.machine.disks().directory()};
 }
 
 template <>
@@ -73,7 +73,7 @@ PublishAnswer SessionCommands::run(const SuspendRequest& request, const CommandC
     }
     client.send({"memory"});
     parts_.machine.suspend();
-    parts_.machine.mount_disks();
+    parts_.machine.disks().mount();
   }
   const bool memory = has_memory();
   PublishAnswer answer;
@@ -121,7 +121,7 @@ PublishAnswer SessionCommands::run(const CheckinRequest& request, const CommandC
 template <>
 VersionAnswer SessionCommands::run(const DiscardRequest&, const CommandClient&) {
   if (parts_.machine.running()) throw Error(ErrorKind::kVm, fmt::format("{} is running", parts_.parcel.name));
-  parts_.machine.unmount();
+  parts_.machine.disks().unmount();
   then_mount([&] { parts_.session.discard(); });
   return {parts_.session.state().content};
 }
@@ -142,10 +142,10 @@ void SessionCommands::then_mount(const std::function<void()>& body) {
   try {
     body();
   } catch (...) {
-    if (!parts_.machine.running()) guarded("mounting the disks", [&] { parts_.machine.mount_disks(); });
+    if (!parts_.machine.running()) guarded("mounting the disks", [&] { parts_.machine.disks().mount(); });
     throw;
   }
-  parts_.machine.mount_disks();
+  parts_.machine.disks().mount();
 }
 
 PublishAnswer SessionCommands::publish(const std::string& message, const CommandClient& client) {
@@ -180,16 +180,16 @@ PublishAnswer SessionCommands::publish_and_end(const std::string& message, const
   PublishAnswer answer;
   bool is_ending = false;
   try {
-    parts_.machine.close_disks();
+    parts_.machine.disks().close();
     answer = publish(message, client);
-    parts_.machine.unmount();
+    parts_.machine.disks().unmount();
     // The next session may begin once the directory of this one is gone, and must not meet this daemon.
     answer.lock_returned = parts_.session.end([&] {
       is_ending = true;
       parts_.before_end();
     });
   } catch (...) {
-    if (!is_ending) guarded("opening the disks", [&] { parts_.machine.open_disks(); });
+    if (!is_ending) guarded("opening the disks", [&] { parts_.machine.disks().open(); });
     throw;
   }
   return answer;
@@ -200,7 +200,7 @@ json SessionCommands::carry_out(const Request& request, const CommandClient& cli
   std::vector<std::string> kept_settings;
   if (common.settings) kept_settings = follow_settings(parts_.account, *common.settings);
   if (!std::holds_alternative<OwnLockRequest>(request) && !std::holds_alternative<SyncRequest>(request)) {
-    parts_.machine.require_unused();  // they take the mount away
+    parts_.machine.disks().require_unused();  // they take the mount away
   }
   if (std::holds_alternative<CheckinRequest>(request)) require_off();
   if (publishes(request) && common.steal_reason) {

@@ -4,6 +4,7 @@
 
 #include "daemon/command_progress.h"
 #include "daemon/protocol.h"
+#include "machine/machine.h"
 
 namespace isr {
 

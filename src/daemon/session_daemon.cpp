@@ -51,13 +51,14 @@ class Daemon {
         account_(open_account(handover, waits_)),
         parcel_(handover.parcel),
         session_(account_, parcel_),
-        machine_(session_, paths_, parcel_.name, parcel_.id, [this] { return stats_json(); }),
+        machine_(
+            session_, paths_, parcel_.name, parcel_.id, [this] { return stats_json(); }, make_qemu_host()),
         commands_({account_, parcel_, paths_, session_, machine_, lock_lost_, told_.get_token(), [this] { reap(); },
                    [this] { fall_silent(); }}) {}
 
   void run() {
     Rehearsal::clean_up(paths_, parcel_.id);
-    machine_.mount_disks();
+    machine_.disks().mount();
     *last_status_.lock() = full_status();
     {
       const std::lock_guard lock(operation_);  // the first request may be there before server_ is
@@ -167,7 +168,7 @@ class Daemon {
     Status answer;
     answer.id = parcel_.id;
     answer.session = session_.stats();
-    answer.mount = machine_.directory();
+    answer.mount = machine_.disks().directory();
     answer.daemon_pid = ::getpid();
     if (machine_.running()) {
       answer.session.changed_bytes += machine_.changed_bytes_in_qemu();
@@ -199,7 +200,7 @@ class Daemon {
       if (std::chrono::steady_clock::now() - retried > kRetryDisk) {
         retried = std::chrono::steady_clock::now();
         guarded("letting the guest go on", [&] { machine_.go_on_if_held(); });
-        if (!machine_.running() && !machine_.mounted()) machine_.try_to_mount_disks();
+        if (!machine_.running() && !machine_.disks().mounted()) machine_.disks().try_to_mount();
       }
       guarded("page faults", [&] { machine_.read_around_if_due(); });
       guarded("settling", [&] { operation_.work_idly(stop, [&](auto ended) { session_.settle_if_due(ended); }); });
@@ -224,7 +225,7 @@ class Daemon {
   /// Nobody knows of this daemon but the command for which it was started, and which was refused.
   void leave() {
     guarded("ending after a refusal", [&] {
-      machine_.require_unused();
+      machine_.disks().require_unused();
       fall_silent();
       end_.done();
     });

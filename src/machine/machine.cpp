@@ -2,61 +2,27 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
-#include "base/file.h"
 #include "base/log.h"
-#include "vm/swap.h"
+#include "machine/machine_files.h"
+#include "machine/page_cache.h"
+#include "machine/run_directory.h"
 
 namespace isr {
 namespace {
 
-/// A resumed guest touches what it needs to go on within seconds; the rest comes in bulk later.
-constexpr std::chrono::seconds kFirstTouches{10};
 constexpr std::chrono::seconds kSetClock{10};
+constexpr std::chrono::seconds kLongestStatus{2};  // the whole answer is wanted within 5 s
 
-constexpr std::size_t kShownId = 12;
-
-std::string disk_serial(const std::string& name) {
-  std::string serial;
-  for (const char c : name) serial += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return serial.substr(0, 20);
-}
-
-/// A private mapping is QEMU's own memory, which the kernel may swap out as it is.
-bool private_memory_allowed(const std::string& setting) {
-  if (setting != "auto") return setting == "private";
-  const auto swap = plaintext_swap();
-  if (swap.empty()) return true;
-  log::info("guest memory is mapped shared: swap on {} is not encrypted", fmt::join(swap, ", "));
-  return false;
+std::string state_of(Vm& vm) {
+  try {
+    return vm.status({kLongestStatus, {}}).state;
+  } catch (const Error& error) {
+    log::warn("{}", error.what());
+    return "not answering";
+  }
 }
 
 }  // namespace
-
-std::string mount_source(const std::string& parcel_id) { return "isr:" + parcel_id.substr(0, kShownId); }
-
-VmFiles vm_files(const std::string& parcel_id, const std::vector<std::shared_ptr<Image>>& disks,
-                 const fs::path& mount) {
-  VmFiles files;
-  files.name = parcel_id.substr(0, kShownId);
-  files.memory = mount / kMemoryFileName;
-  for (const auto& disk : disks) {
-    files.disks.push_back({mount / (disk->name() + ".raw"), disk_serial(disk->name()), false});
-  }
-  return files;
-}
-
-std::optional<std::string> why_not_resumable(const VmSettings& vm, const VmStamp& stamp, const Paths& paths) {
-  // Memory is loaded by the accelerator that saved it, or not at all.
-  try {
-    const Accelerator accelerator =
-        choose_accelerator(parse_accelerator_choice(stamp.accelerator), runtime_directory(paths));
-    return why_incompatible(stamp, stamp_here(vm, accelerator));
-  } catch (const Error& error) {
-    return error.what();
-  }
-}
 
 Machine::Machine(Session& session, const Paths& paths, std::string name, std::string parcel_id,
                  std::function<std::string()> stats_json, std::shared_ptr<VmHost> host)
@@ -64,26 +30,24 @@ Machine::Machine(Session& session, const Paths& paths, std::string name, std::st
       paths_(paths),
       name_(std::move(name)),
       parcel_id_(std::move(parcel_id)),
-      mount_directory_(mount_directory(paths, parcel_id_)),
       run_directory_(vm_directory(paths, parcel_id_)),
-      stats_json_(std::move(stats_json)),
-      host_(std::move(host)) {}
+      host_(std::move(host)),
+      disks_({.session = session,
+              .paths = paths_,
+              .name = name_,
+              .parcel_id = parcel_id_,
+              .stats_json = std::move(stats_json),
+              .guest_pid = [this] { return running() ? std::optional(vm_->pid()) : std::nullopt; },
+              .host = host_}),
+      memory_(session, disks_.directory() / kMemoryFileName) {}
 
 Machine::~Machine() {
   session_.cancel();  // reads that wait for the network would hold the unmount
   release_vm();
 }
 
-QemuOptions qemu_options_in(const fs::path& run_directory, const std::string& memory) {
-  QemuOptions options;
-  make_private_directory(run_directory);
-  options.run_directory = run_directory;
-  options.private_memory = private_memory_allowed(memory);
-  return options;
-}
-
 QemuOptions Machine::qemu_options(const std::string& memory) const {
-  QemuOptions options = qemu_options_in(run_directory_, memory);
+  QemuOptions options = make_run_directory(run_directory_, memory);
   options.on_event = [](const VmEvent& event) {
     if (event.kind == VmEventKind::kIoError) log::error("the guest is held: {}", event.detail);
     if (event.kind == VmEventKind::kGuestPanicked) log::warn("the guest's kernel has panicked");
@@ -112,15 +76,14 @@ bool Machine::start(const BootOptions& options) {
   settings.network = options.network.value_or(state.vm.network);
   choose_accelerator(options.accelerator, resume);
   if (resume) session_.prefetch().prepare(options.prefetch, options.progress, options.stop);
-  unmount();
+  disks_.unmount();
   const std::uint64_t journal_before = session_.images().journal_bytes();
   prefetch_ = resume ? options.prefetch : Prefetch::kNone;
   try {
-    memory_ = session_.memory().begin(!resume);
-    live_ = session_.memory().live();
+    MountedFile memory = memory_.begin(!resume);
     if (resume) session_.prefetch().begin_fill(options.prefetch);
-    mount(memory_);
-    VmFiles files = vm_files(parcel_id_, session_.images().disks(), mount_directory_);
+    disks_.mount_for_guest(std::move(memory));
+    VmFiles files = vm_files(parcel_id_, session_.images().disks(), disks_.directory());
     files.isolate_network = options.isolate_network;
     // A CD is never part of what was suspended: another image under a guest that has read from one would be damage.
     if (!resume) files.cdrom = options.cdrom;
@@ -128,6 +91,7 @@ bool Machine::start(const BootOptions& options) {
     std::optional<Bytes> device_state;
     if (resume) device_state = session_.memory().device_state();
     vm_ = host_->start_paused(settings, files, accelerator_, qemu, device_state);
+    memory_.attach(*vm_);
     set_network(settings.network, options.isolate_network);
     *console_.lock() = vm_->console();
     // The kernel may bring what the guest writes to our scratch file at any time.
@@ -150,10 +114,10 @@ bool Machine::start(const BootOptions& options) {
     } catch (const std::exception& error) {
       log::warn("{}", error.what());  // the file says running, as after a crash
     }
-    try_to_mount_disks();
+    disks_.try_to_mount();
     throw;
   }
-  read_around_at_ = std::chrono::steady_clock::now() + kFirstTouches;
+  memory_.guest_runs();
   if (resume) begin_awakening();
   return resume;
 }
@@ -198,7 +162,7 @@ void Machine::go_on() noexcept {
 void Machine::kill_vm() {
   vm_->kill([this] {
     session_.interrupt_reads();
-    give_up_memory();
+    memory_.give_up();
   });
 }
 
@@ -210,10 +174,8 @@ void Machine::release_vm() {
     log::error("{}", error.what());
   }
   vm_.reset();
-  unmount();
-  memory_.reset();
-  live_.reset();
-  session_.memory().abandon();
+  disks_.unmount();
+  memory_.end();
 }
 
 void Machine::suspend() {
@@ -225,9 +187,9 @@ void Machine::suspend() {
     MachineMoment moment;
     moment.stamp = vm_->stamp();
     moment.device_state = vm_->save_device_state();
-    copy_changed_memory();
+    memory_.copy_changed();
     moment.memory.own = vm_->memory().changed();
-    sample_memory(moment.memory);
+    memory_.sample(moment.memory);
     session_.memory().keep(moment);
   } catch (...) {
     go_on();
@@ -240,6 +202,58 @@ void Machine::suspend() {
     log::warn("{}", error.what());  // all of it is kept: it is killed
   }
   release_vm();
+}
+
+MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
+  struct Copying {
+    MachineMemory& memory;
+    ~Copying() { memory.end_copy(); }
+  };
+  MachineMoment moment;
+  {
+    const Copying copying{memory_};
+    memory_.copy_ahead();
+    disks_.write_back();
+    moment.stamp = vm_->stamp();
+    if (awakening_) awakening_->pause();
+    const auto began = std::chrono::steady_clock::now();
+    try {
+      vm_->stop();
+      moment.device_state = vm_->save_device_state();
+      memory_.copy_changed();
+      memory_.sample(moment.memory);
+      freeze();
+    } catch (...) {
+      go_on();
+      throw;
+    }
+    cont();
+    last_pause_ = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
+    if (awakening_) awakening_->go_on();
+  }
+  moment.memory.own = vm_->memory().changed();  // while writes were tracked the kernel's answer would say too much
+  return moment;
+}
+
+void Machine::drop_page_cache() {
+  if (!running()) return;
+  if (awakening_) awakening_->pause();  // the agent hears one at a time
+  isr::drop_page_cache(*vm_, [this] { return memory_.given_back_bytes(); });
+}
+
+void Machine::read_around_if_due() {
+  if (running()) memory_.read_around_if_due();
+}
+
+VmStats Machine::stats() const {
+  return {.pid = vm_->pid(),
+          .state = state_of(*vm_),
+          .io_error = vm_->held_by_io_error(),
+          .guest_panicked = vm_->guest_panicked(),
+          .accelerator = accelerator_,
+          .memory = std::string(to_name(vm_->memory().mapping())),
+          .awakening = awakening_ ? awakening_->words() : std::string(),
+          .vnc_socket = vm_->vnc_socket()};
 }
 
 bool Machine::power_down(const Patience& patience) { return !running() || vm_->power_down(patience); }
@@ -268,7 +282,7 @@ std::optional<std::string> Machine::reap() {
   } catch (const std::exception& error) {
     log::warn("{}", error.what());  // the file says running: a crash, which drops memory, too
   }
-  try_to_mount_disks();
+  disks_.try_to_mount();
   return ended->reason == VmExit::Reason::kGuestShutdown ? "the guest switched itself off"
                                                          : "QEMU has died: " + ended->detail;
 }

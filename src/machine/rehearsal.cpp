@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "machine/machine_files.h"
+#include "machine/run_directory.h"
 
 namespace isr {
 namespace {
@@ -73,11 +75,12 @@ void Rehearsal::run(const std::stop_token& stop) {
   } directories(*this);
   MountOptions mount_options;
   mount_options.source_name = mount_source(files_.name);
+  std::vector<MountedFile> files = mounted_disks(images_->disks);
+  files.push_back(mounted_memory(images_->memory, std::make_shared<Endurance>()));
   const auto mount = make_mount(
-      mount_directory_, mounted_files(images_->disks, images_->memory, std::make_shared<Endurance>()),
-      [] { return std::string("{}\n"); }, mount_options);
+      mount_directory_, std::move(files), [] { return std::string("{}\n"); }, mount_options);
   mount->start();
-  QemuOptions qemu = qemu_options_in(run_directory_, options_.memory);
+  QemuOptions qemu = make_run_directory(run_directory_, options_.memory);
   qemu.patience = {options_.deadline, stop};
   const auto vm = Qemu::resume_paused(settings_, files_, accelerator_, qemu, device_state_);
   vm->cont();

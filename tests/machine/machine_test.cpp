@@ -29,7 +29,7 @@ struct Place : test::CheckedOut {
     machine.emplace(
         *session, account.host.paths, parcel.name, parcel.id, [] { return std::string("{}\n"); },
         std::make_shared<test::FakeHost>(guest));
-    machine->mount_disks();
+    machine->disks().mount();
     guest.take_calls();
   }
   /// Says whether it continued.
@@ -47,7 +47,7 @@ struct Place : test::CheckedOut {
   void suspend() {
     start();
     machine->suspend();
-    machine->mount_disks();
+    machine->disks().mount();
     guest.pages.clear();
     guest.take_calls();
   }
@@ -134,7 +134,7 @@ TEST_CASE("a suspend keeps the guest's own pages and its devices, and a resume h
   CHECK(place.phase() == SessionPhase::kSuspended);
   CHECK((place.kept_page() == place.page));
   CHECK_FALSE(place.machine->running());
-  place.machine->mount_disks();
+  place.machine->disks().mount();
   CHECK(place.guest.is_immutable);
   place.guest.device_state.clear();
   CHECK(place.run());

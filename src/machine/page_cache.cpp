@@ -1,15 +1,17 @@
-// The page cache of a guest is a copy of what is on its disks, and often most of its memory. The guest's agent drops
-// it; the guest's kernel reports free pages to QEMU, which gives them back: in passes, two seconds apart, each of some
-// hundred MiB. So we wait for two of them, unless nothing comes.
+// The page cache of a guest repeats what is on its disks, and is often most of its memory. The guest's agent drops it;
+// the guest's kernel then reports free pages to QEMU, which gives them back, in passes of some hundred MiB that are two
+// seconds apart. So we wait for two passes, unless nothing comes.
 //
-// Pages that are not on the disk yet stay: to write it could take long, and must not go on after the resume.
+// Pages that are not on the disk yet stay: writing them could take long, and must not go on after the resume.
+
+#include "machine/page_cache.h"
 
 #include <fmt/format.h>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/sizes.h"
-#include "host/config.h"
-#include "machine/machine.h"
+#include "vm/guest_agent.h"
 
 namespace isr {
 namespace {
@@ -31,14 +33,12 @@ echo 1 >/proc/sys/vm/drop_caches && [ $(($(free) - before)) -ge 16384 ])";
 
 }  // namespace
 
-void Machine::drop_page_cache() {
-  if (!running()) return;
+void drop_page_cache(Vm& vm, const std::function<std::uint64_t()>& given_back) {
   const auto began = Clock::now();
-  if (awakening_) awakening_->pause();  // the agent hears one at a time
   try {
-    if (!vm_->agent_listens()) return;
+    if (!vm.agent_listens()) return;
     const bool dropped =
-        vm_->agent().greet({kGreeting, {}}) && vm_->agent().run("/bin/sh", {"-c", kDropCaches}, {kDropping, {}}) == 0;
+        vm.agent().greet({kGreeting, {}}) && vm.agent().run("/bin/sh", {"-c", kDropCaches}, {kDropping, {}}) == 0;
     if (!dropped) {
       log::debug("the page cache was not dropped: the agent does not, or there is little in it");
       return;
@@ -47,7 +47,6 @@ void Machine::drop_page_cache() {
     log::debug("the page cache was not dropped: {}", error.what());
     return;
   }
-  const auto given_back = [this] { return memory_->counters().discarded_bytes.load(); };
   const std::uint64_t before = given_back();
   std::uint64_t last = before;
   for (auto last_pass = Clock::now(), now = last_pass; now < began + kLongest && now < last_pass + kNextPass;

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <string>
+
+#include "vm/accelerator.h"
+
+namespace isr {
+
+/// A running VM, as `isr stat` shows it.
+struct VmStats {
+  pid_t pid = 0;
+  std::string state;      ///< as QMP names it ("running", "paused", …), or "not answering"
+  bool io_error = false;  ///< the guest is held because a disk failed
+  bool guest_panicked = false;
+  Accelerator accelerator;
+  std::string memory;     ///< how QEMU maps it: to_name(MemoryMapping)
+  std::string awakening;  ///< what was done about the clock of a resumed guest; empty before
+  std::filesystem::path vnc_socket;
+};
+
+}  // namespace isr
