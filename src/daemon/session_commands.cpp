@@ -160,7 +160,7 @@ PublishAnswer SessionCommands::publish(const std::string& message, const Command
   if (memory) {
     guarded("rehearsing a resume", [&] {
       if (!parts_.account.host.config.get_bool("suspend.rehearsal")) return;
-      rehearsal.emplace(parts_.session, parts_.paths, parts_.parcel.name, parts_.parcel.id,
+      rehearsal.emplace(parts_.session, parts_.paths, parts_.parcel.id, parts_.host,
                         RehearsalOptions{.memory = parts_.account.host.config.get("vm.memory")});
     });
     options.boot_order = [&] { return rehearsal ? rehearsal->take() : BootOrder{}; };

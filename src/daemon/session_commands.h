@@ -26,6 +26,7 @@ class SessionCommands {
     const Paths& paths;
     Session& session;
     Machine& machine;
+    std::shared_ptr<VmHost> host;      ///< of a rehearsal
     std::atomic<bool>& lock_lost;      ///< cleared once the lock is ours again
     std::stop_token told;              ///< the daemon is to end: what can be given up is
     std::function<void()> reap;        ///< takes note of a guest that has ended by itself

@@ -46,17 +46,17 @@ constexpr auto kSaveAgain = 1s;
 
 class Daemon {
  public:
-  explicit Daemon(const Handover& handover)
+  Daemon(const Handover& handover, const std::shared_ptr<VmHost>& host)
       : paths_(handover.paths),
         account_(open_account(handover, waits_)),
         parcel_(handover.parcel),
         session_(account_, parcel_),
         machine_(
-            session_, paths_, parcel_.name, parcel_.id, [this] { return stats_json(); }, make_qemu_host()),
-        commands_({account_, parcel_, paths_, session_, machine_, lock_lost_, told_.get_token(), [this] { reap(); },
-                   [this] { fall_silent(); }}) {}
+            session_, paths_, parcel_.name, parcel_.id, [this] { return stats_json(); }, host),
+        commands_({account_, parcel_, paths_, session_, machine_, host, lock_lost_, told_.get_token(),
+                   [this] { reap(); }, [this] { fall_silent(); }}) {}
 
-  void run() {
+  void run(const std::function<void()>& ready) {
     Rehearsal::clean_up(paths_, parcel_.id);
     machine_.disks().mount();
     *last_status_.lock() = full_status();
@@ -69,7 +69,7 @@ class Daemon {
     }
     note_control_socket(account_.host, parcel_);
     keeper_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
-    background_ready();
+    ready();
     if (const auto cause = end_.wait(); cause != EndWait::Cause::kDone) save_in_time(cause);
     keeper_.request_stop();
     keeper_.join();
@@ -290,16 +290,18 @@ class Daemon {
 
 }  // namespace
 
+void run_session_daemon(const Handover& handover, const std::shared_ptr<VmHost>& host,
+                        const std::function<void()>& ready) {
+  Daemon(handover, host).run(ready);
+}
+
 int session_daemon_main() {
   block_signals();
-  std::unique_ptr<Daemon> daemon;
   try {
-    daemon = std::make_unique<Daemon>(parse_handover(read_background_secret()));
-    daemon->run();
+    run_session_daemon(parse_handover(read_background_secret()), make_qemu_host(), background_ready);
     return 0;
   } catch (const std::exception& error) {
     log::error("{}", error.what());
-    daemon.reset();  // its mount and its lock file are free when the failure is told
     background_failed(error);
     return 1;
   }

@@ -1,4 +1,4 @@
-// A mount and a run directory of its own, beside the machine's; both are gone afterwards.
+// A rehearsal has a mount and a run directory of its own, beside those of the machine; both are gone afterwards.
 
 #include "machine/rehearsal.h"
 
@@ -20,19 +20,18 @@ fs::path beside(const fs::path& directory) { return directory.string() + kSuffix
 
 }  // namespace
 
-Rehearsal::Rehearsal(Session& session, const Paths& paths, const std::string& name, const std::string& parcel_id,
+Rehearsal::Rehearsal(Session& session, const Paths& paths, const std::string& parcel_id, std::shared_ptr<VmHost> host,
                      const RehearsalOptions& options)
     : options_(options),
       began_(std::chrono::steady_clock::now()),
-      name_(name),
+      host_(std::move(host)),
       mount_directory_(beside(mount_directory(paths, parcel_id))),
       run_directory_(beside(vm_directory(paths, parcel_id))),
       images_(session.rehearsal_images()) {
   if (!images_) return;
   const SessionState& state = session.state();
   settings_ = state.vm;
-  accelerator_ =
-      choose_accelerator(parse_accelerator_choice(state.stamp.value().accelerator), runtime_directory(paths));
+  accelerator_ = host_->choose_accelerator(state.stamp.value().accelerator, runtime_directory(paths));
   files_ = vm_files(parcel_id, images_->disks, mount_directory_);
   files_.isolate_network = true;
   device_state_ = session.memory().device_state();
@@ -77,12 +76,12 @@ void Rehearsal::run(const std::stop_token& stop) {
   mount_options.source_name = mount_source(files_.name);
   std::vector<MountedFile> files = mounted_disks(images_->disks);
   files.push_back(mounted_memory(images_->memory, std::make_shared<Endurance>()));
-  const auto mount = make_mount(
+  const auto mount = host_->make_mount(
       mount_directory_, std::move(files), [] { return std::string("{}\n"); }, mount_options);
   mount->start();
   QemuOptions qemu = make_run_directory(run_directory_, options_.memory);
   qemu.patience = {options_.deadline, stop};
-  const auto vm = Qemu::resume_paused(settings_, files_, accelerator_, qemu, device_state_);
+  const auto vm = host_->start_paused(settings_, files_, accelerator_, qemu, device_state_);
   vm->cont();
   vm->wait_exit({accelerator_.name == "kvm" ? options_.under_kvm : options_.under_tcg, stop});
 }

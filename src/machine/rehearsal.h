@@ -2,7 +2,8 @@
 
 #include <thread>
 
-#include "machine/machine.h"
+#include "machine/vm_host.h"
+#include "session/session.h"
 
 namespace isr {
 
@@ -13,23 +14,24 @@ struct RehearsalOptions {
   std::string memory = "auto";               ///< how QEMU maps it: the setting vm.memory
 };
 
-/// Runs the suspended state of a session once more, for a second, to see what a resume will read
-/// first. Nothing that this guest does is kept, its network is isolated and its console goes nowhere; it
-/// gets only what is on this host.
+/// Runs the suspended state of a session once more, for a second, to see which pages a resume will read first. Nothing
+/// that this guest does is kept, its network is isolated and its console goes nowhere; it reads only objects that are
+/// on this host.
 ///
+/// Errors:  of the constructor: as VmHost and Session. A failure after it is logged.
 /// Threads: begins one of its own; the session may be published meanwhile, but not adopt the result.
 class Rehearsal {
  public:
   /// Begins. Does nothing when the session has no suspended memory that is new.
-  Rehearsal(Session& session, const Paths& paths, const std::string& name, const std::string& parcel_id,
+  Rehearsal(Session& session, const Paths& paths, const std::string& parcel_id, std::shared_ptr<VmHost> host,
             const RehearsalOptions& options = {});
   ~Rehearsal();  ///< ends it
   Rehearsal(const Rehearsal&) = delete;
   Rehearsal& operator=(const Rehearsal&) = delete;
 
-  /// Waits for the end, at most until the deadline. Returns what was read until then, also when it failed.
+  /// Waits for the end, at most until the deadline. Returns the pages that were read until then, also after a failure.
   BootOrder take();
-  /// Takes away what one that was killed left.
+  /// Takes away the directories of a rehearsal that was killed.
   static void clean_up(const Paths& paths, const std::string& parcel_id);
 
  private:
@@ -37,7 +39,7 @@ class Rehearsal {
 
   RehearsalOptions options_;
   std::chrono::steady_clock::time_point began_;
-  std::string name_;
+  std::shared_ptr<VmHost> host_;
   fs::path mount_directory_;
   fs::path run_directory_;
   std::optional<RehearsalImages> images_;

@@ -90,7 +90,7 @@ class Qemu : public Vm {
   /// How QEMU ended; nullopt while it runs.
   std::optional<VmExit> exit() const override;
   /// Waits for the end of QEMU; nullopt on time-out. Error{kCancelled}.
-  std::optional<VmExit> wait_exit(const Patience& patience) const;
+  std::optional<VmExit> wait_exit(const Patience& patience) const override;
 
  private:
   struct Impl;

@@ -80,6 +80,7 @@ class Vm {
   virtual std::filesystem::path vnc_socket() const = 0;
   virtual const VmStamp& stamp() const noexcept = 0;
   virtual std::optional<VmExit> exit() const = 0;
+  virtual std::optional<VmExit> wait_exit(const Patience& patience) const = 0;
 };
 
 }  // namespace isr

@@ -5,13 +5,14 @@
 #include <set>
 
 #include "base/file.h"
+#include "base/sleep.h"
 #include "base/whole_file.h"
 #include "machine/vm_host.h"
 
 namespace isr::test {
 
 /// The computer and the guest of a machine, without a QEMU, a mount or a console. What happens to the guest is in
-/// `calls`, in order: "cont", "stop", "save", "boot", "load", "quit", "kill", "power down", "mount", "unmount".
+/// `calls`, in order: "cont", "stop", "save", "boot", "load", "quit", "kill", "power down", "wait", "mount", "unmount".
 struct FakeGuest {
   std::vector<std::string> calls;
   std::set<std::string> fails;  ///< calls that throw Error{kVm}
@@ -20,10 +21,13 @@ struct FakeGuest {
   Bytes device_state;                    ///< what it saves, and what it was resumed with
   VmStamp stamp;
   bool is_held = false;
-  std::atomic<bool> is_cable_in{true};  ///< of its network; changed on another thread, too
-  std::optional<VmExit> exit;
-  std::vector<std::string> mounted;  ///< the files of the mount that stands
+  std::atomic<bool> is_cable_in{true};                   ///< of its network; changed on another thread, too
+  Sync<std::optional<VmExit>> exit;                      ///< of the guest's end; set on another thread, too
+  std::vector<std::string> mounted;                      ///< the files of the mount that stands
+  std::map<std::string, std::shared_ptr<Image>> images;  ///< of these, by the same names
   bool is_immutable = false;
+  bool is_isolated = false;  ///< from the network
+  Patience patience;         ///< of each answer
 
   void call(const std::string& what) {
     if (const auto it = before.find(what); it != before.end()) it->second();
@@ -31,6 +35,7 @@ struct FakeGuest {
     if (fails.contains(what)) throw Error(ErrorKind::kVm, what + ": not now");
   }
   bool was_called(const std::string& what) const { return std::find(calls.begin(), calls.end(), what) != calls.end(); }
+  Image& image(const std::string& file) const { return *images.at(file); }
   /// What was called since the last time.
   std::vector<std::string> take_calls() { return std::exchange(calls, {}); }
 };
@@ -64,7 +69,7 @@ class FakeMemory : public VmMemory {
 
 class FakeVm : public Vm {
  public:
-  explicit FakeVm(FakeGuest& guest) : guest_(guest), memory_(guest) { guest.exit.reset(); }
+  explicit FakeVm(FakeGuest& guest) : guest_(guest), memory_(guest) { *guest.exit.lock() = std::nullopt; }
   void cont() override {
     guest_.call("cont");
     guest_.is_held = false;
@@ -72,7 +77,7 @@ class FakeVm : public Vm {
   void stop() override { guest_.call("stop"); }
   bool power_down(const Patience&) override {
     guest_.call("power down");
-    return guest_.exit.has_value();
+    return exit().has_value();
   }
   Bytes save_device_state() override {
     guest_.call("save");
@@ -84,21 +89,30 @@ class FakeVm : public Vm {
   void set_link(bool up) override { guest_.is_cable_in = up; }
   void quit() override {
     guest_.call("quit");
-    guest_.exit = VmExit{VmExit::Reason::kQuit, ""};
+    *guest_.exit.lock() = VmExit{VmExit::Reason::kQuit, ""};
   }
   void kill(const std::function<void()>& let_go) override {
     if (let_go) let_go();
     guest_.call("kill");
-    guest_.exit = VmExit{VmExit::Reason::kKilled, ""};
+    *guest_.exit.lock() = VmExit{VmExit::Reason::kKilled, ""};
   }
-  VmStatus status(const Patience&) override { return {"running", true}; }
+  VmStatus status(const Patience&) override {
+    if (guest_.fails.contains("status")) throw Error(ErrorKind::kVm, "no answer");
+    return {"running", true};
+  }
   bool held_by_io_error() const override { return guest_.is_held; }
   bool guest_panicked() const override { return false; }
   pid_t pid() const noexcept override { return 0; }
   std::shared_ptr<SerialConsole> console() const noexcept override { return nullptr; }
   std::filesystem::path vnc_socket() const override { return {}; }
   const VmStamp& stamp() const noexcept override { return guest_.stamp; }
-  std::optional<VmExit> exit() const override { return guest_.exit; }
+  std::optional<VmExit> exit() const override { return *guest_.exit.lock(); }
+  std::optional<VmExit> wait_exit(const Patience& patience) const override {
+    guest_.call("wait");
+    if (!exit()) sleep_unless_stopped(patience.timeout, patience.stop);
+    if (patience.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "stopped");
+    return exit();
+  }
 
  private:
   FakeGuest& guest_;
@@ -113,12 +127,14 @@ class FakeMount : public Mount {
     guest_.call("mount");
     for (const MountedFile& file : files) {
       guest_.mounted.push_back(file.name);
+      guest_.images[file.name] = file.image;
       replace_file(directory_ / file.name, {});
     }
     guest_.is_immutable = immutable;
   }
   ~FakeMount() override {
     guest_.calls.emplace_back("unmount");
+    guest_.images.clear();
     for (const std::string& name : std::exchange(guest_.mounted, {})) fs::remove(directory_ / name);
   }
   FakeMount(const FakeMount&) = delete;
@@ -140,8 +156,10 @@ class FakeHost : public VmHost {
   explicit FakeHost(FakeGuest& guest) : guest_(guest) {}
   Accelerator choose_accelerator(const std::string&, const fs::path&) override { return {"tcg", "a test"}; }
   VmStamp stamp(const VmSettings&, const Accelerator&) override { return guest_.stamp; }
-  std::unique_ptr<Vm> start_paused(const VmSettings&, const VmFiles&, const Accelerator&, const QemuOptions&,
-                                   const std::optional<Bytes>& device_state) override {
+  std::unique_ptr<Vm> start_paused(const VmSettings&, const VmFiles& files, const Accelerator&,
+                                   const QemuOptions& options, const std::optional<Bytes>& device_state) override {
+    guest_.is_isolated = files.isolate_network;
+    guest_.patience = options.patience;
     guest_.call(device_state ? "load" : "boot");
     if (device_state) guest_.device_state = *device_state;
     return std::make_unique<FakeVm>(guest_);

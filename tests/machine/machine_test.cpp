@@ -208,7 +208,7 @@ TEST_CASE("a guest that has ended by itself is told once, and its memory is void
     reason = VmExit::Reason::kDied;
     expected = "QEMU has died: signal 11";
   }
-  place.guest.exit = VmExit{reason, "signal 11"};
+  *place.guest.exit.lock() = VmExit{reason, "signal 11"};
   CHECK(place.machine->reap() == expected);
   CHECK_FALSE(place.machine->reap().has_value());
   CHECK(place.phase() == SessionPhase::kCheckedOut);
