@@ -8,16 +8,16 @@
 
 namespace isr {
 
-/// What a daemon waits for while others work: its end. To be made after block_signals().
+/// Waits for the end of a daemon while its other threads work. To be made after block_signals().
 ///
 /// Threads: wait() on one, the others from any.
 class EndWait {
  public:
   enum class Cause {
-    kDone,      ///< done() was called; it stays the answer from then on
-    kSignal,    ///< SIGTERM or SIGINT has come, another each time
+    kDone,      ///< done() was called; wait() returns this from then on
+    kSignal,    ///< SIGTERM or SIGINT has come; once for each signal
     kShutdown,  ///< shutdown_begins() was called, once
-    kTime,      ///< nothing of it in time
+    kTime,      ///< none of these in time
   };
   EndWait();
 

@@ -8,7 +8,7 @@
 
 namespace isr {
 
-/// Runs body. Its failure ends nothing, and is a warning in the log that begins with `what`.
+/// Runs body. A failure becomes a warning in the log that begins with `what`.
 inline void guarded(std::string_view what, const std::function<void()>& body) {
   try {
     body();

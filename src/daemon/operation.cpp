@@ -4,7 +4,7 @@
 
 namespace isr {
 
-/// That somebody waits for the mutex.
+/// Counts one caller that waits for the mutex.
 class Operation::Wish {
  public:
   explicit Wish(Operation& operation) : operation_(operation) {

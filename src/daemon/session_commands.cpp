@@ -200,7 +200,7 @@ json SessionCommands::carry_out(const Request& request, const CommandClient& cli
   std::vector<std::string> kept_settings;
   if (common.settings) kept_settings = follow_settings(parts_.account, *common.settings);
   if (!std::holds_alternative<OwnLockRequest>(request) && !std::holds_alternative<SyncRequest>(request)) {
-    parts_.machine.disks().require_unused();  // they take the mount away
+    parts_.machine.disks().require_unused();  // these commands take the mount away
   }
   if (std::holds_alternative<CheckinRequest>(request)) require_off();
   if (publishes(request) && common.steal_reason) {

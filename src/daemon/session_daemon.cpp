@@ -1,6 +1,6 @@
-// One mutex serialises the commands; a status that meets a busy daemon
-// gets the last answer with the operation's name. A keeper thread settles the journal
-// and notices when the guest has gone; another, also during an operation, renews the lock.
+// `operation_` serialises the commands; a status request to a busy daemon gets the last status with the name of the
+// command. The keeper thread settles the journal and notices that the guest has ended. Another thread renews the lock,
+// also during a command.
 
 #include "daemon/session_daemon.h"
 
@@ -41,7 +41,7 @@ constexpr auto kRetryDisk = 10s;
 constexpr int kKeeperNice = 10;
 // systemd kills 90 s after it has told a session's processes to end.
 constexpr auto kLongestSaving = 60s;
-constexpr auto kHoldUp = 5s;  // of a command that waits for the network
+constexpr auto kHoldUp = 5s;  // for a command that waits for the network
 constexpr auto kSaveAgain = 1s;
 
 class Daemon {
@@ -82,7 +82,7 @@ class Daemon {
   json handle(const json& line, const ControlReply& reply, const std::stop_token& stop) {
     const Request request = parse_request(line);
     if (std::holds_alternative<StatusRequest>(request)) return encode_answer(status());
-    // Not under operation_: what the guest says while it is stopped or suspended is wanted then.
+    // Not under operation_: a user wants the console also while a stop or suspend is under way.
     if (const auto* wanted = std::get_if<ConsoleRequest>(&request)) {
       return encode_answer(follow_console(*console_of(machine_, parcel_.name), *wanted, reply, stop));
     }
@@ -91,7 +91,7 @@ class Daemon {
     }
     if (is_lock_looked_at(request)) return encode_answer(DoneAnswer{});
     const std::string_view command = command_of(request);
-    // What waits for memory to be written would hold the operation for as long as there is no room.
+    // A command that waits for memory to be written would hold the operation for as long as there is no room.
     while (!operation_.try_lock_for(kProgressPeriod)) {
       if (command == PowerOffRequest::kCommand && !machine_.memory_hindrance().empty()) machine_.give_up_memory();
       reply(encode_progress(current_.lock()->progress_for(command)));
@@ -129,7 +129,7 @@ class Daemon {
     return result;
   }
 
-  /// A command that is under way has looked at the lock. Another look at it may be refused yet.
+  /// True when a command is under way, which has looked at the lock. Another look may be refused yet.
   bool is_lock_looked_at(const Request& request) const {
     const auto* lock = std::get_if<OwnLockRequest>(&request);
     const std::string current = current_.lock()->command;
@@ -152,7 +152,7 @@ class Daemon {
     return answer;
   }
 
-  /// On the mount's threads, whom the session is not for: during a command it is what it was before.
+  /// Runs on the mount's threads, which may not use the session: during a command it returns the last statistics.
   std::string stats_json() {
     if (operation_.try_lock_politely_for(500ms)) {
       const std::lock_guard lock(operation_, std::adopt_lock);
@@ -164,7 +164,7 @@ class Daemon {
   }
 
   Status full_status() {
-    guarded("the guest's end", [&] { reap(); });  // else it is said to run, and has no VM
+    guarded("the guest's end", [&] { reap(); });  // else the status says that it runs, without a VM
     Status answer;
     answer.id = parcel_.id;
     answer.session = session_.stats();
@@ -222,7 +222,7 @@ class Daemon {
         parcel_.name);
   }
 
-  /// Nobody knows of this daemon but the command for which it was started, and which was refused.
+  /// Ends the daemon after its first command was refused: no other command knows of it.
   void leave() {
     guarded("ending after a refusal", [&] {
       machine_.disks().require_unused();
@@ -231,7 +231,7 @@ class Daemon {
     });
   }
 
-  /// Answers the requests that it has accepted and takes no more. The daemon must end after this.
+  /// Answers the requests that were accepted and takes no more. The daemon must end after this.
   void fall_silent() {
     ended_ = true;
     server_->stop_listening();
@@ -239,8 +239,9 @@ class Daemon {
 
   // --- being told to end ----------------------------------------------------
 
-  /// What runs is suspended here; what is under way is given up where that loses nothing. A second signal, or time
-  /// that has passed, ends it as a crash would: the disks are kept, and memory that was suspended before.
+  /// Suspends the guest on this host and gives up the command that is under way where that loses nothing. A second
+  /// signal, or the end of the time, ends the daemon as a crash would: the disks and memory that was suspended before
+  /// are kept.
   void save_in_time(EndWait::Cause cause) {
     log::warn("the daemon was told to end");
     told_.request_stop();
@@ -276,7 +277,7 @@ class Daemon {
   std::stop_source told_;  ///< to end: commands that can be given up are
   EndWait end_;
   Sync<SessionStats> last_stats_;
-  Session session_;  // its lease says the first two, the machine's mount asks for the others
+  Session session_;  // its lease sets lock_lost_ and last_event_; the mount of the machine uses the other fields above
   Machine machine_;
   SessionCommands commands_;
   std::atomic<bool> ended_{false};  // set under operation_

@@ -1,5 +1,5 @@
-// systemd-inhibit holds the delay while the program lives that it starts, and that program, gdbus, prints
-// what logind says to everybody. So one child does both, and a D-Bus library is not needed.
+// systemd-inhibit holds the delay while the program that it starts lives. That program, gdbus, prints the signals of
+// logind. So one child does both, and no D-Bus library is needed.
 
 #include "daemon/shutdown_delay.h"
 

@@ -1,9 +1,9 @@
-// Its hardware clock is right by itself, its own clock goes on where it stood: only
-// an agent can set that, or a time service that comes to life with the network. The
-// network cable is out for a moment, on which a guest asks for its address again.
+// The hardware clock of a resumed guest is right by itself. The clock of its kernel goes on where it stood: only an
+// agent can set it, or a time service that wakes up with the network. The network cable is out for a moment, after
+// which a guest asks for its address again.
 //
-// After a pause it begins with the first of the two that is not done: a guest need not
-// have noticed a cable that was put in early.
+// After a pause an awakening begins with the first of the two steps that is not done: a guest may not have noticed a
+// cable that was put in early.
 
 #include "machine/awakening.h"
 

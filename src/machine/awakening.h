@@ -9,34 +9,33 @@ namespace isr {
 
 /// The means to act on a guest that wakes up. Each may throw Error{kVm}.
 struct WakingGuest {
-  std::function<void(bool up)> set_link;  ///< none: its network cable stays out
+  std::function<void(bool up)> set_link;  ///< null: the network cable stays out
   std::function<bool()> agent_listens;
   std::function<bool(const Patience&)> set_clock;  ///< false: the agent does not answer in time, or refuses
 };
 
 struct AwakeningTimes {
-  std::chrono::milliseconds cable_out{2000};  ///< Linux tells its programs of a cable once a second at most
+  std::chrono::milliseconds cable_out{2000};  ///< Linux tells its programs of the cable once a second at most
   std::chrono::milliseconds cable_retry{1000};
-  std::chrono::milliseconds late_answer{60000};  ///< of a guest whose memory is on a slow line
+  std::chrono::milliseconds late_answer{60000};  ///< for a guest whose memory comes over a slow line
 };
 
-/// Tells a guest that has stood still for hours and wakes up elsewhere the time, and that its network is another.
-/// It happens beside the running guest, and no command waits for it.
+/// Tells a guest that was resumed, perhaps hours later on another host, the time, and that its network has changed.
+/// Runs beside the guest; no command waits for it.
 ///
 /// Threads: one at a time, but words() any time; one of its own between go_on() and pause().
 class Awakening {
  public:
   explicit Awakening(WakingGuest guest, AwakeningTimes times = {});
-  ~Awakening();  ///< ends it, wherever it is
+  ~Awakening();  ///< ends it at any step
   Awakening(const Awakening&) = delete;
   Awakening& operator=(const Awakening&) = delete;
 
   /// Begins, or goes on with what was left to do when it was paused.
   void go_on();
-  /// From now on nothing is done to the guest, and its cable is in; only a QEMU that refuses several times leaves it
-  /// out.
+  /// Leaves the guest alone from now on, with its cable in; the cable stays out only when QEMU refuses several times.
   void pause();
-  /// Says what became of the clock, for a person; empty before.
+  /// Describes, for a person, how the clock was set; empty before.
   std::string words() const { return *words_.lock(); }
 
  private:

@@ -69,7 +69,7 @@ void Machine::choose_accelerator(const std::string& configured, bool resume) {
 
 bool Machine::start(const BootOptions& options) {
   if (running()) throw Error(ErrorKind::kVm, fmt::format("{} is running already", name_));
-  if (const auto how = reap()) log::warn("{}", *how);  // and its memory is void
+  if (const auto how = reap()) log::warn("{}", *how);  // its memory is void
   const SessionState& state = session_.state();
   const bool resume = state.phase == SessionPhase::kSuspended && !options.fresh;
   VmSettings settings = state.vm;
@@ -107,7 +107,7 @@ bool Machine::start(const BootOptions& options) {
     release_vm();
     try {
       if (resume && session_.images().journal_bytes() != journal_before) {
-        session_.memory().drop();  // it did run for a moment, whatever QEMU answered, and has written
+        session_.memory().drop();  // the guest ran for a moment, whatever QEMU answered, and wrote
       } else {
         session_.memory().undo_run(!resume);
       }
@@ -122,8 +122,8 @@ bool Machine::start(const BootOptions& options) {
   return resume;
 }
 
-/// Saved memory says whether the cable was in, so it must be taken out after a resume, too. begin_awakening() puts it
-/// in.
+/// Saved memory says whether the cable was in, so the cable must be taken out after a resume, too. begin_awakening()
+/// puts it in.
 void Machine::set_network(NetworkMode mode, bool isolated) {
   if (mode == NetworkMode::kNone) vm_->set_link(false);
   network_ = isolated ? std::min(mode, NetworkMode::kRestricted) : mode;
@@ -143,12 +143,12 @@ void Machine::begin_awakening() {
 
 void Machine::cont() {
   stands_still_ = true;
-  session_.make_state_certain();  // else a crash would bring back what the guest was before
+  session_.make_state_certain();  // else a crash would bring back an older state of the guest
   vm_->cont();
   stands_still_ = false;
 }
 
-/// After what was to be done while it stood still has failed: nothing is lost, it goes on where it was.
+/// After a failure while the guest stood still: nothing is lost, and the guest goes on where it was.
 void Machine::go_on() noexcept {
   try {
     cont();
@@ -158,7 +158,7 @@ void Machine::go_on() noexcept {
   }
 }
 
-/// SIGKILL takes effect once what QEMU asks of our mount is answered, and that may wait for the network, or for room.
+/// SIGKILL takes effect once our mount has answered QEMU's requests, which may wait for the network, or for room.
 void Machine::kill_vm() {
   vm_->kill([this] {
     session_.interrupt_reads();
@@ -199,7 +199,7 @@ void Machine::suspend() {
   try {
     vm_->quit();
   } catch (const Error& error) {
-    log::warn("{}", error.what());  // all of it is kept: it is killed
+    log::warn("{}", error.what());  // everything is kept, so QEMU is killed
   }
   release_vm();
 }

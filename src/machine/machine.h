@@ -9,16 +9,16 @@
 namespace isr {
 
 struct BootOptions {
-  std::optional<NetworkMode> network;  ///< from now on; nullopt: as it was
-  bool isolate_network = false;        ///< this time nothing outside can be reached
+  std::optional<NetworkMode> network;  ///< of the machine from now on; nullopt: unchanged
+  bool isolate_network = false;        ///< in this run the guest reaches nothing outside
   std::string memory = "auto";         ///< how QEMU maps it: the setting vm.memory
   std::string accelerator = "auto";
-  bool fresh = false;                  ///< boot from the disks even where suspended memory is there
-  std::optional<fs::path> cdrom;       ///< in the drive of a machine that boots; one that continues finds it empty
-  Prefetch prefetch = Prefetch::kAll;  ///< of one that continues
+  bool fresh = false;             ///< boot from the disks even where suspended memory is there
+  std::optional<fs::path> cdrom;  ///< in the drive of a machine that boots; the drive of one that continues is empty
+  Prefetch prefetch = Prefetch::kAll;  ///< of a machine that continues
   ProgressFn progress;
-  std::function<void()> before_run;  ///< may refuse it, by throwing
-  std::stop_token stop;              ///< until the guest runs: nothing has happened then. Error{kCancelled}
+  std::function<void()> before_run;  ///< may refuse the run by throwing
+  std::stop_token stop;  ///< honoured until the guest runs; start() undoes what it did and throws Error{kCancelled}
 };
 
 /// A session's VM, and the mount and the memory that it runs on.
