@@ -64,7 +64,7 @@ const KnownKey& known_key(const std::string& key) {
 }
 
 [[noreturn]] void refuse(std::string_view key, std::string_view expected) {
-  throw Error(ErrorKind::kUsage, fmt::format("{}: {} is expected", key, expected));
+  throw Error(ErrorKind::kUsage, fmt::format("{}: expected {}", key, expected));
 }
 
 /// The canonical value: "yes" in an environment variable becomes "true".
@@ -288,7 +288,7 @@ void Config::add_repository(const RepositoryEntry& entry) {
   check_user_name(entry.user);
   const RepositoryEntry good{entry.name, canonical_store_url(entry.url), entry.user};
   if (repositories_.contains(entry.name)) {
-    throw Error(ErrorKind::kUsage, fmt::format("there is a repository called {} already", entry.name),
+    throw Error(ErrorKind::kUsage, fmt::format("a repository called {} exists already", entry.name),
                 {fmt::format("choose another name, or: isr repo rm {}", entry.name)});
   }
   const fs::path file = user_file();

@@ -26,7 +26,7 @@ constexpr long kMaxSecret = 32767;  // limit for a key of type "user"
 [[noreturn]] void fail(std::string_view what) {
   throw Error(ErrorKind::kFailed,
               fmt::format("the kernel's keyring: {}: {}", what, std::generic_category().message(errno)),
-              {"without it every command asks for the password; see --password-file and --password-command"});
+              {"without the keyring every command asks for the password; see --password-file and --password-command"});
 }
 
 key_serial_t find_key(const std::string& label) {
@@ -43,7 +43,7 @@ void keyring_store(const std::string& label, ByteView secret, std::chrono::secon
     const int cause = errno;
     ::keyctl_unlink(key, KEY_SPEC_USER_KEYRING);
     errno = cause;
-    fail("cannot keep a key for so long");
+    fail("cannot keep a key for that long");
   }
 }
 

@@ -36,7 +36,7 @@ std::optional<fs::path> xdg_directory(const char* variable) {
 fs::path below_home(const char* what, const char* variable, const char* relative) {
   const auto home = directory_from("HOME");
   if (!home || home->is_relative()) {
-    throw Error(ErrorKind::kUsage, fmt::format("nothing says where {} is: HOME is not set", what),
+    throw Error(ErrorKind::kUsage, fmt::format("the place of {} is not known: HOME is not set", what),
                 {fmt::format("set HOME, or {}", variable)});
   }
   return *home / relative;
@@ -65,7 +65,7 @@ fs::path runtime_base() {
 
 [[noreturn]] void refuse(const std::string& why) {
   throw Error(ErrorKind::kDaemon, why,
-              {"log in through the system's own login, which makes it, or",
+              {"log in through the system's own login, which makes the directory, or",
                "export XDG_RUNTIME_DIR=$(mktemp -d)     (until you log out)"});
 }
 
@@ -87,12 +87,12 @@ fs::path runtime_directory(const Paths& paths) {
   }
   const fs::path parent = paths.runtime.parent_path();
   if (paths.runtime.native().size() > kMaxRuntimePath) {
-    throw Error(ErrorKind::kUsage, fmt::format("{} is too long: sockets could not be made below it", parent.string()),
+    throw Error(ErrorKind::kUsage, fmt::format("{} is too long: no socket can be made below it", parent.string()),
                 {fmt::format("set XDG_RUNTIME_DIR to a path of at most {} bytes", kMaxRuntimePath - 4)});
   }
   struct stat info {};
   if (::stat(parent.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
-    refuse(fmt::format("the runtime directory {} is not there", parent.string()));
+    refuse(fmt::format("the runtime directory {} does not exist", parent.string()));
   }
   if (info.st_uid != ::getuid()) {
     refuse(fmt::format("the runtime directory {} belongs to another user", parent.string()));

@@ -28,7 +28,8 @@ constexpr std::uint64_t kMaxFile = 1U << 20U;
 }
 
 [[noreturn]] void refuse_edit(const std::string& path, const std::string& what) {
-  throw Error(ErrorKind::kUsage, fmt::format("{}: cannot change {} in the way that this file is written", path, what),
+  throw Error(ErrorKind::kUsage,
+              fmt::format("{}: cannot change {}, because of the way this file is written", path, what),
               {"change it in an editor"});
 }
 
@@ -53,7 +54,7 @@ void collect(const toml::table& table, const std::string& prefix, const std::str
     } else if (const auto* truth = node.as_boolean()) {
       out[key] = {truth->get() ? "true" : "false", line};
     } else {
-      refuse_line(path, line, fmt::format("{}: a string, a whole number, true or false is expected", key));
+      refuse_line(path, line, fmt::format("{}: expected a string, a whole number, true or false", key));
     }
   }
 }
@@ -144,12 +145,12 @@ std::optional<std::string> read_settings_file(const fs::path& path) {
   if (!fd) return std::nullopt;
   struct stat info {};
   if (::fstat(fd->get(), &info) != 0) throw_errno(path.string(), errno);
-  if (S_ISDIR(info.st_mode)) refuse_file(path, "is a directory, not a file of settings");
+  if (S_ISDIR(info.st_mode)) refuse_file(path, "is a directory, not a settings file");
   if (!S_ISREG(info.st_mode)) refuse_file(path, "is not a regular file");
   if (static_cast<std::uint64_t>(info.st_size) > kMaxFile) refuse_file(path, "is larger than 1 MiB");
   if (info.st_uid != ::getuid() && info.st_uid != 0) refuse_file(path, "belongs to another user");
   if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-    throw Error(ErrorKind::kUsage, fmt::format("{}: other users may write it", path.string()),
+    throw Error(ErrorKind::kUsage, fmt::format("{}: other users can write to it", path.string()),
                 {fmt::format("chmod go-w {}", path.string())});
   }
   const Bytes bytes = read_file(real, kMaxFile);
