@@ -66,7 +66,7 @@ TEST_CASE("without a file every setting is built in", "[host]") {
   CHECK(kind_thrown([&] { config.get("cache.limits"); }) == ErrorKind::kUsage);
 }
 
-TEST_CASE("the only repository is the default one unless another is said", "[host]") {
+TEST_CASE("the only repository is the default one unless another is set", "[host]") {
   const Home home;
   home.write("[repo.office]\nurl = \"/srv/isr\"\nuser = \"alice\"\n");
   CHECK(Config::load(home.paths).default_repository() == "office");
@@ -76,7 +76,7 @@ TEST_CASE("the only repository is the default one unless another is said", "[hos
   CHECK(Config::load(home.paths).default_repository() == "disk");
 }
 
-TEST_CASE("flags go before the environment, the user's file, and /etc", "[host]") {
+TEST_CASE("flags take precedence over the environment, the user's file, and /etc", "[host]") {
   const Home home;
   replace_file(home.paths.system_config_file, as_bytes("[cache]\nlimit = \"1G\"\nmin_free = \"2G\"\n"));
   home.write("[cache]\nlimit = \"3G\"\n");
@@ -117,14 +117,14 @@ TEST_CASE("an error in a configuration file names its line", "[host]") {
   CHECK(home.refusal(std::string("\x7f\x45\x4c\x46\x00\x01\xff", 7)).starts_with(at + "1:"));
 }
 
-TEST_CASE("a password in a repository's URL is never echoed", "[host]") {
+TEST_CASE("a password in a repository's URL is never repeated", "[host]") {
   const Home home;
   const std::string refusal = home.refusal("[repo.home]\nurl = \"http://u:sekret@host/\"\nuser = \"a\"\n");
   CHECK_FALSE(refusal.empty());
   CHECK(refusal.find("sekret") == std::string::npos);
 }
 
-TEST_CASE("a file that others may write, that is too large or no file is refused", "[host]") {
+TEST_CASE("a settings file that others can write, that is too large or not a file is refused", "[host]") {
   const Home home;
   home.write("offline = true\n");
   for (const mode_t mode : {0666U, 0620U, 0602U}) {
@@ -152,7 +152,7 @@ TEST_CASE("settings may live behind a symlink, and stay there when changed", "[h
   CHECK_FALSE(Config::load(home.paths).get_bool("offline"));
 }
 
-TEST_CASE("changing a setting keeps everything else, comments too", "[host]") {
+TEST_CASE("changing a setting keeps everything else, including comments", "[host]") {
   const Home home;
   home.write(
       "# mine\noffline = true # \xc3\xa9t\xc3\xa9\n\n[cache] # big\nlimit = \"1G\" # small\n\n[vm]\naccelerator = "
@@ -170,7 +170,7 @@ TEST_CASE("changing a setting keeps everything else, comments too", "[host]") {
   CHECK(kind_thrown([&] { config.set("cache.nothing", "1"); }) == ErrorKind::kUsage);
 }
 
-TEST_CASE("a file written in an unusual way is refused, not spoilt", "[host]") {
+TEST_CASE("a file of unusual form is refused, not damaged", "[host]") {
   const Home home;
   const std::string inline_table = "cache = { min_free = \"1G\" }\n";
   home.write(inline_table);
@@ -179,7 +179,7 @@ TEST_CASE("a file written in an unusual way is refused, not spoilt", "[host]") {
   CHECK(home.text() == inline_table);
 }
 
-TEST_CASE("repositories are added and taken out again", "[host]") {
+TEST_CASE("repositories are added and removed", "[host]") {
   const Home home;
   home.write("# first\n");
   Config config = Config::load(home.paths);
@@ -222,7 +222,7 @@ TEST_CASE("sizes are shown in the largest unit that fits", "[host]") {
   CHECK(format_size((1ULL << 30U) - 1) == "1 GiB");
 }
 
-TEST_CASE("places come from the XDG variables, else from HOME", "[host]") {
+TEST_CASE("directories come from the XDG variables, else from HOME", "[host]") {
   const TempDirectory directory;
   const Variable home("HOME", directory.path() / "my home");
   ::unsetenv("XDG_CONFIG_HOME");
@@ -241,7 +241,7 @@ TEST_CASE("places come from the XDG variables, else from HOME", "[host]") {
   }
 }
 
-TEST_CASE("a runtime directory that is absent, another's or too long is refused", "[host]") {
+TEST_CASE("a runtime directory that is absent, of another user or too long is refused", "[host]") {
   const TempDirectory directory;
   Paths paths;
   CHECK(kind_thrown([&] { runtime_directory(paths); }) == ErrorKind::kDaemon);
