@@ -76,12 +76,12 @@ inline void run_blob_store_suite(const std::function<BlobStorePtr()>& make) {
   REQUIRE(store->writable());
   REQUIRE_FALSE(store->describe().empty());
 
-  SECTION("a blob is there for everyone once put_new returned") {
+  SECTION("a blob can be read by everyone once put_new() returned") {
     const Bytes bytes = random_bytes(5000, 1);
     REQUIRE(store->put_new("parcels/4f/heads/0000000000000001", bytes) == PutResult::kCreated);
     run_readable_blob_suite(*make(), "parcels/4f/heads/0000000000000001", bytes);
   }
-  SECTION("the largest blob and an empty one are kept as they are") {
+  SECTION("the largest blob and an empty one are kept unchanged") {
     const Bytes largest = random_bytes(kMaxBlobSize, 2);
     REQUIRE(store->put_new("a/largest", largest) == PutResult::kCreated);
     REQUIRE(store->put_new("a/empty", {}) == PutResult::kCreated);
@@ -95,7 +95,7 @@ inline void run_blob_store_suite(const std::function<BlobStorePtr()>& make) {
     CHECK(store->put_new("a/b", text_bytes("first")) == PutResult::kExists);
     CHECK((store->get("a/b")->bytes == text_bytes("first")));
   }
-  SECTION("of many racers for one name exactly one is told kCreated, and its bytes stand") {
+  SECTION("of many racers for one name exactly one is told kCreated, and its bytes are kept") {
     for (int round = 0; round < 5; ++round) {
       const std::string name = "race/" + std::to_string(round);
       std::atomic<int> winners{0};
@@ -116,7 +116,7 @@ inline void run_blob_store_suite(const std::function<BlobStorePtr()>& make) {
     }
   }
   // Not objects: a store may check that their names are hashes.
-  SECTION("a list gives the names below a prefix, sorted") {
+  SECTION("a list has the names below a prefix, sorted") {
     const auto empty = store->list("things/");
     REQUIRE(empty.has_value());
     CHECK(empty->empty());
@@ -128,7 +128,7 @@ inline void run_blob_store_suite(const std::function<BlobStorePtr()>& make) {
     CHECK((store->list("things/ab/") == std::vector<std::string>{"things/ab/abc"}));
     CHECK(store->list("absent/")->empty());
   }
-  SECTION("a page of a list goes on behind a name, whether that is there or not") {
+  SECTION("a page of a list continues after a name, whether that exists or not") {
     for (const char* name : {"b-c/1", "b/1", "b/2", "b.c", "c", "b/sub/1"}) {
       store->put_new(std::string("things/") + name, text_bytes("1"));
     }
@@ -143,7 +143,7 @@ inline void run_blob_store_suite(const std::function<BlobStorePtr()>& make) {
     }
     CHECK_FALSE(store->list_page("things/", "")->more);
   }
-  SECTION("a hint can be replaced, and nothing else") {
+  SECTION("only a hint can be replaced") {
     store->put_hint("parcels/4f/latest", text_bytes("1"));
     store->put_hint("parcels/4f/latest", text_bytes("22"));
     CHECK((make()->get("parcels/4f/latest")->bytes == text_bytes("22")));
@@ -156,7 +156,7 @@ inline void run_blob_store_suite(const std::function<BlobStorePtr()>& make) {
     CHECK_FALSE(store->remove("a/b"));
     CHECK(store->put_new("a/b", text_bytes("2")) == PutResult::kCreated);
   }
-  SECTION("a name of another form is a usage error, whatever is asked") { run_bad_name_suite(*store); }
+  SECTION("a malformed name is a usage error in every call") { run_bad_name_suite(*store); }
 }
 
 }  // namespace isr::test

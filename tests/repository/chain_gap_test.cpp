@@ -90,7 +90,7 @@ TEST_CASE("a gap that no later head names as junk is a missing version", "[repos
   CHECK(behind.chain.newest()->head.n == last);
 }
 
-TEST_CASE("behind a gap only the head that follows is taken, with junk as it names it", "[repository]") {
+TEST_CASE("after a gap only a head that follows is accepted, and only with the junk that it names", "[repository]") {
   const auto store = std::make_shared<MemoryStore>();
   Host writer(store);
   Host behind(store);
@@ -108,7 +108,7 @@ TEST_CASE("behind a gap only the head that follows is taken, with junk as it nam
     store->overwrite(head_name(kId, 4), text_bytes("b"));
     CHECK(behind.chain.newest()->head.n == 5);
   }
-  SECTION("junk behind a gap is no version") {
+  SECTION("junk after a gap is not a version") {
     store->put_new(head_name(kId, 5), text_bytes("junk"));
     store->put_new(head_name(kId, 50), text_bytes("junk"));
     CHECK(behind.chain.newest()->head.n == 2);

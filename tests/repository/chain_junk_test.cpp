@@ -55,7 +55,7 @@ TEST_CASE("junk uses up its number: a host that has seen the version before it s
   }
 }
 
-TEST_CASE("a damaged head that was seen is named", "[repository]") {
+TEST_CASE("a damaged head that was seen is reported by name", "[repository]") {
   const auto store = std::make_shared<MemoryStore>();
   Host host(store);
   host.publish_up_to(3);
@@ -64,7 +64,7 @@ TEST_CASE("a damaged head that was seen is named", "[repository]") {
   CHECK(host.trust->seen(kId)->n == 3);
 }
 
-TEST_CASE("after accept-older the next version lies behind the junk and names it", "[repository]") {
+TEST_CASE("after accept-older the next version comes after the junk and names it", "[repository]") {
   const auto store = std::make_shared<MemoryStore>();
   Host host(store);
   Host other(store);
@@ -95,13 +95,13 @@ TEST_CASE("after accept-older the next version lies behind the junk and names it
     store->overwrite(head_name(kId, 4), text_bytes("other"));
     CHECK(other.newest_kind() == ErrorKind::kHistory);
   }
-  SECTION("more junk needs another word") {
+  SECTION("more junk must be accepted separately") {
     store->put_new(head_name(kId, 6), text_bytes("even more"));
     CHECK(kind_thrown_by(publish) == ErrorKind::kHistory);
     host.chain.accept_older(3, "again");
     CHECK(publish()->head.n == 7);
   }
-  SECTION("a version that was hidden behind the junk is not passed by a host that has seen it") {
+  SECTION("a host that has seen the version that the junk replaced refuses") {
     const auto first = std::make_shared<MemoryStore>();
     first->set_blobs(store->blobs());
     first->overwrite(head_name(kId, 4), make_head(4, third.hash, "laptop"));
@@ -119,7 +119,7 @@ TEST_CASE("after accept-older the next version lies behind the junk and names it
   }
 }
 
-TEST_CASE("a store that gives something under every number is given up soon", "[repository]") {
+TEST_CASE("a store that has a blob under every number is given up soon", "[repository]") {
   class EndlessStore : public MemoryStore {
    public:
     using MemoryStore::MemoryStore;
@@ -140,8 +140,7 @@ TEST_CASE("a store that gives something under every number is given up soon", "[
   CHECK(host.trust->seen(kId)->n == 3);
 }
 
-TEST_CASE("a store that lists more than a list may have, or claims to have everything, is asked a few times only",
-          "[repository]") {
+TEST_CASE("a store with a list that is too long, or with every name, is asked only a few times", "[repository]") {
   class LyingStore : public MemoryStore {
    public:
     using MemoryStore::MemoryStore;
@@ -176,11 +175,11 @@ TEST_CASE("a store that lists more than a list may have, or claims to have every
     CHECK(Host(store).newest_kind() == ErrorKind::kCorrupt);  // it lists what it does not have
     CHECK(host.chain.newest()->head.n == 5);
   }
-  SECTION("a list that does not name what is there") {
+  SECTION("a list that lacks existing names") {
     store->has_everything = true;
     CHECK(newest_numbers(*store, kId + "/heads", 100).back() == 1);
   }
-  SECTION("neither list nor truth") {
+  SECTION("no list, and false answers") {
     store->has_everything = true;
     store->listing = GENERATE(LyingStore::Listing::kSmallPages, LyingStore::Listing::kLargePages);
     newest_in_sequence(*store, kId + "/heads");

@@ -23,7 +23,7 @@ class CountingStore : public MemoryStore {
   bool is_full = false;
 };
 
-TEST_CASE("a head of ours that is found in the repository is put again, so that it is durable", "[repository]") {
+TEST_CASE("our head that is found in the repository is put again, so that it is durable", "[repository]") {
   const auto store = std::make_shared<CountingStore>();
   Host host(store);
   const Bytes head = make_head(HeadPlace{});
@@ -33,11 +33,11 @@ TEST_CASE("a head of ours that is found in the repository is put again, so that 
     REQUIRE(host.chain.publish(1, head));
     CHECK(store->puts == 2);
   }
-  SECTION("at the request of its session") {
+  SECTION("when its session asks for it") {
     host.chain.make_durable(*host.chain.newest());
     CHECK(store->puts == 2);
   }
-  SECTION("and is not taken for published when that fails") {
+  SECTION("and does not count as published when that fails") {
     store->is_full = true;
     CHECK(kind_thrown_by([&] { host.chain.publish(1, head); }) == ErrorKind::kTransient);
     CHECK(kind_thrown_by([&] { host.chain.make_durable(*host.chain.newest()); }) == ErrorKind::kTransient);

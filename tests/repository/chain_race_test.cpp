@@ -104,7 +104,7 @@ TEST_CASE("publish loses the race when another process of this host has seen mor
     CHECK(kind_thrown_by([&] { host.chain.publish(2, ours); }) == ErrorKind::kHistory);
     CHECK_FALSE(store->stat(head_name(kId, 2)).has_value());
   }
-  SECTION("and wins it when ours is what others have published on") {
+  SECTION("and wins it when other hosts have already published after ours") {
     store->put_new(head_name(kId, 2), ours);
     CHECK(laptop.publish_next("laptop")->head.n == 3);
     other_process.newest();
@@ -158,7 +158,7 @@ TEST_CASE("read_fork refuses another head in the place of a fork", "[repository]
   CHECK((host.chain.read_fork(name)->blob == lost));
 }
 
-TEST_CASE("a store in which every name of a fork is taken is given up", "[repository]") {
+TEST_CASE("keep_fork gives up when the store says that every name of a fork is taken", "[repository]") {
   class TakenStore : public MemoryStore {
    public:
     PutResult put_new(std::string_view, ByteView, std::stop_token) override { return PutResult::kExists; }
@@ -167,7 +167,7 @@ TEST_CASE("a store in which every name of a fork is taken is given up", "[reposi
   CHECK(kind_thrown_by([&] { host.chain.keep_fork(6, make_head(6, sha256({}))); }) == ErrorKind::kCorrupt);
 }
 
-TEST_CASE("a fork that the store does not keep is no fork", "[repository]") {
+TEST_CASE("keep_fork fails when the store does not keep the fork", "[repository]") {
   class ForgetfulStore : public MemoryStore {
    public:
     PutResult put_new(std::string_view, ByteView, std::stop_token) override { return PutResult::kCreated; }
@@ -206,7 +206,7 @@ TEST_CASE("publishing survives lost answers and reruns", "[repository]") {
     CHECK_FALSE(host.chain.publish(1, first));
     CHECK_FALSE(host.trust->seen(kId).has_value());
   }
-  SECTION("junk in its place is no other host") {
+  SECTION("junk in its place does not count as another host's head") {
     memory->put_new(head_name(kId, 1), text_bytes("junk"));
     CHECK(kind_thrown_by([&] { host.chain.publish(1, first); }) == ErrorKind::kHistory);
   }

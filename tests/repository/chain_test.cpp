@@ -23,7 +23,7 @@ void drop_heads_above(MemoryStore& store, std::uint64_t n) {
 
 }  // namespace
 
-TEST_CASE("a chain that nobody has written has no newest head", "[repository]") {
+TEST_CASE("an empty chain has no newest head", "[repository]") {
   Host host(std::make_shared<MemoryStore>());
   CHECK_FALSE(host.chain.newest().has_value());
   CHECK_FALSE(host.chain.read(1).has_value());
@@ -57,7 +57,7 @@ TEST_CASE("every host finds the newest head, whatever the store can do", "[repos
   }
 }
 
-TEST_CASE("a hint is a hint: forged, stale, damaged or absurd, it changes no answer", "[repository]") {
+TEST_CASE("a forged, stale, damaged or absurd hint does not change the newest head", "[repository]") {
   const auto store = std::make_shared<MemoryStore>();
   Host writer(store);
   writer.publish_up_to(5);
@@ -70,19 +70,19 @@ TEST_CASE("a hint is a hint: forged, stale, damaged or absurd, it changes no ans
     CHECK(fresh.chain.newest()->head.n == 5);
     CHECK(writer.chain.newest()->head.n == 5);
   }
-  SECTION("also when it points at junk") {
+  SECTION("even when it points at junk") {
     store->overwrite(head_name(kId, 7), text_bytes("junk"));
     store->overwrite(kId + "/latest", text_bytes("0000000000000007"));
     CHECK(writer.chain.newest()->head.n == 5);
   }
-  SECTION("but a true head above a gap tells that heads are missing") {
+  SECTION("but a valid head above a gap shows that heads are missing") {
     store->put_new(head_name(kId, 7), make_head(7, sha256(text_bytes("6"))));
     store->overwrite(kId + "/latest", text_bytes("0000000000000007"));
     CHECK(writer.newest_kind() == ErrorKind::kCorrupt);
   }
 }
 
-TEST_CASE("a repository that was rolled back is refused, with the way out", "[repository]") {
+TEST_CASE("a repository that was rolled back is refused, with the way out as a hint", "[repository]") {
   const auto store = std::make_shared<MemoryStore>();
   Host host(store);
   host.publish_up_to(6);
@@ -107,11 +107,11 @@ TEST_CASE("a repository that was rolled back is refused, with the way out", "[re
     CHECK_FALSE(store->stat(head_name(kId, 7)).has_value());
     CHECK_FALSE(store->stat(head_name(kId, 4)).has_value());
   }
-  SECTION("a fresh host cannot know, and takes what there is") {
+  SECTION("a new host cannot know, and accepts the newest head that it finds") {
     Host fresh(store);
     CHECK(fresh.chain.newest()->head.n == 3);
   }
-  SECTION("after accept_older the chain goes on from there") {
+  SECTION("after accept_older the chain continues from there") {
     CHECK(kind_thrown_by([&] { host.chain.accept_older(3, ""); }) == ErrorKind::kUsage);
     CHECK(kind_thrown_by([&] { host.chain.accept_older(5, "because"); }) == ErrorKind::kNotFound);
     CHECK(host.chain.accept_older(3, "restored from backup").head.n == 3);
@@ -149,7 +149,7 @@ TEST_CASE("a forked history is refused", "[repository]") {
     CHECK(kind_thrown_by([&] { host.chain.publish(4, make_head(4, second)); }) == ErrorKind::kHistory);
     CHECK_FALSE(store->stat(head_name(kId, 4)).has_value());
   }
-  SECTION("nothing is published on a head that took the place of the one it follows") {
+  SECTION("nothing is published after a head that replaced the one it follows") {
     store->overwrite(head_name(kId, 3), make_head(3, second, "laptop"));
     CHECK(kind_thrown_by([&] { host.chain.publish(4, make_head(4, third)); }) == ErrorKind::kHistory);
     CHECK_FALSE(store->stat(head_name(kId, 4)).has_value());

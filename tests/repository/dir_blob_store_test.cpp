@@ -91,7 +91,7 @@ extern "C" int clock_gettime(clockid_t clock, timespec* time) noexcept {
 
 namespace {
 
-TEST_CASE("a lock in a directory is as old as the file server's clock says", "[repository]") {
+TEST_CASE("the age of a lock in a directory comes from the file server's clock", "[repository]") {
   const TempDirectory directory;
   const ClockAhead ahead(std::chrono::hours(5));
   REQUIRE(wall_now() - std::chrono::file_clock::to_sys(fs::last_write_time(directory.path())) > std::chrono::hours(4));
@@ -103,7 +103,7 @@ TEST_CASE("a lock in a directory is as old as the file server's clock says", "[r
   CHECK(*lock->age < std::chrono::seconds(60));
 }
 
-TEST_CASE("an object that was found, not put, is durable before the head that needs it", "[repository]") {
+TEST_CASE("an object that stat() found is durable before the head that needs it", "[repository]") {
   const TempDirectory directory;
   const std::string head = "parcels/p/heads/1";
   fs::create_directories(directory.path() / "objects/ab");
@@ -127,7 +127,7 @@ TEST_CASE("an object that was found, not put, is durable before the head that ne
   CHECK(syncs.position_of("objects/ab", before) == syncs.size());  // once is enough
 }
 
-TEST_CASE("a directory of found objects that was emptied is in nobody's way", "[repository]") {
+TEST_CASE("an emptied directory of found objects does not make later puts fail", "[repository]") {
   const TempDirectory directory;
   const auto store = make_directory_store(directory.path());
   store->put_new("objects/ab/abc", text_bytes("x"));
@@ -171,7 +171,7 @@ TEST_CASE("an absent directory is not taken for an empty store", "[repository]")
   }
 }
 
-TEST_CASE("a directory that cannot be entered is an error of ours", "[repository]") {
+TEST_CASE("a directory that cannot be entered is an Error", "[repository]") {
   const TempDirectory directory;
   const auto store = make_directory_store(directory.path());
   fs::create_symlink("a", directory.path() / "a");  // leads to itself
@@ -207,7 +207,7 @@ TEST_CASE("a blob above the limit is damage, and is not read", "[repository]") {
   CHECK(kind_thrown_by([&] { store->put_new("a/c", Bytes(kMaxBlobSize + 1)); }) == ErrorKind::kUsage);
 }
 
-TEST_CASE("a store goes on when its directories were emptied behind its back", "[repository]") {
+TEST_CASE("a store continues to work when its directories were emptied by another program", "[repository]") {
   const TempDirectory directory;
   const auto store = make_directory_store(directory.path());
   store->put_new("objects/ab/abc", text_bytes("x"));
@@ -236,7 +236,7 @@ TEST_CASE("files in a store can be read by those who may read its directory", "[
   }
 }
 
-TEST_CASE("a directory that may not be written is a read-only store", "[repository]") {
+TEST_CASE("a directory without write permission is a read-only store", "[repository]") {
   if (::geteuid() == 0) return;  // root may write anywhere
   const TempDirectory directory;
   fs::permissions(directory.path(), fs::perms::owner_read | fs::perms::owner_exec);
@@ -246,7 +246,7 @@ TEST_CASE("a directory that may not be written is a read-only store", "[reposito
   fs::permissions(directory.path(), fs::perms::owner_all);
 }
 
-TEST_CASE("the name of an object gives its cid back, other names give none", "[repository]") {
+TEST_CASE("the name of an object gives its cid, and other names give none", "[repository]") {
   const Cid cid = cid_of(text_bytes("x"));
   const std::string name = object_name(cid);
   CHECK(name.size() == 75);

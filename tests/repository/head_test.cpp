@@ -77,7 +77,7 @@ TEST_CASE("a head that was not signed for its place is junk, and one of an unkno
   CHECK(kind_thrown_by([&] { find(altered("isr1-head", "isr9-head"), "parcels/4f", 41); }) == ErrorKind::kCorrupt);
 }
 
-TEST_CASE("a head is refused whose bytes are not what the signer signed", "[repository]") {
+TEST_CASE("a head is refused when its bytes are not those that the signer signed", "[repository]") {
   const Bytes blob = encode_head(example(), writer());
   for (std::size_t bit = 0; bit < blob.size() * 8; ++bit) {
     if (bit % 8 != (bit / 8) % 8) continue;  // one bit of each byte
@@ -101,7 +101,7 @@ TEST_CASE("a head is refused whose bytes are not what the signer signed", "[repo
   CHECK(kind_thrown_by([&] { decode_head(blob, writer().public_key, "parcels/4f", 42); }) == ErrorKind::kCorrupt);
 }
 
-TEST_CASE("also a signed head is refused when its form or bounds are wrong", "[repository]") {
+TEST_CASE("even a signed head is refused when its form or bounds are wrong", "[repository]") {
   const std::string zeros(64, '0');
   const std::string deep(100'000, '[');
   const std::vector<std::pair<std::string, std::string>> changes = {
@@ -158,7 +158,7 @@ TEST_CASE("also a signed head is refused when its form or bounds are wrong", "[r
   CHECK(decode_head(altered("desk-42", "desk-43"), writer().public_key, "parcels/4f", 41).host == "desk-43");
 }
 
-TEST_CASE("a writer refuses what readers would refuse", "[repository]") {
+TEST_CASE("encode_head refuses a head that readers would refuse", "[repository]") {
   const auto kind = [](auto change) {
     Head head = example();
     change(head);

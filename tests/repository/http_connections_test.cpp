@@ -23,7 +23,7 @@ using test::kServer;
 using End = FaultAnswer::End;
 using namespace std::chrono_literals;
 
-TEST_CASE("a put on a connection that dies is not repeated behind our back", "[http]") {
+TEST_CASE("curl does not repeat a put by itself on a connection that dies", "[http]") {
   // The server applied the put, but its answer is lost. Were curl to send it
   // again, we would be told that the blob exists, thus is somebody else's.
   FaultHttp server([](const FaultRequest& request) {
@@ -71,7 +71,7 @@ TEST_CASE("a request can be cancelled while the server is silent", "[http]") {
   CHECK(test::kind_thrown(calls.at(static_cast<std::size_t>(call))) == ErrorKind::kCancelled);
 }
 
-TEST_CASE("no server, no name and no sense in the proxy are transient, a bad URL is not", "[http]") {
+TEST_CASE("no server, an unknown name and an invalid proxy are transient, but a bad URL is not", "[http]") {
   std::string unused;
   {
     const auto listener = test::listen_loopback();
@@ -94,7 +94,7 @@ TEST_CASE("no server, no name and no sense in the proxy are transient, a bad URL
   }
 }
 
-TEST_CASE("a proxy in the environment is not used for loopback, and junk there is the network's fault", "[http]") {
+TEST_CASE("a proxy in the environment is not used for loopback, and junk from it is a network failure", "[http]") {
   Faulty faulty({.bytes = http_answer(200, "", "x")});
   ::setenv("http_proxy", "http://127.0.0.1:1", 1);
   CHECK_FALSE(faulty.kind_of_get().has_value());
@@ -106,7 +106,7 @@ TEST_CASE("a proxy in the environment is not used for loopback, and junk there i
   CHECK(junk_kind == ErrorKind::kTransient);
 }
 
-TEST_CASE("TLS to something that speaks none is refused without a retry", "[http]") {
+TEST_CASE("TLS to a peer without TLS is refused without a retry", "[http]") {
   const auto listener = test::listen_loopback();
   std::jthread plain([&] {
     const UniqueFd fd(::accept(listener.fd.get(), nullptr, nullptr));

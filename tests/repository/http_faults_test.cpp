@@ -34,7 +34,7 @@ struct StatusCase {
 
 }  // namespace
 
-TEST_CASE("each status that is no answer has its kind of error", "[http]") {
+TEST_CASE("each unexpected status has its kind of error", "[http]") {
   const StatusCase cases[] = {
       {400, ErrorKind::kFailed},      {401, ErrorKind::kDenied},      {403, ErrorKind::kDenied},
       {405, ErrorKind::kUnsupported}, {408, ErrorKind::kTransient},   {413, ErrorKind::kUnsupported},
@@ -60,7 +60,7 @@ TEST_CASE("404 and 410 are absence", "[http]") {
   }
 }
 
-TEST_CASE("a pause that the server asks for reaches whoever retries", "[http]") {
+TEST_CASE("a pause that the server requests reaches the layer that retries", "[http]") {
   Faulty faulty({.bytes = http_answer(503, "Retry-After: 7\r\n", "")});
   try {
     faulty.store->get("a/b");
@@ -70,7 +70,7 @@ TEST_CASE("a pause that the server asks for reaches whoever retries", "[http]") 
   }
 }
 
-TEST_CASE("an answer that ends early or does not fit its length is never a blob", "[http]") {
+TEST_CASE("an answer that ends early or does not match its length is never a blob", "[http]") {
   const std::string whole = http_answer(200, "", std::string(1000, 'x'));
   SECTION("connection closed in the body") {
     CHECK(Faulty({.bytes = whole.substr(0, whole.size() - 1), .end = End::kClose}).kind_of_get() ==
@@ -89,12 +89,12 @@ TEST_CASE("an answer that ends early or does not fit its length is never a blob"
       CHECK(faulty.kind_of_put() == ErrorKind::kTransient);
     }
   }
-  SECTION("chunks that are none, or do not end") {
+  SECTION("chunks that are invalid or do not end") {
     const std::string chunked = "HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n";
     CHECK(Faulty({.bytes = chunked + "zz\r\nabc\r\n", .end = End::kClose}).kind_of_get() == ErrorKind::kTransient);
     CHECK(Faulty({.bytes = chunked + "3\r\nabc\r\n", .end = End::kClose}).kind_of_get() == ErrorKind::kTransient);
   }
-  SECTION("two lengths, or one that is no number") {
+  SECTION("two lengths, or one that is not a number") {
     for (const std::string header : {"Content-Length: 5\r\nContent-Length: 1000\r\n", "Content-Length: -1\r\n",
                                      "Content-Length: 99999999999999999999999\r\n"}) {
       INFO(header);
@@ -110,7 +110,7 @@ TEST_CASE("an answer that ends early or does not fit its length is never a blob"
   }
 }
 
-TEST_CASE("bytes behind an answer do not become the next answer", "[http]") {
+TEST_CASE("bytes after an answer do not become the next answer", "[http]") {
   const std::string poison = http_answer(200, "", "poison");
   FaultHttp server([&](const FaultRequest& request) {
     if (is_probe(request)) return FaultAnswer{.bytes = http_answer(200, kServer, "{}")};
@@ -160,7 +160,8 @@ TEST_CASE("a silent or trickling server is given up", "[http]") {
   SECTION("silence after a put") { CHECK(Faulty(silence, options).kind_of_put() == ErrorKind::kTransient); }
 }
 
-TEST_CASE("a small answer that drips costs no more time than silence, an object may come slowly", "[http]") {
+TEST_CASE("a small answer that comes byte by byte takes no longer than silence, but an object may come slowly",
+          "[http]") {
   const StoreOptions options = impatient(500ms);
   const auto drip = [](const std::string& answer) { return FaultAnswer{.bytes = answer, .pause_per_byte = 1ms}; };
   SECTION("a head or lock") {
@@ -190,7 +191,7 @@ TEST_CASE("a small answer that drips costs no more time than silence, an object 
   }
 }
 
-TEST_CASE("an upload that the network takes slowly, but takes, is not given up", "[http]") {
+TEST_CASE("an upload is not given up while a slow network still accepts it", "[http]") {
   const test::Listener listener = test::listen_loopback();
   const int window = 4096;
   REQUIRE(::setsockopt(listener.fd.get(), SOL_SOCKET, SO_RCVBUF, &window, sizeof window) == 0);
@@ -218,7 +219,7 @@ TEST_CASE("an upload that the network takes slowly, but takes, is not given up",
   CHECK(client->perform(request).status == 201);
 }
 
-TEST_CASE("a range is believed only when it is the one asked for", "[http]") {
+TEST_CASE("a range is accepted only when it is the requested one", "[http]") {
   const ByteRange range{10, 4};
   const auto kind = [&](const std::string& bytes) { return Faulty({.bytes = bytes}).kind_of_get(range); };
   CHECK_FALSE(kind(kPart + "4\r\nContent-Range: bytes 10-13/100\r\n\r\nabcd").has_value());
@@ -252,7 +253,7 @@ TEST_CASE("a redirect is not followed, wherever it leads", "[http]") {
   }
 }
 
-TEST_CASE("compression that nobody asked for is refused", "[http]") {
+TEST_CASE("compression that was not requested is refused", "[http]") {
   Faulty faulty({.bytes = http_answer(200, "Content-Encoding: gzip\r\n", "\x1f\x8b")});
   CHECK(faulty.kind_of_get() == ErrorKind::kTransient);
   const auto requests = faulty.server.requests();
@@ -298,7 +299,7 @@ TEST_CASE("a server that is not isr serve is read-only and cannot list", "[http]
   CHECK(server.requests().size() == 3);
 }
 
-TEST_CASE("a store that might have overwritten is found out", "[http]") {
+TEST_CASE("a store that might have overwritten a blob is refused", "[http]") {
   for (const int status : {200, 202}) {
     CHECK(Faulty({.bytes = http_answer(status, "", "")}).kind_of_put() == ErrorKind::kUnsupported);
   }

@@ -50,7 +50,7 @@ TEST_CASE("a Content-Range must not contradict itself", "[http]") {
   }
 }
 
-TEST_CASE("a page of a list is whole, sorted and about what was asked", "[http]") {
+TEST_CASE("a page of a list is whole, sorted and matches the request", "[http]") {
   const ListPage page{.names = {"a/b", "a/c/d"}, .more = true};
   const std::string text = encode_list_page(page);
   CHECK(text == "a/b\na/c/d\n.more\n");

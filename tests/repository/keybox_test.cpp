@@ -41,7 +41,7 @@ TEST_CASE("a keybox opens with the password and with the recovery key", "[reposi
   CHECK(as_text(box()).find("correct") == std::string_view::npos);
 }
 
-TEST_CASE("a keybox of version 1 of the format opens for ever", "[repository]") {
+TEST_CASE("a keybox of version 1 of the format can always be opened", "[repository]") {
   const Bytes golden = read_file(std::string(ISR_GOLDEN_DIR) + "/keybox/v1", 16384);
   const UserKeys keys = open_keybox(golden, "alice", "a golden password");
   CHECK(keys.user == "alice");
@@ -52,7 +52,7 @@ TEST_CASE("a keybox of version 1 of the format opens for ever", "[repository]") 
   CHECK(same(open_keybox(golden, "alice", Key{.value = {5}}), keys));
 }
 
-TEST_CASE("a new passphrase takes the place of the old one; keys and recovery key stay", "[repository]") {
+TEST_CASE("a new passphrase replaces the old one; keys and recovery key stay", "[repository]") {
   const KeyboxSecret secret = GENERATE(KeyboxSecret("correct horse"), KeyboxSecret(kRecovery));
   const Bytes changed = with_new_passphrase(box(), "alice", secret, "new horse", kFast);
   CHECK(same(open_keybox(changed, "alice", "new horse"), alice()));
@@ -172,7 +172,7 @@ TEST_CASE("a recovery key survives being written down, and typing errors are cau
   CHECK(kind(std::string(1 << 20, 'a')) == ErrorKind::kUsage);
 }
 
-TEST_CASE("a repository keeps every keybox of a user; the newest counts", "[repository]") {
+TEST_CASE("a repository keeps every keybox of a user, and the newest is valid", "[repository]") {
   MemoryStore store(GENERATE(MemoryStore::Listing::kYes, MemoryStore::Listing::kNo));
   CHECK_FALSE(read_keybox(store, "alice").has_value());
   put_first_keybox(store, "alice", text_bytes("first"));

@@ -158,7 +158,7 @@ TEST_CASE("a lock goes from free to held to released, and others are told who ha
   CHECK(s.laptop.acquire(wanting('2')).s == 3);
 }
 
-TEST_CASE("two holds of one host are two", "[repository]") {
+TEST_CASE("two holds of one host are distinct", "[repository]") {
   Setup s;
   const LockRecord first = s.desk.acquire(wanting('1'));
   const LockRecord second = s.desk.acquire(wanting('2', LockMode::kCheckout));
@@ -169,7 +169,7 @@ TEST_CASE("two holds of one host are two", "[repository]") {
   CHECK(s.desk.keep(wanting('3')).s == second.s + 1);
 }
 
-TEST_CASE("a lease ends by the store's clock, a checkout never, and neither is taken without being asked for",
+TEST_CASE("a lease ends by the store's clock and a checkout never, and acquire() takes neither from another host",
           "[repository]") {
   Setup s;
   const LockMode mode = GENERATE(LockMode::kAttended, LockMode::kCheckout);
@@ -182,8 +182,8 @@ TEST_CASE("a lease ends by the store's clock, a checkout never, and neither is t
   CHECK(s.laptop.show()->expired == (mode == LockMode::kAttended));
   CHECK(kind_thrown_by([&] { s.laptop.acquire(wanting('2')); }) == ErrorKind::kLocked);
   if (mode == LockMode::kCheckout) return;
-  SECTION("a holder that was asleep, and that nobody missed, goes on") { CHECK(s.desk.renew(mine).r == 1); }
-  SECTION("a holder that was asleep finds itself replaced") {
+  SECTION("a holder that was asleep continues when its lock was not taken") { CHECK(s.desk.renew(mine).r == 1); }
+  SECTION("a holder that was asleep finds that its lock was taken") {
     s.laptop.steal(wanting('2'), "its lease had run out");
     s.store->set_age(seconds(0));
     CHECK(kind_thrown_by([&] { s.desk.renew(mine); }) == ErrorKind::kLocked);
@@ -191,7 +191,7 @@ TEST_CASE("a lease ends by the store's clock, a checkout never, and neither is t
     s.desk.release(mine.hold);
     CHECK(s.laptop.show()->ours);
   }
-  SECTION("a renewal that comes with the take-over is none") {
+  SECTION("a renewal at the same time as the take-over is not valid") {
     s.laptop.steal(wanting('2'), "its lease had run out");
     LockRecord late = mine;
     late.r = 1;
@@ -201,7 +201,7 @@ TEST_CASE("a lease ends by the store's clock, a checkout never, and neither is t
   }
 }
 
-TEST_CASE("stealing and breaking work whoever holds the lock, and the holder learns it", "[repository]") {
+TEST_CASE("stealing and breaking work whoever holds the lock, and the holder finds out", "[repository]") {
   Setup s;
   const LockRecord mine = s.desk.acquire(wanting('1', LockMode::kCheckout));
   SECTION("stolen") {
@@ -209,7 +209,7 @@ TEST_CASE("stealing and breaking work whoever holds the lock, and the holder lea
     CHECK(s.desk.show()->record.note == "desk-42 is lost");
     CHECK(s.laptop.show()->is_hold(stolen.hold));
     CHECK(kind_thrown_by([&] { s.desk.renew(mine); }) == ErrorKind::kLocked);
-    SECTION("and stolen back: the first hold is over all the same") {
+    SECTION("and stolen back: the first hold is over nevertheless") {
       s.desk.steal(wanting('3', LockMode::kCheckout), "no, it is not");
       CHECK_FALSE(s.desk.show()->is_hold(mine.hold));
     }
@@ -224,9 +224,9 @@ TEST_CASE("stealing and breaking work whoever holds the lock, and the holder lea
       CHECK_THAT(error.what(), Catch::Contains("laptop released it") && Catch::Contains("desk-42 is lost"));
     }
     SECTION("and taken by another") { CHECK(s.laptop.acquire(wanting('2')).s == 3); }
-    SECTION("and kept by who had it") { CHECK(s.desk.keep(wanting('1')).s == 3); }
+    SECTION("and kept by its previous holder") { CHECK(s.desk.keep(wanting('1')).s == 3); }
   }
-  SECTION("a lock that never was need not be broken") {
+  SECTION("a lock that never existed need not be broken") {
     Setup fresh;
     fresh.desk.break_lock("why not");
     CHECK(fresh.store->blobs().empty());
@@ -260,7 +260,7 @@ TEST_CASE("one of eight hosts that want a lock at once gets it", "[repository]")
   }
 }
 
-TEST_CASE("a renewal goes behind one whose answer was lost", "[repository]") {
+TEST_CASE("a renewal comes after one whose answer was lost", "[repository]") {
   const auto memory = std::make_shared<MemoryStore>();
   const auto line = std::make_shared<test::FaultStore>(memory);
   ParcelLock lock(line, kParcel, owner(), kDesk);
@@ -270,7 +270,7 @@ TEST_CASE("a renewal goes behind one whose answer was lost", "[repository]") {
   CHECK(lock.renew(mine).r == lock.show()->record.r);
 }
 
-TEST_CASE("a holder that knows only its hold renews it all the same", "[repository]") {
+TEST_CASE("a holder that knows only its hold can still renew it", "[repository]") {
   Setup s;
   LockRecord first = s.desk.acquire(wanting('1'));
   LockRecord newest = first;
@@ -282,7 +282,7 @@ TEST_CASE("a holder that knows only its hold renews it all the same", "[reposito
   CHECK(s.desk.renew(hold_only).r == newest.r + 2);
 }
 
-TEST_CASE("a renewal asks the store three times, and later holds are not slowed by it", "[repository]") {
+TEST_CASE("a renewal takes three requests, and does not slow down later holds", "[repository]") {
   const auto memory = std::make_shared<MemoryStore>();
   const auto line = std::make_shared<test::FaultStore>(memory);
   ParcelLock lock(line, kParcel, owner(), kDesk);
@@ -313,7 +313,7 @@ TEST_CASE("a lock that the store does not keep is not taken", "[repository]") {
   CHECK(kind_thrown_by([&] { lock.steal(wanting('1'), "needed"); }) == ErrorKind::kCorrupt);
 }
 
-TEST_CASE("a record that nobody can read uses up its number, and nothing else", "[repository]") {
+TEST_CASE("an unreadable record uses up its number and has no other effect", "[repository]") {
   Setup s;
   LockRecord mine = s.desk.acquire(wanting('1'));
   const std::uint64_t at = GENERATE(std::uint64_t{2}, std::uint64_t{1'000'002}, kMaxSequence);
@@ -346,14 +346,14 @@ TEST_CASE("a record that nobody can read uses up its number, and nothing else", 
   }
 }
 
-TEST_CASE("a first record that nobody can read does not keep a parcel from being locked", "[repository]") {
+TEST_CASE("a parcel with an unreadable first record can still be locked", "[repository]") {
   Setup s(GENERATE(Listing::kYes, Listing::kNo));
   s.store->put_new(lock_name(1), text_bytes("junk"));
   CHECK_FALSE(s.desk.show().has_value());
   CHECK(s.desk.acquire(wanting('1')).s == 2);
 }
 
-TEST_CASE("many records that nobody can read are named, and can be broken", "[repository]") {
+TEST_CASE("many unreadable records are reported, and can be broken", "[repository]") {
   Setup s(GENERATE(Listing::kYes, Listing::kNo));
   s.desk.acquire(wanting('1'));
   for (std::uint64_t n = 2; n < 40; ++n) s.store->put_new(lock_name(n), text_bytes("junk"));
@@ -370,7 +370,7 @@ TEST_CASE("many records that nobody can read are named, and can be broken", "[re
   CHECK(s.laptop.acquire(wanting('2')).s == 41);
 }
 
-TEST_CASE("a renewal that nobody can read counts for nothing", "[repository]") {
+TEST_CASE("an unreadable renewal has no effect", "[repository]") {
   Setup s;
   LockRecord mine = s.desk.renew(s.desk.acquire(wanting('1')));
   s.store->put_new(sequence_name(sequence_name(kParcel + "/renewals", 1), 2), text_bytes("junk"));
@@ -380,7 +380,7 @@ TEST_CASE("a renewal that nobody can read counts for nothing", "[repository]") {
   CHECK(s.laptop.show()->record.r == 3);
 }
 
-TEST_CASE("records a million numbers ahead rule, and the last number does not overflow", "[repository]") {
+TEST_CASE("records a million numbers ahead are valid, and the last number does not overflow", "[repository]") {
   Setup s;
   const LockRecord mine = s.desk.acquire(wanting('1'));
   LockRecord ahead = example();
@@ -410,7 +410,7 @@ TEST_CASE("the newest of a sequence is found with and without a list", "[reposit
   }
 }
 
-TEST_CASE("ages are told as a person would", "[repository]") {
+TEST_CASE("ages are written in the largest suitable unit", "[repository]") {
   CHECK(describe_age(seconds(2)) == "just now");
   CHECK(describe_age(seconds(90)) == "90 seconds ago");
   CHECK(describe_age(seconds(190)) == "3 minutes ago");
@@ -426,7 +426,7 @@ class LongLists : public MemoryStore {
   }
 };
 
-TEST_CASE("a lock whose records are too many to be listed works on", "[repository]") {
+TEST_CASE("a lock with too many records to list still works", "[repository]") {
   const auto store = std::make_shared<LongLists>();
   ParcelLock desk{store, kParcel, owner(), kDesk};
   ParcelLock laptop{store, kParcel, owner(), kLaptop};

@@ -33,7 +33,7 @@ TEST_CASE("a store address has one canonical form", "[repository]") {
   }
 }
 
-TEST_CASE("an address that makes no sense is refused, and no password is ever repeated", "[repository]") {
+TEST_CASE("an invalid address is refused, and no password is ever repeated", "[repository]") {
   for (const std::string url : {"",
                                 "ftp://example.org/x",
                                 "s3://bucket/x",
@@ -106,7 +106,7 @@ TEST_CASE("an unknown scheme is refused with the known ones when an address has 
   }
 }
 
-TEST_CASE("a store opens though the first connections break", "[repository]") {
+TEST_CASE("a store opens even when the first connections break", "[repository]") {
   const test::FaultHttp server([](const test::FaultRequest& request) {
     if (request.number < 3) return test::FaultAnswer{.bytes = "", .end = test::FaultAnswer::End::kReset};
     return test::FaultAnswer{.bytes = test::http_answer(200, "Isr-Repository: writable\r\n", "{}")};
@@ -114,7 +114,7 @@ TEST_CASE("a store opens though the first connections break", "[repository]") {
   CHECK(open_store(server.url())->writable());
 }
 
-TEST_CASE("a store that is not there yet is waited for until a stop", "[repository]") {
+TEST_CASE("opening a store waits until it is there or stop is requested", "[repository]") {
   std::stop_source source;
   const test::FaultHttp server([&](const test::FaultRequest&) {
     source.request_stop();
@@ -126,7 +126,7 @@ TEST_CASE("a store that is not there yet is waited for until a stop", "[reposito
   CHECK(server.connections() == 1);
 }
 
-TEST_CASE("a store is asked once when there is no patience for more", "[repository]") {
+TEST_CASE("a store is asked only once when open_patience is zero", "[repository]") {
   const test::FaultHttp server(
       [](const test::FaultRequest&) { return test::FaultAnswer{.bytes = "", .end = test::FaultAnswer::End::kReset}; });
   StoreOptions options;

@@ -48,7 +48,7 @@ void allow_few_threads() {
   if (::setrlimit(RLIMIT_AS, &limit) != 0) ::_exit(3);
 }
 
-TEST_CASE("a probe whose threads cannot all start ends", "[repository]") {
+TEST_CASE("a probe ends when not all of its threads can start", "[repository]") {
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
   if (child == 0) {
@@ -116,7 +116,7 @@ TEST_CASE("a store that would lose updates is refused", "[repository]") {
   }
 }
 
-TEST_CASE("a place that holds something else is left alone", "[repository]") {
+TEST_CASE("a place with other data is not changed", "[repository]") {
   SECTION("other data in the store") {
     MemoryStore store;
     store.put_new("objects/ab/abc", text_bytes("x"));
@@ -140,7 +140,7 @@ TEST_CASE("a place that holds something else is left alone", "[repository]") {
     fs::create_symlink("loop", directory.path() / "loop");
     CHECK(kind_thrown_by([&] { prepare_store_location(directory.path() / "loop"); }) == ErrorKind::kIo);
   }
-  SECTION("a fresh file system, an interrupted attempt and an absent directory will do") {
+  SECTION("a fresh file system, an interrupted attempt and an absent directory are accepted") {
     fs::create_directory(directory.path() / "lost+found");
     fs::create_directory(directory.path() / "probe");
     prepare_store_location(directory.path());
@@ -148,7 +148,7 @@ TEST_CASE("a place that holds something else is left alone", "[repository]") {
     CHECK(fs::is_directory(directory.path() / "a" / "b"));
     prepare_store_location("https://example.org/isr");
   }
-  SECTION("a repository of ours passes, for init to say that it exists") {
+  SECTION("a repository of isr is accepted, so that init can report that it exists") {
     const auto store = make_directory_store(directory.path());
     init_repository(*store);
     prepare_store_location(directory.path());

@@ -19,12 +19,12 @@ struct Setup {
   BlobStorePtr store = make_resolving(line, kAtOnce);
 };
 
-TEST_CASE("a store in memory keeps the contract, also behind retries", "[repository]") {
+TEST_CASE("a store in memory keeps the contract, with and without the layer that retries", "[repository]") {
   const auto memory = std::make_shared<MemoryStore>();
   test::run_blob_store_suite([&] { return make_resolving(memory, kAtOnce); });
 }
 
-TEST_CASE("a put whose answer was lost is settled by what the store has", "[repository]") {
+TEST_CASE("the result of a put whose answer was lost is decided by the store's content", "[repository]") {
   Setup s;
   SECTION("it had arrived: ours") {
     s.line->script({Fault::kAfter});
@@ -76,7 +76,7 @@ TEST_CASE("every script of lost requests and answers ends with exactly one winne
   }
 }
 
-TEST_CASE("only what a retry may heal is retried, and only so often", "[repository]") {
+TEST_CASE("only transient failures are retried, and only a limited number of times", "[repository]") {
   Setup s;
   s.memory->put_new("a/b", text_bytes("x"));
   SECTION("a denial at once") {

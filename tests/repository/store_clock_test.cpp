@@ -17,7 +17,7 @@ TEST_CASE("a directory's clock is that of its file system", "[repository]") {
   CHECK(fs::is_empty(directory.path()));
 }
 
-TEST_CASE("where nothing can be written the host's clock has to do", "[repository]") {
+TEST_CASE("the host's clock is used when nothing can be written", "[repository]") {
   const WallTime host = wall_now() + 5h;
   StoreClock clock("/proc/self", [&] { return host; });
   CHECK((clock.now() == host));
@@ -25,7 +25,7 @@ TEST_CASE("where nothing can be written the host's clock has to do", "[repositor
   CHECK((absent.now() == host));
 }
 
-TEST_CASE("a directory's clock is measured again after it could not be", "[repository]") {
+TEST_CASE("a directory's clock is measured again after a failure", "[repository]") {
   const TempDirectory directory;
   const WallTime host = wall_now() + 5h;
   StoreClock clock(directory.path() / "later", [&] { return host; });

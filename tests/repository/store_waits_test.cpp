@@ -5,7 +5,7 @@
 using namespace isr;
 using namespace std::chrono_literals;
 
-TEST_CASE("a wait is told of at 10, 30 and 60 seconds, and then each minute", "[repository]") {
+TEST_CASE("a wait is reported at 10, 30 and 60 seconds, and then each minute", "[repository]") {
   StoreWaits waits;
   WaitReport report;
   CHECK_FALSE(report.due(waits, "home"));
@@ -21,7 +21,7 @@ TEST_CASE("a wait is told of at 10, 30 and 60 seconds, and then each minute", "[
   CHECK(told == std::vector<int>{10, 30, 60, 120, 180});
 }
 
-TEST_CASE("the oldest of several calls counts, and an answer ends its wait", "[repository]") {
+TEST_CASE("the oldest of several calls is reported, and an answer ends its wait", "[repository]") {
   StoreWaits waits;
   WaitReport report;
   auto first = std::make_optional<StoreWaits::Call>(&waits);

@@ -94,11 +94,11 @@ TEST_CASE("rows that were changed, lost or brought back are noticed", "[reposito
   CHECK(kind_thrown_by([&] { TrustStore(file, kDevice).seen(kWork); }) == ErrorKind::kCorrupt);
 }
 
-TEST_CASE("damage says which file to look at", "[repository]") {
+TEST_CASE("a damaged trust store is an error that names its file", "[repository]") {
   const TempDirectory directory;
   const auto file = directory.path() / "trust";
   const auto open_kind = [&] { return kind_thrown_by([&] { TrustStore(file, kDevice); }); };
-  SECTION("an empty file is no new file") { std::ofstream(file).flush(); }
+  SECTION("an empty file does not count as new") { std::ofstream(file).flush(); }
   SECTION("text") { std::ofstream(file) << std::string(5000, 'x'); }
   SECTION("another device's file") { TrustStore(file, Key{.value = {5}}).accept(kWork, seen_at(1)); }
   try {
