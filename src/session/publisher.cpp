@@ -248,6 +248,7 @@ PublishResult Publisher::publish(const PublishOptions& options, const ProgressFn
     if (progress) progress("seal", 0, 0);
     freeze(options, publication);
     SettlingThread settling(settler_);
+    settling.start();
     seal(publication);
     if (options.copy_of.empty() && same_content(publication.version, state_.now().base_version)) {
       result.unchanged = true;

@@ -75,9 +75,9 @@ void settle_until(Settler& settler, const std::stop_token& stop) {
 
 }  // namespace
 
-SettlingThread::SettlingThread(Settler& settler) {
+void SettlingThread::start() {
   try {
-    thread_ = std::jthread([&settler](const std::stop_token& stop) { settle_until(settler, stop); });
+    thread_ = std::jthread([this](const std::stop_token& stop) { settle_until(settler_, stop); });
   } catch (const std::system_error& error) {
     log::warn("nothing is settled during this publish: {}", error.what());
   }

@@ -33,15 +33,20 @@ class Settler {
   std::chrono::steady_clock::time_point swept_at_{};
 };
 
-/// Settles on a thread of its own, from construction until end(): the guest writes on, however long an upload takes.
-/// No other thread settles meanwhile, or changes which images there are. Ends a step that is going on, also one that
-/// fetches. Without a thread to spare the journal grows until then.
+/// Settles on a thread of its own, from start() until end() or destruction: the guest keeps writing, however long an
+/// upload takes. Meanwhile no other thread settles, or changes which images there are.
 class SettlingThread {
  public:
-  explicit SettlingThread(Settler& settler);
+  /// The settler must outlive this.
+  explicit SettlingThread(Settler& settler) : settler_(settler) {}
+
+  /// When the system has no thread to spare, logs that, and the journal grows until the next settling.
+  void start();
+  /// Aborts a step that is going on, also one that fetches, and waits for its end.
   void end() { thread_ = {}; }
 
  private:
+  Settler& settler_;
   std::jthread thread_;
 };
 
