@@ -1,9 +1,11 @@
 #include "session/session.h"
 
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <set>
 #include <thread>
 
+#include "support/comes_true.h"
 #include "support/error_kind.h"
 #include "support/fault_store.h"
 #include "support/suspended_session.h"
@@ -59,6 +61,30 @@ TEST_CASE("the lease of a session is not renewed in another repository that has 
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   CHECK((locks() == before) == is_another);
+}
+
+TEST_CASE("~Session waits for the end of its lease before its images go", "[session]") {
+  Place place;
+  place.account.host.config.override_with_flag("lock.lease", "3");
+  auto session = std::make_unique<Session>(place.account, place.parcel);
+  const std::weak_ptr<Image> disk = session->images().image("disk");
+  std::atomic<bool> is_told = false;
+  std::atomic<bool> is_whole = true;
+  session->lock().keep_lease([&](const Error&) {
+    is_told = true;  // now the session is destroyed, and has to wait for this call
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+    while (is_whole && std::chrono::steady_clock::now() < end) {
+      if (disk.expired()) is_whole = false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  });
+  ParcelLock laptop(place.account.remote.store, place.parcel.chain(), place.account.identity.signing,
+                    {"laptop", std::string(32, 'f')});
+  laptop.steal({.hold = random_hold(), .mode = LockMode::kAttended, .base = {}}, "needed");
+  REQUIRE(test::comes_true([&] { return is_told.load(); }));
+  session.reset();
+  CHECK(disk.expired());
+  CHECK(is_whole);
 }
 
 TEST_CASE("a lock that is to be taken and cannot be asked for is an error, not a wish that is forgotten", "[session]") {
