@@ -1,10 +1,14 @@
 #include "session/boot_pack_maker.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 #include <set>
 
 #include "base/thread_pool.h"
+#include "image/image.h"
+#include "session/packed_images.h"
 
 namespace isr {
 namespace {
@@ -25,6 +29,15 @@ void append_new(std::vector<BootPlace>& first, const std::vector<BootPlace>& sec
   }
 }
 
+/// Refuses places of images that the version does not have.
+void check_places(const std::vector<BootPlace>& places, const std::vector<std::string>& names) {
+  for (const BootPlace& place : places) {
+    if (place.image < names.size()) continue;
+    throw Error(ErrorKind::kBug,
+                fmt::format("the boot order has a place in image {} of {}", place.image, names.size()));
+  }
+}
+
 }  // namespace
 
 std::size_t affordable_boot_pages(std::uint64_t uploaded_bytes, std::chrono::duration<double> took) {
@@ -33,26 +46,8 @@ std::size_t affordable_boot_pages(std::uint64_t uploaded_bytes, std::chrono::dur
   return std::clamp<std::size_t>(2 * static_cast<std::size_t>(bytes) / kBootPageSize, kLeastPages, kMaxBootPages);
 }
 
-std::optional<RehearsalImages> rehearsal_images(const StateFile& state, const SessionImages& session_images,
-                                                const SessionObjects& objects) {
-  if (state.now().phase != SessionPhase::kSuspended || !session_images.part("memory").overlay->is_dirty())
-    return std::nullopt;
-  RehearsalImages images;
-  images.touches = std::make_shared<FirstTouches>();
-  const auto reader = objects.local_reader();
-  const std::vector<std::string> names = packed_image_names(state.now());
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    const TreeRoot base = session_images.part(names[i]).image->base();
-    auto scratch = make_scratch_overlay(state.directory(), base.size, session_images.part(names[i]).overlay);
-    auto image = std::make_shared<Image>(names[i], base, reader, std::move(scratch));
-    image->set_touches(images.touches, static_cast<std::uint8_t>(i));
-    (names[i] == "memory" ? images.memory : images.disks.emplace_back()) = std::move(image);
-  }
-  return images;
-}
-
-BootPackMaker::BootPackMaker(const Identity& identity, const StateFile& state, SessionObjects& objects)
-    : identity_(identity), state_(state), objects_(objects) {}
+BootPackMaker::BootPackMaker(const Identity& identity, SessionObjects& objects)
+    : identity_(identity), objects_(objects) {}
 
 std::optional<SealedBootPack> BootPackMaker::make(BootOrder order, const BootOrder& own, std::size_t most,
                                                   const ParcelVersion& version) {
@@ -68,10 +63,13 @@ std::optional<SealedBootPack> BootPackMaker::make(BootOrder order, const BootOrd
 /// Read from what is being published, whatever happens to the session meanwhile. Pages whose
 /// bytes are not on this host are left out.
 Bytes BootPackMaker::collect(BootOrder order, const ParcelVersion& version) const {
+  const std::vector<std::string> names = packed_image_names(version);
+  check_places(order.pages, names);
+  check_places(order.chunks, names);
   BootHead head;
   std::vector<std::unique_ptr<Image>> images;
   const auto reader = objects_.local_reader();
-  for (const std::string& name : packed_image_names(state_.now())) {
+  for (const std::string& name : names) {
     const TreeRoot& tree = version.find(name)->tree;
     head.images.push_back({name, tree.root.digest});
     images.push_back(std::make_unique<Image>(name, tree, reader, nullptr));

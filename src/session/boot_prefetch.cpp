@@ -11,6 +11,7 @@
 #include "base/sleep.h"
 #include "base/thread_pool.h"
 #include "chunkstore/pack_pins.h"
+#include "session/packed_images.h"
 
 namespace isr {
 namespace {

@@ -72,7 +72,7 @@ Publisher::Publisher(const PublisherParts& parts)
       prefetch_(parts.prefetch),
       memory_(parts.memory),
       heads_(parts.heads),
-      pack_maker_(account_.identity, state_, objects_) {}
+      pack_maker_(account_.identity, objects_) {}
 
 void Publisher::freeze(const PublishOptions& options, Publication& publication) {
   for (const SessionImage& image : state_.now().images) {

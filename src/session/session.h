@@ -2,6 +2,7 @@
 
 #include "base/file_lock.h"
 #include "session/publisher.h"
+#include "session/rehearsal_images.h"
 #include "session/session_stats.h"
 
 namespace isr {

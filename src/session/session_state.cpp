@@ -158,14 +158,6 @@ std::vector<SessionImage> number_images(const ParcelVersion& version) {
   return images;
 }
 
-std::vector<std::string> packed_image_names(const SessionState& state) {
-  std::vector<std::string> names;
-  for (const SessionImage& image : state.images) {
-    if (rules_of(image.image.role).is_in_boot_pack) names.push_back(image.image.name);
-  }
-  return names;
-}
-
 std::optional<SessionState> read_session_state(const fs::path& parcel_directory, const Key& device_key,
                                                const std::string& parcel_id) {
   const fs::path file = parcel_directory / "session";

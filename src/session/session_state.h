@@ -54,8 +54,6 @@ struct SessionState {
 inline constexpr std::uint64_t kNoDeviceState = kChunkSize;
 /// The version's images with the numbers that they have in the journal; memory and device always have one.
 std::vector<SessionImage> number_images(const ParcelVersion& version);
-/// The images that a boot pack has pages of. A pack numbers images by their position here.
-std::vector<std::string> packed_image_names(const SessionState& state);
 
 std::optional<SessionState> read_session_state(const fs::path& parcel_directory, const Key& device_key,
                                                const std::string& parcel_id);

@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "session/packed_images.h"
+#include "support/error_kind.h"
 #include "support/session_parts.h"
 
 using namespace isr;
@@ -13,7 +15,7 @@ constexpr std::uint8_t kMemory = 1;
 
 struct Place : test::CheckedOut {
   test::SessionParts parts{*this};
-  BootPackMaker maker{account.identity, parts.state, parts.objects};
+  BootPackMaker maker{account.identity, parts.objects};
   ParcelVersion version;
 
   Place() {
@@ -48,6 +50,27 @@ TEST_CASE("a boot pack has the pages that are wanted, else those that the guest 
   }
 }
 
+TEST_CASE("a boot pack is refused as a bug when its order has a place in an image that the version does not have",
+          "[session]") {
+  Place place;
+  const BootPlace beyond{kMemory + 1, 0};
+  BootOrder order{{{kDisk, 0}}, {}};
+  SECTION("a page") { order.pages.push_back(beyond); }
+  SECTION("a chunk") { order.chunks.push_back(beyond); }
+  SECTION("memory, which the version was published without") {
+    order.pages.push_back({kMemory, 3});
+    std::erase_if(place.version.images, [](const VersionImage& image) { return image.role == ImageRole::kMemory; });
+  }
+  CHECK((test::kind_thrown([&] { place.maker.make(order, {}, kMaxBootPages, place.version); }) == ErrorKind::kBug));
+}
+
+TEST_CASE("a session and the suspended version that it publishes have the same list of packed images", "[session]") {
+  const Place place;
+  const std::vector<std::string> names = packed_image_names(place.version);
+  CHECK(names == std::vector<std::string>{"disk", "memory"});
+  CHECK(packed_image_names(place.parts.state.now()) == names);
+}
+
 TEST_CASE("a boot pack leaves out pages that are not on this host", "[session]") {
   test::CheckedOut place;
   fs::remove_all(place.account.host.paths.cache);
@@ -59,7 +82,7 @@ TEST_CASE("a boot pack leaves out pages that are not on this host", "[session]")
   PublishOptions options;
   options.memory = true;
   parts.publisher.publish(options, {});  // memory is in the cache, the disk is in the repository alone
-  BootPackMaker maker(place.account.identity, parts.state, parts.objects);
+  BootPackMaker maker(place.account.identity, parts.objects);
   const auto pack = maker.make({{{kDisk, 0}, {kMemory, 3}}, {}}, {}, kMaxBootPages, parts.state.now().base_version);
   CHECK(HotPages(parts.objects.reader(), pack.value().root, {}).head().order.pages ==
         std::vector<BootPlace>{{kMemory, 3}});
