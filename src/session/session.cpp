@@ -74,13 +74,13 @@ SessionStats Session::stats() const {
   out.content = state.content;
   out.phase = state.phase;
   out.since = state.since;
-  for (const auto& part : images_.parts()) {
-    const bool is_live = part->name == "memory" && memory_.image();
-    const auto image = is_live ? memory_.image() : part->image;
-    const std::size_t dirty = is_live ? *memory_.changed_chunks() : part->overlay->dirty_chunks().size();
+  for (const SessionPart& part : images_.parts()) {
+    const bool is_live = part.name == "memory" && memory_.image();
+    const auto image = is_live ? memory_.image() : part.image;
+    const std::size_t dirty = is_live ? *memory_.changed_chunks() : part.overlay->dirty_chunks().size();
     out.changed_bytes += dirty * kChunkSize;
     const ImageCounters& counters = image->counters();
-    out.images.push_back({.name = part->name,
+    out.images.push_back({.name = part.name,
                           .size = image->size(),
                           .changed_chunks = dirty,
                           .read_bytes = counters.read_bytes.load(),

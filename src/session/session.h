@@ -3,6 +3,7 @@
 #include "base/file_lock.h"
 #include "session/publisher.h"
 #include "session/rehearsal_images.h"
+#include "session/session_faces.h"
 #include "session/session_stats.h"
 
 namespace isr {
@@ -32,9 +33,9 @@ class Session {
 
   const SessionState& state() const noexcept { return state_.now(); }
   const SessionImages& images() const noexcept { return images_; }
-  SessionLock& lock() noexcept { return lock_; }
-  BootPrefetch& prefetch() noexcept { return prefetch_; }
-  MemoryImage& memory() noexcept { return memory_; }
+  LockFace& lock() noexcept { return lock_; }
+  PrefetchFace& prefetch() noexcept { return prefetch_; }
+  MemoryFace& memory() noexcept { return memory_; }
   Publisher& publisher() noexcept { return publisher_; }
 
   std::optional<RehearsalImages> rehearsal_images() const { return isr::rehearsal_images(state_, images_, objects_); }
@@ -63,12 +64,12 @@ class Session {
   FileLock flock_;
   StateFile state_;
   SessionObjects objects_;
-  SessionLock lock_;
+  LockFace lock_;
   HeadPublisher heads_;
   SessionImages images_;
   Settler settler_;
-  BootPrefetch prefetch_;
-  MemoryImage memory_;
+  PrefetchFace prefetch_;
+  MemoryFace memory_;
   Publisher publisher_;
 };
 

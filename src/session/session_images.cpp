@@ -5,6 +5,17 @@
 #include "image/replayed_records.h"
 
 namespace isr {
+namespace {
+
+template <class Parts>
+auto& find_part(Parts& parts, std::string_view name) {
+  for (auto& part : parts) {
+    if (part.name == name) return part;
+  }
+  throw Error(ErrorKind::kBug, fmt::format("a session without an image {}", name));
+}
+
+}  // namespace
 
 SessionImages::SessionImages(const HostState& host, const ParcelEntry& parcel, StateFile& state,
                              SessionObjects& objects)
@@ -22,23 +33,18 @@ void SessionImages::open() {
                                        [&](const ReplayedRecord& record) { records.add(record); });
   journal_->raise_sequence(greatest_void);
   for (const SessionImage& image : state_.now().images) {
-    auto part = std::make_unique<SessionPart>();
-    part->number = image.number;
-    part->name = image.image.name;
-    part->overlay = std::make_shared<JournalOverlay>(journal_, image.number);
-    records.give(image.number, *part->overlay);
-    part->image = objects_.make_image(part->name, image.image.tree, part->overlay);
-    parts_.push_back(std::move(part));
+    SessionPart& part = parts_.emplace_back();
+    part.number = image.number;
+    part.name = image.image.name;
+    part.overlay = std::make_shared<JournalOverlay>(journal_, image.number);
+    records.give(image.number, *part.overlay);
+    part.image = objects_.make_image(part.name, image.image.tree, part.overlay);
   }
   journal_->collect();
 }
 
-SessionPart& SessionImages::find(std::string_view name) const {
-  for (const auto& part : parts_) {
-    if (part->name == name) return *part;
-  }
-  throw Error(ErrorKind::kBug, fmt::format("a session without an image {}", name));
-}
+SessionPart& SessionImages::part(std::string_view name) { return find_part(parts_, name); }
+const SessionPart& SessionImages::part(std::string_view name) const { return find_part(parts_, name); }
 
 std::vector<std::shared_ptr<Image>> SessionImages::disks() const {
   std::vector<std::shared_ptr<Image>> disks;
@@ -49,7 +55,7 @@ std::vector<std::shared_ptr<Image>> SessionImages::disks() const {
 }
 
 bool SessionImages::is_dirty() const {
-  return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->overlay->is_dirty(); });
+  return std::any_of(parts_.begin(), parts_.end(), [](const SessionPart& part) { return part.overlay->is_dirty(); });
 }
 
 std::uint64_t SessionImages::disk_writes() const {
@@ -63,17 +69,17 @@ std::uint64_t SessionImages::disk_writes() const {
 
 std::set<Cid> SessionImages::needed_objects() const {
   std::set<Cid> needed;
-  for (const auto& part : parts_) part->overlay->add_objects(needed);
+  for (const SessionPart& part : parts_) part.overlay->add_objects(needed);
   return needed;
 }
 
-void SessionImages::take(SessionEvent event, SessionState& next) const {
+void SessionImages::take(SessionEvent event, SessionState& next) {
   const SessionTransition& transition = require_transition(next.phase, event, parcel_.name);
   if (transition.voids_memory) void_memory(next);
   next.phase = transition.next.value();
 }
 
-void SessionImages::void_image(SessionState& next, const SessionPart& part, const TreeRoot& base) const {
+void SessionImages::void_image(SessionState& next, const SessionPart& part, const TreeRoot& base) {
   SessionImage& image = *next.find(part.name);
   image.void_below = journal_->next_sequence();
   journal_->raise_sequence(image.void_below);  // what is frozen next is of a moment that is not void
@@ -81,7 +87,7 @@ void SessionImages::void_image(SessionState& next, const SessionPart& part, cons
   for (PendingPublish& pending : next.pending) pending.void_below.erase(image.number);
 }
 
-void SessionImages::void_memory(SessionState& next) const {
+void SessionImages::void_memory(SessionState& next) {
   void_image(next, part("memory"), {next.vm.memory_bytes, {}});
   void_image(next, part("device"), {kNoDeviceState, {}});
   next.stamp.reset();
@@ -104,7 +110,7 @@ void SessionImages::discard() {
     next.vm = next.base_version.vm;
     next.stamp = next.base_version.stamp;
   });
-  for (const auto& part : parts_) begin_anew(*part);
+  for (SessionPart& part : parts_) begin_anew(part);
   journal_->collect();
 }
 

@@ -29,10 +29,10 @@ class SessionImages {
   std::shared_ptr<Image> image(std::string_view name) const { return part(name).image; }
   std::vector<std::shared_ptr<Image>> disks() const;
   /// Error{kBug} when there is none of this name.
-  SessionPart& part(std::string_view name) { return find(name); }
-  const SessionPart& part(std::string_view name) const { return find(name); }
-  const std::vector<std::unique_ptr<SessionPart>>& parts() const { return parts_; }
-  Journal& journal() const { return *journal_; }
+  SessionPart& part(std::string_view name);
+  const SessionPart& part(std::string_view name) const;
+  const std::vector<SessionPart>& parts() const { return parts_; }
+  Journal& journal() { return *journal_; }
 
   bool is_dirty() const;
   std::uint64_t journal_bytes() const { return journal_->size_bytes(); }
@@ -43,23 +43,22 @@ class SessionImages {
 
   /// Changes the phase in `next` as the table says, and says there that memory and devices are void where the table
   /// does: begin_anew() forgets them then. Error{kVm}: the table refuses the event.
-  void take(SessionEvent event, SessionState& next) const;
+  void take(SessionEvent event, SessionState& next);
   /// Says in `next` that what the image's records say so far is void; begin_anew() then forgets it here.
-  void void_image(SessionState& next, const SessionPart& part, const TreeRoot& base) const;
+  void void_image(SessionState& next, const SessionPart& part, const TreeRoot& base);
   void begin_anew(SessionPart& part);
   /// Everything since the base is dropped; stays checked out. After a failure nothing has changed.
   void discard();
 
  private:
-  SessionPart& find(std::string_view name) const;
-  void void_memory(SessionState& next) const;
+  void void_memory(SessionState& next);
 
   const HostState& host_;
   const ParcelEntry& parcel_;
   StateFile& state_;
   SessionObjects& objects_;
   std::shared_ptr<Journal> journal_;
-  std::vector<std::unique_ptr<SessionPart>> parts_;
+  std::vector<SessionPart> parts_;  ///< as many as open() makes: references to them stay valid
 };
 
 }  // namespace isr

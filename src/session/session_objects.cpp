@@ -80,7 +80,7 @@ Bytes SessionObjects::load(const Cid& cid) const {
   return std::move(*object);
 }
 
-SealContext SessionObjects::seal_context() const {
+SealContext SessionObjects::seal_context() {
   return {*reader_, *settled_, account_.identity.domain_secret, kSealThreads};
 }
 

@@ -29,14 +29,14 @@ class SessionObjects {
                                     std::shared_ptr<Overlay> overlay) const;
 
   /// Objects that were sealed here and are in no version yet; durable.
-  PackStore& settled() const { return *settled_; }
-  PackCache& cache() const { return *cache_; }
+  PackStore& settled() { return *settled_; }
+  PackCache& cache() { return *cache_; }
   bool is_here(const Cid& cid) const { return settled_->contains(cid) || cache_->contains(cid); }
   /// The bytes of an object that is to be sent. Error{kCorrupt} when it is damaged or missing.
   Bytes load(const Cid& cid) const;
   /// What takes unneeded objects out of settled().
   SettledSweep& sweep() { return sweep_; }
-  SealContext seal_context() const;
+  SealContext seal_context();
 
   /// Ends reads that wait for the network, because the VM is being killed.
   void interrupt() { reader_->interrupt(); }

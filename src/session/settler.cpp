@@ -30,10 +30,10 @@ void Settler::settle_if_due(const std::stop_token& stop) {
   // Costs no more than a sync, so it does not wait until the guest is calm, or the limit is near.
   if (journal.size_bytes() > kCollectAbove) journal.collect();
   std::uint64_t written = 0;
-  for (const auto& part : images_.parts()) written += part->image->counters().written_bytes;
+  for (const SessionPart& part : images_.parts()) written += part.image->counters().written_bytes;
   if (!policy_.is_due(journal.size_bytes(), written, std::chrono::steady_clock::now())) return;
   std::vector<SettleImage> images;
-  for (const auto& part : images_.parts()) images.push_back({*part->overlay, part->image});
+  for (const SessionPart& part : images_.parts()) images.push_back({*part.overlay, part.image});
   SealContext context = objects_.seal_context();
   context.threads = 1;  // the others are the guest's
   context.stop = stop;
@@ -49,7 +49,7 @@ void Settler::settle_if_due(const std::stop_token& stop) {
 /// Not at each change: it asks for all that is settled.
 void Settler::sweep() {
   std::uint64_t superseded = 0;
-  for (const auto& part : images_.parts()) superseded += part->overlay->superseded();
+  for (const SessionPart& part : images_.parts()) superseded += part.overlay->superseded();
   const auto now = std::chrono::steady_clock::now();
   const bool has_more = objects_.sweep().has_more() && now - swept_at_ > kSweepAgain;
   if (superseded - swept_ < kSweepAfter && !has_more) return;

@@ -9,7 +9,7 @@ using namespace isr;
 
 TEST_CASE("an event that the table refuses changes nothing and names the parcel", "[session]") {
   test::CheckedOut place;
-  const test::SessionParts parts(place);
+  test::SessionParts parts(place);
   SessionState next = parts.state.now();
   try {
     parts.images.take(SessionEvent::kSuspend, next);

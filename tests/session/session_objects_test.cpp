@@ -10,7 +10,7 @@ using namespace isr;
 TEST_CASE("an object that is to be sent is found where it was settled, else in the cache, and is checked",
           "[session]") {
   test::CheckedOut place;
-  const SessionObjects objects(place.account, place.state_file().parent_path());
+  SessionObjects objects(place.account, place.state_file().parent_path());
   const SealedObject sealed = seal_chunk(test::random_bytes(kChunkSize, 5), place.account.identity.domain_secret);
   const Cid cid = sealed.ref.cid;
   CHECK_FALSE(objects.is_here(cid));
@@ -25,7 +25,7 @@ TEST_CASE("a local reader finds what is settled or cached, and asks no repositor
   test::CheckedOut place;
   const TreeRoot base = load_version(place.account, place.parcel).version.find("disk")->tree;
   fs::remove_all(place.account.host.paths.cache);
-  const SessionObjects objects(place.account, place.state_file().parent_path());
+  SessionObjects objects(place.account, place.state_file().parent_path());
   Bytes bytes(kChunkSize);
   Image local("disk", base, objects.local_reader(), nullptr);
   CHECK((test::kind_thrown([&] { local.read(0, bytes); }) == ErrorKind::kOffline));
