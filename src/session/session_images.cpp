@@ -28,6 +28,10 @@ void SessionImages::open() {
     void_below[image.number] = image.void_below;
     greatest_void = std::max(greatest_void, image.void_below);
   }
+  // One of these may turn out to have happened, and then voids what has lower numbers.
+  for (const PendingPublish& pending : state_.now().pending) {
+    for (const auto& [number, below] : pending.void_below) greatest_void = std::max(greatest_void, below);
+  }
   ReplayedRecords records(std::move(void_below));
   journal_ = std::make_shared<Journal>(state_.directory() / "journal", host_.device_key,
                                        [&](const ReplayedRecord& record) { records.add(record); });

@@ -185,6 +185,29 @@ TEST_CASE("a publish that had arrived is not believed before its head is known t
   CHECK(session.state().pending.empty());
 }
 
+TEST_CASE("a write behind a publish without an answer and without changes of a disk is kept", "[session]") {
+  Place place;
+  auto session = std::make_unique<Session>(place.account, place.parcel);
+  const auto reopen = [&] {
+    session.reset();
+    session = std::make_unique<Session>(place.account, place.parcel);
+  };
+  session->images().image("disk")->write(0, test::random_bytes(700, 7));
+  REQUIRE(session->publisher().publish({}, {}).version == 2);
+  session->keep_network(session->state().vm.network == NetworkMode::kNone ? NetworkMode::kUser : NetworkMode::kNone);
+  lose_publish(place, *session, false);
+  const BlobStorePtr store = std::exchange(place.account.remote.store, nullptr);
+  reopen();
+  reopen();  // by then the journal has no record that keeps its numbers
+  const Bytes written = test::random_bytes(700, 8);
+  session->images().image("disk")->write(0, written);
+  session->images().image("disk")->flush();
+  place.account.remote.store = store;
+  reopen();
+  CHECK(session->state().base == 3);
+  CHECK((test::read_image(*session->images().image("disk"), written.size()) == written));
+}
+
 TEST_CASE("two publishes in a row without an answer make no fork", "[session]") {
   Place place;
   const bool second_arrives = GENERATE(true, false);
