@@ -111,6 +111,8 @@ json document_of(const LocalStatus& parcel) {
                   {"lock_due", parcel.lock_due},
                   {"version", local ? local->base : 0}};
     if (parcel.failure) {
+      document["lock_due"] = nullptr;  // was not looked at
+      if (!local) document["upload_due"] = document["version"] = nullptr;
       document["error"] = parcel.failure->what();
       document["hints"] = parcel.failure->hints();
     }
@@ -183,8 +185,10 @@ std::optional<LocalStatus> status_or_failure(CommandContext& context, const Acco
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kCancelled) throw;
     status.failure = error;
-    return status;
+  } catch (const fs::filesystem_error& error) {
+    status.failure = Error(ErrorKind::kIo, error.what());
   }
+  return status;
 }
 
 /// All parcels that are checked out here.
@@ -231,7 +235,7 @@ void register_stat(App& app) {
       .note(
           "Without NAME a parcel whose daemon does not answer, or whose state is damaged, has a line that says so. The "
           "others are shown, and the exit code is the one of the first of these parcels.")
-      .exit_codes({0, 10, 14, 20})
+      .exit_codes({0, 10, 14, 18, 19, 20})
       .run([stat](CommandContext& context) { return run_stat(context, *stat); });
 }
 
