@@ -25,6 +25,16 @@ void bind_checked(CLI::App& app, const std::string& names, const std::function<v
   });
 }
 
+/// An empty name would stand for a default that the user did not ask for: mostly it is an unset variable of a script.
+void bind_argument(CLI::App& app, const std::string& plain, const std::string& name,
+                   const std::function<void(const std::string&)>& take, bool is_required) {
+  CLI::Option* option = app.add_option_function<std::string>(plain, [name, take](const std::string& text) {
+    if (text.empty()) throw Error(ErrorKind::kUsage, fmt::format("{} is empty", name));
+    take(text);
+  });
+  option->required(is_required);
+}
+
 std::uint64_t parse_number(const std::string& text) {
   std::uint64_t value = 0;
   const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -43,14 +53,20 @@ Command& Command::argument(const std::string& name, std::string& value, const st
   impl_->parameters.push_back({Kind::kArgument, name, {}, help});
   // CLI11 accepts only plain words as names of positional arguments, and "NAME[@V]" is not one.
   const std::string plain = fmt::format("argument{}", impl_->parameters.size());
-  impl_->bindings.push_back([plain, &value](CLI::App& app) { app.add_option(plain, value)->required(); });
+  impl_->bindings.push_back([plain, name, &value](CLI::App& app) {
+    bind_argument(
+        app, plain, name, [&value](const std::string& text) { value = text; }, true);
+  });
   return *this;
 }
 
 Command& Command::optional_argument(const std::string& name, std::string& value, const std::string& help) {
   impl_->parameters.push_back({Kind::kOptionalArgument, name, {}, help});
   const std::string plain = fmt::format("argument{}", impl_->parameters.size());
-  impl_->bindings.push_back([plain, &value](CLI::App& app) { app.add_option(plain, value); });
+  impl_->bindings.push_back([plain, name, &value](CLI::App& app) {
+    bind_argument(
+        app, plain, name, [&value](const std::string& text) { value = text; }, false);
+  });
   return *this;
 }
 

@@ -54,6 +54,14 @@ def test_bad_names_and_versions_are_refused_and_escaped(world):
     host.run("log", "nowhere:work", expect=10)
 
 
+def test_an_empty_name_stands_for_no_default(world):
+    host = world.host("a")
+    host.init_repository(world.new_folder("repository"))
+    for words in (("repo", "rm", ""), ("login", ""), ("logout", ""), ("stat", ""), ("import", "x", "")):
+        expect("is empty" in host.run(*words, expect=2).err, f"isr {words}")
+    host.run("repo", "info", "home")
+
+
 def test_a_second_init_changes_nothing(world):
     host = world.host("a")
     folder = world.new_folder("repository")
@@ -248,6 +256,8 @@ def test_stat_shows_all_parcels_when_one_cannot_be_asked(world):
     state.write_bytes(whole[:100])
     said = host.run("stat", expect=14).out
     expect("lab@1  checked out here since" in said and "work: unknown\nERROR    " in said, f"with a damaged state: {said}")
+    found = {p["parcel"]: p for p in host.run("stat", json=True, expect=14)["parcels"]}["work"]
+    expect_equal([found[key] for key in ("upload_due", "lock_due", "version")], [None] * 3, "what is not known")
     state.write_bytes(whole)
     for name in ("lab", "work"):
         host.run("checkin", name)
@@ -276,7 +286,7 @@ def test_a_file_may_be_called_anything(world):
 
 
 support.main(test_a_file_may_be_called_anything, test_usage_errors_are_one_line_and_a_suggestion, test_help_and_version_work_where_all_is_broken,
-             test_bad_names_and_versions_are_refused_and_escaped, test_a_second_init_changes_nothing,
+             test_bad_names_and_versions_are_refused_and_escaped, test_an_empty_name_stands_for_no_default, test_a_second_init_changes_nothing,
              test_passwords_come_from_where_they_are_said_to_be, test_prompts_ask_twice_and_leave_the_terminal_as_it_was,
              test_a_password_is_changed_and_a_lost_one_replaced,
              test_settings_say_where_they_come_from, test_a_closed_pipe_and_a_full_disk_are_noticed,
