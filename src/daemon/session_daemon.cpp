@@ -199,6 +199,7 @@ class Daemon {
       }
       if (std::chrono::steady_clock::now() - retried > kRetryDisk) {
         retried = std::chrono::steady_clock::now();
+        guarded("writing the session's state", [&] { session_.write_state_if_behind(); });
         guarded("letting the guest go on", [&] { machine_.go_on_if_held(); });
         if (!machine_.running() && !machine_.disks().mounted()) machine_.disks().try_to_mount();
       }

@@ -45,6 +45,8 @@ class Session {
   void discard() { images_.discard(); }
   /// After a failure to write down a change, as StateFile says.
   void make_state_certain() { state_.make_certain(); }
+  /// As StateFile::write_if_behind() says.
+  void write_state_if_behind() { state_.write_if_behind(); }
   /// As Settler says.
   void settle_if_due(const std::stop_token& stop = {}) { settler_.settle_if_due(stop); }
   /// After a publish: takes the directory away and releases the lock. Error{kVm} unless all that is here is in what was

@@ -29,7 +29,7 @@ StateFile::StateFile(const HostState& host, const ParcelEntry& parcel)
 
 void StateFile::save() {
   write_session_state(directory_, host_.device_key, state_);
-  is_uncertain_ = false;
+  is_uncertain_ = is_behind_ = false;
 }
 
 void StateFile::try_to_save() noexcept {
@@ -56,11 +56,15 @@ void StateFile::change(const Change& change) {
     throw;
   }
   state_ = std::move(next);
-  is_uncertain_ = false;
+  is_uncertain_ = is_behind_ = false;
 }
 
 void StateFile::make_certain() {
   if (is_uncertain_) save();
+}
+
+void StateFile::write_if_behind() {
+  if (is_behind_ || is_uncertain_) save();
 }
 
 }  // namespace isr

@@ -44,6 +44,14 @@ TEST_CASE("a change in memory comes to the file with the next change that is wri
     CHECK_THROWS(state.change([](SessionState& next) { next.vm.network = NetworkMode::kUser; }));
   }
   CHECK(state.now().upload_begun);
-  state.change([](SessionState& next) { next.vm.network = NetworkMode::kUser; });
+  SECTION("by itself") {
+    state.change([](SessionState& next) { next.vm.network = NetworkMode::kUser; });
+  }
+  SECTION("or when the file is behind") {
+    state.write_if_behind();
+    const auto written = fs::last_write_time(place.state_file());
+    state.write_if_behind();
+    CHECK((fs::last_write_time(place.state_file()) == written));
+  }
   CHECK(place.written().upload_begun);
 }
