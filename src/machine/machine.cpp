@@ -72,6 +72,7 @@ bool Machine::start(const BootOptions& options) {
   if (const auto how = reap()) log::warn("{}", *how);  // its memory is void
   const SessionState& state = session_.state();
   const bool resume = state.phase == SessionPhase::kSuspended && !options.fresh;
+  const NetworkMode network_before = state.vm.network;
   VmSettings settings = state.vm;
   settings.network = options.network.value_or(state.vm.network);
   choose_accelerator(options.accelerator, resume);
@@ -111,6 +112,7 @@ bool Machine::start(const BootOptions& options) {
       } else {
         session_.memory().undo_run(!resume);
       }
+      session_.keep_network(network_before);
     } catch (const std::exception& error) {
       log::warn("{}", error.what());  // the file says running, as after a crash
     }
