@@ -26,8 +26,16 @@ struct FakeGuest {
   std::vector<std::string> mounted;                      ///< the files of the mount that stands
   std::map<std::string, std::shared_ptr<Image>> images;  ///< of these, by the same names
   bool is_immutable = false;
-  bool is_isolated = false;  ///< from the network
-  Patience patience;         ///< of each answer
+  bool is_isolated = false;          ///< from the network
+  Patience patience;                 ///< of each answer
+  bool is_tracked = false;           ///< its writes are
+  std::vector<MemoryRange> written;  ///< while they were, since they were last taken
+
+  /// It writes a page.
+  void write(std::uint64_t offset, const Bytes& page) {
+    pages[offset] = page;
+    if (is_tracked) written.push_back({offset, offset + page.size()});
+  }
 
   void call(const std::string& what) {
     if (const auto it = before.find(what); it != before.end()) it->second();
@@ -45,9 +53,15 @@ class FakeMemory : public VmMemory {
   explicit FakeMemory(FakeGuest& guest) : guest_(guest) {}
   MemoryMapping mapping() const noexcept override { return MemoryMapping::kPrivate; }
   bool read_around() override { return true; }
-  std::optional<std::vector<MemoryRange>> begin_tracking() override { return changed(); }
-  void end_tracking() override {}
-  std::vector<MemoryRange> take_written() const override { return {}; }
+  std::optional<std::vector<MemoryRange>> begin_tracking() override {
+    guest_.is_tracked = true;
+    return changed();
+  }
+  void end_tracking() override {
+    guest_.is_tracked = false;
+    guest_.written.clear();
+  }
+  std::vector<MemoryRange> take_written() const override { return std::exchange(guest_.written, {}); }
   std::vector<MemoryRange> changed() const override {
     std::vector<MemoryRange> runs;
     for (const auto& [offset, page] : guest_.pages) runs.push_back({offset, offset + page.size()});

@@ -88,7 +88,9 @@ TEST_CASE("a start that fails leaves the session as it was, with its disks mount
   CAPTURE(resumes);
   if (resumes) place.suspend();
   const SessionPhase before = place.phase();
+  const NetworkMode network_before = place.session->state().vm.network;
   BootOptions options;
+  options.network = network_before == NetworkMode::kNone ? NetworkMode::kUser : NetworkMode::kNone;
   std::stop_source stop;
   ErrorKind expected = ErrorKind::kVm;
   bool comes_to_cont = false;
@@ -111,6 +113,7 @@ TEST_CASE("a start that fails leaves the session as it was, with its disks mount
   CHECK_FALSE(place.machine->running());
   CHECK(place.phase() == before);
   CHECK(place.written().phase == before);
+  CHECK(place.written().vm.network == network_before);
   CHECK(place.guest.mounted == Calls{"disk.raw"});
   CHECK(place.guest.is_immutable == resumes);
   if (resumes) CHECK((place.kept_page() == place.page));
@@ -225,6 +228,43 @@ TEST_CASE("a guest that is switched off is killed, and its memory is void", "[ma
   CHECK_FALSE(place.machine->running());
   CHECK(place.phase() == SessionPhase::kCheckedOut);
   CHECK(place.written().phase == SessionPhase::kCheckedOut);
+}
+
+TEST_CASE("a guest is off when its end cannot be written down, and the file says so as soon as it can", "[machine]") {
+  Place place;
+  place.start();
+  {
+    const test::UnwritableState unwritable(place);
+    CHECK_THROWS(place.machine->power_off());
+    CHECK_FALSE(place.machine->running());
+    CHECK_THROWS(place.session->write_state_if_behind());
+  }
+  CHECK(place.written().phase == SessionPhase::kRunning);
+  place.session->write_state_if_behind();
+  CHECK(place.written().phase == SessionPhase::kCheckedOut);
+}
+
+TEST_CASE("a second checkpoint and a suspend behind it have what the guest wrote between", "[machine]") {
+  Place place;
+  place.start();
+  const auto kept = [&](std::uint64_t offset) {
+    Bytes bytes(kPageSize);
+    place.session->memory().image()->read(offset, bytes);
+    return bytes;
+  };
+  place.machine->checkpoint([] {});
+  CHECK_FALSE(place.guest.is_tracked);
+  for (const std::uint64_t seed : {6, 7}) {
+    const std::uint64_t offset = kOffset + seed * kPageSize;
+    place.guest.pages[offset] = test::random_bytes(kPageSize, seed);
+    const Bytes late = test::random_bytes(kPageSize, seed + 10);
+    place.guest.before["stop"] = [&] { place.guest.write(offset, late); };  // behind the copies of the running guest
+    place.machine->checkpoint([&] { CHECK((kept(offset) == late)); });
+    CHECK_FALSE(place.guest.is_tracked);
+  }
+  place.guest.before.clear();
+  place.machine->suspend();
+  CHECK((place.kept_page() == place.page));
 }
 
 TEST_CASE("memory that this host cannot load is refused with the way out, and kept", "[machine]") {
