@@ -40,7 +40,7 @@ std::string qemu_version(const std::string& program) {
   constexpr std::string_view kBefore = "version ";
   const std::string text = ask_program(program, {"--version"});
   const auto begin = text.find(kBefore);
-  if (begin == std::string::npos) throw Error(ErrorKind::kVm, fmt::format("{} tells no version", program));
+  if (begin == std::string::npos) throw Error(ErrorKind::kVm, fmt::format("{} does not report its version", program));
   const auto rest = text.substr(begin + kBefore.size());
   return rest.substr(0, rest.find_first_not_of("0123456789."));
 }
@@ -101,7 +101,7 @@ AcceleratorChoice parse_accelerator_choice(std::string_view text) {
   if (text == "auto") return AcceleratorChoice::kAuto;
   if (text == "kvm") return AcceleratorChoice::kKvm;
   if (text == "tcg") return AcceleratorChoice::kTcg;
-  throw Error(ErrorKind::kUsage, fmt::format("accelerator \"{}\": it is auto, kvm or tcg", text));
+  throw Error(ErrorKind::kUsage, fmt::format("accelerator \"{}\": expected auto, kvm or tcg", text));
 }
 
 Accelerator choose_accelerator(AcceleratorChoice choice, const fs::path& cache_directory,
@@ -111,7 +111,7 @@ Accelerator choose_accelerator(AcceleratorChoice choice, const fs::path& cache_d
   if (kvm.works) return {"kvm", fmt::format("KVM works here: {}", kvm.reason)};
   if (choice == AcceleratorChoice::kKvm)
     throw Error(ErrorKind::kVm, fmt::format("KVM does not work here: {}", kvm.reason));
-  return {"tcg", fmt::format("slower, as KVM does not work here: {}", kvm.reason)};
+  return {"tcg", fmt::format("slower, because KVM does not work here: {}", kvm.reason)};
 }
 
 std::string host_cpu_vendor() {

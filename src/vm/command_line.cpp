@@ -35,11 +35,12 @@ bool is_plain_name(std::string_view name, std::size_t max_size) {
 
 void check(const VmSettings& settings, const VmFiles& files, const std::string& accelerator) {
   check_vm_settings(settings);
-  if (accelerator != "kvm" && accelerator != "tcg") refuse(fmt::format("no such accelerator: {}", accelerator));
-  if (!is_plain_name(files.name, kMaxName)) refuse("the VM's name is empty, too long or not plain");
+  if (accelerator != "kvm" && accelerator != "tcg") refuse(fmt::format("unknown accelerator: {}", accelerator));
+  if (!is_plain_name(files.name, kMaxName))
+    refuse("the VM's name is empty, too long or has characters that are not allowed");
   if (files.disks.size() > kMaxDisks) refuse(fmt::format("a VM has at most {} disks", kMaxDisks));
   for (const auto& disk : files.disks)
-    if (!is_plain_name(disk.serial, kMaxSerial)) refuse(fmt::format("{}: no disk serial", disk.serial));
+    if (!is_plain_name(disk.serial, kMaxSerial)) refuse(fmt::format("{}: not a valid disk serial", disk.serial));
 }
 
 class Arguments {

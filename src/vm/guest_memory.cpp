@@ -115,7 +115,7 @@ void GuestMemory::find(pid_t pid) {
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kIo) throw;
     // The kernel hides the pages of a program that has rights which we lack, and hidden pages cannot be saved.
-    log::warn("how QEMU has mapped its memory cannot be seen: {}", error.what());
+    log::warn("cannot find out how QEMU has mapped its memory: {}", error.what());
     mapping_ = MemoryMapping::kShared;
     seen_ = false;
   }
@@ -158,7 +158,7 @@ bool GuestMemory::is_readable() const {
     read_process(pid_, {&byte, 1}, out);
     return true;
   } catch (const Error& error) {
-    log::warn("QEMU's memory cannot be read by the process that started it: {}", error.what());
+    log::warn("isr cannot read the memory of the QEMU that it started: {}", error.what());
     return false;
   }
 }

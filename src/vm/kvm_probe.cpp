@@ -77,7 +77,7 @@ ProbeResult run_probe_guest(const std::string& accelerator, const std::string& q
   ChildProcess child;
   child.start(std::move(options));
   const auto status = child.wait_exit({kProbeTimeout, std::move(stop)});
-  if (!status) return {false, fmt::format("a probe guest was not done within {} s", kProbeTimeout.count())};
+  if (!status) return {false, fmt::format("a probe guest did not finish within {} s", kProbeTimeout.count())};
   return judge(*status, child.last_words());
 }
 

@@ -146,7 +146,7 @@ std::vector<MemoryRange> take_own_written_pages(pid_t pid, MemoryRange range) {
     const int count = ::ioctl(fd.get(), kPagemapScan, &scan);
     if (count < 0) throw_errno(fmt::format("the pages of process {}", pid), errno);
     for (int i = 0; i < count; ++i) runs.push_back({found[i].start, found[i].end});
-    if (scan.walk_end <= range.begin) throw Error(ErrorKind::kIo, "a scan of pages does not go on");
+    if (scan.walk_end <= range.begin) throw Error(ErrorKind::kIo, "a scan of pages made no progress");
     range.begin = scan.walk_end;
   }
   return runs;
@@ -192,7 +192,7 @@ void read_process(pid_t pid, std::span<const MemoryRange> ranges, MutableBytes o
     size += range.size();
   }
   const iovec into{out.data(), size};
-  if (size > out.size()) throw Error(ErrorKind::kBug, "more of a process is read than there is room for");
+  if (size > out.size()) throw Error(ErrorKind::kBug, "the buffer is too small for the memory ranges to read");
   const ssize_t got = ::process_vm_readv(pid, &into, 1, from.data(), from.size(), 0);
   if (got < 0) throw_errno(fmt::format("the memory of process {}", pid), errno);
   if (static_cast<std::size_t>(got) != size)

@@ -180,10 +180,12 @@ void Qemu::Impl::await_migration(std::string_view what) {
   }
   if (result == "completed") return;
   if (result != "exiting" && result != "failed") cancel_migration();
-  if (options.patience.stop.stop_requested()) throw Error(ErrorKind::kCancelled, fmt::format("cancelled {}", what));
-  if (result == "exiting") throw_ended(Error(ErrorKind::kVm, fmt::format("QEMU ended {}", what)));
+  if (options.patience.stop.stop_requested())
+    throw Error(ErrorKind::kCancelled, fmt::format("cancelled while {}", what));
+  if (result == "exiting") throw_ended(Error(ErrorKind::kVm, fmt::format("QEMU ended while {}", what)));
   const auto why = text_member(ask("query-migrate"), "error-desc");
-  throw Error(ErrorKind::kVm, fmt::format("QEMU failed {}: {}", what, why.empty() ? "no end in sight" : why));
+  throw Error(ErrorKind::kVm,
+              fmt::format("QEMU failed while {}: {}", what, why.empty() ? "it did not finish in time" : why));
 }
 
 /// QEMU reports "completed" shortly before the machine leaves "finish-migrate", and until then refuses cont.
@@ -191,9 +193,9 @@ void Qemu::Impl::await_postmigrate() {
   const auto deadline = std::chrono::steady_clock::now() + options.patience.timeout;
   while (text_member(ask("query-status"), "status") == "finish-migrate") {
     if (options.patience.stop.stop_requested())
-      throw Error(ErrorKind::kCancelled, "cancelled to save the device state");
+      throw Error(ErrorKind::kCancelled, "cancelled while saving the device state");
     if (std::chrono::steady_clock::now() > deadline) {
-      throw Error(ErrorKind::kVm, "QEMU does not finish saving the device state");
+      throw Error(ErrorKind::kVm, "QEMU did not finish saving the device state in time");
     }
     std::this_thread::sleep_for(milliseconds(1));
   }
@@ -246,7 +248,7 @@ std::unique_ptr<Qemu> Qemu::resume_paused(const VmSettings& settings, const VmFi
   write_all_at(file.get(), device_state, 0, kStateFile);
   impl.give_state_file(file.get());
   impl.ask("migrate-incoming", {{"uri", kStateUri}});
-  impl.await_migration("to load the device state");
+  impl.await_migration("loading the device state");
   return out;
 }
 
@@ -265,7 +267,7 @@ Bytes Qemu::save_device_state() {
   const UniqueFd file = make_state_file();
   impl.give_state_file(file.get());
   impl.ask("migrate", {{"uri", kStateUri}});
-  impl.await_migration("to save the device state");
+  impl.await_migration("saving the device state");
   impl.await_postmigrate();
   // QEMU writes through the same open file, so the offset is the end of its data.
   const auto size = ::lseek(file.get(), 0, SEEK_CUR);
@@ -311,7 +313,7 @@ void Qemu::quit() {
   } catch (const Error& error) {
     if (!impl_->qmp->ended()) throw;  // else QEMU ended before it answered
   }
-  if (!wait_exit(impl_->options.patience)) throw Error(ErrorKind::kVm, "QEMU does not end");
+  if (!wait_exit(impl_->options.patience)) throw Error(ErrorKind::kVm, "QEMU did not end in time");
 }
 
 void Qemu::kill(const std::function<void()>& let_go) {
@@ -319,7 +321,7 @@ void Qemu::kill(const std::function<void()>& let_go) {
   impl_->child.kill();
   const auto deadline = std::chrono::steady_clock::now() + impl_->options.patience.timeout;
   while (!wait_exit({kDeathGlance, {}})) {
-    if (std::chrono::steady_clock::now() > deadline) throw Error(ErrorKind::kVm, "QEMU does not die");
+    if (std::chrono::steady_clock::now() > deadline) throw Error(ErrorKind::kVm, "QEMU was killed but does not end");
     if (let_go) let_go();
   }
 }

@@ -131,7 +131,7 @@ void QmpClient::take(QmpMessage message) {
   } else {
     const auto* reply = std::get_if<QmpReply>(&message);
     const auto id = reply != nullptr ? reply->id : std::get<QmpFailure>(message).id;
-    if (!id || *id >= state->next_id) throw Error(ErrorKind::kCorrupt, "QMP: an answer to nothing");
+    if (!id || *id >= state->next_id) throw Error(ErrorKind::kCorrupt, "QMP: an answer without a request");
     const auto found = state->waiting.find(*id);
     if (found != state->waiting.end()) found->second = std::move(message);  // else the answer came too late
   }

@@ -24,7 +24,7 @@ Json parse_bounded(std::string_view line) {
   };
   Json json = Json::parse(line.begin(), line.end(), watch, /*allow_exceptions=*/false);
   if (deep) fail("nested too deep");
-  if (!json.is_object()) fail("a line is no JSON object");
+  if (!json.is_object()) fail("a line is not a JSON object");
   return json;
 }
 
@@ -37,7 +37,7 @@ const Json& member(const Json& object, const char* name) {
 }
 
 std::string text_of(const Json& value, std::string_view what) {
-  if (!value.is_string()) fail(fmt::format("{} is no text", what));
+  if (!value.is_string()) fail(fmt::format("{} is not text", what));
   return value.get<std::string>();
 }
 
@@ -55,7 +55,7 @@ std::string version_of(const Json& greeting) {
 std::optional<std::uint64_t> id_of(const Json& message) {
   const Json& id = member(message, "id");
   if (id.is_null()) return std::nullopt;
-  if (!id.is_number_unsigned()) fail("an id that we never gave");
+  if (!id.is_number_unsigned()) fail("an unknown id");
   return id.get<std::uint64_t>();
 }
 
@@ -77,10 +77,10 @@ QmpMessage parse_qmp_message(std::string_view line) {
   }
   if (json.contains("event")) {
     const Json& data = member(json, "data");
-    if (!data.is_null() && !data.is_object()) fail("an event's data is no object");
+    if (!data.is_null() && !data.is_object()) fail("an event's data is not an object");
     return QmpEvent{text_of(member(json, "event"), "an event's name"), data.is_null() ? "{}" : dump(data)};
   }
-  fail(fmt::format("a message of no known kind: {}", line.substr(0, kMaxShown)));
+  fail(fmt::format("a message of an unknown kind: {}", line.substr(0, kMaxShown)));
 }
 
 void QmpReader::feed(ByteView bytes) {

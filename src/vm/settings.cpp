@@ -47,8 +47,8 @@ bool is_versioned_machine(std::string_view name) {
 /// The first fault of the settings, as text; nullopt when they are valid.
 std::optional<std::string> find_fault(const VmSettings& s) {
   if (s.memory_bytes < kMinMemory || s.memory_bytes > kMaxMemory || s.memory_bytes % kMiB != 0)
-    return fmt::format("memory of {} bytes: from 16 MiB to 512 GiB in whole MiB are possible", s.memory_bytes);
-  if (s.cpus < 1 || s.cpus > kMaxCpus) return fmt::format("{} CPUs: 1 to {} are possible", s.cpus, kMaxCpus);
+    return fmt::format("memory of {} bytes: it must be 16 MiB to 512 GiB, in whole MiB", s.memory_bytes);
+  if (s.cpus < 1 || s.cpus > kMaxCpus) return fmt::format("{} CPUs: the number must be 1 to {}", s.cpus, kMaxCpus);
   if (!is_versioned_machine(s.machine)) return "the machine must be pc-q35-X.Y or pc-i440fx-X.Y with a version";
   if (!is_known_cpu_model(s.cpu_model))
     return fmt::format("the CPU model must be one of {}", fmt::join(kCpuModels, ", "));
@@ -63,24 +63,24 @@ std::optional<std::string> find_fault(const VmSettings& s) {
 class Fields {
  public:
   Fields(const Json& json, std::string_view what) : json_(json), what_(what) {
-    if (!json.is_object()) fail(what_, "is no JSON object");
+    if (!json.is_object()) fail(what_, "is not a JSON object");
   }
   std::uint64_t number(const char* name, std::uint64_t max) {
     const Json& value = get(name);
     if (!value.is_number_unsigned() || value.get<std::uint64_t>() > max)
-      fail(what_, fmt::format("{} is no number up to {}", name, max));
+      fail(what_, fmt::format("{} is not a number up to {}", name, max));
     return value.get<std::uint64_t>();
   }
   std::string text(const char* name, std::size_t max_size = 64) {
     const Json& value = get(name);
-    if (!value.is_string()) fail(what_, fmt::format("{} is no text", name));
+    if (!value.is_string()) fail(what_, fmt::format("{} is not text", name));
     const auto& text = value.get_ref<const std::string&>();
     const bool printable = std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c <= '~'; });
     if (text.size() > max_size || !printable) fail(what_, fmt::format("{} is too long or not printable", name));
     return text;
   }
   void expect_end() const {
-    if (json_.size() != read_) fail(what_, "holds a field that is not known");
+    if (json_.size() != read_) fail(what_, "holds an unknown field");
   }
 
  private:
@@ -113,7 +113,7 @@ Json parse_small_json(std::string_view text, std::string_view what) {
     return !deep;
   };
   Json json = Json::parse(text.begin(), text.end(), watch, /*allow_exceptions=*/false);
-  if (json.is_discarded() || deep || repeated) fail(what, "is no flat JSON object");
+  if (json.is_discarded() || deep || repeated) fail(what, "is not a flat JSON object");
   return json;
 }
 
@@ -171,7 +171,7 @@ VmSettings vm_settings_from_json(const Json& json) {
   const auto network = fields.text("network");
   fields.expect_end();
   const auto mode = find_network_mode(network);
-  if (!mode) fail(kSettingsName, "network is none of none, restricted, user");
+  if (!mode) fail(kSettingsName, "network must be none, restricted or user");
   out.network = *mode;
   if (const auto fault = find_fault(out)) fail(kSettingsName, *fault);
   return out;
@@ -196,7 +196,7 @@ VmStamp vm_stamp_from_json(const Json& json) {
   out.accelerator = fields.text("accelerator");
   out.cpu_vendor = fields.text("cpu_vendor");
   fields.expect_end();
-  if (!release_of(out.qemu_version)) fail(kStampName, "qemu_version is no version");
+  if (!release_of(out.qemu_version)) fail(kStampName, "qemu_version is not a version");
   if (out.accelerator != "kvm" && out.accelerator != "tcg") fail(kStampName, "accelerator is neither kvm nor tcg");
   return out;
 }

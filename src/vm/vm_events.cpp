@@ -40,7 +40,7 @@ VmExit VmFacts::end(int status, const std::string& last_words) {
   } else if (status == 0 && shutdown_reason == "guest-shutdown") {
     how = {VmExit::Reason::kGuestShutdown, "the guest has switched itself off"};
   } else if (status == 0 && quit_asked) {
-    how = {VmExit::Reason::kQuit, "ended as asked"};
+    how = {VmExit::Reason::kQuit, "ended on request"};
   } else {
     how = {VmExit::Reason::kDied,
            last_words.empty() ? describe_status(status) : fmt::format("{}: {}", describe_status(status), last_words)};

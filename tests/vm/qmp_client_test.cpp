@@ -32,7 +32,7 @@ std::string message_of(const std::function<void()>& call) {
 }  // namespace
 
 TEST_CASE("a QMP conversation", "[vm]") {
-  SECTION("tells QEMU's version and brings results") {
+  SECTION("returns QEMU's version and results") {
     QmpPeer peer([](QmpRequest& r) { return r.answer(R"({"status": "paused", "running": false})"); });
     QmpClient client(peer.take_client_end(), {});
     CHECK(client.handshake(kLong) == "7.2.22");
@@ -57,7 +57,7 @@ TEST_CASE("a QMP conversation", "[vm]") {
     CHECK(heard.find(R"("arguments":{"fdname":"state"})") != std::string::npos);
     CHECK(heard.find(R"("arguments":{"uri":"fd:state"})") != std::string::npos);
   }
-  SECTION("tells QEMU's refusals in QEMU's words") {
+  SECTION("reports QEMU's refusals in QEMU's words") {
     QmpPeer peer([](QmpRequest& r) {
       return R"({"id": )" + r.id() + R"(, "error": {"class": "GenericError", "desc": "Device not found"}})" + "\n";
     });
@@ -66,7 +66,7 @@ TEST_CASE("a QMP conversation", "[vm]") {
     CHECK(message_of([&] { client.execute("eject", kLong); }) == "QEMU refused eject: Device not found (GenericError)");
     CHECK_FALSE(client.ended());
   }
-  SECTION("passes events on, also in pieces and between answers") {
+  SECTION("passes events on, even in pieces and between answers") {
     Sync<std::vector<std::string>> heard;
     QmpPeer peer([](QmpRequest& r) {
       return R"({"event": "STOP", "timestamp": {"seconds": 1}})"
@@ -84,7 +84,7 @@ TEST_CASE("a QMP conversation", "[vm]") {
     CHECK(events[0] == "STOP{}");
     CHECK(events[1] == R"(SHUTDOWN{"guest":true})");
   }
-  SECTION("keeps many callers apart") {
+  SECTION("gives each of many callers its own answer") {
     QmpPeer peer([](QmpRequest& r) { return r.answer(r.id()); });
     QmpClient client(peer.take_client_end(), {});
     client.handshake(kLong);
@@ -104,7 +104,7 @@ TEST_CASE("a QMP conversation", "[vm]") {
   }
 }
 
-TEST_CASE("a QMP peer that misbehaves ends the conversation, and nobody hangs", "[vm]") {
+TEST_CASE("a QMP peer that misbehaves ends the conversation, and no caller hangs", "[vm]") {
   const auto failure_of = [](const std::function<std::optional<std::string>(QmpRequest&)>& script) {
     QmpPeer peer(script);
     QmpClient client(peer.take_client_end(), {});
@@ -116,17 +116,17 @@ TEST_CASE("a QMP peer that misbehaves ends the conversation, and nobody hangs", 
     return message_of([&] { client.execute("query-status", kLong); });
   };
   CHECK(failure_of([](QmpRequest&) { return std::nullopt; }) == "QEMU closed the connection");
-  CHECK(failure_of([](QmpRequest&) { return "no json at all\n"; }) == "QMP: a line is no JSON object");
-  CHECK(failure_of([](QmpRequest&) { return "{\"hello\": 1}\n"; }).starts_with("QMP: a message of no known kind"));
-  CHECK(failure_of([](QmpRequest&) { return "{\"return\": {}, \"id\": 99}\n"; }) == "QMP: an answer to nothing");
-  CHECK(failure_of([](QmpRequest&) { return "{\"return\": {}, \"id\": \"x\"}\n"; }) == "QMP: an id that we never gave");
+  CHECK(failure_of([](QmpRequest&) { return "no json at all\n"; }) == "QMP: a line is not a JSON object");
+  CHECK(failure_of([](QmpRequest&) { return "{\"hello\": 1}\n"; }).starts_with("QMP: a message of an unknown kind"));
+  CHECK(failure_of([](QmpRequest&) { return "{\"return\": {}, \"id\": 99}\n"; }) == "QMP: an answer without a request");
+  CHECK(failure_of([](QmpRequest&) { return "{\"return\": {}, \"id\": \"x\"}\n"; }) == "QMP: an unknown id");
   CHECK(failure_of([](QmpRequest&) { return test::kQmpGreeting; }) == "QMP: a second greeting");
   CHECK(failure_of([](QmpRequest&) { return std::string(QmpReader::kMaxLine + 2, 'x'); }) == "QMP: a line is too long");
   CHECK(failure_of([](QmpRequest&) { return "{\"return\": " + std::string(9000, '[') + "\n"; }) ==
         "QMP: nested too deep");
 }
 
-TEST_CASE("a QMP peer that dies within an answer is told as gone", "[vm]") {
+TEST_CASE("a QMP peer that dies within an answer is reported as gone", "[vm]") {
   QmpPeer peer([said = false](QmpRequest&) mutable -> std::optional<std::string> {
     if (std::exchange(said, true)) return std::nullopt;
     return "{\"return\": {\"sta";
@@ -165,7 +165,7 @@ TEST_CASE("a QMP wait ends at once when it is cancelled", "[vm]") {
          }) == ErrorKind::kCancelled));
 }
 
-TEST_CASE("a mute or broken greeting fails the handshake", "[vm]") {
+TEST_CASE("a silent or broken greeting fails the handshake", "[vm]") {
   const auto never = [](QmpRequest&) { return std::optional<std::string>(""); };
   {
     QmpPeer peer(never, "");
