@@ -37,7 +37,7 @@ std::uint32_t read_count(ByteReader& in, std::size_t most) {
 }
 
 Counts read_counts(ByteReader& in) {
-  if (as_text(in.take(kMagic.size())) != kMagic) fail("it begins with something else");
+  if (as_text(in.take(kMagic.size())) != kMagic) fail("it does not begin like a boot pack");
   if (in.u32() != kVersion) fail("its version is unknown");
   Counts counts;
   counts.images = read_count(in, kMaxBootImages);
@@ -56,8 +56,8 @@ std::vector<BootPlace> read_places(ByteReader& in, std::size_t count, std::size_
   for (std::size_t i = 0; i < count; ++i) {
     const std::uint64_t value = in.u64();
     const BootPlace place{static_cast<std::uint8_t>(value & 0xffU), value >> 8U};
-    if (place.image >= images) fail("it speaks of an image that it does not name");
-    if (place.number >= kMaxImageSize / unit) fail("it has a place beyond any image");
+    if (place.image >= images) fail("it refers to an image that it does not name");
+    if (place.number >= kMaxImageSize / unit) fail("it has a place beyond the largest image");
     out.push_back(place);
   }
   return out;
@@ -105,8 +105,9 @@ std::size_t boot_head_size(ByteView beginning) {
 BootHead parse_boot_head(ByteView head, std::uint64_t pack_size) {
   ByteReader in(head, "a boot pack");
   const Counts counts = read_counts(in);
-  if (head.size() != counts.head_size()) fail("its head has another length");
-  if (pack_size != head.size() + std::uint64_t{counts.pages} * kBootPageSize) fail("its length does not fit its pages");
+  if (head.size() != counts.head_size()) fail("its head has a wrong length");
+  if (pack_size != head.size() + std::uint64_t{counts.pages} * kBootPageSize)
+    fail("its length does not match its pages");
   BootHead out;
   for (std::uint32_t i = 0; i < counts.images; ++i) out.images.push_back(read_image(in));
   out.order.pages = read_places(in, counts.pages, counts.images, kBootPageSize);

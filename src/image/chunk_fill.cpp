@@ -45,7 +45,7 @@ void ChunkFill::start() {
     thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
   } catch (const std::system_error& error) {
     // The guest still fetches what it reads. Callers must not wait for a pack that is not on its way.
-    log::warn("nothing is fetched ahead: {}", error.what());
+    log::warn("nothing can be fetched ahead: {}", error.what());
     note([](FillProgress& progress) { progress.pack_done = true; });
   }
 }
@@ -193,7 +193,7 @@ void ChunkFill::bring_whole(const std::stop_token& stop) {
     progress.whole_here = chunks_here(*progress.whole, left);
     if (left == 0) progress.complete_since = wall_now();
   });
-  if (left > failed_) log::warn("fetching ahead: {} objects found no room in the cache", left - failed_);
+  if (left > failed_) log::warn("fetching ahead: the cache has no room for {} objects", left - failed_);
 }
 
 FillProgress ChunkFill::recheck() {

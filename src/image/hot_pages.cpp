@@ -15,7 +15,7 @@ std::uint64_t key_of(std::uint8_t image, std::uint64_t page) { return page << 8U
 
 HotPages::HotPages(ChunkReader& reader, const TreeRoot& pack, const std::stop_token& stop) : reader_(reader) {
   if (pack.size < kBootPageSize || pack.size > kMaxPackSize) {
-    throw Error(ErrorKind::kCorrupt, "a boot pack has a size that none can have");
+    throw Error(ErrorKind::kCorrupt, "a boot pack has an impossible size");
   }
   refs_.resize(chunk_count(pack.size));
   const auto add = [&](std::uint64_t chunk, const ChunkRef& ref) {

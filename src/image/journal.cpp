@@ -106,7 +106,7 @@ struct Journal::Impl {
     try {
       mend(s);
     } catch (const Error& error) {
-      log::warn("{}; nothing more is written to the journal before that went well", error.what());
+      log::warn("{}; nothing more is written to the journal until this succeeds", error.what());
     }
   }
 

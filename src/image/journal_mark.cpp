@@ -36,7 +36,8 @@ bool write_mark(const fs::path& directory, const Key& device_key, const JournalS
     if (::ftruncate(file.get(), kMarkSize) != 0) throw_errno(fmt::format("cannot cut {}", path.string()), errno);
     return true;
   } catch (const std::exception& error) {
-    log::debug("no mark in the journal: {}", error.what());  // a start then copies more; nothing else changes
+    log::debug("the journal's mark was not written: {}",
+               error.what());  // a start then copies more; nothing else changes
     return false;
   }
 }

@@ -208,7 +208,7 @@ std::vector<Extent> JournalOverlay::read_frozen(std::uint64_t offset, MutableByt
   std::vector<Extent> gaps;
   {
     const std::lock_guard lock(mutex_);
-    if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is going on");
+    if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is under way");
     collect(*frozen_, {offset, out.size()}, pieces, gaps);
   }
   return fill(offset, out, pieces, std::move(gaps));
@@ -216,14 +216,14 @@ std::vector<Extent> JournalOverlay::read_frozen(std::uint64_t offset, MutableByt
 
 std::optional<ChunkRef> JournalOverlay::frozen_replaced(std::uint64_t chunk) const {
   const std::lock_guard lock(mutex_);
-  if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is going on");
+  if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is under way");
   const auto it = frozen_->replaced.find(chunk);
   return it == frozen_->replaced.end() ? std::nullopt : std::optional(it->second.ref);
 }
 
 bool JournalOverlay::frozen_has_bytes(std::uint64_t chunk) const {
   const std::lock_guard lock(mutex_);
-  if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is going on");
+  if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is under way");
   return !frozen_->extents.find(chunk * kChunkSize, kChunkSize).empty();
 }
 

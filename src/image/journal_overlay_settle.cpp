@@ -96,7 +96,7 @@ DirtyChunks JournalOverlay::changes_of(const Layer& layer) {
 
 DirtyChunks JournalOverlay::frozen_chunks() const {
   const std::lock_guard lock(mutex_);
-  if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is going on");
+  if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is under way");
   return changes_of(*frozen_);
 }
 
@@ -163,7 +163,7 @@ void JournalOverlay::absorb_frozen(std::span<const SealedChunk> sealed, std::uin
 
 void JournalOverlay::absorb_some(std::span<const SealedChunk> sealed, std::uint64_t moment) {
   const std::lock_guard lock(mutex_);
-  if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is going on");
+  if (!frozen_) throw Error(ErrorKind::kBug, "no snapshot is under way");
   std::vector<const SealedChunk*> absorbed;
   std::deque<Bytes> payloads;
   std::vector<Journal::Entry> entries;

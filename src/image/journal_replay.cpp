@@ -127,7 +127,7 @@ ReplayedJournal replay_journal(const fs::path& directory, const Key& device_key,
     }
     if (segment->first_sequence < journal.next_sequence || segment->index < journal.next_index ||
         file.filename() != OpenSegments::file_name(segment->index)) {
-      throw Error(ErrorKind::kCorrupt, fmt::format("journal segment {} is not in its place", file.string()));
+      throw Error(ErrorKind::kCorrupt, fmt::format("journal segment {} is in a wrong place", file.string()));
     }
     const SegmentFile opened = files.get(segment->index);
     const SegmentReplay replay = replay_segment(segment, opened->get(), visit);

@@ -207,7 +207,8 @@ std::shared_ptr<JournalSegment> JournalSegment::parse(const fs::path& path, Byte
     throw Error(ErrorKind::kCorrupt, fmt::format("{} is not a journal segment", path.string()));
   }
   if (const auto format = r.u32(); format != kFormat) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: journal format {} is not known", path.string(), format));
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: journal format {} is not known to this version of isr", path.string(), format));
   }
   const SecretKey key = segment_key(device_key, r.take(kSegmentIdSize));
   Begin begin;

@@ -16,7 +16,7 @@ auto age_of(const ReplayedRecord& record) { return std::tuple(record.moment, rec
 
 void ReplayedRecords::add(const ReplayedRecord& record) {
   const auto below = void_below_.find(record.image);
-  if (below == void_below_.end()) throw Error(ErrorKind::kCorrupt, "the journal names an image that is not there");
+  if (below == void_below_.end()) throw Error(ErrorKind::kCorrupt, "the journal names an image that does not exist");
   if (record.moment < below->second) return;
   Kept kept{record, {}};
   if (record.kind != RecordKind::kData) kept.payload = to_bytes(record.payload);

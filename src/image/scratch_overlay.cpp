@@ -158,7 +158,7 @@ class Scratch : public ScratchOverlay {
   std::mutex& stripe(std::uint64_t chunk) const { return stripes_[chunk % kStripes]; }
 
   void require_frozen() const {
-    if (!frozen_) throw Error(ErrorKind::kBug, "no checkpoint is going on");
+    if (!frozen_) throw Error(ErrorKind::kBug, "no checkpoint is under way");
   }
 
   bool has_frozen(std::uint64_t chunk) const {

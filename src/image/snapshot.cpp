@@ -59,7 +59,8 @@ class ObjectsToSync {
   void sync() const {
     store_.sync();
     if (store_.failed_syncs() == failed_before_) return;
-    throw Error(ErrorKind::kIo, fmt::format("{}: a sync failed that took sealed objects with it", store_.describe()));
+    throw Error(ErrorKind::kIo,
+                fmt::format("{}: a sync failed, and sealed objects were lost with it", store_.describe()));
   }
 
  private:

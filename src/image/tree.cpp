@@ -147,7 +147,7 @@ TreeRoot update_tree(ChunkReader& reader, const TreeRoot& base, const std::map<s
 
 void for_each_difference(ChunkReader& reader, const TreeRoot& before, const TreeRoot& after,
                          const VisitDifference& visit) {
-  if (before.size != after.size) throw Error(ErrorKind::kBug, "trees of two sizes are compared");
+  if (before.size != after.size) throw Error(ErrorKind::kBug, "trees of different sizes cannot be compared");
   visit_differences(reader, before.root, after.root, tree_levels(before.size), 0, visit);
 }
 

@@ -20,7 +20,7 @@ void TreeBuilder::push(unsigned level, const ChunkRef& ref) {
 }
 
 void TreeBuilder::add(const ChunkRef& ref) {
-  if (added_ == chunk_count(size_)) throw Error(ErrorKind::kBug, "a tree was given more chunks than its image has");
+  if (added_ == chunk_count(size_)) throw Error(ErrorKind::kBug, "a tree got more chunks than its image has");
   push(0, ref);
   ++added_;
 }
