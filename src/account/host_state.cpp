@@ -16,8 +16,8 @@ constexpr std::size_t kMaxSmallFile = 4096;
 
 [[noreturn]] void refuse_device_key(const fs::path& file, std::string_view why) {
   throw Error(ErrorKind::kCorrupt, fmt::format("{} {}", file.string(), why),
-              {"unsynced changes on this host are sealed under it: restore the file from a backup,",
-               fmt::format("or give them up: mv {0} {0}.broken", file.parent_path().string())});
+              {"unsynced changes on this host are sealed under this key: restore the file from a backup,",
+               fmt::format("or give up the changes: mv {0} {0}.broken", file.parent_path().string())});
 }
 
 /// `in_use`: data on this host is sealed under the key already.
@@ -27,7 +27,7 @@ SecretKey open_device_key(const fs::path& file, const UserKeys& keys, bool in_us
   if (const auto box = read_file_if_exists(file, kMaxSmallFile)) {
     SecretKey key;
     if (!open_box(wrapping, aad, *box, key.mutable_view())) {
-      refuse_device_key(file, "does not open: it is damaged, or another user's");
+      refuse_device_key(file, "does not open: it is damaged, or belongs to another user");
     }
     return key;
   }

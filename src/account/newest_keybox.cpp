@@ -43,8 +43,8 @@ UserKeys open_for(const RepositoryEntry& entry, ByteView blob, const std::option
     if (error.kind() != ErrorKind::kDenied || std::holds_alternative<SecretKey>(secret)) throw;
     std::vector<std::string> hints;
     if (kept && !std::ranges::equal(*kept, blob))
-      hints.push_back("it was changed since it was last used on this host: give the new one");
-    hints.push_back("if it is lost, the recovery key opens everything: see isr passwd --help");
+      hints.push_back("the password was changed since it was last used on this host: type the new one");
+    hints.push_back("if the password is lost, the recovery key opens everything: see isr passwd --help");
     throw Error(error.kind(), error.what(), std::move(hints));
   }
 }
@@ -55,10 +55,10 @@ void pass_over_junk(const Error& error, const RepositoryEntry& entry, bool is_ke
   if (error.kind() != ErrorKind::kCorrupt) throw;
   if (!is_kept) {
     throw Error(error.kind(), error.what(),
-                {fmt::format("on a host that has used {} before, isr passwd {} puts a good keybox behind it",
+                {fmt::format("on a host that has used {} before, isr passwd {} stores a good keybox after it",
                              entry.name, entry.name)});
   }
-  log::warn("{}: the newest keybox of {} cannot be read ({}); the one that is kept on this host is used", entry.name,
+  log::warn("{}: the newest keybox of {} cannot be read ({}); using the one that is kept on this host", entry.name,
             entry.user, error.what());
 }
 
@@ -84,8 +84,8 @@ NewestKeybox fetch_newest_keybox(Remote& remote, const std::optional<Bytes>& kep
   }
   if (!kept) {
     throw Error(ErrorKind::kOffline,
-                fmt::format("{} does not answer, and {} never logged in on this host", entry.name, entry.user),
-                {"run isr login once while it can be reached"});
+                fmt::format("{} does not answer, and {} has never logged in on this host", entry.name, entry.user),
+                {"run isr login once while the repository can be reached"});
   }
   newest.blob = *kept;
   return newest;

@@ -33,7 +33,7 @@ constexpr std::size_t kMaxCopyOf = 256;
 void expect_fields(const json& object, const std::set<std::string>& required, const std::set<std::string>& optional) {
   if (!object.is_object()) fail("not a JSON object");
   for (const auto& [name, value] : object.items()) {
-    if (!required.contains(name) && !optional.contains(name)) fail("it has a field that is not known here");
+    if (!required.contains(name) && !optional.contains(name)) fail("it has an unknown field");
   }
   for (const auto& name : required) {
     if (!object.contains(name)) fail(fmt::format("\"{}\" is absent", name));
@@ -42,7 +42,7 @@ void expect_fields(const json& object, const std::set<std::string>& required, co
 
 std::string text_of(const json& object, const char* name, std::size_t max_size) {
   const json& value = object.at(name);
-  if (!value.is_string()) fail(fmt::format("\"{}\" is no text", name));
+  if (!value.is_string()) fail(fmt::format("\"{}\" is not text", name));
   auto text = value.get<std::string>();
   if (text.size() > max_size) fail(fmt::format("\"{}\" is too long", name));
   return text;
@@ -50,7 +50,7 @@ std::string text_of(const json& object, const char* name, std::size_t max_size) 
 
 std::uint64_t number_of(const json& object, const char* name, std::uint64_t min, std::uint64_t max) {
   const json& value = object.at(name);
-  if (!value.is_number_unsigned()) fail(fmt::format("\"{}\" is no whole number", name));
+  if (!value.is_number_unsigned()) fail(fmt::format("\"{}\" is not a whole number", name));
   const auto number = value.get<std::uint64_t>();
   if (number < min || number > max) fail(fmt::format("\"{}\" is out of range", name));
   return number;
@@ -87,15 +87,16 @@ VersionImage image_from_json(const json& in) {
   expect_fields(in, {"name", "role", "size", "root"}, {"original_size"});
   VersionImage image;
   image.name = text_of(in, "name", 32);
-  if (!is_image_name(image.name)) fail("an image has a name that it must not have");
+  if (!is_image_name(image.name)) fail("an image has a name that is not allowed");
   const auto role = role_from_name(text_of(in, "role", 16));
   if (!role) fail("an image has an unknown role");
   image.role = *role;
-  if (!may_be_called(image.role, image.name)) fail(fmt::format("image \"{}\" has the role of another", image.name));
+  if (!may_be_called(image.role, image.name))
+    fail(fmt::format("the name of image \"{}\" belongs to another role", image.name));
   image.tree.size = number_of(in, "size", 1, kMaxImageSize);
   if (in.contains("original_size")) image.original_size = original_size_of(in, image);
   const auto root = from_base64(text_of(in, "root", 2 * kRefSize));
-  if (!root) fail("a root is no base64");
+  if (!root) fail("a root is not valid base64");
   ByteReader reader(*root, "the root of an image");
   image.tree.root = read_ref(reader);
   reader.expect_end();
@@ -108,7 +109,7 @@ std::vector<VersionImage> images_from_json(const json& in) {
   std::set<std::string> names;
   for (const json& value : in) {
     images.push_back(image_from_json(value));
-    if (!names.insert(images.back().name).second) fail("two images have one name");
+    if (!names.insert(images.back().name).second) fail("two images have the same name");
   }
   return images;
 }
@@ -123,8 +124,8 @@ std::vector<VersionImage> images_from_json(const json& in) {
                             : !choice.fork.empty() ? "fork " + choice.fork
                             : choice.back != 0     ? fmt::format("latest~{}", choice.back)
                                                    : std::string("a version");
-  throw Error(ErrorKind::kOffline, fmt::format("{} of {} is not described on this host, and {} cannot be reached",
-                                               which, parcel.name, remote.entry.name));
+  throw Error(ErrorKind::kOffline, fmt::format("this host does not know {} of {}, and {} cannot be reached", which,
+                                               parcel.name, remote.entry.name));
 }
 
 StoredHead load_fork(Chain chain, const ParcelEntry& parcel, StoredHead newest, const std::string& name) {
@@ -204,12 +205,12 @@ ParcelVersion parse_version(ByteView payload) {
   try {
     in = parse_json_object(as_text(payload), "it");
   } catch (const Error&) {
-    fail("it is not the JSON that was expected");
+    fail("it is not valid JSON");
   }
   expect_fields(in, {"format", "images", "vm", "message", "added_bytes", "copy_of"}, {"stamp"});
   if (text_of(in, "format", 32) != kFormat) {
-    throw Error(ErrorKind::kUnsupported, "a version's description has a format that this isr does not know",
-                {"install a newer isr"});
+    throw Error(ErrorKind::kUnsupported, "a version's description has a format that this version of isr does not know",
+                {"install a newer version of isr"});
   }
   ParcelVersion version;
   version.images = images_from_json(in.at("images"));
@@ -239,7 +240,7 @@ ParcelVersion open_version(const ParcelEntry& parcel, const Head& head) {
   ParcelVersion version = parse_version(open_payload(key->second, head));
   const bool memory = version.suspended();
   if (memory != (version.find("device") != nullptr) || memory != version.stamp.has_value()) {
-    fail("memory, device state and their stamp go together");
+    fail("memory, device state and their stamp must be there together");
   }
   if (!memory && version.find("bootpack") != nullptr) fail("a boot pack without memory");
   return version;

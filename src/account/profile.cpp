@@ -52,13 +52,13 @@ ParcelEntry parse_parcel(const JsonValue& value) {
   JsonFields fields(value, "profile");
   ParcelEntry parcel;
   parcel.id = fields.text("id", 32);
-  if (!is_parcel_id(parcel.id)) fields.fail("id", "is no parcel id");
+  if (!is_parcel_id(parcel.id)) fields.fail("id", "is not a parcel id");
   parcel.name = fields.text("name", 64);
-  if (!is_parcel_name(parcel.name)) fields.fail("name", "is no parcel name");
+  if (!is_parcel_name(parcel.name)) fields.fail("name", "is not a parcel name");
   auto epoch = static_cast<std::uint32_t>(fields.number("first_epoch", 1, 1U << 20U));
   for (const JsonValue& text : fields.array("keys", kMaxEpochs)) {
     auto key = fixed_from_hex<Key>(text.text);
-    if (text.kind != JsonValue::Kind::kText || !key) fields.fail("keys", "has what is no key");
+    if (text.kind != JsonValue::Kind::kText || !key) fields.fail("keys", "has a value that is not a key");
     parcel.epoch_keys[epoch++] = SecretKey(std::move(*key));
   }
   if (parcel.epoch_keys.empty()) fields.fail("keys", "is empty");
@@ -120,7 +120,7 @@ Profile parse_profile(ByteView payload) {
   for (const JsonValue& value : fields.array("parcels", kMaxParcels)) {
     profile.parcels.push_back(parse_parcel(value));
     const ParcelEntry& parcel = profile.parcels.back();
-    if (!ids.insert(parcel.id).second) fields.fail("parcels", "names an id twice");
+    if (!ids.insert(parcel.id).second) fields.fail("parcels", "has an id twice");
     if (!names.insert(parcel.name).second) fields.fail("parcels", "has a name twice");
   }
   fields.expect_end();
@@ -131,7 +131,8 @@ Profile read_profile(Account& account) {
   const auto newest = account.newest_head(profile_chain(account));
   if (newest) return open_profile(account, newest->head);
   if (!account.remote.offline()) return {};  // repo init was interrupted before it published the first profile
-  throw Error(ErrorKind::kOffline, fmt::format("the list of parcels of {} is not here", account.remote.entry.name),
+  throw Error(ErrorKind::kOffline,
+              fmt::format("the list of parcels of {} is not on this host", account.remote.entry.name),
               {"run isr ls once while the repository can be reached"});
 }
 
@@ -145,8 +146,7 @@ void change_profile(Account& account, const std::function<void(Profile&)>& chang
     const HeadPlace place = chain.next(newest);
     if (chain.publish(place.n, profile_head(account, place, profile))) return;
   }
-  throw Error(ErrorKind::kTransient, "the list of parcels changes all the time; another host is writing it",
-              {"run the command again"});
+  throw Error(ErrorKind::kTransient, "another host keeps changing the list of parcels", {"run the command again"});
 }
 
 ParcelEntry find_parcel(const Profile& profile, const std::string& name) {
@@ -159,7 +159,7 @@ ParcelEntry find_parcel(const Profile& profile, const std::string& name) {
   const std::string near = nearest(name, names);
   std::vector<std::string> hints;
   if (!near.empty()) hints.push_back(fmt::format("did you mean \"{}\"?", near));
-  hints.emplace_back("isr ls                          shows the parcels that there are");
+  hints.emplace_back("isr ls                          lists the parcels");
   throw Error(ErrorKind::kNotFound, fmt::format("there is no parcel \"{}\"", escaped(name)), hints);
 }
 
@@ -167,7 +167,7 @@ void check_parcel_name(const std::string& name) {
   if (is_parcel_name(name)) return;
   throw Error(ErrorKind::kUsage, fmt::format("\"{}\" cannot be a parcel's name", escaped(name)),
               {"1 to 64 letters, digits, '.', '_' or '-'; the first a letter or digit, the last not '.';",
-               "no name that is a device on Windows, such as CON"});
+               "not the name of a Windows device, such as CON"});
 }
 
 }  // namespace isr

@@ -21,9 +21,9 @@ fs::path pin_file(const Paths& paths, const RepositoryEntry& entry) {
                                           const RepositoryInfo& found) {
   throw Error(
       ErrorKind::kHistory,
-      fmt::format("{} is now another repository ({}) than this host knows there ({})", entry.name,
-                  found.id.substr(0, 12), pinned.id.substr(0, 12)),
-      {"what this host has seen of the old one would be forgotten; if that is meant:",
+      fmt::format("{} is now another repository ({}) than the one that this host knows at this address ({})",
+                  entry.name, found.id.substr(0, 12), pinned.id.substr(0, 12)),
+      {"to use the new repository, and forget what this host has seen of the old one:",
        fmt::format("isr repo rm {} && isr repo add {} {} --user {}", entry.name, entry.name, entry.url, entry.user)});
 }
 
@@ -47,7 +47,7 @@ Remote open_remote(const Paths& paths, const RepositoryEntry& entry, const Remot
   if (options.offline) {
     if (pinned) return {entry, *pinned, nullptr, options.store};
     throw Error(ErrorKind::kOffline,
-                fmt::format("{} was never used on this host: it cannot be opened offline", entry.name),
+                fmt::format("{} was never used on this host, so it cannot be opened offline", entry.name),
                 {"run the command without --offline once"});
   }
   try {
@@ -56,7 +56,7 @@ Remote open_remote(const Paths& paths, const RepositoryEntry& entry, const Remot
     // An absent directory is usually a disk that is not plugged in.
     const bool gone = is_unreachable(error) || error.kind() == ErrorKind::kNotFound;
     if (!gone || !pinned) throw;
-    log::warn("{}: {}; working offline, as isr --offline does without asking", entry.name, error.what());
+    log::warn("{}: {}; working offline (isr --offline does that without trying)", entry.name, error.what());
     return {entry, *pinned, nullptr, options.store};
   }
 }
