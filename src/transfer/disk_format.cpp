@@ -116,7 +116,7 @@ Ends read_ends(int fd, const fs::path& file) {
 }
 
 [[noreturn]] void refuse(const std::string& what, const std::string& hint) {
-  throw Error(ErrorKind::kUnsupported, what, {hint, "--format raw    when these are the disk's own bytes"});
+  throw Error(ErrorKind::kUnsupported, what, {hint, "--format raw    if the file has the disk's own bytes"});
 }
 
 [[noreturn]] void refuse(const fs::path& file, const Format& format) {
@@ -131,9 +131,9 @@ Ends read_ends(int fd, const fs::path& file) {
   const ByteView begin = head.first(std::min(kShown, head.size()));
   std::string text;
   for (const std::uint8_t byte : begin) text += byte >= ' ' && byte <= '~' ? static_cast<char>(byte) : '.';
-  refuse(fmt::format("{} is no disk image that isr knows: it begins with {:02x} ({})", file.string(),
+  refuse(fmt::format("{} is not a disk image that isr knows: it begins with {:02x} ({})", file.string(),
                      fmt::join(begin, " "), text),
-         fmt::format("file {}    may tell what it is", file.string()));
+         fmt::format("file {}    may tell its type", file.string()));
 }
 
 }  // namespace

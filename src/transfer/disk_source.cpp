@@ -69,7 +69,7 @@ class SourceFile {
     // QEMU opens the name, so the name must still lead to the file that was checked.
     if (!same(status()) || ::stat(path_.c_str(), &named) != 0 || !same(named)) {
       throw Error(ErrorKind::kIo, fmt::format("{} changed while it was read", path_.string()),
-                  {"end what writes to it, and run the command again"});
+                  {"end the program that writes to it, and run the command again"});
     }
   }
 
@@ -89,7 +89,7 @@ std::string cut_off(const SourceFile& file, std::uint64_t missing, const std::st
 }
 
 Error damage(const std::string& what, std::vector<std::string> hints = {}) {
-  hints.emplace_back("fetch the file again; --force takes what it has, and zeros for the rest");
+  hints.emplace_back("fetch the file again, or import what it has, with zeros for the rest, with --force");
   return {ErrorKind::kUnsupported, what, std::move(hints)};
 }
 
@@ -191,7 +191,7 @@ std::uint64_t whole_length(const SourceFile& file, const std::string& format, bo
   }
   if (needed > file.size() && !salvage) {
     throw damage(cut_off(file, needed - file.size(),
-                         fmt::format("it has {}, and its tables lead to byte {}", file.size(), needed)));
+                         fmt::format("the file has {}, but its tables refer to byte {}", file.size(), needed)));
   }
   return std::max(needed, file.size());
 }
@@ -204,9 +204,10 @@ json image_info(const fs::path& file, const std::string& format) {
   const Finished info = run_program({"qemu-img", "info", "--output=json", "-f", format, "--", file.string()});
   // QEMU replays the log of a VHDX only when it may write to it.
   if (info.code != 0 && info.errors.find("log that needs to be replayed") != std::string::npos) {
-    throw Error(ErrorKind::kUnsupported,
-                fmt::format("{} was not closed properly: its log has writes that its disk lacks", file.string()),
-                {repair_command(file, format)});
+    throw Error(
+        ErrorKind::kUnsupported,
+        fmt::format("{} was not closed properly: its log has writes that are missing in the disk", file.string()),
+        {repair_command(file, format)});
   }
   if (info.code != 0) refuse_failure("qemu-img", info);
   try {
@@ -231,7 +232,7 @@ void refuse_unclean(const json& info, const fs::path& file, const std::string& f
 void refuse_references(const json& info, const fs::path& file, const std::string& format) {
   if (info.contains("backing-filename") || info.contains("full-backing-filename")) {
     throw Error(ErrorKind::kUnsupported,
-                fmt::format("{} has a backing file, {}; it is not followed", file.string(),
+                fmt::format("{} has a backing file, {}, which isr does not follow", file.string(),
                             info.value("backing-filename", "unnamed")),
                 {"flatten it first: qemu-img convert -O qcow2 IN OUT"});
   }
@@ -363,8 +364,8 @@ void require_text(const fs::path& path) {
   try {
     static_cast<void>(json(path.native()).dump());
   } catch (const json::exception&) {
-    throw Error(ErrorKind::kUsage, fmt::format("the path {} is not UTF-8, as QEMU wants it", escaped(path.native())),
-                {"rename it, or give a symbolic link to it"});
+    throw Error(ErrorKind::kUsage, fmt::format("the path {} is not UTF-8, but QEMU needs that", escaped(path.native())),
+                {"rename the file, or give the path of a symbolic link to it"});
   }
 }
 

@@ -17,7 +17,7 @@ class NewFile {
  public:
   explicit NewFile(fs::path path)
       : path_(std::move(path)), fd_(::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) {
-    if (!fd_ && errno == EEXIST) throw Error(ErrorKind::kUsage, fmt::format("{} exists", path_.string()));
+    if (!fd_ && errno == EEXIST) throw Error(ErrorKind::kUsage, fmt::format("{} exists already", path_.string()));
     if (!fd_) throw_errno(fmt::format("cannot create {}", path_.string()), errno);
   }
   ~NewFile() {
@@ -67,7 +67,7 @@ void convert_to_qcow2(const fs::path& raw, const fs::path& target, const std::st
   child.start(std::move(how));
   const auto status = child.wait_exit({kLongest, stop});
   if (status != 0) {
-    const std::string why = status ? describe_status(*status) : "it does not end";
+    const std::string why = status ? describe_status(*status) : "it did not finish in time";
     const std::string said = child.last_words();
     throw Error(ErrorKind::kIo,
                 fmt::format("qemu-img could not write {}: {}", target.string(), said.empty() ? why : said));

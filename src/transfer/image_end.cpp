@@ -41,7 +41,7 @@ class ImageFile {
   std::uint64_t needed() const { return needed_; }
 
   void need(std::uint64_t offset, std::uint64_t length) {
-    if (offset > kLongestFile || length > kLongestFile - offset) refuse("it refers to a place beyond any file");
+    if (offset > kLongestFile || length > kLongestFile - offset) refuse("it refers to a place beyond the largest file");
     needed_ = std::max(needed_, offset + length);
   }
   /// Notes that these bytes are needed and reads them; empty when they are not all there.
@@ -54,7 +54,7 @@ class ImageFile {
   /// Notes that a table is needed; calls visit(index, entry) for the entries that are there.
   template <class Visit>
   void table(std::uint64_t offset, std::uint64_t count, std::size_t width, const Visit& visit) {
-    if (count > kLongestFile / width) refuse("one of its tables is longer than any file");
+    if (count > kLongestFile / width) refuse("one of its tables is longer than the largest file");
     need(offset, count * width);
     const std::uint64_t there = offset < size_ ? std::min(count, (size_ - offset) / width) : 0;
     Bytes bytes;
@@ -165,7 +165,7 @@ struct Vmdk {
 };
 
 std::uint64_t sectors_to_bytes(std::uint64_t sectors) {
-  if (sectors > kLongestFile / kSector) refuse("it refers to a place beyond any file");
+  if (sectors > kLongestFile / kSector) refuse("it refers to a place beyond the largest file");
   return sectors * kSector;
 }
 

@@ -29,7 +29,7 @@ struct Plaintext {
 };
 
 void check_stop(const std::stop_token& stop) {
-  if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted; run the command again to go on");
+  if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted; run the command again to continue");
 }
 
 class Importer {
@@ -139,7 +139,7 @@ class Importer {
       try {
         for (const VersionImage& image : load_version(account_, parcel).version.images) known_.add(image.tree);
       } catch (const Error& error) {
-        log::debug("import: {} is not compared with: {}", parcel.name, error.what());
+        log::debug("import: chunks of {} cannot be reused: {}", parcel.name, error.what());
       }
     }
   }

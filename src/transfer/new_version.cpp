@@ -38,7 +38,7 @@ void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVers
                    const std::stop_token& stop) {
   const Bytes blob = make_head(account, parcel, {}, version);
   if (!account.chain(parcel.chain(), stop).publish(1, blob)) {
-    throw Error(ErrorKind::kBug, "a new parcel's id is taken");
+    throw Error(ErrorKind::kBug, "the id of the new parcel is taken");
   }
   try {
     add_to_profile(account, parcel, stop);
@@ -47,7 +47,7 @@ void publish_first(Account& account, const ParcelEntry& parcel, const ParcelVers
     try {
       account.remote.store->remove(sequence_name(parcel.chain() + "/heads", 1));
     } catch (const Error& left) {
-      log::warn("the head of a parcel that was not made stays in the repository: {}", left.what());
+      log::warn("the parcel was not made, but its head could not be removed from the repository: {}", left.what());
     }
     throw;
   }
@@ -110,7 +110,8 @@ std::uint64_t roll_back(Account& account, const ParcelEntry& parcel, const Versi
     throw Error(
         ErrorKind::kHistory,
         fmt::format("another host published version {} of {} first; nothing was rolled back", next.n, parcel.name),
-        {fmt::format("isr log {}    shows it; the same command again puts the copy on top of it", parcel.name)});
+        {fmt::format("isr log {}    shows that version; run the command again to put the copy on top of it",
+                     parcel.name)});
   }
   return next.n;
 }
