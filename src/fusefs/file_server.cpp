@@ -30,7 +30,7 @@ class Wait {
     auto hindrance = file_.endurance->hindrance.lock();
     if (--hindrance->waiting > 0) return;
     hindrance->why.clear();
-    log::info("{}: nothing waits to be written any more", file_.name);
+    log::info("{}: all waiting writes are done", file_.name);
   }
   Wait(const Wait&) = delete;
   Wait& operator=(const Wait&) = delete;
@@ -41,7 +41,7 @@ class Wait {
     auto hindrance = file_.endurance->hindrance.lock();
     if (hindrance->waiting++ > 0) return;
     hindrance->why = why;
-    log::error("{} cannot be written, and the guest waits until it can: {}", file_.name, why);
+    log::error("{} cannot be written; the guest waits until it can be: {}", file_.name, why);
   }
 
  private:
@@ -163,7 +163,7 @@ void FileServer::read(const MountedFile& file, std::uint64_t offset, const std::
   if (!file.endurance) return body();
   bool told = false;
   const auto tell = [&](const Error& error) {
-    if (!told) log::warn("{}: reading at {} failed and is retried: {}", file.name, offset, error.what());
+    if (!told) log::warn("{}: reading at {} failed and is repeated: {}", file.name, offset, error.what());
     told = true;
   };
   endure(*file.endurance, given_up, body, std::cref(tell));

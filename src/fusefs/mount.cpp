@@ -125,21 +125,21 @@ class FuseMount : public Mount {
   }
 
   void start() override {
-    if (serving_->session) throw Error(ErrorKind::kBug, "this mount was started before");
+    if (serving_->session) throw Error(ErrorKind::kBug, "this mount was already started");
     std::string name = "isr";
     std::array<char*, 2> argv{name.data(), nullptr};
     fuse_args arguments = FUSE_ARGS_INIT(1, argv.data());
     const auto operations = FileServer::operations();
     serving_->session.reset(fuse_session_new(&arguments, &operations, sizeof operations, &serving_->server));
     fuse_opt_free_args(&arguments);
-    if (!serving_->session) throw Error(ErrorKind::kDaemon, "libfuse made no session");
+    if (!serving_->session) throw Error(ErrorKind::kDaemon, "libfuse could not make a session");
 
     UniqueFd device = attach(directory_, {options_.source_name, !serving_->server.writable()});
     device_ = mount_at(directory_).value_or(KernelMount{}).device;
     const std::string device_name = fmt::format("/dev/fd/{}", device.get());
     if (fuse_session_mount(serving_->session.get(), device_name.c_str()) != 0) {
       detach(directory_);
-      throw Error(ErrorKind::kDaemon, "libfuse did not take the mount");
+      throw Error(ErrorKind::kDaemon, "libfuse did not accept the mount");
     }
     device.release();  // the session closes it
 
@@ -151,11 +151,11 @@ class FuseMount : public Mount {
       serving_->session.reset();
       detach(directory_);
       device_.clear();
-      throw Error(ErrorKind::kDaemon, "no thread can be started to serve the mount");
+      throw Error(ErrorKind::kDaemon, "cannot start a thread to serve the mount");
     }
     if (!serving_->server.wait_initialised(kInitDeadline)) {
       throw Error(ErrorKind::kDaemon,
-                  fmt::format("the kernel did not begin to use the mount on {}", directory_.string()));
+                  fmt::format("the kernel has not begun to use the mount on {}", directory_.string()));
     }
   }
 

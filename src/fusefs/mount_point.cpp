@@ -255,7 +255,7 @@ std::optional<std::string> why_no_fuse(const FuseAccess& access) {
     return fmt::format("{} is absent: load the kernel module fuse, or give the container the device",
                        access.device.string());
   }
-  if (!S_ISCHR(attributes.st_mode)) return fmt::format("{} is no device", access.device.string());
+  if (!S_ISCHR(attributes.st_mode)) return fmt::format("{} is not a device", access.device.string());
   if (access.root) return std::nullopt;
   if (::access(access.device.c_str(), R_OK | W_OK) != 0) {
     return fmt::format("you may not open {}: {}", access.device.string(), message_of(errno));

@@ -73,7 +73,7 @@ def test_memory_that_finds_no_room_waits_for_it_and_is_never_old(world):
         checksum = console.wait("MEM filled (.*)")[0]
         console.wait(f"MEM ok {checksum}")
         # The log is on the full volume, too: only the end of it was written down for sure.
-        told = sum(log.read_text().count("nothing waits to be written any more") for log in a.daemon_logs())
+        told = sum(log.read_text().count("all waiting writes are done") for log in a.daemon_logs())
         expect(1 <= told <= 10, f"it was told {told} times")
         a.run("suspend", "work")
 
