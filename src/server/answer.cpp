@@ -45,12 +45,12 @@ ServerAnswer blob_answer(const std::string& name, const std::optional<std::chron
 
 ServerAnswer get_blob(const ServerRequest& request, const std::string& name, BlobStore& store) {
   auto blob = store.get(name);
-  if (!blob) return refusal(404, "there is no such blob");
+  if (!blob) return refusal(404, "there is no blob of this name");
   ServerAnswer answer = blob_answer(name, blob->age);
   const std::uint64_t size = blob->bytes.size();
   const auto range = parse_range(request.range, size);
   if (std::holds_alternative<NotSatisfiable>(range)) {
-    answer = refusal(416, "the range begins behind the end");
+    answer = refusal(416, "the range begins after the end of the blob");
     answer.headers.emplace_back("Content-Range", fmt::format("bytes */{}", size));
     add_age(answer, blob->age);
   } else if (const auto* part = std::get_if<PartOfBlob>(&range)) {
@@ -68,7 +68,7 @@ ServerAnswer get_blob(const ServerRequest& request, const std::string& name, Blo
 ServerAnswer head_blob(const std::string& name, BlobStore& store) {
   const auto size = store.stat(name);
   const auto blob = size ? store.get(name, ByteRange{0, 0}) : std::nullopt;  // to get its age
-  if (!blob) return refusal(404, "there is no such blob");
+  if (!blob) return refusal(404, "there is no blob of this name");
   ServerAnswer answer = blob_answer(name, blob->age);
   answer.head_length = *size;
   return answer;
@@ -91,7 +91,7 @@ ServerAnswer put_blob(const ServerRequest& request, const std::string& name, Blo
 
 ServerAnswer list_blobs(const ListTarget& target, BlobStore& store) {
   const auto page = store.list_page(target.prefix, target.after);
-  if (!page) return refusal(501, "this store cannot list");
+  if (!page) return refusal(501, "this store cannot list names");
   ServerAnswer answer;
   answer.status = 200;
   answer.headers.emplace_back("Content-Type", "text/plain; charset=utf-8");
@@ -109,7 +109,7 @@ ServerAnswer answer_blob(const ServerRequest& request, const std::string& name, 
     case ServerMethod::kPut:
       return put_blob(request, name, store);
     case ServerMethod::kDelete: {
-      if (!store.remove(name)) return refusal(404, "there is no such blob");
+      if (!store.remove(name)) return refusal(404, "there is no blob of this name");
       ServerAnswer answer;
       answer.status = 204;
       return answer;
@@ -117,7 +117,7 @@ ServerAnswer answer_blob(const ServerRequest& request, const std::string& name, 
     case ServerMethod::kOther:
       break;
   }
-  return refusal(405, "the method is not known here");
+  return refusal(405, "this server does not support the method");
 }
 
 ServerAnswer answer_failure(const Error& error) {
@@ -149,7 +149,7 @@ std::optional<ServerAnswer> refuse_put(const ServerRequest& request, const std::
   }
   if (request.if_none_match == "*") return std::nullopt;
   if (request.if_none_match.empty() && name.ends_with("/latest")) return std::nullopt;
-  return refusal(428, "nothing is ever overwritten here: PUT needs \"If-None-Match: *\"");
+  return refusal(428, "this server never overwrites a blob: PUT needs \"If-None-Match: *\"");
 }
 
 }  // namespace
@@ -198,22 +198,23 @@ bool is_own_host(std::string_view host, const std::vector<std::string>& names) {
 
 std::optional<ServerAnswer> refuse_early(const ServerRequest& request, const AnswerOptions& options) {
   if (request.method == ServerMethod::kOther) {
-    return not_allowed("the method is not known here", "GET, HEAD, PUT, DELETE");
+    return not_allowed("this server does not support the method", "GET, HEAD, PUT, DELETE");
   }
-  if (request.target.size() > kMaxTarget) return refusal(414, "no name is so long");
+  if (request.target.size() > kMaxTarget) return refusal(414, "the name is too long");
   if (!is_own_host(request.host, options.host_names)) {
-    return refusal(421, "this server answers to IP addresses and localhost; name others with --host-name");
+    return refusal(
+        421, "this server answers to IP addresses and localhost; its operator can add other names with --host-name");
   }
   const auto target = parse_target(request.target);
-  if (!target) return refusal(400, "this is no name of a blob");
+  if (!target) return refusal(400, "this is not a valid name of a blob");
   const auto* blob = std::get_if<BlobTarget>(&*target);
   if (blob == nullptr) {
     return request.method == ServerMethod::kGet ? std::nullopt
-                                                : std::optional(not_allowed("a list can only be read", "GET"));
+                                                : std::optional(not_allowed("only GET is allowed for a list", "GET"));
   }
   if (request.method == ServerMethod::kPut) return refuse_put(request, blob->name, options);
   if (request.method == ServerMethod::kDelete && (options.read_only || !options.allow_delete)) {
-    return refusal(403, "removing is not allowed here");
+    return refusal(403, "this server does not allow removing");
   }
   return std::nullopt;
 }
@@ -221,7 +222,7 @@ std::optional<ServerAnswer> refuse_early(const ServerRequest& request, const Ans
 ServerAnswer answer(const ServerRequest& request, BlobStore& store) noexcept {
   try {
     const auto target = parse_target(request.target);
-    if (!target) return refusal(400, "this is no name of a blob");
+    if (!target) return refusal(400, "this is not a valid name of a blob");
     if (const auto* list = std::get_if<ListTarget>(&*target)) return list_blobs(*list, store);
     return answer_blob(request, std::get<BlobTarget>(*target).name, store);
   } catch (const Error& error) {

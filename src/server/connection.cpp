@@ -63,7 +63,7 @@ std::optional<ServerAnswer> refuse_framing(const http::request_header<>& header)
   const bool digits = std::all_of(length.begin(), length.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (lengths + codings > 1 || !digits) return refusal(400, "the length of the body is not clear");
   if (codings == 1 && !beast::iequals(header[http::field::transfer_encoding], "chunked")) {
-    return refusal(501, "of transfer codings only chunked is known here");
+    return refusal(501, "the only supported transfer coding is chunked");
   }
   if (header.method() == http::verb::put && lengths + codings == 0) return refusal(411, "PUT needs a Content-Length");
   return std::nullopt;
@@ -74,8 +74,8 @@ ServerAnswer answer_to_bad_request(const error_code& error) {
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
     return refusal(431, "the header is too long");
   }
-  if (error == http::error::body_limit) return refusal(413, "no blob is so large");
-  return refusal(400, "this is no valid HTTP request");
+  if (error == http::error::body_limit) return refusal(413, "the body is too large for a blob");
+  return refusal(400, "this is not a valid HTTP request");
 }
 
 /// True for the parser's own errors, as opposed to those of the connection.

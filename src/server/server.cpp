@@ -223,13 +223,14 @@ std::uint64_t LoopbackServer::begin_waiting(Connection& connection) {
 tcp::endpoint loopback_endpoint(const ServerOptions& options) {
   error_code error;
   const auto address = asio::ip::make_address(options.address == "localhost" ? "127.0.0.1" : options.address, error);
-  if (error) throw Error(ErrorKind::kUsage, fmt::format("{} is no IP address", options.address));
+  if (error) throw Error(ErrorKind::kUsage, fmt::format("{} is not an IP address", options.address));
   if (!address.is_loopback()) {
-    throw Error(ErrorKind::kUsage,
-                fmt::format("{} is not a loopback address: isr serve has no access control yet, so whoever can reach "
-                            "it could read, fill and block the repository",
-                            options.address),
-                {"listen on 127.0.0.1 or ::1, and let others in through ssh -L or a web server that asks for a login"});
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("{} is not a loopback address: isr serve has no access control yet, so anyone who can reach "
+                    "it could read, fill and block the repository",
+                    options.address),
+        {"listen on 127.0.0.1 or ::1, and give others access through ssh -L or a web server that asks for a login"});
   }
   return {address, options.port};
 }
