@@ -70,7 +70,7 @@ std::vector<std::string> option_names(const CLI::App& app) {
 void check_choice(const char* flag, const std::string& value, const std::vector<std::string>& choices) {
   if (std::find(choices.begin(), choices.end(), value) != choices.end()) return;
   throw Error(ErrorKind::kUsage,
-              fmt::format("{}: \"{}\" is none of {}", flag, escaped(value), fmt::join(choices, ", ")));
+              fmt::format("{}: \"{}\" is not one of {}", flag, escaped(value), fmt::join(choices, ", ")));
 }
 
 void check_flags(GlobalFlags& flags) {
@@ -78,7 +78,7 @@ void check_flags(GlobalFlags& flags) {
   check_choice("--progress", flags.progress, {"auto", "bar", "plain", "json", "none"});
   if (!flags.log_level.empty()) check_choice("--log-level", flags.log_level, {"debug", "info", "warn", "error", "off"});
   if (!flags.password_file.empty() && !flags.password_command.empty()) {
-    throw Error(ErrorKind::kUsage, "--password-file and --password-command exclude each other");
+    throw Error(ErrorKind::kUsage, "--password-file and --password-command cannot be used together");
   }
 }
 
@@ -260,7 +260,7 @@ int App::Impl::run(int argc, char** argv, GlobalFlags& flags) {
 }
 
 App::App() : impl_(std::make_unique<Impl>()) {
-  command(Group::kHidden, "help", "say more of one command")
+  command(Group::kHidden, "help", "show the help of one command")
       .arguments("COMMAND", impl_->help_words, "the command, or \"undo\"")
       .run([this](CommandContext& context) { return impl_->help(context); });
 }

@@ -6,7 +6,7 @@ namespace isr {
 
 void note_kept_settings(CommandContext& context, const std::vector<std::string>& keys) {
   if (keys.empty()) return;
-  context.out.note(fmt::format("the session goes on with the {} that it began with; this command has another",
+  context.out.note(fmt::format("the session keeps the {} with which it began; this command has another value",
                                fmt::join(keys, ", ")));
 }
 

@@ -28,20 +28,21 @@ std::string describe_junk(const StoredHead& head) {
 /// Finds the chain and version that the arguments name, and accepts that version.
 int run_accept(CommandContext& context, const AcceptOptions& options) {
   if (options.profile.has_value() != options.name.empty()) {
-    throw Error(ErrorKind::kUsage, "say either NAME@VERSION or --profile N");
+    throw Error(ErrorKind::kUsage, "give either NAME@VERSION or --profile N");
   }
-  if (options.reason.empty()) throw Error(ErrorKind::kUsage, "--reason: say why, it is kept with what was seen");
+  if (options.reason.empty())
+    throw Error(ErrorKind::kUsage, "--reason: give a reason; it is kept in this host's record of versions");
   if (options.profile) {
     const Account account = context.open_account();
     const auto head = account.chain(fmt::format("users/{}/profile", account.identity.user))
                           .accept_older(*options.profile, options.reason);
     context.out.done(
-        fmt::format("the list of parcels is what it was at {}", to_rfc3339(head.head.time)) + describe_junk(head),
+        fmt::format("the list of parcels is the one of {} again", to_rfc3339(head.head.time)) + describe_junk(head),
         {{"profile", head.head.n}, {"when", to_rfc3339(head.head.time)}});
     return 0;
   }
   const ParcelName name = parse_parcel_name(options.name);
-  if (!name.version.choice.number) throw Error(ErrorKind::kUsage, "say which version: NAME@VERSION, a number");
+  if (!name.version.choice.number) throw Error(ErrorKind::kUsage, "give the version as a number: NAME@VERSION");
   const OpenParcel parcel = context.open_parcel(options.name);
   const auto head =
       parcel.account.chain(parcel.entry.chain()).accept_older(*name.version.choice.number, options.reason);
@@ -57,9 +58,9 @@ int run_accept(CommandContext& context, const AcceptOptions& options) {
 void register_accept_older(App& app) {
   auto options = std::make_shared<AcceptOptions>();
   app.command(Group::kAdministration, "accept-older", "trust an older version than the newest that this host has seen")
-      .optional_argument("NAME@V", options->name, "the parcel, and the version that is to be its newest")
-      .number("--profile", options->profile, "N", "instead: version N of your list of parcels")
-      .option("--reason", options->reason, "TEXT", "why; it is logged on this host")
+      .optional_argument("NAME@V", options->name, "the parcel, and the version to take as its newest")
+      .number("--profile", options->profile, "N", "instead of a parcel: version N of your list of parcels")
+      .option("--reason", options->reason, "TEXT", "the reason; it is logged on this host")
       .note(
           "A repository that hands back an old version is refused (exit 15): it may hide your newer work. After\n"
           "it was restored from a backup on purpose, this is the way on.\n"

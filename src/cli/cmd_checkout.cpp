@@ -44,10 +44,10 @@ int check_out(CommandContext& context, OpenParcel& parcel, const CheckoutOptions
     context.out.line(fmt::format("{}@{} is checked out at {}", parcel.entry.name, session.content, mount));
     if (session.version != session.content) {
       context.out.note(
-          fmt::format("a newer version is there: what is saved from here becomes {}", session.version + 1));
+          fmt::format("there is a newer version, so the next version saved here becomes {}", session.version + 1));
     }
     if (session.phase == SessionPhase::kSuspended) {
-      context.out.note("it is suspended, so its disks are read-only until it is resumed or powered off");
+      context.out.note("the parcel is suspended, so its disks are read-only until it is resumed or powered off");
     }
   }
   return 0;
@@ -66,10 +66,10 @@ void register_checkout(App& app) {
       .argument("NAME[@V]", checkout->name, "the parcel")
       .option("-r,--version", checkout->version, "V", "another version than the newest, or a fork")
       .flag("--take-lock", checkout->take_lock,
-            "also when another host holds the parcel; its unsynced work becomes a fork")
+            "take the lock even from another host; its unsynced work becomes a fork")
       .alias("co")
       .example("isr checkout work", "prints where its disks are")
-      .example("isr checkout work -r 3", "go on from version 3")
+      .example("isr checkout work -r 3", "continue from version 3")
       .note("After a crash it recovers everything that was written.")
       .note(
           "The lock does not expire: a checkout is for travelling. isr checkin gives it back, without a network as "

@@ -60,7 +60,7 @@ void register_config(App& app) {
   config.note(
       "Flags go before environment variables, those before your config.toml, that before\n"
       "/etc/isr/config.toml, that before what is built in.");
-  config.example("isr config show --origin", "every setting and who said it");
+  config.example("isr config show --origin", "every setting and where its value comes from");
   config.example("isr config set cache.limit 50G", "a larger cache").exit_codes({0, 2});
   config.subcommand("get", "print one setting")
       .argument("KEY", options->key, "e.g. cache.limit")
@@ -76,9 +76,9 @@ void register_config(App& app) {
       .exit_codes({0, 2, 18})
       .run([options](CommandContext& context) { return run_set(context, *options); });
   config.subcommand("show", "print all settings")
-      .flag("--origin", options->origin, "and where each comes from")
+      .flag("--origin", options->origin, "also print where each value comes from")
       .example("isr config show", "keys and values")
-      .example("isr config show --origin", "and who said so")
+      .example("isr config show --origin", "and where they come from")
       .exit_codes({0, 2})
       .run([options](CommandContext& context) { return run_show(context, *options); });
 }

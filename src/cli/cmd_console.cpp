@@ -56,7 +56,7 @@ void register_console(App& app) {
   auto console = std::make_shared<ConsoleOptions>();
   app.command(Group::kEveryday, "console", "the guest's serial console")
       .argument("NAME", console->name, "the parcel")
-      .flag("--log", console->log, "print all that it has said so far, and end")
+      .flag("--log", console->log, "print all output so far, and end")
       .example("isr console work", "Ctrl-C leaves")
       .example("isr console work --log", "for scripts")
       .exit_codes({0, 10, 16, 20, 130})

@@ -28,7 +28,7 @@ int run_create(CommandContext& context, const CreateOptions& options) {
     throw Error(ErrorKind::kUsage, fmt::format("a disk of {} bytes: it must be a multiple of 512", size));
   }
   if (size > kMaxImageSize) {
-    throw Error(ErrorKind::kUsage, fmt::format("a disk of {} bytes: at most 16 TiB are possible", size));
+    throw Error(ErrorKind::kUsage, fmt::format("a disk of {} bytes: it must be 16 TiB at most", size));
   }
   ParcelVersion version;
   version.vm = settings_from(options.vm);
@@ -57,10 +57,10 @@ void register_create(App& app) {
   create_command
       .option("--cdrom", create->cdrom, "ISO", "an image of this host, in the CD drive when it is started here")
       .example("isr create lab --size 40G --cdrom install.iso",
-               "40 GiB that cost nothing until written; install with "
+               "40 GiB that take no space until written; install with "
                "isr start lab")
       .example("isr create lab --size 1T --memory 4G", "with 4 GiB of memory")
-      .note("Finish an installation before you suspend: a resume finds the CD drive empty.")
+      .note("Finish an installation before you suspend, because after a resume the CD drive is empty.")
       .exit_codes({0, 2, 13, 14, 15, 19})
       .run([create](CommandContext& context) { return run_create(context, *create); });
 }

@@ -77,11 +77,11 @@ Finding check_space(const fs::path& directory, std::string_view name) {
   }
   if (::access(existing.c_str(), W_OK) != 0) {
     return {Verdict::kFail, fmt::format("{} {} cannot be written", name, existing.string()),
-            "make it yours, or set another"};
+            "make it yours, or set another directory"};
   }
   const std::uint64_t free = std::uint64_t{info.f_bavail} * info.f_frsize;
   const std::string text = fmt::format("{} {} has {} free", name, directory.string(), format_size(free));
-  if (free < kNoSpace) return {Verdict::kFail, text, "free some space: a guest's writes have nowhere to go"};
+  if (free < kNoSpace) return {Verdict::kFail, text, "free some space: there is no room for a guest's writes"};
   if (free < kLittleSpace) return {Verdict::kWarn, text, "free some space"};
   return {Verdict::kOk, text, ""};
 }
@@ -129,7 +129,7 @@ Finding check_repository(const RepositoryEntry& entry, BlobStore& store) {
   const RepositoryInfo info = read_repository_info(store);
   const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - began);
   const std::string text = fmt::format("{}: {} answers in {} ms", entry.name, store.describe(), took.count());
-  if (!store.writable()) return {Verdict::kWarn, text + ", read-only", "for writing use a directory or isr serve"};
+  if (!store.writable()) return {Verdict::kWarn, text + ", read-only", "to write, use a directory or isr serve"};
   return {Verdict::kOk, fmt::format("{}, writable, id {}", text, info.id.substr(0, 12)), ""};
 }
 
@@ -206,8 +206,8 @@ int run_doctor(CommandContext& context) {
 }  // namespace
 
 void register_doctor(App& app) {
-  app.command(Group::kAdministration, "doctor", "check this machine; every failure says its fix")
-      .note("The first time it runs a small guest for some seconds, to see whether KVM works here.")
+  app.command(Group::kAdministration, "doctor", "check this machine; every failure prints its fix")
+      .note("The first run starts a small guest for some seconds, to see whether KVM works here.")
       .example("isr doctor", "what works, what does not, and what to do")
       .example("isr doctor --json", "for scripts")
       .exit_codes({0, 3})

@@ -21,7 +21,7 @@ struct ExportOptions {
 
 int run_export(CommandContext& context, const ExportOptions& options) {
   if (options.raw.empty() == options.qcow2.empty()) {
-    throw Error(ErrorKind::kUsage, "say --raw FILE or --qcow2 FILE");
+    throw Error(ErrorKind::kUsage, "give --raw FILE or --qcow2 FILE");
   }
   const fs::path target = options.raw.empty() ? options.qcow2 : options.raw;
   if (target == "-") throw Error(ErrorKind::kUsage, "an export needs a file that can have holes, not standard output");
@@ -33,7 +33,7 @@ int run_export(CommandContext& context, const ExportOptions& options) {
   const auto image = reader.open(disk);
   const std::uint64_t size = export_size(*image, disk);
   if (disk.original_size != 0 && size != disk.original_size) {
-    context.out.note(fmt::format("bytes were written behind the original end of {}, {}: all its {} bytes are exported",
+    context.out.note(fmt::format("bytes were written after the original end of {}, {}; all its {} bytes are exported",
                                  disk.name, disk.original_size, size));
   }
   {
@@ -59,7 +59,7 @@ void register_export(App& app) {
       .argument("NAME[@V]", exported->name, "the parcel, and the version if not the newest")
       .option("--raw", exported->raw, "FILE", "a raw image, sparse")
       .option("--qcow2", exported->qcow2, "FILE", "a qcow2 image")
-      .option("--disk", exported->disk, "NAME", "when it has several disks")
+      .option("--disk", exported->disk, "NAME", "which disk, if there are several")
       .example("isr export work --raw disk.raw", "the newest version")
       .example("isr export work@3 --qcow2 disk.qcow2", "version 3")
       .exit_codes({0, 2, 10, 13, 14, 15, 18, 130})

@@ -91,13 +91,14 @@ void register_import(App& app) {
   Command& import_command = app.command(Group::kAppliances, "import", "a new parcel from a disk image");
   import_command.argument("NAME", import->name, "of the new parcel")
       .argument("FILE", import->file, "raw, qcow2, vmdk, vdi or vhdx")
-      .choice("--format", import->format, {"raw", "qcow2", "vmdk", "vdi", "vhdx"}, "when not to be told from the file")
-      .flag("--force", import->force, "import what a cut or damaged file has, with zeros for the rest");
+      .choice("--format", import->format, {"raw", "qcow2", "vmdk", "vdi", "vhdx"},
+              "the format, if isr cannot detect it")
+      .flag("--force", import->force, "import the readable parts of a cut or damaged file, with zeros for the rest");
   add_vm_flags(import_command, import->vm);
   import_command.option("-m,--message", import->message, "TEXT", "shown by isr log")
       .example("isr import work disk.qcow2 --memory 2G", "a VM with 2 GiB of memory")
-      .example("isr import work disk.raw --format raw", "whatever the file begins with")
-      .example("isr import work disk.vdi --force", "of a file that lost its end; says how much is missing")
+      .example("isr import work disk.raw --format raw", "does not look at the first bytes of the file")
+      .example("isr import work disk.vdi --force", "for a file that lost its end; prints how much is missing")
       .note(
           "Backing files, encrypted images, images of several files, compressed files and archives are refused. So are "
           "a file that is shorter than its own tables say, and an image that was not closed properly.")

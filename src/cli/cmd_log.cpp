@@ -44,7 +44,7 @@ std::optional<std::vector<std::string>> list_forks(CommandContext& context, Chai
     return chain.forks();
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kUnsupported) throw;
-    context.out.warn(fmt::format("forks are left out: {}", printable(error.what())));
+    context.out.warn(fmt::format("forks are not shown: {}", printable(error.what())));
     return std::nullopt;
   }
 }
@@ -58,7 +58,7 @@ std::vector<LoadedVersion> read_forks(CommandContext& context, const OpenParcel&
   for (const auto& fork : list_forks(context, chain).value_or(std::vector<std::string>())) {
     context.check_stop();
     if (junk == kMaxJunk) {
-      context.out.warn("there are more forks; the rest is not read");
+      context.out.warn("there are more forks; only these are read");
       break;
     }
     try {
@@ -69,7 +69,7 @@ std::vector<LoadedVersion> read_forks(CommandContext& context, const OpenParcel&
       }
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUsage) throw;
-      context.out.warn(fmt::format("fork {} is left out: {}", printable(fork), error.what()));
+      context.out.warn(fmt::format("fork {} is not shown: {}", printable(fork), error.what()));
     }
     ++junk;  // or it was removed after it was listed
   }
@@ -104,7 +104,7 @@ void print(const Output& out, const std::vector<LoadedVersion>& entries, const c
 
 int run_log(CommandContext& context, const LogOptions& options) {
   const std::uint64_t count = options.count.value_or(kDefaultCount);
-  if (count == 0) throw Error(ErrorKind::kUsage, "-n: from 1 on");
+  if (count == 0) throw Error(ErrorKind::kUsage, "-n: must be 1 or more");
   const OpenParcel parcel = context.open_parcel(options.name);
   const auto versions = read_versions(context, parcel, count);
   const auto forks = read_forks(context, parcel);
@@ -123,13 +123,13 @@ int run_log(CommandContext& context, const LogOptions& options) {
   if (parcel.account.remote.offline()) {
     context.out.note("offline: only the newest version that this host has seen");
   } else if (oldest > 1 && !options.count) {
-    context.out.note(fmt::format("older versions are left out; isr log {} -n N shows more", parcel.entry.name));
+    context.out.note(fmt::format("older versions are not shown; isr log {} -n N shows more", parcel.entry.name));
   }
   if (!forks.empty()) {
     context.out.line("\nForks: work that lost a race for a version, kept");
     print(context.out, forks, "FORK");
     const std::string one = fmt::format("{}@{}", parcel.entry.name, forks.front().fork);
-    context.out.note(fmt::format("a fork stands wherever a version may, for example isr mount {} DIR", one));
+    context.out.note(fmt::format("a fork can be used like a version, for example isr mount {} DIR", one));
   }
   return 0;
 }
@@ -139,8 +139,8 @@ int run_log(CommandContext& context, const LogOptions& options) {
 void register_log(App& app) {
   auto options = std::make_shared<LogOptions>();
   app.command(Group::kGoingBack, "log", "versions: when, where, size added, message")
-      .argument("NAME[@V]", options->name, "the parcel; with a version or fork: that one and older")
-      .number("-n", options->count, "N", "at most so many (20)")
+      .argument("NAME[@V]", options->name, "the parcel; with a version or fork, that one and older ones")
+      .number("-n", options->count, "N", "show this many at most (20)")
       .example("isr log work", "the newest versions of work")
       .example("isr log work@30 -n 5 --json", "versions 30 to 26, for scripts")
       .exit_codes({0, 10, 12, 13, 14, 15})

@@ -23,7 +23,7 @@ struct LoginOptions {
 
 int run_login(CommandContext& context, const LoginOptions& options) {
   const auto ttl = options.ttl.value_or(kDefaultTtl);
-  if (ttl.count() < 1 || ttl > kMaxTtl) throw Error(ErrorKind::kUsage, "--ttl: from 1 second to 30 days is possible");
+  if (ttl.count() < 1 || ttl > kMaxTtl) throw Error(ErrorKind::kUsage, "--ttl: must be from 1 second to 30 days");
   const RepositoryEntry entry = context.repository(options.repository);
   OpenOptions open;
   open.offline = context.offline();
@@ -58,7 +58,7 @@ void register_login(App& app) {
       .note(
           "The keys go into the kernel's keyring of your user, never to a disk. It works offline too, once\n"
           "you have logged in on this host while the repository could be reached.")
-      .example("isr login", "asks for the password; other commands do not, for 12 hours")
+      .example("isr login", "asks for the password; for 12 hours other commands do not")
       .example("isr login home --ttl 30m --password-file -", "the password comes from stdin")
       .exit_codes({0, 10, 12, 13, 14})
       .run([options](CommandContext& context) { return run_login(context, *options); });

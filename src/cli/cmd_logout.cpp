@@ -29,7 +29,7 @@ int run_logout(CommandContext& context, const LogoutOptions& options) {
     context.out.document({{"schema", 1}, {"forgotten", forgotten}});
   } else {
     context.out.line(forgotten == 0
-                         ? "nobody was logged in"
+                         ? "there was no login to forget"
                          : fmt::format("forgot the keys of {} login{}", forgotten, forgotten == 1 ? "" : "s"));
   }
   return 0;
@@ -43,7 +43,7 @@ void register_logout(App& app) {
       .optional_argument("REPO", options->repository, "a configured repository; else the default one")
       .flag("--all", options->all, "of all repositories")
       .alias("deauth")
-      .note("Machines that run go on running: their session has its own copy of the keys until it ends.")
+      .note("Running machines go on: their session has its own copy of the keys until it ends.")
       .example("isr logout", "of the default repository")
       .example("isr logout --all", "of all of them")
       .exit_codes({0, 10})

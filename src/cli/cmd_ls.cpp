@@ -105,7 +105,7 @@ void print(CommandContext& context, const Account& account, const std::vector<Ro
   context.out.line(fmt::format("{}  {}  {}", account.remote.entry.name, account.remote.entry.url,
                                account.remote.offline() ? "offline" : "online"));
   if (rows.empty()) {
-    context.out.note("no parcels yet; isr import NAME FILE or isr create NAME makes one");
+    context.out.note("there are no parcels yet; isr import NAME FILE or isr create NAME makes one");
     return;
   }
   std::vector<std::vector<std::string>> table{{"NAME", "STATE", "WHERE", "VERSION", "SAVED"}};
@@ -118,7 +118,7 @@ void print(CommandContext& context, const Account& account, const std::vector<Ro
     if (row.lock_due)
       context.out.note(fmt::format("the lock of {} is given back when the repository can be reached", row.parcel.name));
     if (row.upload_due)
-      context.out.note(fmt::format("{0} is not uploaded yet; isr suspend {0} does it", row.parcel.name));
+      context.out.note(fmt::format("{0} is not uploaded yet; isr suspend {0} uploads it", row.parcel.name));
   }
 }
 
@@ -151,7 +151,7 @@ void register_ls(App& app) {
   auto options = std::make_shared<LsOptions>();
   app.command(Group::kEveryday, "ls", "parcels, where they are, how new")
       .arguments("NAME", options->names, "only these")
-      .flag("--local", options->local, "what this host knows; do not ask the repository")
+      .flag("--local", options->local, "show what this host knows; do not ask the repository")
       .example("isr ls", "all parcels of the default repository")
       .example("isr ls work --json", "one of them, for scripts")
       .exit_codes({0, 10, 12, 13, 14, 15})

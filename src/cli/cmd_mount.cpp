@@ -36,7 +36,7 @@ int run_mount(CommandContext& context, const MountCommandOptions& options) {
 
 void register_mount(App& app) {
   auto mounted = std::make_shared<MountCommandOptions>();
-  app.command(Group::kAppliances, "mount", "look into a version, read-only")
+  app.command(Group::kAppliances, "mount", "mount a version read-only, to look into it")
       .argument("NAME[@V]", mounted->name, "the parcel, and the version if not the newest")
       .argument("DIR", mounted->directory, "an empty directory")
       .example("isr mount work@41 ~/look", "~/look/disk.raw is the disk")

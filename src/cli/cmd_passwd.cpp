@@ -50,9 +50,9 @@ void register_passwd(App& app) {
   auto options = std::make_shared<PasswdOptions>();
   app.command(Group::kAdministration, "passwd", "change your password, also when it is lost")
       .optional_argument("REPO", options->repository, "a configured repository; else the default one")
-      .option("--new-password-file", options->new_password_file, "FILE", "what FILE holds is the new password")
-      .flag("--recovery", options->recovery, "the password is lost: ask for the recovery key instead")
-      .option("--recovery-file", options->recovery_file, "FILE", "the same, and FILE has the recovery key")
+      .option("--new-password-file", options->new_password_file, "FILE", "read the new password from FILE")
+      .flag("--recovery", options->recovery, "for a lost password: ask for the recovery key instead")
+      .option("--recovery-file", options->recovery_file, "FILE", "for a lost password: read the recovery key from FILE")
       .note(
           "Asks for the password that counts now (--password-file as everywhere) and twice for the new one. Your\n"
           "keys and data stay as they are, and so does the recovery key. Other hosts need the new password as soon\n"

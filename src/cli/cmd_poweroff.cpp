@@ -14,7 +14,7 @@ namespace {
 
 int power_off(CommandContext& context, const OpenParcel& parcel, const std::string& name) {
   const fs::path socket = require_session(parcel);
-  confirm(context.flags, fmt::format("{}: its memory is dropped, as if its power failed. Power off?", name));
+  confirm(context.flags, fmt::format("{}: its memory is dropped, as in a power failure. Power off?", name));
   ask_daemon(context, socket, PowerOffRequest{}, "Switching off " + name);
   context.out.done(fmt::format("{} is off; its disks are kept, still checked out here", name), {{"parcel", name}});
   return 0;

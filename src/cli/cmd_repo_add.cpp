@@ -43,8 +43,9 @@ void prove_access(CommandContext& context, const RepositoryEntry& entry, const A
 
 int run_add(CommandContext& context, const AddOptions& options) {
   if (!options.new_password_file.empty() && options.recovery_file.empty()) {
-    throw Error(ErrorKind::kUsage, "--new-password-file goes with --recovery-file",
-                {"the password that counts now comes from --password-file; isr passwd changes it"});
+    throw Error(
+        ErrorKind::kUsage, "--new-password-file needs --recovery-file",
+        {"without --recovery-file the password is not changed: give it with --password-file; isr passwd changes it"});
   }
   const RepositoryEntry entry{options.name, canonical_store_url(options.url), default_user(options.user)};
   check_user_name(entry.user);
@@ -72,18 +73,20 @@ int run_add(CommandContext& context, const AddOptions& options) {
 
 void register_repo_add(Command& repo) {
   auto options = std::make_shared<AddOptions>();
-  repo.subcommand("add", "use a repository that exists, on this host too")
-      .argument("NAME", options->name, "what to call it here, e.g. home")
+  repo.subcommand("add", "use an existing repository on this host")
+      .argument("NAME", options->name, "its name on this host, e.g. home")
       .argument("URL", options->url, "a directory or http(s) URL")
       .option("--user", options->user, "USER", "your name there; else your login name")
-      .option("--recovery-file", options->recovery_file, "FILE", "the password is lost: FILE has the recovery key")
-      .option("--new-password-file", options->new_password_file, "FILE", "with --recovery-file: the new password")
+      .option("--recovery-file", options->recovery_file, "FILE", "for a lost password: read the recovery key from FILE")
+      .option("--new-password-file", options->new_password_file, "FILE",
+              "with --recovery-file: read the new password from FILE")
       .note(
           "With the recovery key (FILE may be - for stdin) a new password is asked for, and takes the place of the\n"
           "lost one on all your hosts. The recovery key stays valid.")
-      .example("isr repo add home http://isr.example.org/ --user alice", "asks for the password, to see that it opens")
+      .example("isr repo add home http://isr.example.org/ --user alice",
+               "asks for the password, to check that it is right")
       .example("isr repo add disk /media/me/DISK/isr", "a repository on a portable disk")
-      .example("isr repo add home URL --user alice --recovery-file key.txt", "the password is lost; asks for a new one")
+      .example("isr repo add home URL --user alice --recovery-file key.txt", "for a lost password; asks for a new one")
       .exit_codes({0, 2, 10, 12, 13, 14, 17})
       .run([options](CommandContext& context) { return run_add(context, *options); });
 }

@@ -32,8 +32,8 @@ void register_repo_check(Command& repo) {
   repo.subcommand("check", "race writers against a store: would it lose updates?")
       .optional_argument("NAME|URL", *name, "a configured repository, or any URL; else the default one")
       .note("Writes 20 small blobs below probe/, eight writers each, and removes them as far as the store allows.")
-      .example("isr repo check", "of the default one")
-      .example("isr repo check http://127.0.0.1:7460/", "before anything is stored there")
+      .example("isr repo check", "the default repository")
+      .example("isr repo check http://127.0.0.1:7460/", "before you store anything there")
       .exit_codes({0, 10, 13, 19})
       .run([name](CommandContext& context) { return run_check(context, *name); });
 }

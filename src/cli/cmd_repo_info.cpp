@@ -43,9 +43,9 @@ int run_info(CommandContext& context, const std::string& name) {
 
 void register_repo_info(Command& repo) {
   auto name = std::make_shared<std::string>();
-  repo.subcommand("info", "what a repository says of itself")
+  repo.subcommand("info", "show facts about a repository")
       .optional_argument("NAME", *name, "a configured repository; else the default one")
-      .example("isr repo info", "of the default one")
+      .example("isr repo info", "the default repository")
       .example("isr repo info disk --json", "for scripts")
       .exit_codes({0, 10, 13})
       .run([name](CommandContext& context) { return run_info(context, *name); });

@@ -71,7 +71,7 @@ void print_new_repository(CommandContext& context, const RepositoryEntry& entry,
   }
   context.out.line(
       fmt::format("Recovery key (shown once; keep it on paper, it opens everything):\n\n  {}\n\n", recovery));
-  context.out.line("Without the password and without this key your data is lost: nobody else can open it.");
+  context.out.line("Without the password and without this key your data is lost: there is no other way to open it.");
 }
 
 int run_init(CommandContext& context, const InitOptions& options) {
@@ -101,7 +101,7 @@ void register_repo_init(Command& repo) {
   repo.subcommand("init", "make a new repository, with you as its user")
       .argument("URL", options->url, "a new or empty directory, or the URL of an isr serve on one")
       .option("--user", options->user, "USER", "your name there; else your login name")
-      .option("--name", options->name, "NAME", "what to call it on this host (home)")
+      .option("--name", options->name, "NAME", "its name on this host (home)")
       .option("--recovery-file", options->recovery_file, "FILE", "write the recovery key there instead of showing it")
       .note(
           "Who has the recovery key can set a new password: isr passwd --recovery, or on a host that has never\n"

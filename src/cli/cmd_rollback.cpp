@@ -34,8 +34,7 @@ int run_rollback(CommandContext& context, const RollbackOptions& options) {
   parcel.account.remote.online("rolling back");
   const LoadedVersion old = load_version(parcel.account, parcel.entry, parcel.version.choice);
   const std::string what = fmt::format("{} {}", old.fork.empty() ? "version" : "fork", old.label());
-  confirm(context.flags,
-          fmt::format("{} becomes what it was at {}, as a new version. Go on?", parcel.entry.name, what));
+  confirm(context.flags, fmt::format("{} goes back to {}, as a new version. Go on?", parcel.entry.name, what));
   std::uint64_t made = 0;
   take_over_if_agreed(context, parcel, options.take_lock, [&](const auto& steal_reason) {
     made = roll_back(parcel.account, parcel.entry, old.choice(), steal_reason, context.stop());
@@ -50,10 +49,10 @@ int run_rollback(CommandContext& context, const RollbackOptions& options) {
 
 void register_rollback(App& app) {
   auto rollback = std::make_shared<RollbackOptions>();
-  app.command(Group::kGoingBack, "rollback", "the whole parcel as it was at a version")
+  app.command(Group::kGoingBack, "rollback", "make the whole parcel as it was at a version")
       .argument("NAME@V", rollback->name, "the parcel, and the version or fork")
       .flag("--take-lock", rollback->take_lock,
-            "also when another host holds the parcel; its unsynced work becomes a fork")
+            "take the lock even from another host; its unsynced work becomes a fork")
       .example("isr rollback work@3", "version 3 again, as a new version")
       .example("isr rollback work@latest~1", "one version back")
       .example("isr rollback work@desk-42-3f2a/41", "a fork becomes the newest version")

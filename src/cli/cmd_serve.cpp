@@ -79,7 +79,7 @@ void register_serve(App& app) {
       .option("--root", options->root, "DIR", "the repository's directory (.)")
       .option("--listen", options->listen, "A:P", "address and port (127.0.0.1:7460); port 0: any free one")
       .option("--port-file", options->port_file, "FILE", "write the port there once it listens")
-      .option("--host-name", options->host_names, "NAME", "a further name that clients may use, behind a TLS proxy")
+      .option("--host-name", options->host_names, "NAME", "another host name that clients may use, behind a TLS proxy")
       .flag("--read-only", options->read_only, "refuse every write")
       .note(
           "Loopback addresses only: there is no user check and no TLS in it. To serve other hosts put a\n"

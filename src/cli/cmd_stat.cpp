@@ -229,7 +229,7 @@ int run_stat(CommandContext& context, const std::string& name) {
 void register_stat(App& app) {
   auto stat = std::make_shared<std::string>();
   app.command(Group::kEveryday, "stat", "local state, cache and transfer numbers")
-      .optional_argument("NAME", *stat, "the parcel; else all that are checked out here")
+      .optional_argument("NAME", *stat, "the parcel; without it, all that are checked out here")
       .example("isr stat work", "for people")
       .example("isr stat work --json", "for scripts; \"mount\" is the directory")
       .note(

@@ -28,7 +28,7 @@ struct StopOptions {
   }
   if (status.busy.empty() && status.session.phase == SessionPhase::kRunning) {
     throw Error(interrupted.kind(),
-                fmt::format("interrupted; {} was asked to shut down and may still do so, until then it runs", name),
+                fmt::format("interrupted; {} was asked to shut down and may still do so; until then it runs", name),
                 {fmt::format("isr stop {}       asks again and saves its disks", name),
                  fmt::format("isr suspend {}    keeps it as it is", name)});
   }

@@ -30,7 +30,7 @@ int suspend(CommandContext& context, const OpenParcel& parcel, const SuspendOpti
 
 int run_suspend(CommandContext& context, const SuspendOptions& options) {
   if (options.no_upload && options.take_lock) {
-    throw Error(ErrorKind::kUsage, "--take-lock is for an upload, and --no-upload makes none");
+    throw Error(ErrorKind::kUsage, "--take-lock is for an upload, so it cannot be used with --no-upload");
   }
   const OpenParcel parcel =
       options.no_upload ? context.open_local_parcel(options.name) : context.open_parcel_without_version(options.name);
@@ -45,9 +45,9 @@ void register_suspend(App& app) {
   suspend_command.argument("NAME", suspending->name, "the parcel")
       .flag("--no-upload", suspending->no_upload, "keep it on this host; a later suspend uploads it")
       .option("-m,--message", suspending->message, "TEXT", "shown by isr log")
-      .example("isr suspend work", "now it can be resumed anywhere")
-      .example("isr suspend work --no-upload", "at once, without the network")
-      .note("Interrupted and run again, it goes on. Nothing changed: no new version.")
+      .example("isr suspend work", "now it can be resumed on any host")
+      .example("isr suspend work --no-upload", "quick, and without the network")
+      .note("If it was interrupted, run it again to continue. Without changes there is no new version.")
       .note(
           "While it uploads, a copy of the machine runs a second more, unseen and without a network, to learn what a "
           "resume reads first. isr config set suspend.rehearsal false turns that off.")

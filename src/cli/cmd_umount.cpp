@@ -9,8 +9,7 @@ namespace isr {
 namespace {
 
 int run_umount(CommandContext&, const std::string& directory) {
-  if (!unmount(directory))
-    throw Error(ErrorKind::kNotFound, fmt::format("nothing of isr is mounted at {}", escaped(directory)));
+  if (!unmount(directory)) throw Error(ErrorKind::kNotFound, fmt::format("isr has no mount at {}", escaped(directory)));
   return 0;
 }
 

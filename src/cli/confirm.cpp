@@ -14,7 +14,7 @@ void confirm(const GlobalFlags& flags, const std::string& question) {
   std::optional<SecretText> answer;
   if (!flags.no_input) answer = ask_terminal(printable(question) + " [y/N] ", Echo::kShown);
   if (!answer) {
-    throw Error(ErrorKind::kUsage, fmt::format("there is nobody to ask: {}", question), {"say yes with --yes"});
+    throw Error(ErrorKind::kUsage, fmt::format("there is no terminal to ask: {}", question), {"answer yes with --yes"});
   }
   if (const std::string_view said = *answer; said != "y" && said != "Y" && said != "yes")
     throw Error(ErrorKind::kCancelled, "nothing was changed");
@@ -24,14 +24,14 @@ void confirm_name(const GlobalFlags& flags, const std::string& question, const s
                   const std::string& confirm_flag) {
   if (!confirm_flag.empty()) {
     if (confirm_flag == name) return;
-    throw Error(ErrorKind::kUsage, fmt::format("--confirm says another name than {}", name));
+    throw Error(ErrorKind::kUsage, fmt::format("the name after --confirm is not {}", name));
   }
   std::optional<SecretText> answer;
   if (!flags.no_input) {
     answer = ask_terminal(printable(question) + "\nType " + printable(name) + " to go on: ", Echo::kShown);
   }
   if (!answer) {
-    throw Error(ErrorKind::kUsage, fmt::format("there is nobody to ask: {}", question),
+    throw Error(ErrorKind::kUsage, fmt::format("there is no terminal to ask: {}", question),
                 {fmt::format("--confirm {}   (--yes is not enough for this)", name)});
   }
   if (answer->view() != name) throw Error(ErrorKind::kCancelled, "nothing was changed");

@@ -70,8 +70,8 @@ RepositoryEntry CommandContext::repository(const std::string& name) {
         ErrorKind::kNotFound, "no repository is configured",
         {"isr repo init URL             makes a new one", "isr repo add NAME URL --user U   uses one that exists"});
   }
-  throw Error(ErrorKind::kNotFound, fmt::format("no repository is called \"{}\"", escaped(wanted)),
-              {fmt::format("there are: {}", fmt::join(names, ", "))});
+  throw Error(ErrorKind::kNotFound, fmt::format("there is no repository called \"{}\"", escaped(wanted)),
+              {fmt::format("the configured repositories are: {}", fmt::join(names, ", "))});
 }
 
 Account CommandContext::open_account(const std::string& repository_name) {
@@ -105,7 +105,7 @@ void CommandContext::tell_of_waits(const std::string& repository) {
       }
     });
   } catch (const std::system_error& error) {
-    log::debug("nobody tells of waits: {}", error.what());
+    log::debug("waits for the repository cannot be reported: {}", error.what());
   }
 }
 
@@ -119,7 +119,7 @@ OpenParcel CommandContext::open_parcel(const std::string& name) {
 OpenParcel CommandContext::open_local_parcel(const std::string& name) {
   const ParcelName parsed = parse_parcel_name(name);
   if (parsed.version.given) {
-    throw Error(ErrorKind::kUsage, fmt::format("\"{}\": a version has no place here", escaped(name)));
+    throw Error(ErrorKind::kUsage, fmt::format("\"{}\": a version is not allowed here", escaped(name)));
   }
   const auto open = [&](bool local) {
     Account account = open_account(parsed.repository, impatient(), local);
@@ -137,7 +137,7 @@ OpenParcel CommandContext::open_local_parcel(const std::string& name) {
 
 OpenParcel CommandContext::open_parcel_without_version(const std::string& name) {
   if (parse_parcel_name(name).version.given) {
-    throw Error(ErrorKind::kUsage, fmt::format("\"{}\": a version has no place here", escaped(name)));
+    throw Error(ErrorKind::kUsage, fmt::format("\"{}\": a version is not allowed here", escaped(name)));
   }
   return open_parcel(name);
 }

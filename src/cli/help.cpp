@@ -22,10 +22,10 @@ constexpr std::array<std::pair<Group, std::string_view>, 5> kGroups = {{{Group::
                                                                         {Group::kAdministration, "Administration"}}};
 
 constexpr std::array<std::pair<std::string_view, std::string_view>, 17> kGlobalFlags = {{
-    {"-h, --help", "this text; --help-all says more"},
+    {"-h, --help", "this text; --help-all shows more"},
     {"-V, --version", "print the version"},
     {"-q, --quiet", "errors only"},
-    {"-v", "say more; twice: say everything"},
+    {"-v", "print more; twice: print everything"},
     {"--json", "answers, progress and errors as JSON"},
     {"--repo R", "the repository; else default_repo"},
     {"--config FILE", "instead of the user's config.toml"},
@@ -34,9 +34,9 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 17> kGlobalF
     {"--no-input", "never ask anything"},
     {"--color WHEN", "auto, always, never"},
     {"--progress FORM", "auto, bar, plain, json, none"},
-    {"--password-file F", "what F holds is the password; - is stdin"},
-    {"--password-command C", "what C prints is the password"},
-    {"--bwlimit RATE", "upload at most so much a second, e.g. 5M"},
+    {"--password-file F", "read the password from F; - is stdin"},
+    {"--password-command C", "the output of C is the password"},
+    {"--bwlimit RATE", "upload at most RATE a second, e.g. 5M"},
     {"--log-level L", "debug, info, warn, error, off"},
     {"--log-file F", "log there instead of stderr"},
 }};

@@ -29,7 +29,8 @@ SecretText read_stream(int fd, const std::string& name) {
   for (;;) {
     const ssize_t n = ::read(fd, buffer.data(), buffer.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EBADF) throw Error(ErrorKind::kDenied, fmt::format("{} is closed: no password there", name));
+    if (n < 0 && errno == EBADF)
+      throw Error(ErrorKind::kDenied, fmt::format("{} is closed, so there is no password", name));
     if (n < 0) throw_errno(name, errno);
     if (n == 0) return text;
     text.append({buffer.data(), static_cast<std::size_t>(n)});
@@ -50,7 +51,7 @@ SecretText from_file(const std::string& path) {
   if (path == "-") {
     SecretText text = read_stream(STDIN_FILENO, "stdin");
     // An empty line is an empty password. No input at all means that stdin is closed or empty.
-    if (text.empty()) throw Error(ErrorKind::kDenied, "stdin is closed or empty: no password there");
+    if (text.empty()) throw Error(ErrorKind::kDenied, "stdin is closed or empty, so there is no password");
     return text;
   }
   // open_file() would refuse /dev/fd/N and symlinks into a secret store, which are usual here.

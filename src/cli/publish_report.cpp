@@ -92,7 +92,7 @@ int report_publish(CommandContext& context, const std::string& name, const std::
 int report_nothing_here(CommandContext& context, const OpenParcel& parcel) {
   const std::string& name = parcel.entry.name;
   if (!parcel.account.remote.offline() && give_back_orphaned_lock(parcel.account, parcel.entry)) {
-    context.out.note(fmt::format("the lock of {}, which nothing here used any more, is given back", name));
+    context.out.note(fmt::format("the lock of {} is given back, because this host no longer uses it", name));
   }
   context.out.note(fmt::format("{} is not checked out here: nothing to do", name));
   if (context.out.json()) context.out.done("", {{"parcel", name}, {"uploaded", false}, {"unchanged", true}});

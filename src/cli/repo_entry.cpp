@@ -13,7 +13,8 @@ std::string default_user(const std::string& given) {
   try {
     check_user_name(name);
   } catch (const Error&) {
-    throw Error(ErrorKind::kUsage, "your login name cannot be a user's name in a repository", {"say --user NAME"});
+    throw Error(ErrorKind::kUsage, "your login name is not allowed as a user name in a repository",
+                {"give one with --user NAME"});
   }
   return name;
 }

@@ -65,7 +65,7 @@ std::optional<fs::path> choose_cdrom(CommandContext& context, const OpenParcel& 
 
 /// One line about how far the guest's network reaches.
 std::string describe_network(NetworkMode mode, const std::string& name) {
-  if (mode == NetworkMode::kNone) return "network none: the guest's cable is out";
+  if (mode == NetworkMode::kNone) return "network none: the guest's network cable is unplugged";
   if (mode == NetworkMode::kUser) {
     return "network user: the guest connects as you do, also to services on this host's 127.0.0.1 (its 10.0.2.2)";
   }
@@ -155,12 +155,12 @@ int run_opened(CommandContext& context, OpenParcel& parcel, const RunOptions& op
 void add_run_flags(Command& command, RunOptions& options) {
   command.argument("NAME[@V]", options.name, "the parcel, and the version if not the newest")
       .option("-r,--version", options.version, "V", "another version than the newest, or a fork")
-      .choice("--accelerator", options.accelerator, {"auto", "kvm", "tcg"}, "what runs the guest's code")
+      .choice("--accelerator", options.accelerator, {"auto", "kvm", "tcg"},
+              "what runs the guest's code: kvm, tcg, or auto")
       .choice("--network", options.network, network_modes(),
-              "from now on: its cable is out, it reaches nothing outside, or it connects as you do")
-      .flag("--no-network", options.no_network, "this time the guest reaches nothing outside")
-      .flag("--take-lock", options.take_lock,
-            "also when another host holds the parcel; its unsynced work becomes a fork")
+              "from now on: no network (none), nothing outside (restricted), or connections as you (user)")
+      .flag("--no-network", options.no_network, "only this time: the guest reaches nothing outside")
+      .flag("--take-lock", options.take_lock, "take the lock even from another host; its unsynced work becomes a fork")
       .note(
           "The lock of a host that has not been heard of for lock.lease seconds (600) is taken over when you agree on "
           "the terminal, or with --take-lock. A host that comes back to a lost lock is told so, and keeps its "

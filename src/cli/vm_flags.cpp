@@ -13,7 +13,7 @@ void add_vm_flags(Command& command, VmFlags& flags) {
       .option("--cpu-model", flags.cpu_model, "MODEL", "a versioned QEMU model")
       .option("--machine", flags.machine, "TYPE", "a versioned QEMU machine type")
       .choice("--network", flags.network, network_modes(),
-              "its cable is out, it reaches nothing outside (restricted, if not said), or it connects as you do");
+              "no network (none), nothing outside (restricted, the default), or connections as you (user)");
 }
 
 VmSettings settings_from(const VmFlags& flags) {

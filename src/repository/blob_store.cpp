@@ -65,7 +65,7 @@ std::optional<std::vector<std::string>> BlobStore::list(std::string_view prefix,
 
 void check_blob_name(std::string_view name) {
   if (!is_blob_name(name)) {
-    throw Error(ErrorKind::kUsage, fmt::format("\"{}\" is no name for a blob", printable(name)));
+    throw Error(ErrorKind::kUsage, fmt::format("\"{}\" is not a name for a blob", printable(name)));
   }
 }
 

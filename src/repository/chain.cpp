@@ -65,7 +65,7 @@ void Chain::keep(const StoredHead& stored) const {
     make_private_directory(kept_.parent_path());
     replace_file(kept_, stored.blob);
   } catch (const Error& error) {
-    log::warn("{}: version {} is not kept for being offline: {}", id_, stored.head.n, error.what());
+    log::warn("{}: version {} could not be kept for offline use: {}", id_, stored.head.n, error.what());
   }
 }
 
@@ -129,7 +129,7 @@ std::uint64_t Chain::newest_below(std::uint64_t n) {
       if (look(greatest - back).head) return greatest - back;
     }
   } catch (const Error& error) {
-    log::debug("{}: no version below {} is found: {}", id_, n, error.what());  // the caller reports the roll-back
+    log::debug("{}: no version below {} was found: {}", id_, n, error.what());  // the caller reports the roll-back
   }
   return 0;
 }
@@ -160,7 +160,8 @@ std::optional<StoredHead> Chain::first_sight(std::uint64_t hint) {
     const Place place = look(n);
     if (place.head) return place.head;
     if (!place.junk) {
-      throw Error(ErrorKind::kCorrupt, fmt::format("{}: version {} is listed, but cannot be read", id_, n));
+      throw Error(ErrorKind::kCorrupt,
+                  fmt::format("{}: version {} is in the list of the repository, but cannot be read", id_, n));
     }
   }
   const auto first = store_->get(head_name(id_, 1));
@@ -189,7 +190,7 @@ void Chain::check_skipped(const StoredHead& at, const StoredHead& next,
   const std::vector<Sha256>& named = next.head.skipped;
   if (std::equal(between.begin(), between.end(), named.begin(), named.end(), is_named)) return;
   refuse_history(id_,
-                 fmt::format("{}: version {} names other junk than {} shows behind version {}", id_, next.head.n,
+                 fmt::format("{}: version {} names other junk than {} shows after version {}", id_, next.head.n,
                              store_->describe(), at.head.n),
                  next.head.n);
 }
@@ -258,15 +259,15 @@ std::optional<StoredHead> Chain::step_over_gap(const StoredHead& at, std::uint64
 void Chain::refuse_missing(std::uint64_t n, std::uint64_t later) const {
   throw Error(ErrorKind::kCorrupt,
               fmt::format("{}: version {} is missing, though there is a version {}", id_, n, later),
-              {"nothing here was changed", accept_older_hint(id_, later, "if it is lost for good:")});
+              {"nothing was changed here", accept_older_hint(id_, later, "if it is lost for good:")});
 }
 
 void Chain::refuse_endless_junk(const StoredHead& at) const {
   throw Error(ErrorKind::kCorrupt,
-              fmt::format("{}: {} gives something that is no version for each of the {} numbers "
-                          "behind version {}",
+              fmt::format("{}: {} has something that is not a version under each of the {} numbers "
+                          "after version {}",
                           id_, store_->describe(), at.junk.size(), at.head.n),
-              {"whoever administers the repository must remove it; nothing here was changed"});
+              {"an administrator of the repository must remove it; nothing was changed here"});
 }
 
 StoredHead Chain::walk_forward(StoredHead at, std::uint64_t hint) {
@@ -281,13 +282,13 @@ StoredHead Chain::walk_forward(StoredHead at, std::uint64_t hint) {
 void Chain::report_junk(const StoredHead& newest, const std::optional<Seen>& seen) const {
   if (newest.junk.empty() || (seen && seen->n == newest.head.n && seen->junk == newest.junk)) return;
   const std::string what =
-      fmt::format("{}: under the number {} lies something that is no version", id_, newest.head.n + 1);
+      fmt::format("{}: the number {} holds something that is not a version", id_, newest.head.n + 1);
   if (!seen) {
-    refuse_history(id_, what + "; it may hide newer ones, of which this host has seen none", newest.head.n,
-                   "if you know that there is none:");
+    refuse_history(id_, what + "; it may hide newer versions, and this host has seen no version here before",
+                   newest.head.n, "if you know that there is no newer version:");
   }
-  warn_once(
-      fmt::format("{}; version {} is taken for the newest (isr accept-older goes on behind it)", what, newest.head.n));
+  warn_once(fmt::format("{}; version {} is taken as the newest (isr accept-older makes the next versions follow it)",
+                        what, newest.head.n));
 }
 
 std::optional<StoredHead> Chain::find_newest(const std::optional<Seen>& seen) {
@@ -360,7 +361,8 @@ void Chain::check_follows(const StoredHead& ours, const std::optional<Seen>& see
 
 void Chain::refuse_junk(std::uint64_t n, std::uint64_t newest) const {
   refuse_history(
-      id_, fmt::format("{}: under the number {} lies something that is no version, so none can be put there", id_, n),
+      id_,
+      fmt::format("{}: the number {} holds something that is not a version, so no version can be put there", id_, n),
       newest, "if no other host has published:");
 }
 

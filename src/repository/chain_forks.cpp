@@ -57,7 +57,7 @@ std::string Chain::keep_fork(std::uint64_t n, ByteView blob) {
                                                    store_->describe(), fork));
     }
   }
-  throw Error(ErrorKind::kCorrupt, fmt::format("{}: {} says of every name that it is taken", id_, store_->describe()));
+  throw Error(ErrorKind::kCorrupt, fmt::format("{}: {} says that every name is taken", id_, store_->describe()));
 }
 
 std::optional<StoredHead> Chain::read_fork(const std::string& fork) {
@@ -66,7 +66,7 @@ std::optional<StoredHead> Chain::read_fork(const std::string& fork) {
   if (!blob) return std::nullopt;
   StoredHead stored = decode(std::move(blob->bytes), name.n);
   if (stored.head.host != name.host || !to_hex(stored.hash.view()).starts_with(name.digits)) {
-    throw Error(ErrorKind::kCorrupt, fmt::format("{}: in the place of fork {} lies another head", id_, fork));
+    throw Error(ErrorKind::kCorrupt, fmt::format("{}: the place of fork {} holds another head", id_, fork));
   }
   return stored;
 }
@@ -77,7 +77,7 @@ void Chain::verify_base(StoredHead newest, std::uint64_t n, const Sha256& hash) 
   if (base && base->hash == hash) return;
   throw Error(
       ErrorKind::kHistory,
-      fmt::format("{}: the history that this host trusts has another version {} than the one that was worked on", id_,
+      fmt::format("{}: the work is based on another version {} than the one in the history that this host trusts", id_,
                   n));
 }
 

@@ -71,7 +71,7 @@ std::optional<StoredHead> Chain::publish(std::uint64_t n, ByteView blob) {
   try {
     store_->put_hint(id_ + "/latest", as_bytes(fmt::format("{:016}\n", n)));
   } catch (const Error& error) {
-    log::debug("{}: the hint was not set: {}", id_, error.what());  // the hint only saves time
+    log::debug("{}: the hint could not be set: {}", id_, error.what());  // the hint only saves time
   }
   return ours;
 }

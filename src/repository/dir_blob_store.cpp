@@ -151,7 +151,7 @@ void DirectoryStore::check_put(std::string_view name, ByteView bytes) const {
   check_blob_name(name);
   if (!writable()) throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only", describe()));
   if (bytes.size() > kMaxBlobSize) {
-    throw Error(ErrorKind::kUsage, fmt::format("{}: {} bytes are more than a blob may have", name, bytes.size()));
+    throw Error(ErrorKind::kUsage, fmt::format("{}: {} bytes are too many for a blob", name, bytes.size()));
   }
 }
 
@@ -219,7 +219,7 @@ PutResult DirectoryStore::put_new(std::string_view name, ByteView bytes, std::st
 void DirectoryStore::put_hint(std::string_view name, ByteView bytes, std::stop_token stop) {
   check_put(name, bytes);
   check(stop, name);
-  if (!name.ends_with("/latest")) throw Error(ErrorKind::kUsage, fmt::format("{} is no hint", name));
+  if (!name.ends_with("/latest")) throw Error(ErrorKind::kUsage, fmt::format("{} is not the name of a hint", name));
   const fs::path path = path_of(name);
   write(path, [&](mode_t mode) { replace_file(path, bytes, mode); });
 }

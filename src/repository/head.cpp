@@ -44,7 +44,7 @@ std::vector<Hash> hashes_of(JsonFields& fields, const char* name, std::size_t ma
   std::vector<Hash> hashes;
   for (const JsonValue& item : fields.array(name, max_count)) {
     const auto hash = item.kind == JsonValue::Kind::kText ? fixed_from_hex<Hash>(item.text) : std::nullopt;
-    if (!hash) fields.fail(name, "holds something else than hashes");
+    if (!hash) fields.fail(name, "holds something other than hashes");
     hashes.push_back(*hash);
   }
   return hashes;
@@ -66,12 +66,12 @@ Head decode_line(std::string_view line, const std::string& what) {
   head.roots = hashes_of<Cid>(fields, "roots", kMaxRoots);
   head.sealed = fields.base64("sealed", kMaxHeadSize);
   fields.expect_end();
-  if (head.prev.is_zero() != (head.n == 1)) fields.fail("prev", "does not go with n");
+  if (head.prev.is_zero() != (head.n == 1)) fields.fail("prev", "does not match n");
   if (!head.skipped.empty() && head.skipped.size() + 1 >= head.n) fields.fail("skipped", "is longer than n allows");
   try {
     check_user_name(head.host);
   } catch (const Error&) {
-    fields.fail("host", "is no host name");
+    fields.fail("host", "is not a host name");
   }
   if (encode_line(head) != line) throw Error(ErrorKind::kCorrupt, fmt::format("{}: not in canonical form", what));
   return head;
@@ -100,7 +100,7 @@ Bytes encode_head(Head head, const SigningKey& key) {
   try {
     decode_head(blob, key.public_key, head.chain, head.n);
   } catch (const Error& error) {
-    throw Error(ErrorKind::kUsage, fmt::format("cannot write such a head: {}", error.what()));
+    throw Error(ErrorKind::kUsage, fmt::format("cannot write a head: {}", error.what()));
   }
   return blob;
 }
@@ -110,7 +110,7 @@ Head decode_head(ByteView blob, const PublicKey& signer, const std::string& chai
   const std::string_view line = open_signed_text(blob, kDomain, signer, kMaxHeadSize, what);
   Head head = decode_line(line, what);
   if (head.chain != chain || head.n != n) {
-    throw Error(ErrorKind::kCorrupt, fmt::format("{}: in its place lies another head of the same signer", what));
+    throw Error(ErrorKind::kCorrupt, fmt::format("{}: its place holds another head of the same signer", what));
   }
   if (head.signer != signer) throw Error(ErrorKind::kCorrupt, fmt::format("{}: it names another signer", what));
   return head;

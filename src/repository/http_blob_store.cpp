@@ -35,7 +35,7 @@ void check_encoding(const HttpResponse& response, const std::string& what) {
   const auto encoding = response.header("content-encoding");
   if (!encoding.empty() && encoding != "identity") {
     throw Error(ErrorKind::kTransient,
-                what + ": the answer is compressed though nobody asked; something changes it on the way");
+                what + ": the answer is compressed although isr did not ask for that; something changes it on the way");
   }
 }
 
@@ -117,7 +117,8 @@ Blob part_of(HttpResponse response, const ByteRange& range, const std::string& w
   const bool fits = said && said->first == range.offset &&
                     said->last == std::min(range.offset + range.length, said->total) - 1 &&
                     response.body.size() == said->last - said->first + 1;
-  if (!fits) throw Error(ErrorKind::kTransient, what + ": another part came than the one asked for");
+  if (!fits)
+    throw Error(ErrorKind::kTransient, what + ": the answer has another range than the one that was requested");
   blob.bytes = std::move(response.body);
   return blob;
 }
@@ -167,7 +168,7 @@ HttpResponse HttpStore::put(std::string_view name, ByteView bytes, std::vector<s
   HttpRequest request = request_for(HttpMethod::kPut, name);
   check_writable("storing");
   if (bytes.size() > kMaxBlobSize) {
-    throw Error(ErrorKind::kUsage, fmt::format("{}: {} bytes are more than a blob may have", name, bytes.size()));
+    throw Error(ErrorKind::kUsage, fmt::format("{}: {} bytes are too many for a blob", name, bytes.size()));
   }
   request.headers = std::move(headers);
   request.body = bytes;
@@ -179,15 +180,17 @@ PutResult HttpStore::put_new(std::string_view name, ByteView bytes, std::stop_to
   if (response.status == 201) return PutResult::kCreated;
   if (response.status == 412) return PutResult::kExists;
   if (response.status / 100 == 2) {
-    throw Error(ErrorKind::kUnsupported,
-                fmt::format("{}: the server answered {} to a write that must create; it may overwrite", what(name),
-                            response.status));
+    throw Error(
+        ErrorKind::kUnsupported,
+        fmt::format(
+            "{}: the server answered {} to a write that must not replace anything; it may have overwritten a blob",
+            what(name), response.status));
   }
   throw_for_status(response, what(name));
 }
 
 void HttpStore::put_hint(std::string_view name, ByteView bytes, std::stop_token stop) {
-  if (!name.ends_with("/latest")) throw Error(ErrorKind::kUsage, fmt::format("{} is no hint", name));
+  if (!name.ends_with("/latest")) throw Error(ErrorKind::kUsage, fmt::format("{} is not the name of a hint", name));
   const HttpResponse response = put(name, bytes, {}, std::move(stop));
   if (response.status != 201 && response.status != 204) throw_for_status(response, what(name));
 }

@@ -144,13 +144,13 @@ ListPage parse_list_page(ByteView body, std::string_view prefix, std::string_vie
     const auto line = cut(rest, '\n');
     if (!line) bad_list("holds a line without an end");
     const auto [name, others] = *line;
-    if (!name.starts_with(prefix)) bad_list("holds a name that was not asked for");
+    if (!name.starts_with(prefix)) bad_list("holds a name that was not requested");
     if (name <= last) bad_list("is not sorted");
     if (is_blob_name(name)) page.names.emplace_back(name);  // other names are stray files
     last = name;
     rest = others;
   }
-  if (page.more && page.names.empty()) bad_list("promises more but gives nothing");
+  if (page.more && page.names.empty()) bad_list("says that there is more but has no names");
   return page;
 }
 

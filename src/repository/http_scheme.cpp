@@ -19,7 +19,7 @@ void check_host(std::string_view host) {
     }
     return;
   }
-  if (host.empty()) refuse_address("it names no host");
+  if (host.empty()) refuse_address("it has no host name");
   const bool good = host.size() <= 253 && std::all_of(host.begin(), host.end(), [](char c) {
                       return is_ascii_letter(c) || is_ascii_digit(c) || c == '-' || c == '.' || c == '_';
                     });
@@ -40,7 +40,7 @@ void check_url_path(std::string_view path) {
   for (std::string_view rest = path; !rest.empty();) {
     const auto slash = rest.find('/', 1);
     const auto segment = rest.substr(1, slash == std::string_view::npos ? slash : slash - 1);
-    if (segment == "." || segment == "..") refuse_address("\".\" and \"..\" have no place in it");
+    if (segment == "." || segment == "..") refuse_address("it must not have \".\" or \"..\" in its path");
     rest = slash == std::string_view::npos ? std::string_view{} : rest.substr(slash);
   }
 }

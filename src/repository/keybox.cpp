@@ -166,8 +166,8 @@ SecretBytes recovery_digits(std::string_view text) {
     if (c == 'i' || c == 'l') c = '1';
     const auto value = kAlphabet.find(c);
     if (value == std::string_view::npos) {
-      throw Error(ErrorKind::kUsage,
-                  fmt::format("recovery key: group {} holds a character that no key has", digits.size() / 4 + 1));
+      throw Error(ErrorKind::kUsage, fmt::format("recovery key: group {} has a character that no recovery key can have",
+                                                 digits.size() / 4 + 1));
     }
     digits.push_back(static_cast<std::uint8_t>(value));
   }
@@ -206,7 +206,7 @@ SecretBytes serialise_user_keys(const UserKeys& keys) {
 UserKeys parse_user_keys(ByteView bytes) {
   ByteReader reader(bytes, "user keys");
   if (as_text(reader.take(4)) != "ISRU" || reader.u8() != 1) {
-    throw Error(ErrorKind::kCorrupt, "user keys: of an unknown format");
+    throw Error(ErrorKind::kCorrupt, "user keys: the format is unknown");
   }
   UserKeys keys;
   const std::size_t name_size = reader.u8();
@@ -292,7 +292,9 @@ std::optional<StoredKeybox> read_keybox(BlobStore& store, const std::string& use
   const std::uint64_t newest = newest_keybox_number(store, user);
   if (newest == 0) return std::nullopt;
   auto blob = store.get(sequence_name(keybox_prefix(user), newest));
-  if (!blob) throw Error(ErrorKind::kCorrupt, fmt::format("the keybox of {} is listed, but cannot be read", user));
+  if (!blob)
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("the keybox of {} is in the list of the repository, but cannot be read", user));
   return StoredKeybox{newest, std::move(blob->bytes)};
 }
 
@@ -308,8 +310,9 @@ void put_first_keybox(BlobStore& store, const std::string& user, ByteView blob) 
 
 void put_next_keybox(BlobStore& store, const std::string& user, std::uint64_t previous, ByteView blob) {
   if (previous >= kMaxSequence) {
-    throw Error(ErrorKind::kCorrupt, fmt::format("the keyboxes of {} have reached the last number", user),
-                {"an administrator of the repository must remove what is no keybox in " + keybox_prefix(user)});
+    throw Error(
+        ErrorKind::kCorrupt, fmt::format("the keyboxes of {} have reached the last number", user),
+        {"an administrator of the repository must remove the blobs that are not keyboxes in " + keybox_prefix(user)});
   }
   const std::string name = sequence_name(keybox_prefix(user), previous + 1);
   if (store.put_new(name, blob) == PutResult::kCreated) return;
@@ -317,7 +320,7 @@ void put_next_keybox(BlobStore& store, const std::string& user, std::uint64_t pr
   const auto there = store.get(name);
   if (there && std::ranges::equal(there->bytes, blob)) return;
   throw Error(ErrorKind::kForked, fmt::format("the password of {} was changed elsewhere at the same time", user),
-              {"the other new password counts; yours was not stored"});
+              {"the other new password is valid; yours was not stored"});
 }
 
 }  // namespace isr

@@ -50,7 +50,7 @@ LockRecord decode_line(std::string_view line, const std::string& chain, const st
   JsonFields fields(value, what);
   LockRecord record;
   if (fields.text("format", 32) != kFormat) fields.fail("format", "is unknown");
-  if (fields.text("chain", 256) != chain) fields.fail("chain", "is that of another parcel");
+  if (fields.text("chain", 256) != chain) fields.fail("chain", "belongs to another parcel");
   record.s = fields.number("s", 1, kMaxSequence);
   record.r = fields.number("r", 0, kMaxSequence);
   record.hold = fields.text("hold", 32);
@@ -71,7 +71,7 @@ LockRecord decode_line(std::string_view line, const std::string& chain, const st
   try {
     check_user_name(record.host);
   } catch (const Error&) {
-    fields.fail("host", "is no host name");
+    fields.fail("host", "is not a host name");
   }
   if (!is_id(record.host_id)) fields.fail("host_id", "is not 32 hex digits");
   if (!is_id(record.hold)) fields.fail("hold", "is not 32 hex digits");
@@ -97,7 +97,7 @@ std::vector<std::string> locked_hints(const LockRecord& record) {
 }
 
 [[noreturn]] void fail_racing(const std::string& chain) {
-  throw Error(ErrorKind::kTransient, fmt::format("{}: others keep changing its lock", chain));
+  throw Error(ErrorKind::kTransient, fmt::format("{}: other hosts keep changing its lock", chain));
 }
 
 }  // namespace
@@ -126,7 +126,7 @@ Bytes encode_lock_record(const LockRecord& record, const std::string& chain, con
     decode_lock_record(blob, key.public_key, chain, record.s,
                        record.r);  // throws when the record could not be read back
   } catch (const Error& error) {
-    throw Error(ErrorKind::kUsage, fmt::format("cannot write such a lock record: {}", error.what()));
+    throw Error(ErrorKind::kUsage, fmt::format("cannot write a lock record: {}", error.what()));
   }
   return blob;
 }
@@ -137,7 +137,7 @@ LockRecord decode_lock_record(ByteView blob, const PublicKey& signer, const std:
       fmt::format("{} lock record {}{}", chain, s, r == 0 ? std::string() : fmt::format(", renewal {}", r));
   LockRecord record = decode_line(open_signed_text(blob, kDomain, signer, kMaxRecordSize, what), chain, what);
   if (record.s != s || record.r != r) {
-    throw Error(ErrorKind::kCorrupt, fmt::format("{}: in its place lies record {}, {}", what, record.s, record.r));
+    throw Error(ErrorKind::kCorrupt, fmt::format("{}: its place holds record {}, {}", what, record.s, record.r));
   }
   return record;
 }
@@ -159,7 +159,7 @@ std::optional<LockRuling> ParcelLock::read_at(const std::string& name, std::uint
     return ruling;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kCorrupt) throw;
-    log::warn("{}; it is passed over", error.what());
+    log::warn("{}; it is skipped", error.what());
     return std::nullopt;
   }
 }
@@ -202,7 +202,7 @@ ParcelLock::Found ParcelLock::look_readable() {
   Found found = look();
   if (!found.unreadable) return found;
   throw Error(ErrorKind::kCorrupt, fmt::format("{}: its newest {} lock records cannot be read", chain_, kMaxNumbers),
-              {"to write over them    isr lock break NAME --reason TEXT"});
+              {"to replace them    isr lock break NAME --reason TEXT"});
 }
 
 std::optional<LockRuling> ParcelLock::show() { return look_readable().ruling; }

@@ -100,7 +100,8 @@ void check_answers(BlobStore& store, const std::string& name, const Bytes& expec
     fail_probe(store, "writing an existing name: the store said that it was new");
   }
   const auto range = store.get(name, ByteRange{4, 5});
-  if (!range || as_text(range->bytes) != "probe") fail_probe(store, "range read: other bytes than asked for came");
+  if (!range || as_text(range->bytes) != "probe")
+    fail_probe(store, "range read: the store returned other bytes than requested");
 }
 
 bool holds_data(BlobStore& store) {
@@ -130,8 +131,8 @@ RepositoryInfo parse_repository_info(ByteView bytes) {
   const JsonValue value = parse_strict_json(as_text(bytes), what);
   JsonFields fields(value, what);
   if (fields.text("format", 64) != kFormat) {
-    throw Error(ErrorKind::kUnsupported, "the repository has a format that this isr does not know",
-                {"a newer isr may read it"});
+    throw Error(ErrorKind::kUnsupported, "the repository has a format that this version of isr does not know",
+                {"install a newer version of isr"});
   }
   RepositoryInfo info;
   info.id = fields.text("id", 32);
@@ -142,8 +143,9 @@ RepositoryInfo parse_repository_info(ByteView bytes) {
     throw Error(ErrorKind::kCorrupt, fmt::format("{}: not in canonical form", what));
   }
   if (info.chunk_size != kChunkSize) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("the repository has chunks of {} bytes, this isr only knows {}",
-                                                     info.chunk_size, kChunkSize));
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("the repository has chunks of {} bytes, this version of isr only knows {}", info.chunk_size,
+                            kChunkSize));
   }
   return info;
 }
@@ -151,8 +153,8 @@ RepositoryInfo parse_repository_info(ByteView bytes) {
 RepositoryInfo read_repository_info(BlobStore& store) {
   const auto blob = store.get(kName);
   if (!blob) {
-    throw Error(ErrorKind::kNotFound, fmt::format("{} is no repository", store.describe()),
-                {"to make one    isr repo init URL"});
+    throw Error(ErrorKind::kNotFound, fmt::format("{} is not a repository", store.describe()),
+                {"to make a repository there    isr repo init URL"});
   }
   return parse_repository_info(blob->bytes);
 }
@@ -164,7 +166,7 @@ void race_store(BlobStore& store) {
   for (int name = 0; name < kNames; ++name) {
     const unsigned winners = wins[static_cast<std::size_t>(name)];
     if (winners == 0 || (winners & (winners - 1)) != 0) {
-      fail_probe(store, fmt::format("racing writers: {} of {} were told that they had created one name",
+      fail_probe(store, fmt::format("racing writers: {} of {} were told that they had created the same name",
                                     std::popcount(winners), kWriters));
     }
     check_answers(store, names[name], probe_bytes(std::countr_zero(winners)));
@@ -180,17 +182,16 @@ RepositoryInfo init_repository(BlobStore& store) {
       parse_repository_info(there->bytes);
     } catch (const Error&) {
       throw Error(ErrorKind::kUnsupported,
-                  fmt::format("{} is not empty, and not a repository of ours", store.describe()));
+                  fmt::format("{} is not empty, and not a repository of isr", store.describe()));
     }
     refuse_existing();
   }
   if (!store.writable()) {
     throw Error(ErrorKind::kUnsupported,
-                fmt::format("{} is read-only: no repository can be made there", store.describe()));
+                fmt::format("{} is read-only, so no repository can be made there", store.describe()));
   }
   if (holds_data(store)) {
-    throw Error(ErrorKind::kUnsupported,
-                fmt::format("{} is not empty, and not a repository of ours", store.describe()));
+    throw Error(ErrorKind::kUnsupported, fmt::format("{} is not empty, and not a repository of isr", store.describe()));
   }
   race_store(store);
   const RepositoryInfo info{random_id(), kChunkSize};
@@ -217,7 +218,7 @@ void prepare_store_location(const std::string& url) {
     const std::string name = entries->path().filename().string();
     // A new file system has lost+found. An interrupted init leaves probe/.
     if (name != "lost+found" && name != "probe" && !name.starts_with(kTempFilePrefix)) {
-      throw Error(ErrorKind::kUnsupported, fmt::format("{} is not empty, and not a repository", canonical));
+      throw Error(ErrorKind::kUnsupported, fmt::format("{} is not empty, and not a repository of isr", canonical));
     }
   }
   if (error) throw_errno(fmt::format("cannot list {}", canonical), error.value());

@@ -95,9 +95,9 @@ struct TrustStore::Impl {
   [[noreturn]] void damaged(std::string_view why) const {
     throw Error(
         ErrorKind::kCorrupt, fmt::format("{} is damaged ({})", file.string(), why),
-        {"it records the newest version of each parcel that this host has seen; accept-older cannot mend it",
-         "restore it from a backup, or let this host start as if it had seen nothing; in both cases first move it",
-         fmt::format("away with what belongs to it: mkdir {0}/broken-{1} && mv {0}/{1}* {0}/broken-{1}/",
+        {"it records the newest version of each parcel that this host has seen; isr accept-older cannot repair it",
+         "restore it from a backup, or let this host start as if it had seen nothing; in both cases first move it away",
+         fmt::format("together with its companion files: mkdir {0}/broken-{1} && mv {0}/{1}* {0}/broken-{1}/",
                      file.parent_path().string(), file.filename().string())});
   }
 
@@ -117,7 +117,7 @@ struct TrustStore::Impl {
     try {
       return body();
     } catch (const Error& error) {
-      if (error.kind() == ErrorKind::kBug) damaged("its tables are not as they should be");
+      if (error.kind() == ErrorKind::kBug) damaged("its tables are not those of a trust store");
       throw;
     }
   }
@@ -193,25 +193,25 @@ Key TrustStore::Impl::load_seen(Database& from, Contents& out) const {
     Seen seen;
     seen.n = static_cast<std::uint64_t>(rows.integer(1));
     const ByteView hash = rows.blob(2);
-    if (hash.size() != Sha256::kSize) damaged("a row is not as it should be");
+    if (hash.size() != Sha256::kSize) damaged("a row has an impossible value");
     std::copy(hash.begin(), hash.end(), seen.hash.value.begin());
     seen.epoch = static_cast<std::uint32_t>(rows.integer(3));
     seen.time = WallTime(std::chrono::seconds(rows.integer(4)));
     const ByteView junk = rows.blob(5);
-    if (junk.size() % Sha256::kSize != 0) damaged("a row is not as it should be");
+    if (junk.size() % Sha256::kSize != 0) damaged("a row has an impossible value");
     for (std::size_t at = 0; at < junk.size(); at += Sha256::kSize) {
       std::copy_n(junk.begin() + static_cast<std::ptrdiff_t>(at), Sha256::kSize,
                   seen.junk.emplace_back().value.begin());
     }
     if (position >= out.macs.size() || row_mac(key, chain, seen) != out.macs[position++]) {
-      damaged("a row does not fit its MAC");
+      damaged("a row does not match its MAC");
     }
     out.seen.emplace(chain, seen);
   }
   Statement whole(from.get(), "SELECT mac FROM everything WHERE id = 1");
   auto row = whole.use();
   Key mac;
-  if (!row.next() || row.blob(0).size() != mac.kSize) damaged("the MAC of the whole is absent");
+  if (!row.next() || row.blob(0).size() != mac.kSize) damaged("the MAC over all rows is absent");
   const ByteView bytes = row.blob(0);
   std::copy(bytes.begin(), bytes.end(), mac.value.begin());
   return mac;
@@ -225,11 +225,11 @@ void TrustStore::Impl::load_log(Database& from, Contents& out) const {
     Seen seen;
     seen.n = static_cast<std::uint64_t>(rows.integer(2));
     const ByteView hash = rows.blob(3);
-    if (hash.size() != Sha256::kSize) damaged("a row is not as it should be");
+    if (hash.size() != Sha256::kSize) damaged("a row has an impossible value");
     std::copy(hash.begin(), hash.end(), seen.hash.value.begin());
     const Key mac =
         log_mac(key, rows.integer(0), std::string(rows.text(1)), seen, rows.integer(4), std::string(rows.text(5)));
-    if (position >= out.macs.size() || mac != out.macs[position++]) damaged("a row does not fit its MAC");
+    if (position >= out.macs.size() || mac != out.macs[position++]) damaged("a row does not match its MAC");
   }
 }
 
@@ -281,7 +281,7 @@ std::string accept_older_hint(const std::string& chain, std::uint64_t n, const s
 }
 
 void refuse_history(const std::string& chain, const std::string& what, std::uint64_t offered, const std::string& when) {
-  std::vector<std::string> hints{"nothing here was changed"};
+  std::vector<std::string> hints{"nothing was changed here"};
   if (offered != 0) hints.push_back(accept_older_hint(chain, offered, when));
   throw Error(ErrorKind::kHistory, what, std::move(hints));
 }

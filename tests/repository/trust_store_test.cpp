@@ -107,7 +107,7 @@ TEST_CASE("a damaged trust store is an error that names its file", "[repository]
   } catch (const Error& error) {
     CHECK(error.kind() == ErrorKind::kCorrupt);
     CHECK_THAT(error.what(), Catch::Contains(file.string()));
-    CHECK_THAT(error.hints().at(0), Catch::Contains("accept-older cannot mend it"));
+    CHECK_THAT(error.hints().at(0), Catch::Contains("accept-older cannot repair it"));
   }
   CHECK(open_kind() == ErrorKind::kCorrupt);
 }

@@ -144,7 +144,7 @@ def read_under_junk(host, world, warnings):
                     ("export", "work@1", "--raw", world.folder / "exported"), ("lock", "show", "work")):
         (world.folder / "exported").unlink(missing_ok=True)
         result = host.run(*command)
-        found = result.err.count("under the number 2 lies something that is no version")
+        found = result.err.count("the number 2 holds something that is not a version")
         expect_equal(found, 0 if command[0] == "lock" else warnings, f"warnings of {result}")
 
 
@@ -169,21 +169,21 @@ def test_junk_under_the_next_number_is_passed_once_it_is_accepted(world):
     for host in (a, b):
         read_under_junk(host, world, warnings=1)
     listed = a.run("log", "work")
-    expect_equal(listed.err.count("is left out"), 2, f"warnings for two forks that are none, and a stray file: {listed}")
+    expect_equal(listed.err.count("is not shown"), 2, f"warnings for two forks that are none, and a stray file: {listed}")
     expect_equal(a.run("log", "work", json=True)["forks"], [], "forks")
     disk = writing.check_out(a, "work")
     written = chance.randbytes(4096)
     with open(disk, "r+b") as file:
         file.write(written)
     refused = a.run("checkin", "work", expect=15)
-    expect("under the number 2" in refused.err and "accept-older work@1" in refused.err.replace("NAME", "work"),
+    expect("the number 2 holds" in refused.err and "accept-older work@1" in refused.err.replace("NAME", "work"),
            f"a refusal that does not say why, or the way on: {refused}")
     expect_equal(a.stat("work")["state"], "checked out", "state after the refused checkin")
     # A host that has seen nothing cannot know what the junk hides.
     for host in (fresh, c):
         for command in (("log", "work"), ("check", "work"), ("mount", "work", world.new_folder("look"))):
             refused = host.run(*command, expect=15)
-            expect("it may hide newer ones" in refused.err and "accept-older" in refused.err, f"unclear: {refused}")
+            expect("it may hide newer versions" in refused.err and "accept-older" in refused.err, f"unclear: {refused}")
 
     accepted = a.run("accept-older", "work@1", "--reason", "somebody left junk there")
     expect("the number 2 is skipped, the next version will be 3" in accepted.out, f"unclear: {accepted}")
@@ -192,7 +192,7 @@ def test_junk_under_the_next_number_is_passed_once_it_is_accepted(world):
     a.run("checkin", "work")
     for host in (a, b, fresh, c):
         listed = host.run("log", "work")
-        expect("under the number" not in listed.err, f"a warning of junk that a version names: {listed}")
+        expect("holds something that is not a version" not in listed.err, f"a warning of junk that a version names: {listed}")
         expect_equal([entry["version"] for entry in host.run("log", "work", json=True)["versions"]], [3, 1], "versions")
         exported = world.folder / "exported"
         exported.unlink(missing_ok=True)

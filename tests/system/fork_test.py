@@ -103,7 +103,7 @@ def test_what_is_no_fork_is_refused(world):
         for command in (("mount", f"work@{fork}", world.new_folder("look")), ("branch", f"work@{fork}", "lab")):
             a.run(*command, expect=code)
         listed = a.run("log", "work")
-        expect(f"fork {fork} is left out" in listed.err, f"a log that does not name what is no fork: {listed}")
+        expect(f"fork {fork} is not shown" in listed.err, f"a log that does not name what is no fork: {listed}")
 
     refused_with(14, b"junk")
     refused_with(14, next(root.glob("parcels/*/heads/0000000000000002")).read_bytes())  # signed, but another head

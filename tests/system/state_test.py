@@ -154,12 +154,12 @@ def test_a_running_daemon_follows_the_configuration_of_each_command(world):
     expect_equal(memory_of(a, "start"), "private", "memory as it is built in")
     for command in (("checkout",), ("sync",), ("--yes", "discard")):
         told = a.run("--config", other, *command, "work")
-        expect("goes on with the cache.limit, read.unreachable that it began with" in told.err, f"not said what stays: {told}")
+        expect("keeps the cache.limit, read.unreachable with which it began" in told.err, f"not said what stays: {told}")
         told = a.run(*command, "work")
-        expect("began with" not in told.err, f"nothing stays that differs: {told}")
+        expect("with which it began" not in told.err, f"nothing stays that differs: {told}")
     a.variables["ISR_CACHE_DIR"] = str(a.home / "cache elsewhere")
     told = a.run("sync", "work")
-    expect("the cache.dir that it began with" in told.err, f"not said that the cache stays: {told}")
+    expect("the cache.dir with which it began" in told.err, f"not said that the cache stays: {told}")
     del a.variables["ISR_CACHE_DIR"]
     expect_equal(a.stat("work")["daemon_pid"], daemon, "the daemon")
     a.run("checkin", "work")
