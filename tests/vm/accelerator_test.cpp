@@ -10,7 +10,7 @@
 using namespace isr;
 using test::kind_thrown;
 
-TEST_CASE("the probe guest finds a working accelerator to work", "[vm]") {
+TEST_CASE("the probe guest accepts a working accelerator", "[vm]") {
   // TCG works everywhere, so the probe itself is right.
   const auto result = run_probe_guest("tcg", "qemu-system-x86_64", {});
   CHECK(result.works);
@@ -32,7 +32,7 @@ TEST_CASE("an accelerator is chosen with a reason, and the choice is kept", "[vm
     CHECK((kind_thrown([&] { choose_accelerator(AcceleratorChoice::kKvm, cache); }) == ErrorKind::kVm));
 }
 
-TEST_CASE("a damaged or old probe result is not believed", "[vm]") {
+TEST_CASE("a damaged or old probe result is ignored", "[vm]") {
   TempDirectory directory;
   const auto fresh = choose_accelerator(AcceleratorChoice::kAuto, directory.path());
   for (const char* text : {"", "\n\n\n", "isr-kvm-probe 1 boot of another day\nworks\nit did\n", "\xff\xff"}) {
@@ -46,7 +46,7 @@ TEST_CASE("an accelerator's name is one of three", "[vm]") {
   CHECK((kind_thrown([] { parse_accelerator_choice("xen"); }) == ErrorKind::kUsage));
 }
 
-TEST_CASE("a stamp knows whether QEMU has the machine", "[vm]") {
+TEST_CASE("a stamp shows whether QEMU has the machine", "[vm]") {
   VmSettings s;
   const Accelerator tcg{"tcg", ""};
   CHECK(stamp_here(s, tcg).machine == s.machine);

@@ -37,7 +37,7 @@ bool has(const std::vector<std::string>& arguments, const std::string& part) {
 
 }  // namespace
 
-TEST_CASE("QEMU's arguments stay as device layout 2 has them", "[vm]") {
+TEST_CASE("QEMU's arguments match device layout 2", "[vm]") {
   // A change here is a new device layout unless old device state still loads.
   CHECK(shown(qemu_arguments({}, some_files(), "tcg", VmBegin::kPaused)) == golden("arguments-q35.txt"));
   VmSettings s;
@@ -56,8 +56,9 @@ TEST_CASE("a VM starts paused, and waits for its state only when it resumes", "[
   CHECK(has(qemu_arguments({}, some_files(), "tcg", VmBegin::kIncoming), "-incoming"));
 }
 
-TEST_CASE("only a user network that this host does not isolate reaches something, and its devices are always there",
-          "[vm]") {
+TEST_CASE(
+    "the guest reaches the network only with the user mode and no isolation, and has the same devices in all modes",
+    "[vm]") {
   VmSettings s;
   VmFiles files = some_files();
   CHECK(has(qemu_arguments(s, files, "tcg", VmBegin::kPaused), "restrict=on"));

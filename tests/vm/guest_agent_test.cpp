@@ -57,7 +57,7 @@ bool is_greeting(const std::string& line) { return line.find("guest-sync-delimit
 
 }  // namespace
 
-TEST_CASE("an agent that answers is told the time", "[vm]") {
+TEST_CASE("set_time() sends the time to an agent that answers", "[vm]") {
   std::string told;
   Guest guest([&](const std::string& line) -> std::string {
     if (is_greeting(line)) {
@@ -73,7 +73,7 @@ TEST_CASE("an agent that answers is told the time", "[vm]") {
   CHECK(told == R"({"arguments":{"time":1700000000000000000},"execute":"guest-set-time"})");
 }
 
-TEST_CASE("words of an agent that are no answer are passed over", "[vm]") {
+TEST_CASE("output of an agent that is not an answer is skipped", "[vm]") {
   const std::string noise =
       GENERATE("half an answer to another {\"return\": 7}", "{\"return\": 7}\n", "{{{{\n\n[]\n1\n",
                "\xff\xff{\"return\": {\"return\": 1}}\n", "{\"event\": {}}\n\xff\n");
@@ -82,7 +82,7 @@ TEST_CASE("words of an agent that are no answer are passed over", "[vm]") {
   CHECK(agent.greet({60s, {}}));
 }
 
-TEST_CASE("an agent that refuses, says too much, nothing or is gone has not answered", "[vm]") {
+TEST_CASE("greet() fails when the agent refuses, writes without end, is silent or is gone", "[vm]") {
   SECTION("it refuses") {
     Guest guest([](const std::string& line) {
       return is_greeting(line) ? greeting_back(line) : "{\"error\": {\"class\": \"CommandNotFound\"}}\n";
@@ -91,17 +91,17 @@ TEST_CASE("an agent that refuses, says too much, nothing or is gone has not answ
     REQUIRE(agent.greet({60s, {}}));
     CHECK_FALSE(agent.set_time(std::chrono::system_clock::now(), {60s, {}}));
   }
-  SECTION("it says much without an end") {
+  SECTION("it writes without end") {
     Guest guest([](const std::string&) { return std::string(1U << 20U, 'x'); });
     GuestAgent agent(guest.take_host_end());
     CHECK_FALSE(agent.greet({60s, {}}));
   }
-  SECTION("it says something nested without an end") {
+  SECTION("it writes nested JSON without end") {
     Guest guest([](const std::string&) { return std::string(30000, '[') + "\n"; });
     GuestAgent agent(guest.take_host_end());
     CHECK_FALSE(agent.greet({50ms, {}}));
   }
-  SECTION("it says nothing") {
+  SECTION("it is silent") {
     Guest guest([](const std::string&) { return std::string(); });
     GuestAgent agent(guest.take_host_end());
     CHECK_FALSE(agent.greet({50ms, {}}));
@@ -117,7 +117,7 @@ TEST_CASE("an agent that refuses, says too much, nothing or is gone has not answ
   }
 }
 
-TEST_CASE("an agent runs a program and says how it ended", "[vm]") {
+TEST_CASE("an agent runs a program and returns its exit code", "[vm]") {
   std::vector<std::string> told;
   Guest guest([&](const std::string& line) -> std::string {
     told.push_back(line);
@@ -132,7 +132,7 @@ TEST_CASE("an agent runs a program and says how it ended", "[vm]") {
   CHECK(told[2] == R"({"arguments":{"pid":17},"execute":"guest-exec-status"})");
 }
 
-TEST_CASE("a program that does not end, and an answer that is none, are waited for no longer than asked", "[vm]") {
+TEST_CASE("run() waits for an endless program, or for an invalid answer, no longer than its time-out", "[vm]") {
   const std::string begun = "{\"return\": {\"pid\": 17}}\n";
   const auto [first, then] = GENERATE_COPY(table<std::string, std::string>({
       {"", ""},

@@ -58,7 +58,7 @@ TEST_CASE("maps are read line by line, whatever their paths are", "[vm]") {
   CHECK((areas[2].shared && areas[2].inode == ~0ULL));
 }
 
-TEST_CASE("a process's own pages are those present or swapped that are of no file", "[vm]") {
+TEST_CASE("a process's own pages are the present or swapped ones that belong to no file", "[vm]") {
   CHECK(own_pages({}, 0).empty());
   const std::vector<std::uint64_t> entries = {kPresent, kPresent | kFile, 0,        kSwapped, kPresent | 1234,
                                               kFile,    kSwapped | kFile, kPresent, kPresent};
@@ -125,7 +125,7 @@ TEST_CASE("pages that a child changed in a private mapping are found and read", 
   ::munmap(memory, below.size());
 }
 
-TEST_CASE("pages that are not tracked are not said to be unwritten", "[vm]") {
+TEST_CASE("untracked pages are not reported as unwritten", "[vm]") {
   auto* const memory = ::mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   REQUIRE(memory != MAP_FAILED);
   const MemoryRange range{address_of(memory), address_of(memory) + kPageSize};

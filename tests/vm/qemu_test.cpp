@@ -119,7 +119,7 @@ TEST_CASE("a machine is saved, ended, and resumed from its memory file", "[vm]")
   CHECK_FALSE(is_alive(pid));
 }
 
-TEST_CASE("memory that is mapped privately stays in QEMU until it is asked for", "[vm]") {
+TEST_CASE("privately mapped memory stays in QEMU until it is read from there", "[vm]") {
   Machine machine;
   const auto booted = machine.start();
   REQUIRE((booted->memory().mapping() == MemoryMapping::kZeros));
@@ -148,7 +148,7 @@ TEST_CASE("memory that is mapped privately stays in QEMU until it is asked for",
   CHECK(resumed->status().running);
 }
 
-TEST_CASE("memory is shared when that is wanted, or when QEMU does not take our library", "[vm]") {
+TEST_CASE("memory is shared when that is requested, or when QEMU does not load the library", "[vm]") {
   Machine machine;
   SECTION("wanted") { machine.options.private_memory = false; }
   SECTION("a program in between that cleans the environment") {
@@ -170,7 +170,7 @@ TEST_CASE("memory is shared when that is wanted, or when QEMU does not take our 
   CHECK(resumed->status().running);
 }
 
-TEST_CASE("a QEMU whose memory nobody else may read runs with the shared mapping", "[vm]") {
+TEST_CASE("a QEMU whose memory isr may not read gets the shared mapping", "[vm]") {
   if (::geteuid() == 0) return;  // root may read everything
   Machine machine;
   machine.options.private_memory = GENERATE(true, false);
@@ -194,7 +194,7 @@ TEST_CASE("a QEMU whose memory nobody else may read runs with the shared mapping
   CHECK(exits == 0);
 }
 
-TEST_CASE("a copy of memory that was begun while the machine ran is brought up to date when it stands still", "[vm]") {
+TEST_CASE("a copy of memory that was begun while the machine ran is completed when it is paused", "[vm]") {
   Machine machine;
   auto qemu = machine.start();
   if (GENERATE(false, true)) {  // a mapping of zeros, or of the file
@@ -244,7 +244,7 @@ TEST_CASE("a copy of memory that was begun while the machine ran is brought up t
   CHECK(memory.take_written().empty());
 }
 
-TEST_CASE("a kernel that does not track writes lets nothing be copied ahead, and all be found", "[vm]") {
+TEST_CASE("without write tracking nothing is copied ahead, and all changes are found at the end", "[vm]") {
   Machine machine;
   machine.options.program = machine.directory.path() / "qemu";
   replace_file(machine.options.program,
@@ -258,7 +258,7 @@ TEST_CASE("a kernel that does not track writes lets nothing be copied ahead, and
   CHECK_FALSE(qemu->memory().changed().empty());
 }
 
-TEST_CASE("a sample of memory is what the machine has there, in every mapping", "[vm]") {
+TEST_CASE("a sample of memory has the machine's bytes, in every mapping", "[vm]") {
   Machine machine;
   machine.options.private_memory = GENERATE(true, false);
   const auto booted = machine.start();
@@ -292,7 +292,7 @@ TEST_CASE("a sample of memory is what the machine has there, in every mapping", 
   check(*resumed);
 }
 
-TEST_CASE("a machine goes on when copying its changed memory fails", "[vm]") {
+TEST_CASE("a machine continues when copying its changed memory fails", "[vm]") {
   Machine machine;
   const auto qemu = machine.start();
   machine.run_firmware(*qemu);
@@ -330,7 +330,7 @@ TEST_CASE("a machine saved with a CD in its drive is resumed without one", "[vm]
   CHECK_FALSE(machine.resume(state)->status().running);
 }
 
-TEST_CASE("device state that is damaged, too long or empty is told, not hung on", "[vm]") {
+TEST_CASE("damaged, too long or empty device state is an error, not a hang", "[vm]") {
   Machine machine;
   CHECK(message_of([&] { machine.resume(as_bytes("not a migration stream")); }).starts_with("QEMU has ended: "));
   CHECK(message_of([&] { machine.resume({}); }).starts_with("QEMU"));
@@ -343,7 +343,7 @@ TEST_CASE("a QEMU that cannot start says why", "[vm]") {
     machine.options.program = "qemu-system-no-such-thing";
     CHECK(message_of([&] { machine.start(); }) == "qemu-system-no-such-thing is not installed");
   }
-  SECTION("its program is another") {
+  SECTION("its program is not QEMU") {
     machine.options.program = "/bin/false";
     CHECK(message_of([&] { machine.start(); }) == "QEMU has ended: exit code 1");
   }
@@ -361,11 +361,11 @@ TEST_CASE("a QEMU that cannot start says why", "[vm]") {
   }
 }
 
-TEST_CASE("the end of QEMU is noticed and told", "[vm]") {
+TEST_CASE("the end of QEMU is noticed and reported", "[vm]") {
   Machine machine;
   std::atomic<int> exits = 0;
   machine.options.on_event = [&](const VmEvent& e) { exits += e.kind == VmEventKind::kExited ? 1 : 0; };
-  SECTION("when somebody kills it") {
+  SECTION("when it is killed") {
     const auto qemu = machine.start();
     ::kill(qemu->pid(), SIGSEGV);
     const auto exit = qemu->wait_exit({std::chrono::seconds(60), {}});
@@ -375,14 +375,14 @@ TEST_CASE("the end of QEMU is noticed and told", "[vm]") {
     CHECK(exits == 1);
     CHECK(message_of([&] { qemu->cont(); }).starts_with("QEMU has ended: "));
   }
-  SECTION("when its object goes") {
+  SECTION("when its Qemu object is destroyed") {
     const pid_t pid = machine.start()->pid();
     CHECK_FALSE(is_alive(pid));
     CHECK(exits == 1);
   }
 }
 
-TEST_CASE("waiting for a guest has an end", "[vm]") {
+TEST_CASE("waiting for a guest ends after the time-out", "[vm]") {
   Machine machine;
   const auto qemu = machine.start();
   CHECK_FALSE(qemu->wait_exit({std::chrono::milliseconds(1), {}}).has_value());

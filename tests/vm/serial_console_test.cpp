@@ -20,7 +20,7 @@ void say(const UniqueFd& guest, std::string_view text) {
 
 }  // namespace
 
-TEST_CASE("a console hands out all that the guest said, then what comes", "[vm]") {
+TEST_CASE("a console returns all earlier output of the guest, then the new output", "[vm]") {
   auto [here, guest] = make_socket_pair();
   SerialConsole console(std::move(here));
   console.start();
@@ -35,13 +35,13 @@ TEST_CASE("a console hands out all that the guest said, then what comes", "[vm]"
   CHECK(console.since(1000).text.empty());
   CHECK_FALSE(console.wait_beyond(console.said(), std::chrono::milliseconds(1)));
 
-  SECTION("and says when there will be no more") {
+  SECTION("and tells when there will be no more") {
     guest.reset();
     CHECK_FALSE(console.wait_beyond(console.said(), kLong));
     CHECK(console.ended());
     CHECK((kind_thrown([&] { console.write("x"); }) == ErrorKind::kVm));
   }
-  SECTION("and types into the guest") {
+  SECTION("and sends text to the guest") {
     console.write("root\n");
     std::array<char, 16> heard{};
     REQUIRE(::recv(guest.get(), heard.data(), heard.size(), 0) == 5);
@@ -49,7 +49,7 @@ TEST_CASE("a console hands out all that the guest said, then what comes", "[vm]"
   }
 }
 
-TEST_CASE("a console of a talkative guest keeps the newest and never holds the guest up", "[vm]") {
+TEST_CASE("the console of a guest with much output keeps the newest text and never slows the guest down", "[vm]") {
   auto [here, guest] = make_socket_pair();
   SerialConsole console(std::move(here), /*keep_bytes=*/10000);
   console.start();
@@ -63,7 +63,7 @@ TEST_CASE("a console of a talkative guest keeps the newest and never holds the g
   CHECK(text.text.size() <= 15000);
 }
 
-TEST_CASE("typing into a guest that does not listen ends in time", "[vm]") {
+TEST_CASE("sending text to a guest that does not read it ends in time", "[vm]") {
   auto [here, guest] = make_socket_pair();
   SerialConsole console(std::move(here));
   console.start();

@@ -37,14 +37,14 @@ std::string golden(const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("VM settings come back as they were stored", "[vm]") {
+TEST_CASE("VM settings are read back as they were stored", "[vm]") {
   CHECK((vm_settings_from_json(vm_settings_to_json({})) == VmSettings{}));
   CHECK((parse_vm_settings(vm_settings_to_json(some_settings()).dump()) == some_settings()));
   CHECK((parse_vm_settings(golden("settings-1.json")) == some_settings()));
   CHECK(vm_settings_to_json(some_settings()).dump() == golden("settings-1.json"));
 }
 
-TEST_CASE("VM settings that ask for anything of this host are refused", "[vm]") {
+TEST_CASE("VM settings that name resources of this host are refused", "[vm]") {
   const Json good = vm_settings_to_json({});
   for (const auto& [name, value] : std::vector<std::pair<std::string, Json>>{
            {"disk", "/etc/shadow"},
@@ -91,7 +91,7 @@ TEST_CASE("VM settings out of bounds are refused", "[vm]") {
   for (const char* network : {"", "bridge", "user,hostfwd=tcp::1-:1"}) CHECK(refused(with("network", network)));
 }
 
-TEST_CASE("text that is no flat JSON object without repeated names is no VM settings", "[vm]") {
+TEST_CASE("VM settings must be a flat JSON object without repeated names", "[vm]") {
   std::string twice = vm_settings_to_json({}).dump();
   twice.insert(1, "\"cpus\":1,");
   for (const std::string& text :
@@ -100,14 +100,14 @@ TEST_CASE("text that is no flat JSON object without repeated names is no VM sett
     CHECK((kind_thrown([&] { parse_vm_settings(text); }) == ErrorKind::kCorrupt));
 }
 
-TEST_CASE("settings that a person asked for are checked as usage", "[vm]") {
+TEST_CASE("bad settings from a user are usage errors", "[vm]") {
   VmSettings s;
   CHECK_NOTHROW(check_vm_settings(s));
   s.cpus = 0;
   CHECK((kind_thrown([&] { check_vm_settings(s); }) == ErrorKind::kUsage));
 }
 
-TEST_CASE("a VM stamp comes back as it was stored, and nothing else does", "[vm]") {
+TEST_CASE("a VM stamp is read back as it was stored, and other text is refused", "[vm]") {
   CHECK((parse_vm_stamp(vm_stamp_to_json(some_stamp()).dump()) == some_stamp()));
   CHECK(vm_stamp_to_json(some_stamp()).dump() == golden("stamp-1.json"));
   CHECK((parse_vm_stamp(golden("stamp-1.json")) == some_stamp()));

@@ -43,7 +43,7 @@ struct SwappingHost {
 TEST_CASE("swap counts as readable unless it is in memory or on dm-crypt", "[vm]") {
   const SwappingHost host;
   const std::vector<std::string> area = {host.area.string()};
-  SECTION("none, or a kernel without") {
+  SECTION("no swap, or a kernel without it") {
     CHECK(host.found("").empty());
     CHECK(plaintext_swap("/nonexistent/swaps").empty());
   }
@@ -59,7 +59,7 @@ TEST_CASE("swap counts as readable unless it is in memory or on dm-crypt", "[vm]
     SwappingHost::set_uuid(host.disk, "CRYPT-LUKS2-0123-swap\n");
     CHECK(host.found(zram).empty());
   }
-  SECTION("on something unknown, or gone") {
+  SECTION("on an unknown device, or one that is gone") {
     CHECK((host.found() == area));
     CHECK((host.found("/nonexistent/a\\040b   file\t1\t0\t-2\n") == std::vector<std::string>{"/nonexistent/a b"}));
   }
@@ -71,7 +71,7 @@ TEST_CASE("swap counts as readable unless it is in memory or on dm-crypt", "[vm]
     SwappingHost::set_uuid(host.disk, "CRYPT-LUKS2-0123-swap\n");
     CHECK(host.found().empty());
   }
-  SECTION("on a volume of LVM") {
+  SECTION("on an LVM volume") {
     const fs::path part = host.sys / "devices" / "dm-0";
     SwappingHost::set_uuid(host.disk, "LVM-0123");
     SwappingHost::set_uuid(part, "CRYPT-LUKS2-0123-root");

@@ -15,7 +15,7 @@ constexpr int kExitedWith1 = 1 << 8;
 
 }  // namespace
 
-TEST_CASE("the end of a QEMU is what it was asked for, or what its guest did", "[vm]") {
+TEST_CASE("the end of a QEMU is reported as the request or the guest's action that caused it", "[vm]") {
   const QmpEvent by_guest{"SHUTDOWN", R"({"guest":true,"reason":"guest-shutdown"})"};
   const QmpEvent by_host{"SHUTDOWN", R"({"guest":false,"reason":"host-qmp-quit"})"};
   CHECK(facts_of({by_guest}).end(0, "").reason == VmExit::Reason::kGuestShutdown);
@@ -27,7 +27,8 @@ TEST_CASE("the end of a QEMU is what it was asked for, or what its guest did", "
   CHECK(killed.end(9, "").reason == VmExit::Reason::kKilled);
 }
 
-TEST_CASE("a QEMU that ends unasked has died, also with status 0, and its last words say why", "[vm]") {
+TEST_CASE("a QEMU that ends without a request has died, even with status 0, and its last words give the reason",
+          "[vm]") {
   VmFacts facts;
   const VmExit how = facts.end(kExitedWith1, "cannot allocate memory");
   CHECK(how.reason == VmExit::Reason::kDied);
@@ -38,7 +39,7 @@ TEST_CASE("a QEMU that ends unasked has died, also with status 0, and its last w
         VmExit::Reason::kDied);
 }
 
-TEST_CASE("a panic and a failed disk are told once, a restart of the guest makes a panic new", "[vm]") {
+TEST_CASE("a panic and a failed disk are reported once, and a restart of the guest makes a panic new", "[vm]") {
   VmFacts facts;
   const QmpEvent panic{"GUEST_PANICKED", R"({"action":"pause"})"};
   CHECK(facts.take_in(panic)->kind == VmEventKind::kGuestPanicked);
@@ -52,7 +53,7 @@ TEST_CASE("a panic and a failed disk are told once, a restart of the guest makes
   CHECK_FALSE(VmFacts().take_in({"BLOCK_IO_ERROR", R"({"action":"report","operation":"write"})"}));
 }
 
-TEST_CASE("events that say nothing of the machine are no news", "[vm]") {
+TEST_CASE("events without news about the machine are not reported", "[vm]") {
   VmFacts facts;
   CHECK_FALSE(facts.take_in({"MIGRATION", R"({"status":"completed"})"}));
   CHECK(facts.migration == "completed");
