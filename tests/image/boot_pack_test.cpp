@@ -47,7 +47,7 @@ TEST_CASE("the head of a boot pack has exactly the bytes of its golden file", "[
   CHECK((head.order.chunks == sample().order.chunks));
 }
 
-TEST_CASE("a boot pack names as many images, by names as long, as it has room for and no more", "[image]") {
+TEST_CASE("a boot pack names images up to the documented number and name length, and no more", "[image]") {
   BootHead head;
   for (char last = 'a'; head.images.size() < kMaxBootImages; ++last) {
     head.images.push_back({std::string(kMaxBootImageName - 1, 'x') + last, {}});

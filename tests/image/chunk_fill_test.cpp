@@ -56,7 +56,7 @@ void wait_for(const std::function<bool()>& condition) {
 
 }  // namespace
 
-TEST_CASE("all of memory is pinned, pages too, before it is said to be here", "[image]") {
+TEST_CASE("all of memory, including pages, is pinned before it is reported as complete", "[image]") {
   Memory memory;
   ChunkFill fill(*memory.reader, memory.plan());
   fill.start();
@@ -66,7 +66,7 @@ TEST_CASE("all of memory is pinned, pages too, before it is said to be here", "[
   CHECK((memory.pinned == *memory.keeping->kept.lock()));
 }
 
-TEST_CASE("memory that is gone again is not said to be here, and is fetched again", "[image]") {
+TEST_CASE("memory that is gone again is not reported as complete, and is fetched again", "[image]") {
   Memory memory;
   ChunkFill fill(*memory.reader, memory.plan());
   fill.start();
@@ -81,7 +81,7 @@ TEST_CASE("memory that is gone again is not said to be here, and is fetched agai
   CHECK(memory.keeping->kept.lock()->size() == kChunks + 3);
 }
 
-TEST_CASE("memory for which the cache has no room is not said to be here", "[image]") {
+TEST_CASE("memory for which the cache has no room is not reported as complete", "[image]") {
   Memory memory;
   memory.keeping->has_room = false;
   ChunkFill fill(*memory.reader, memory.plan());

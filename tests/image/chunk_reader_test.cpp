@@ -54,7 +54,7 @@ class FailingPrefetch : public ObjectSource {
 
 }  // namespace
 
-TEST_CASE("a chunk is fetched once however many ask at once", "[image]") {
+TEST_CASE("a chunk is fetched once, however many readers ask at once", "[image]") {
   const auto source = std::make_shared<MemorySource>("memory");
   const ChunkRef ref = stored(*source, 1);
   ChunkReader reader(source, {});
@@ -73,7 +73,7 @@ TEST_CASE("a chunk is fetched once however many ask at once", "[image]") {
   CHECK(reader.is_decoded(ref));
 }
 
-TEST_CASE("a chunk that one reference opened is not given to another with the same name and another key", "[image]") {
+TEST_CASE("a decoded chunk is not given to a reference with the same name and another key", "[image]") {
   const TempDirectory directory("isr-");
   const auto source = std::make_shared<MemorySource>("memory");
   ReaderOptions options;
@@ -110,7 +110,7 @@ TEST_CASE("a chunk that one reference opened is not given to another with the sa
   CHECK((piece == to_bytes(ByteView(test::random_bytes(kChunkSize, 1)).first(4096))));
 }
 
-TEST_CASE("a guest's read does not inherit the failure of the prefetch it waited for", "[image]") {
+TEST_CASE("a guest's read does not fail with the prefetch for which it waited", "[image]") {
   const auto memory = std::make_shared<MemorySource>("memory");
   const ChunkRef ref = stored(*memory, 1);
   const auto source = std::make_shared<FailingPrefetch>(memory);
@@ -124,7 +124,7 @@ TEST_CASE("a guest's read does not inherit the failure of the prefetch it waited
   CHECK(memory->fetches() == 1);
 }
 
-TEST_CASE("those who wait for a read as important as theirs share its failure", "[image]") {
+TEST_CASE("readers that wait for a read of their own priority share its failure", "[image]") {
   const auto source = std::make_shared<MemorySource>("memory");
   ChunkRef absent = stored(*source, 1);
   absent.cid.value[0] ^= 1;
@@ -159,7 +159,7 @@ TEST_CASE("settling does not wait for a guest's read, which may wait for the net
   CHECK((kind == ErrorKind::kTransient));
 }
 
-TEST_CASE("a read that is stopped leaves its fetch to who waits for it, too", "[image]") {
+TEST_CASE("a stopped read leaves its fetch to other readers that wait for it", "[image]") {
   const auto source = std::make_shared<MemorySource>("memory");
   const ChunkRef ref = stored(*source, 1);
   ChunkReader reader(source, {});
@@ -186,7 +186,7 @@ TEST_CASE("a read that is stopped leaves its fetch to who waits for it, too", "[
   CHECK(read == 2);
 }
 
-TEST_CASE("an image tells its base while a read of it waits for the network", "[image]") {
+TEST_CASE("an image returns its base while a read of it waits for the network", "[image]") {
   const auto source = std::make_shared<MemorySource>("memory");
   const auto reader = std::make_shared<ChunkReader>(source, ReaderOptions{});
   Image image("memory", image_of(*source, 4), reader, nullptr);
@@ -210,7 +210,7 @@ TEST_CASE("a copy that does not open is dropped and fetched again, once", "[imag
   CHECK(source->fetches() == 3);
 }
 
-TEST_CASE("the decoded chunks that are kept are bounded", "[image]") {
+TEST_CASE("the number of kept decoded chunks is bounded", "[image]") {
   const auto source = std::make_shared<MemorySource>("memory");
   ChunkReader reader(source, {.decoded_bytes = 4 * kChunkSize});
   std::vector<ChunkRef> refs;
@@ -239,7 +239,7 @@ TEST_CASE("an image and its reader end while prefetches wait for the network", "
   reader.reset();
 }
 
-TEST_CASE("an interrupt ends the reads that wait, not those that come after it", "[image]") {
+TEST_CASE("an interrupt ends waiting reads, but not later ones", "[image]") {
   const auto source = std::make_shared<MemorySource>("memory");
   const ChunkRef ref = stored(*source, 1);
   ChunkReader reader(source, {});
@@ -252,7 +252,7 @@ TEST_CASE("an interrupt ends the reads that wait, not those that come after it",
   CHECK(reader.read_chunk(ref)->size() == kChunkSize);
 }
 
-TEST_CASE("a long read of an image fetches its chunks side by side", "[image]") {
+TEST_CASE("a long read of an image fetches its chunks at the same time", "[image]") {
   const auto source = std::make_shared<MemorySource>("memory");
   const TreeRoot tree = image_of(*source, 16);
   const auto reader = std::make_shared<ChunkReader>(source, ReaderOptions{});
@@ -271,7 +271,7 @@ TEST_CASE("a long read of an image fetches its chunks side by side", "[image]") 
   CHECK(source->fetches() == before + 8);
 }
 
-TEST_CASE("fetches ahead wait while guests' reads fill the link, and go on then", "[image]") {
+TEST_CASE("fetches ahead wait while guests' reads fill the link, and then continue", "[image]") {
   constexpr std::uint64_t kWindow = 8;  // while no link is known
   const auto source = std::make_shared<MemorySource>("memory");
   std::vector<ChunkRef> refs;
@@ -294,7 +294,7 @@ TEST_CASE("fetches ahead wait while guests' reads fill the link, and go on then"
   CHECK(source->fetches() == kWindow + 1);
 }
 
-TEST_CASE("fetching ahead that is stopped while it waits for room ends at once", "[image]") {
+TEST_CASE("fetching ahead ends at once when it is stopped while it waits for room", "[image]") {
   const auto source = std::make_shared<MemorySource>("memory");
   std::vector<ChunkRef> refs;
   for (std::uint64_t i = 0; i <= 8; ++i) refs.push_back(stored(*source, i));

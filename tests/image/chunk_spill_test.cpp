@@ -36,7 +36,7 @@ bool holds(ChunkSpill& spill, std::uint64_t number, std::size_t within, std::siz
 
 }  // namespace
 
-TEST_CASE("spilled chunks give back any piece of themselves", "[image]") {
+TEST_CASE("any piece of a spilled chunk can be read back", "[image]") {
   const TempDirectory directory("isr-");
   const auto spill = make_chunk_spill({directory.path(), 8 * kChunkSize});
   CHECK_FALSE(holds(*spill, 1, 0, 4096));
@@ -50,7 +50,7 @@ TEST_CASE("spilled chunks give back any piece of themselves", "[image]") {
   CHECK(std::filesystem::is_empty(directory.path()));  // the file has no name
 }
 
-TEST_CASE("a full spill drops what was used least recently", "[image]") {
+TEST_CASE("a full spill drops the least recently used chunks", "[image]") {
   const TempDirectory directory("isr-");
   const auto spill = make_chunk_spill({directory.path(), 4 * kChunkSize});
   for (std::uint64_t i = 0; i < 4; ++i) spill->put(name_of(i), chunk_of(i));
@@ -61,7 +61,7 @@ TEST_CASE("a full spill drops what was used least recently", "[image]") {
   for (const std::uint64_t gone : {1, 2}) CHECK_FALSE(spill->contains(name_of(gone)));
 }
 
-TEST_CASE("a spill that is given up gives its space back and keeps nothing more", "[image]") {
+TEST_CASE("a spill that is given up frees its space and keeps no more chunks", "[image]") {
   const TempDirectory directory("isr-");
   const auto spill = make_chunk_spill({directory.path(), 8 * kChunkSize});
   for (std::uint64_t i = 0; i < 4; ++i) spill->put(name_of(i), chunk_of(i));
@@ -71,7 +71,7 @@ TEST_CASE("a spill that is given up gives its space back and keeps nothing more"
   CHECK_FALSE(holds(*spill, 1, 0, 4096));
 }
 
-TEST_CASE("readers never see another chunk's bytes while slots change hands", "[image]") {
+TEST_CASE("readers never see another chunk's bytes while slots are reused", "[image]") {
   const TempDirectory directory("isr-");
   const auto spill = make_chunk_spill({directory.path(), 3 * kChunkSize});
   std::vector<ChunkData> chunks;
@@ -110,20 +110,20 @@ TEST_CASE("readers never see another chunk's bytes while slots change hands", "[
   CHECK(found > 0);
 }
 
-TEST_CASE("a spill leaves the space free that others need", "[image]") {
+TEST_CASE("a spill leaves the minimum of free space on the disk", "[image]") {
   const TempDirectory directory("isr-");
   const auto spill = make_chunk_spill({directory.path(), 8 * kChunkSize, UINT64_MAX});
   spill->put(name_of(1), chunk_of(1));
   CHECK_FALSE(spill->contains(name_of(1)));
 }
 
-TEST_CASE("a directory that takes no file means no spill, and nothing fails", "[image]") {
+TEST_CASE("without a usable directory there is no spill, and nothing fails", "[image]") {
   CHECK(make_chunk_spill({"/proc/nowhere", 8 * kChunkSize}) == nullptr);
   const TempDirectory directory("isr-");
   CHECK(make_chunk_spill({directory.path(), 0}) == nullptr);
 }
 
-TEST_CASE("a piece that was read before is not fetched again though memory forgot its chunk", "[image]") {
+TEST_CASE("a piece that was read before is not fetched again after memory dropped its chunk", "[image]") {
   const TempDirectory directory("isr-");
   const auto source = std::make_shared<test::MemorySource>("memory");
   const Key secret = hkdf_sha256(as_bytes("domain"), {}, "test");

@@ -145,7 +145,7 @@ struct SharedMemory {
 
 }  // namespace
 
-TEST_CASE("reads beside writes, snapshots and settling see no write too early, too late or in part", "[image]") {
+TEST_CASE("reads during writes, snapshots and settling see no write too early, too late or in part", "[image]") {
   const TempDirectory temp;
   ImageBench bench(temp.path(), {kSize, {}});
   auto known = std::make_unique<Known>();
@@ -186,7 +186,7 @@ TEST_CASE("reads beside writes, snapshots and settling see no write too early, t
   CHECK(check_blocks(*bench.image, *known, 0, kBlocks) == "");
 }
 
-TEST_CASE("flushed writes of a killed process are there wherever it was killed", "[image]") {
+TEST_CASE("flushed writes of a killed process are there, wherever it was killed", "[image]") {
   const TempDirectory temp;
   const SharedMemory<Known> known;
   const SharedMemory<SavedState> saved;

@@ -23,7 +23,7 @@ TEST_CASE("pages and chunks are noted once each, in the order of their first rea
   CHECK((order.chunks == std::vector<BootPlace>{{1, 1}, {0, 0}, {1, 0}}));
 }
 
-TEST_CASE("noting ends with the time that was given, first for pages, then for chunks", "[image]") {
+TEST_CASE("noting ends after the given time, first for pages, then for chunks", "[image]") {
   FirstTouches touches({.pages_for = 10s, .chunks_for = 60s});
   touches.note(0, 0, 1, kStart);
   touches.note(0, 1'000'000, 1, kStart + 10s);

@@ -102,16 +102,16 @@ TEST_CASE("pages of a boot pack are read without their own chunks", "[image]") {
   }
   CHECK(packed.source->fetches() - before <= hot->chunks());
   CHECK(image.counters().hot_pages == packed.pages_.size());
-  SECTION("and a read that is larger takes the rest from the tree") {
+  SECTION("and a larger read takes the rest from the tree") {
     CHECK(reads(image, 1000, ByteView(packed.content).subspan(1000, 3 * kChunkSize)));
   }
-  SECTION("of the image that they were taken from and no other") {
+  SECTION("only for the image from which they were taken") {
     Bytes out(kBootPageSize);
     CHECK_FALSE(hot->read(0, packed.page_of(0) * kBootPageSize, out));
   }
 }
 
-TEST_CASE("a boot pack never hides what was written, replaced or published after it was made", "[image]") {
+TEST_CASE("a boot pack never hides data that was written, replaced or published after it was made", "[image]") {
   Packed packed;
   const auto reader = std::make_shared<ChunkReader>(packed.source, ReaderOptions{});
   const auto hot = std::make_shared<HotPages>(*reader, packed.pack, std::stop_token());
@@ -139,7 +139,7 @@ TEST_CASE("a boot pack never hides what was written, replaced or published after
   }
 }
 
-TEST_CASE("a publish while pages of a boot pack are read shows none that it has replaced", "[image]") {
+TEST_CASE("reads of a boot pack during a publish show no page that the publish has replaced", "[image]") {
   Packed packed;
   const auto reader = std::make_shared<ChunkReader>(packed.source, ReaderOptions{});
   const auto hot = std::make_shared<HotPages>(*reader, packed.pack, std::stop_token());
@@ -175,7 +175,7 @@ TEST_CASE("a publish while pages of a boot pack are read shows none that it has 
   }
 }
 
-TEST_CASE("a boot pack that is damaged or cannot be reached costs time and no page", "[image]") {
+TEST_CASE("a boot pack that is damaged or out of reach costs time but no page", "[image]") {
   Packed packed;
   const auto read_all = [&](ChunkReader& reader, const std::shared_ptr<HotPages>& hot) {
     Image image("memory", packed.image, std::shared_ptr<ChunkReader>(std::shared_ptr<void>(), &reader), nullptr);
@@ -198,11 +198,11 @@ TEST_CASE("a boot pack that is damaged or cannot be reached costs time and no pa
     packed.source->store(refs.at(0).cid, Bytes(refs[0].length));
     CHECK(kind_thrown([&] { HotPages(reader, packed.pack, {}); }) == ErrorKind::kCorrupt);
   }
-  SECTION("it is no boot pack") {
+  SECTION("it is not a boot pack") {
     CHECK(kind_thrown([&] { HotPages(reader, packed.image, {}); }) == ErrorKind::kCorrupt);
     CHECK(kind_thrown([&] { HotPages(reader, {17, packed.pack.root}, {}); }) == ErrorKind::kCorrupt);
   }
-  SECTION("it cannot be reached, and the page's own chunk can") {
+  SECTION("it cannot be reached, but the page's own chunk can") {
     ChunkReader through(std::make_shared<OutOfReach>(packed.source, refs.at(2).cid), {});
     const auto hot = std::make_shared<HotPages>(through, packed.pack, std::stop_token());
     const std::uint64_t served = read_all(through, hot);
@@ -211,7 +211,7 @@ TEST_CASE("a boot pack that is damaged or cannot be reached costs time and no pa
   }
 }
 
-TEST_CASE("a fill brings the pack, then the order, then the rest, and then knows that all is here", "[image]") {
+TEST_CASE("a fill fetches the pack, then the order, then the rest, and then reports that all is here", "[image]") {
   Packed packed;
   const auto here = std::make_shared<test::KeepingSource>(packed.source);
   const auto reader = std::make_shared<ChunkReader>(here, ReaderOptions{});
@@ -241,7 +241,7 @@ TEST_CASE("a fill brings the pack, then the order, then the rest, and then knows
   CHECK(told.lock()->size() == 1);
 }
 
-TEST_CASE("a fill that cannot have a chunk does not say that all is here", "[image]") {
+TEST_CASE("a fill that cannot get a chunk does not report that all is here", "[image]") {
   Packed packed;
   packed.source->store(packed.refs(packed.image).at(7).cid, Bytes(100));
   const auto here = std::make_shared<test::KeepingSource>(

@@ -89,7 +89,7 @@ TEST_CASE("a partial write fetches nothing", "[image]") {
   CHECK(bench.stats.tier("settled").hits.load() == fetched);
 }
 
-TEST_CASE("settling bounds the journal by what differs, not by what was written", "[image]") {
+TEST_CASE("settling bounds the journal by the changed data, not by the amount written", "[image]") {
   Bench bench(8 * kChunkSize);
   for (int round = 0; round < 20; ++round) {
     const Bytes data = test::random_bytes(8 * kChunkSize, static_cast<std::uint64_t>(round));
@@ -115,7 +115,7 @@ TEST_CASE("writing the same bytes again changes no reference", "[image]") {
   CHECK(bench.base.root == before.root);
 }
 
-TEST_CASE("a scratch layer over a disk that was written to shows it and changes nothing of it", "[image]") {
+TEST_CASE("a scratch layer over a changed disk shows the changes and leaves them as they are", "[image]") {
   Bench bench(kSize);
   const Bytes data = test::random_bytes(200'000, 5);
   bench.image->write(3000, data);
@@ -198,7 +198,7 @@ TEST_CASE("an image shows the published tree when the overlay is told to forget 
   CHECK((out == written));
 }
 
-TEST_CASE("a missing object is named, never zeros", "[image]") {
+TEST_CASE("a missing object is an error that names it, never zeros", "[image]") {
   Bench bench(kSize);
   bench.image->write(0, test::random_bytes(kChunkSize, 13));
   bench.publish();
@@ -218,7 +218,7 @@ TEST_CASE("a missing object is named, never zeros", "[image]") {
   }
 }
 
-TEST_CASE("a write that meets a full disk is done once room was made, and fails when there is none", "[image]") {
+TEST_CASE("a write on a full disk succeeds once room was made, and fails when there is none", "[image]") {
   class FullOverlay : public test::MemoryOverlay {
    public:
     void write(std::uint64_t offset, ByteView data) override {

@@ -64,7 +64,7 @@ Bytes golden_mark() {
 
 }  // namespace
 
-TEST_CASE("a journal segment has the bytes of its format's description", "[image]") {
+TEST_CASE("a journal segment has exactly the bytes of its golden file", "[image]") {
   CHECK((read_file(kGolden, 1U << 20U) == golden_segment()));
 }
 
@@ -83,7 +83,7 @@ TEST_CASE("a journal segment of format 3 is replayed", "[image]") {
   CHECK(opened.journal->next_sequence() == 44);
 }
 
-TEST_CASE("a journal's mark has the bytes of its format's description, and is read", "[image]") {
+TEST_CASE("a journal's mark has exactly the bytes of its golden file, and is read", "[image]") {
   CHECK((read_file(kGoldenMark, 1000) == golden_mark()));
   const TempDirectory temp;
   fs::copy_file(kGoldenMark, temp.path() / "synced");

@@ -52,7 +52,7 @@ struct DiskOfJournal {
 
 }  // namespace
 
-TEST_CASE("the journal writes again what a failed sync lost when it is opened", "[image]") {
+TEST_CASE("opening the journal writes again the data that a failed sync lost", "[image]") {
   DiskOfJournal on;
   const bool has_synced_before = GENERATE(false, true);
   {
@@ -77,7 +77,7 @@ TEST_CASE("the journal writes again what a failed sync lost when it is opened", 
   CHECK(offsets_of(OpenedJournal(on.directory, device_key())) == std::vector<std::uint64_t>{1, 2, 3, 4});
 }
 
-TEST_CASE("a sync after a failed one makes durable what that one lost", "[image]") {
+TEST_CASE("a sync after a failed one makes the lost data durable", "[image]") {
   DiskOfJournal on;
   {
     OpenedJournal opened(on.directory, device_key());
@@ -96,7 +96,7 @@ TEST_CASE("a sync after a failed one makes durable what that one lost", "[image]
   CHECK(offsets_of(OpenedJournal(on.directory, device_key())) == std::vector<std::uint64_t>{1, 2, 3, 4});
 }
 
-TEST_CASE("a sync fails for as long as what an earlier one lost cannot be read", "[image]") {
+TEST_CASE("a sync fails as long as the data that an earlier one lost cannot be read", "[image]") {
   DiskOfJournal on;
   {
     OpenedJournal opened(on.directory, device_key());
@@ -118,7 +118,7 @@ TEST_CASE("a sync fails for as long as what an earlier one lost cannot be read",
   CHECK(offsets_of(OpenedJournal(on.directory, device_key())) == std::vector<std::uint64_t>{1, 3});
 }
 
-TEST_CASE("a journal whose opening could not be synced is opened later", "[image]") {
+TEST_CASE("a journal can be opened later when its first opening could not be synced", "[image]") {
   DiskOfJournal on;
   {
     OpenedJournal opened(on.directory, device_key());
@@ -135,7 +135,7 @@ TEST_CASE("a journal whose opening could not be synced is opened later", "[image
   CHECK(offsets_of(OpenedJournal(on.directory, device_key())) == std::vector<std::uint64_t>{1, 2});
 }
 
-TEST_CASE("a mark does not cover what is appended while its sync goes on", "[image]") {
+TEST_CASE("a mark does not cover records that are appended during its sync", "[image]") {
   DiskOfJournal on;
   {
     OpenedJournal opened(on.directory, device_key(), 1);

@@ -60,13 +60,13 @@ struct MarkBench {
 
 }  // namespace
 
-TEST_CASE("a start copies nothing of what a large sync covered", "[image]") {
+TEST_CASE("a start copies no data that a large sync covered", "[image]") {
   MarkBench on;
   make_journal(on.directory);
   CHECK(on.copied_by_start() == 0);
 }
 
-TEST_CASE("a start copies what a small sync covered, and the next start does not", "[image]") {
+TEST_CASE("a start copies data that a small sync covered, but the next start does not", "[image]") {
   MarkBench on;
   make_journal(on.directory, kMarkAfter);
   CHECK_FALSE(fs::exists(on.mark));
@@ -88,12 +88,12 @@ TEST_CASE("a start copies the segment that was written to after the mark", "[ima
   CHECK(std::equal(before.begin(), before.end(), after.begin()));
 }
 
-TEST_CASE("a mark that is damaged, cut off, of another format or of another journal counts as none", "[image]") {
+TEST_CASE("a mark that is damaged, cut off, of another format or of another journal is ignored", "[image]") {
   MarkBench on;
   make_journal(on.directory);
   const Bytes whole = read_file(on.mark, 1000);
   REQUIRE(whole.size() == 76);
-  SECTION("one byte is another") {
+  SECTION("one byte differs") {
     for (std::size_t i = 0; i < whole.size(); i += 5) {
       replace_file(on.mark, whole);
       test::flip_byte(on.mark, i);
@@ -117,7 +117,7 @@ TEST_CASE("a mark that is damaged, cut off, of another format or of another jour
     fs::copy_file(on.temp.path() / "other/synced", on.mark);
     CHECK(on.copied_by_start() == 3);
   }
-  SECTION("it is no file") {
+  SECTION("it is not a file") {
     fs::remove(on.mark);
     fs::create_directory(on.mark);
     CHECK(on.copied_by_start() == 3);
@@ -125,14 +125,14 @@ TEST_CASE("a mark that is damaged, cut off, of another format or of another jour
   }
 }
 
-TEST_CASE("records that only the mark calls synced are damage when they cannot be read", "[image]") {
+TEST_CASE("unreadable records that only the mark calls synced are damage", "[image]") {
   MarkBench on;
   make_journal(on.directory);
   test::flip_byte(segments_of(on.directory).at(GENERATE(0, 2)), kSegmentHeaderSize + 100);
   CHECK(kind_thrown([&] { OpenedJournal(on.directory, device_key()); }) == ErrorKind::kCorrupt);
 }
 
-TEST_CASE("numbers that were skipped are not marked, so a later record of one of them may be torn", "[image]") {
+TEST_CASE("skipped numbers are not marked, so a later record with one of them may be torn", "[image]") {
   MarkBench on;
   make_journal(on.directory, kMarkAfter);
   {
@@ -151,7 +151,7 @@ TEST_CASE("numbers that were skipped are not marked, so a later record of one of
   CHECK(OpenedJournal(on.directory, device_key()).records.size() == 4);
 }
 
-TEST_CASE("a mark goes with its segment, so a number that is given anew is not marked", "[image]") {
+TEST_CASE("a mark is ignored without its segment, so a reused number is not marked", "[image]") {
   MarkBench on;
   {
     OpenedJournal opened(on.directory, device_key(), 1);
@@ -172,7 +172,7 @@ TEST_CASE("a mark goes with its segment, so a number that is given anew is not m
   CHECK(OpenedJournal(on.directory, device_key()).records.size() == 1);
 }
 
-TEST_CASE("a last segment that ends where a record does, before what the mark calls synced, is damage", "[image]") {
+TEST_CASE("a last segment that ends after a whole record, but before the mark's last one, is damage", "[image]") {
   MarkBench on;
   make_journal(on.directory);
   {
@@ -186,7 +186,7 @@ TEST_CASE("a last segment that ends where a record does, before what the mark ca
   CHECK(kind_thrown([&] { OpenedJournal(on.directory, device_key()); }) == ErrorKind::kCorrupt);
 }
 
-TEST_CASE("an older mark says less, and nothing wrong", "[image]") {
+TEST_CASE("an older mark covers less but is not wrong", "[image]") {
   MarkBench on;
   make_journal(on.directory);
   const Bytes older = read_file(on.mark, 1000);

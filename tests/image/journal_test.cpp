@@ -50,7 +50,7 @@ class FileSizeLimit {
 
 }  // namespace
 
-TEST_CASE("a segment that cannot be set aside is an error of ours", "[image]") {
+TEST_CASE("a segment that cannot be set aside is an Error", "[image]") {
   const TempDirectory temp;
   { const OpenedJournal opened(temp.path() / "j", device_key()); }
   const fs::path segment = temp.path() / "j" / "0000000000000001.journal";
@@ -60,7 +60,7 @@ TEST_CASE("a segment that cannot be set aside is an error of ours", "[image]") {
   CHECK(fs::exists(segment));
 }
 
-TEST_CASE("a journal gives back what was appended, also after it was opened again", "[image]") {
+TEST_CASE("a journal returns appended records, even after it was opened again", "[image]") {
   const TempDirectory temp;
   const Bytes first = test::random_bytes(100, 1);
   const Bytes second = test::random_bytes(kMaxRecordPayload, 2);
@@ -90,7 +90,7 @@ TEST_CASE("a journal gives back what was appended, also after it was opened agai
   CHECK((out == second));
 }
 
-TEST_CASE("a journal's files hold no plaintext, and a wrong key changes nothing of them", "[image]") {
+TEST_CASE("a journal's files have no plaintext, and a wrong key does not change them", "[image]") {
   const TempDirectory temp;
   const std::string canary = "canary-canary-canary-canary-canary";
   {
@@ -107,7 +107,7 @@ TEST_CASE("a journal's files hold no plaintext, and a wrong key changes nothing 
   CHECK(OpenedJournal(temp.path() / "j", device_key()).records.size() == 1);
 }
 
-TEST_CASE("a torn end of a journal is cut off and the rest replayed", "[image]") {
+TEST_CASE("a torn end of a journal is cut off, and the rest is replayed", "[image]") {
   const TempDirectory temp;
   const Bytes data = test::random_bytes(5000, 3);
   {
@@ -132,7 +132,7 @@ TEST_CASE("a torn end of a journal is cut off and the rest replayed", "[image]")
   CHECK(again.records.back().offset == 100);
 }
 
-TEST_CASE("writes that were lost from the middle of what was not synced end the segment there", "[image]") {
+TEST_CASE("when writes from the middle of the unsynced part were lost, the segment ends there", "[image]") {
   const TempDirectory temp;
   {
     OpenedJournal opened(temp.path() / "j", device_key());
@@ -171,7 +171,7 @@ TEST_CASE("damage among synced records is named, not taken for a torn end", "[im
   CHECK((read_file(segment, 1U << 20U) == before));  // nothing was cut
 }
 
-TEST_CASE("a synced segment that ends where a record does, too early, is damage", "[image]") {
+TEST_CASE("a synced segment that ends too early, after a whole record, is damage", "[image]") {
   const TempDirectory temp;
   const bool was_raised = GENERATE(false, true);
   {
@@ -196,7 +196,7 @@ TEST_CASE("a synced segment that ends where a record does, too early, is damage"
   CHECK(fs::file_size(first) == kSegmentHeaderSize + records * kRecord);  // nothing was changed
 }
 
-TEST_CASE("a gap before a segment that was never synced is no damage, at once and after later syncs", "[image]") {
+TEST_CASE("a gap before a segment that was never synced is not damage, even after later syncs", "[image]") {
   const TempDirectory temp;
   const Bytes data = test::random_bytes(1000, 1);
   {
@@ -224,7 +224,7 @@ TEST_CASE("a gap before a segment that was never synced is no damage, at once an
   CHECK((kind_thrown([&] { OpenedJournal(temp.path() / "j", device_key()); }) == ErrorKind::kCorrupt));
 }
 
-TEST_CASE("a segment whose header never reached the disk is no obstacle", "[image]") {
+TEST_CASE("a segment whose header never reached the disk does not prevent opening", "[image]") {
   const TempDirectory temp;
   {
     OpenedJournal opened(temp.path() / "j", device_key());
@@ -245,7 +245,7 @@ TEST_CASE("a segment whose header never reached the disk is no obstacle", "[imag
   CHECK(OpenedJournal(temp.path() / "j", device_key()).records.size() == 2);
 }
 
-TEST_CASE("a segment without a header among synced ones is damage, and is left as it is", "[image]") {
+TEST_CASE("a segment without a header among synced ones is damage and is not changed", "[image]") {
   const TempDirectory temp;
   {
     OpenedJournal opened(temp.path() / "j", device_key());
@@ -269,7 +269,7 @@ TEST_CASE("a segment without a header among synced ones is damage, and is left a
   CHECK(fs::file_size(second) == before);
 }
 
-TEST_CASE("a segment under another's name is refused", "[image]") {
+TEST_CASE("a segment under another segment's name is refused", "[image]") {
   const TempDirectory temp;
   {
     OpenedJournal opened(temp.path() / "j", device_key());
@@ -282,7 +282,7 @@ TEST_CASE("a segment under another's name is refused", "[image]") {
   CHECK((kind_thrown([&] { OpenedJournal(temp.path() / "j", device_key()); }) == ErrorKind::kCorrupt));
 }
 
-TEST_CASE("an append that finds no space leaves nothing, and the next one goes well", "[image]") {
+TEST_CASE("an append without space leaves nothing, and the next one succeeds", "[image]") {
   const TempDirectory temp;
   {
     OpenedJournal opened(temp.path() / "j", device_key());
@@ -312,7 +312,7 @@ TEST_CASE("an append that finds no space leaves nothing, and the next one goes w
   CHECK(again.records[3].offset == 4);
 }
 
-TEST_CASE("a journal is synced when no more files can be opened, and goes on when they can", "[image]") {
+TEST_CASE("a journal can be synced when no more files can be opened, and continues when they can", "[image]") {
   const TempDirectory temp;
   OpenedJournal opened(temp.path() / "j", device_key());
   const Bytes data = test::random_bytes(1000, 5);
@@ -334,7 +334,8 @@ TEST_CASE("a journal is synced when no more files can be opened, and goes on whe
   CHECK(OpenedJournal(temp.path() / "j", device_key()).records.size() == 3);
 }
 
-TEST_CASE("a journal of more segments than a process may have files is opened, read, synced and collected", "[image]") {
+TEST_CASE("a journal with more segments than a process may have files is opened, read, synced and collected",
+          "[image]") {
   const TempDirectory temp;
   constexpr std::uint64_t kSegments = 300;
   const test::DescriptorLimit few(100);
@@ -369,7 +370,7 @@ TEST_CASE("a journal of more segments than a process may have files is opened, r
   CHECK(again.journal->segment_count() == 0);
 }
 
-TEST_CASE("a journal deletes the segments that nobody holds a place in", "[image]") {
+TEST_CASE("a journal deletes segments without holders", "[image]") {
   const TempDirectory temp;
   OpenedJournal opened(temp.path() / "j", device_key());
   auto kept = append_data(*opened.journal, 0, test::random_bytes(1000, 5));
@@ -386,13 +387,13 @@ TEST_CASE("a journal deletes the segments that nobody holds a place in", "[image
   CHECK(again.records[0].offset == 1);
 }
 
-TEST_CASE("a journal that nobody writes to makes no files", "[image]") {
+TEST_CASE("a journal without writes makes no files", "[image]") {
   const TempDirectory temp;
   for (int i = 0; i < 3; ++i) OpenedJournal(temp.path() / "j", device_key()).journal->sync();
   CHECK(segments_of(temp.path() / "j").empty());
 }
 
-TEST_CASE("sequence numbers go on above what the caller knows of", "[image]") {
+TEST_CASE("sequence numbers continue above those that the caller knows", "[image]") {
   const TempDirectory temp;
   {
     OpenedJournal opened(temp.path() / "j", device_key());

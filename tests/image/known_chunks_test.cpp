@@ -48,7 +48,7 @@ TEST_CASE("content of any tree that was added is found with its reference", "[im
   CHECK_FALSE(known.find({}));
 }
 
-TEST_CASE("chunks that only a damaged page names are unknown, and the rest are known", "[image]") {
+TEST_CASE("chunks below a damaged page are unknown, and the others are known", "[image]") {
   Trees trees;
   const TreeRoot tree = trees.tree(512, 1);
   trees.source->store(trees.pages.front(), Bytes(9));
@@ -64,7 +64,7 @@ TEST_CASE("chunks that only a damaged page names are unknown, and the rest are k
   CHECK(nothing.size() == 0);
 }
 
-TEST_CASE("no more chunks are known than was asked for", "[image]") {
+TEST_CASE("no more chunks are known than the limit allows", "[image]") {
   Trees trees;
   KnownChunks known(trees.reader, 10);
   known.add(trees.tree(16, 1));

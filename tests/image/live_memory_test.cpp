@@ -58,8 +58,8 @@ TEST_CASE("a copy skips the holes that were punched since it began", "[image]") 
   bench.give_back(9, 1);  // after
   CHECK((bench.read(9) == zeros));
 
-  SECTION("and takes all once the guest stands still") { bench.live.end_copy(); }
-  SECTION("and begins anew") { bench.live.begin_copy(); }
+  SECTION("and takes everything once the guest is paused") { bench.live.end_copy(); }
+  SECTION("and starts over after begin_copy()") { bench.live.begin_copy(); }
   CHECK(bench.copy(0, bytes).empty());
   for (std::uint64_t page = 0; page < 40; ++page) CHECK((bench.read(page) == page_of(page)));
   CHECK((bench.read(43) == zeros));
@@ -86,7 +86,7 @@ TEST_CASE("writes and holes of the mount mark their chunks as touched, and copie
   CHECK((bench.live.touched() == std::vector<bool>{false, true, true, true}));
 }
 
-TEST_CASE("a hole reads as zeros when copies of older bytes run beside it", "[image]") {
+TEST_CASE("a hole reads as zeros even when copies of older bytes run beside it", "[image]") {
   Bench bench;
   bench.live.begin_copy();
   const std::uint64_t count = kSize / kPage;

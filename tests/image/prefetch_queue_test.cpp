@@ -7,7 +7,7 @@
 
 using namespace isr;
 
-TEST_CASE("no more prefetches run at once than the window says, which may change", "[image]") {
+TEST_CASE("no more prefetches run at once than the window allows, which may change", "[image]") {
   std::atomic<unsigned> window{2};
   std::atomic<unsigned> running{0};
   std::atomic<unsigned> most{0};
@@ -35,14 +35,14 @@ TEST_CASE("no more prefetches run at once than the window says, which may change
   CHECK(most == 5);
 }
 
-TEST_CASE("a window of nothing still lets one prefetch run", "[image]") {
+TEST_CASE("a window of zero still lets one prefetch run", "[image]") {
   std::latch done(3);
   PrefetchQueue queue({}, [] { return 0U; });
   for (int i = 0; i < 3; ++i) queue.submit([&] { done.count_down(); });
   done.wait();
 }
 
-TEST_CASE("prefetches that nobody has begun are dropped: when too many wait, and at the end", "[image]") {
+TEST_CASE("prefetches that have not begun are dropped when too many wait, and at the end", "[image]") {
   std::atomic<int> ran{0};
   std::binary_semaphore begun(0);
   std::binary_semaphore go_on(0);

@@ -225,7 +225,7 @@ class Walk {
 
 }  // namespace
 
-TEST_CASE("an image is what was written to it, whatever became of its publishes", "[image]") {
+TEST_CASE("an image has the bytes that were written to it, whatever happened to its publishes", "[image]") {
   const char* wanted = std::getenv("ISR_MODEL_SEEDS");  // NOLINT(concurrency-mt-unsafe)
   const std::uint64_t seeds = wanted != nullptr ? std::stoull(wanted) : 4;
   for (std::uint64_t seed = 1; seed <= seeds; ++seed) {

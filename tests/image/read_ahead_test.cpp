@@ -49,7 +49,7 @@ TEST_CASE("sequential reads of any size keep many chunks ahead", "[image]") {
   }
 }
 
-TEST_CASE("random reads ask for nothing, in a small image either", "[image]") {
+TEST_CASE("random reads fetch nothing ahead, even in a small image", "[image]") {
   const std::uint64_t chunks = GENERATE(64, 4096);
   Asked asked(chunks);
   std::mt19937_64 random(1);
@@ -57,13 +57,13 @@ TEST_CASE("random reads ask for nothing, in a small image either", "[image]") {
   CHECK(asked.asked.size() < 64);  // two of them may follow each other by chance
 }
 
-TEST_CASE("one large read asks for its own chunks and no others", "[image]") {
+TEST_CASE("one large read fetches only its own chunks", "[image]") {
   Asked asked;
   asked.read(5 * kChunkSize + 100, 8 * kChunkSize);
   CHECK((asked.asked == std::set<std::uint64_t>{6, 7, 8, 9, 10, 11, 12, 13}));
 }
 
-TEST_CASE("a stream whose reads come in another order stays one", "[image]") {
+TEST_CASE("a stream whose reads are reordered stays one stream", "[image]") {
   Asked asked;
   std::uint64_t next = 0;
   for (; next < 8; ++next) asked.read(next * kChunkSize, kChunkSize);
@@ -89,7 +89,7 @@ TEST_CASE("several streams and random reads between them do not disturb each oth
   }
 }
 
-TEST_CASE("a sequential reader on a thin link gets no further ahead than was allowed", "[image]") {
+TEST_CASE("a sequential reader on a thin link gets no further ahead than allowed", "[image]") {
   Asked asked;
   asked.most = 2;
   std::uint64_t at = 0;
@@ -98,7 +98,7 @@ TEST_CASE("a sequential reader on a thin link gets no further ahead than was all
   CHECK(*asked.asked.rbegin() <= at + 2);
 }
 
-TEST_CASE("nothing is asked for beyond the end", "[image]") {
+TEST_CASE("nothing is fetched beyond the end", "[image]") {
   Asked asked(10);
   for (std::uint64_t at = 0; at < 10; ++at) asked.read(at * kChunkSize, kChunkSize);
   CHECK(*asked.asked.rbegin() == 9);

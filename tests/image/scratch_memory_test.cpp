@@ -128,7 +128,7 @@ TEST_CASE("settling memory fetches the rest of partly changed chunks and nothing
   CHECK(fetched() == before + 2);
 }
 
-TEST_CASE("memory is kept without the chunks that are not here, of which it has changed a part", "[image]") {
+TEST_CASE("memory is kept without the absent chunks of which it has changed a part", "[image]") {
   constexpr std::uint64_t kSize = kChunkSize * 5 - 8192;
   Bench bench(kSize);
   bench.image->write(0, test::random_bytes(kSize, 13));
@@ -158,7 +158,7 @@ TEST_CASE("memory is kept without the chunks that are not here, of which it has 
   CHECK((out == model));
 }
 
-TEST_CASE("a checkpoint of memory is what it was at the freeze, and memory goes on", "[image]") {
+TEST_CASE("a checkpoint has memory as it was at the freeze, while memory changes further", "[image]") {
   enum class End { kPublished, kNotSent, kGivenUp, kGivenUpByHalves };
   ScratchBench bench(6);
   for (const End end : {End::kPublished, End::kNotSent, End::kGivenUp, End::kPublished, End::kNotSent, End::kNotSent,
@@ -187,7 +187,7 @@ TEST_CASE("a checkpoint of memory is what it was at the freeze, and memory goes 
   CHECK((bench.read(*bench.image) == bench.model));
 }
 
-TEST_CASE("after a checkpoint of memory nothing is dirty that did not change", "[image]") {
+TEST_CASE("after a checkpoint of memory only later changes are dirty", "[image]") {
   ScratchBench bench(7);
   bench.change_some();
   bench.freeze();
@@ -201,7 +201,7 @@ TEST_CASE("after a checkpoint of memory nothing is dirty that did not change", "
   CHECK((bench.scratch->frozen_chunks().chunks == std::set<std::uint64_t>{1}));
 }
 
-TEST_CASE("writes and reads are right while a checkpoint is given up", "[image]") {
+TEST_CASE("writes and reads are correct while a checkpoint is given up", "[image]") {
   ScratchBench bench(9);
   for (int round = 0; round < 20; ++round) {
     bench.change_some();
@@ -223,7 +223,7 @@ TEST_CASE("writes and reads are right while a checkpoint is given up", "[image]"
   }
 }
 
-TEST_CASE("nothing is told of what is frozen when nothing is", "[image]") {
+TEST_CASE("asking for the frozen layer is a kBug when nothing is frozen", "[image]") {
   ScratchBench bench(8);
   const auto expect_bug = [](FrozenChanges& changes) {
     Bytes out(1);

@@ -26,7 +26,7 @@ struct Keeper {
 
 }  // namespace
 
-TEST_CASE("a busy guest's journal is left alone until it is large", "[image]") {
+TEST_CASE("a busy guest's journal is not settled until it is large", "[image]") {
   Keeper keeper;
   CHECK_FALSE(keeper.ask(512 * kMiB));  // nothing is known yet
   keeper.pass(10s, 100 * kMiB);
@@ -34,7 +34,7 @@ TEST_CASE("a busy guest's journal is left alone until it is large", "[image]") {
   CHECK(keeper.ask(1025 * kMiB));
 }
 
-TEST_CASE("a calm guest's journal is settled, but for its last part", "[image]") {
+TEST_CASE("a calm guest's journal is settled except for its last part", "[image]") {
   Keeper keeper;
   keeper.pass(6s, kMiB);
   CHECK(keeper.ask(65 * kMiB));
@@ -56,7 +56,7 @@ TEST_CASE("a step that gained nothing is not repeated at once", "[image]") {
   CHECK(keeper.ask(500 * kMiB));
 }
 
-TEST_CASE("writes before the first question do not count as a burst", "[image]") {
+TEST_CASE("writes before the first call do not count as a burst", "[image]") {
   Keeper keeper;
   keeper.written = 5000 * kMiB;
   keeper.pass(6s, 0);

@@ -195,12 +195,12 @@ class OfflineSource : public ObjectSource {
 
 }  // namespace
 
-TEST_CASE("after a power cut at any moment of settling everything that was flushed is there", "[image]") {
+TEST_CASE("after a power cut at any moment of settling all flushed data is there", "[image]") {
   PowerCutBench bench(GENERATE(1U, 2U, 3U, 4U));
   for (int step = 0; step < 80; ++step) bench.step();
 }
 
-TEST_CASE("a moved replacement does not hide what was written over it", "[image]") {
+TEST_CASE("a moved replacement does not hide later writes over it", "[image]") {
   const TempDirectory temp;
   ImageBench bench(temp.path(), {2 * kChunkSize, {}});
   Bytes model = test::random_bytes(2 * kChunkSize, 1);
@@ -220,7 +220,7 @@ TEST_CASE("a moved replacement does not hide what was written over it", "[image]
   CHECK((out == model));
 }
 
-TEST_CASE("a chunk that is written all the time holds no segment back", "[image]") {
+TEST_CASE("a chunk that is written all the time does not keep old segments alive", "[image]") {
   const TempDirectory temp;
   ImageBench bench(temp.path(), {20 * kChunkSize, {}});
   Bytes model = test::random_bytes(20 * kChunkSize, 1);
@@ -261,7 +261,7 @@ TEST_CASE("writes that cannot be settled while offline stay in the journal", "[i
   CHECK(bench.overlay->pieces_of(1).empty());
 }
 
-TEST_CASE("a segment that cannot be settled holds no other back", "[image]") {
+TEST_CASE("a segment that cannot be settled does not block the others", "[image]") {
   const TempDirectory temp;
   ImageBench bench(temp.path(), {40 * kChunkSize, {}});
   bench.image->write(0, test::random_bytes(40 * kChunkSize, 1));
@@ -277,7 +277,7 @@ TEST_CASE("a segment that cannot be settled holds no other back", "[image]") {
     bench.settle_to(0);
     CHECK(bench.journal->size_bytes() < needed / 2);
   }
-  SECTION("of partly written ones that were written again and again") {
+  SECTION("of partly written ones that were written repeatedly") {
     for (std::uint64_t chunk = 0; chunk < 20; ++chunk) {
       for (int again = 0; again < 4; ++again) bench.image->write(chunk * kChunkSize + 7, Bytes(60'000, 2));
       if (chunk % 5 == 4) bench.journal->roll();
@@ -331,7 +331,7 @@ TEST_CASE("local data is bounded while an upload hangs and the guest rewrites it
   bench.overlay->forget_below(frozen);
 }
 
-TEST_CASE("a failed sync of one thread fails whoever sealed into the same store meanwhile", "[image]") {
+TEST_CASE("a failed sync of one thread fails every thread that sealed into the same store meanwhile", "[image]") {
   const TempDirectory temp;
   ImageBench bench(temp.path(), {8 * kChunkSize, {}});
   const Bytes data = test::random_bytes(2 * kChunkSize, 3);
@@ -356,7 +356,7 @@ TEST_CASE("a failed sync of one thread fails whoever sealed into the same store 
   CHECK((out == data));
 }
 
-TEST_CASE("settling gives up on a journal of which most is needed", "[image]") {
+TEST_CASE("settling stops when most of the journal is needed", "[image]") {
   const TempDirectory temp;
   ImageBench bench(temp.path(), {1ULL << 40U, {}});
   bench.image->discard(0, 1ULL << 40U);

@@ -41,7 +41,7 @@ constexpr std::uint64_t kPageBytes = 256 * kChunkSize;
 
 }  // namespace
 
-TEST_CASE("a tree whose page is missing is damaged", "[image]") {
+TEST_CASE("a tree with a missing page is damaged", "[image]") {
   Forge forge;
   ChunkRef absent = forge.page({forge.chunk(1)});
   absent.cid.value[3] ^= 1;
@@ -61,7 +61,7 @@ TEST_CASE("a chunk where a page belongs, and a page where a chunk belongs, are d
   CHECK((forge.walk({2 * kPageBytes, leaf}) == ErrorKind::kCorrupt));
 }
 
-TEST_CASE("chunks beyond the image's end are damage to who walks it and nothing to who reads it", "[image]") {
+TEST_CASE("chunks beyond the image's end are damage for a walk of the tree but do not affect reads", "[image]") {
   Forge forge;
   const ChunkRef page = forge.page({forge.chunk(1), forge.chunk(2), forge.chunk(3)});
   const TreeRoot tree{2 * kChunkSize - 5, page};
@@ -74,7 +74,7 @@ TEST_CASE("chunks beyond the image's end are damage to who walks it and nothing 
   CHECK(image.read(~0ULL, out) == 0);
 }
 
-TEST_CASE("an image that is one page over and over costs a few pages of memory", "[image]") {
+TEST_CASE("an image that repeats one page takes the memory of a few pages", "[image]") {
   Forge forge;
   ChunkRef top = forge.page(std::vector<ChunkRef>(256, forge.chunk(1)));
   for (int level = 0; level < 3; ++level) top = forge.page(std::vector<ChunkRef>(256, top));
@@ -88,7 +88,7 @@ TEST_CASE("an image that is one page over and over costs a few pages of memory",
   CHECK(forge.source->fetches() == 4);
 }
 
-TEST_CASE("sizes that no image has are refused before anything is fetched", "[image]") {
+TEST_CASE("impossible image sizes are refused before anything is fetched", "[image]") {
   Forge forge;
   const ChunkRef page = forge.page({forge.chunk(1)});
   for (const std::uint64_t size : std::vector<std::uint64_t>{kMaxImageSize + 1, ~0ULL, ~0ULL - kChunkSize}) {
@@ -125,7 +125,7 @@ TEST_CASE("runs of zeros change a tree as single zero chunks do, and read no pag
   CHECK((kind_thrown([&] { update_tree(fresh, base, {}, secret(), emit, {&too_far, 1}); }) == ErrorKind::kBug));
 }
 
-TEST_CASE("two trees are compared by the references of their chunks, and what they share is not read", "[image]") {
+TEST_CASE("two trees are compared by the references of their chunks, and shared parts are not read", "[image]") {
   Forge forge;
   const std::uint64_t size = 600 * kChunkSize;
   std::map<std::uint64_t, ChunkRef> all;

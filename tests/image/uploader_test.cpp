@@ -72,7 +72,7 @@ TEST_CASE("objects that were put are in the store when finish() returns", "[imag
   CHECK(counters.bytes == 49'000);  // what was there already was not sent
 }
 
-TEST_CASE("half an object under the name of one is not taken for it", "[image]") {
+TEST_CASE("half an object under an object's name is not taken for the object", "[image]") {
   const auto store = std::make_shared<test::MemoryStore>();
   const Object object(1);
   store->put_new(object_name(object.cid), ByteView(object.bytes).first(500));
@@ -82,7 +82,7 @@ TEST_CASE("half an object under the name of one is not taken for it", "[image]")
   CHECK((kind_thrown([&] { uploader.finish(); }) == ErrorKind::kCorrupt));
 }
 
-TEST_CASE("an object that is likely there and is there is neither loaded nor sent", "[image]") {
+TEST_CASE("an object that is likely there, and is there, is neither loaded nor sent", "[image]") {
   const auto store = std::make_shared<test::MemoryStore>();
   const Object there(1);
   const Object absent(2);
@@ -105,7 +105,7 @@ TEST_CASE("an object that is likely there and is there is neither loaded nor sen
   CHECK((kind_thrown([&] { uploader.finish(); }) == ErrorKind::kCorrupt));
 }
 
-TEST_CASE("an upload limit is one for all threads", "[image]") {
+TEST_CASE("an upload limit applies to all threads together", "[image]") {
   const auto store = std::make_shared<test::MemoryStore>();
   UploadCounters counters;
   const auto began = std::chrono::steady_clock::now();
@@ -117,7 +117,7 @@ TEST_CASE("an upload limit is one for all threads", "[image]") {
     CHECK(std::chrono::steady_clock::now() - began >= std::chrono::milliseconds(200));
     CHECK(counters.objects == 9);
   }
-  SECTION("and nobody waits for it once the upload is given up") {
+  SECTION("and waits end once the upload is given up") {
     {
       Uploader slow(store, {.threads = 2, .bytes_per_second = 1}, counters);
       for (std::uint64_t i = 20; i < 26; ++i) slow.put(Object(i).cid, Object(i).bytes);
@@ -126,7 +126,7 @@ TEST_CASE("an upload limit is one for all threads", "[image]") {
   }
 }
 
-TEST_CASE("a producer that waits is told of the first failure", "[image]") {
+TEST_CASE("a waiting producer gets the first failure", "[image]") {
   const auto store = std::make_shared<GateStore>();
   UploadCounters counters;
   Uploader uploader(store, {.threads = 1}, counters);
@@ -153,7 +153,7 @@ TEST_CASE("a producer that waits is told of the first failure", "[image]") {
   CHECK(counters.objects == 0);
 }
 
-TEST_CASE("a put for which there is no memory fails, and nobody waits for its object", "[image]") {
+TEST_CASE("a put without memory fails, and finish() does not wait for its object", "[image]") {
   const auto store = std::make_shared<test::MemoryStore>();
   UploadCounters counters;
   Uploader uploader(store, {.threads = 1}, counters);
@@ -182,7 +182,7 @@ TEST_CASE("an object that cannot be loaded fails the upload", "[image]") {
   CHECK((kind_thrown([&] { uploader.finish(); }) == ErrorKind::kCorrupt));
 }
 
-TEST_CASE("an uploader that is given up ends with the puts that had begun", "[image]") {
+TEST_CASE("an uploader that is given up finishes only the puts that had begun", "[image]") {
   const auto store = std::make_shared<GateStore>();
   UploadCounters counters;
   std::jthread opener;
