@@ -96,7 +96,7 @@ TEST_CASE("a wrong password leaves the copy of the keybox that opens", "[account
   CHECK_FALSE((read_file(account.host.state_directory / "keybox", 65536) == before));
 }
 
-TEST_CASE("junk under the next number of the keybox leaves a host that has a copy", "[account]") {
+TEST_CASE("a host with a copy of the keybox still opens it when junk lies under the next number", "[account]") {
   const Place place;
   const Bytes junk = GENERATE(Bytes{}, test::random_bytes(100, 1), test::random_bytes(100'000, 2));
   open_store(place.entry.url)->put_new("users/alice/keybox/0000000000000002", junk);
@@ -112,7 +112,7 @@ TEST_CASE("junk under the next number of the keybox leaves a host that has a cop
   CHECK_FALSE(kind_thrown([&] { place.open("there", "new password"); }));
 }
 
-TEST_CASE("the recovery key gives a new password, on a host that is new too", "[account]") {
+TEST_CASE("the recovery key sets a new password, even on a new host", "[account]") {
   const Place place;
   const Key domain = place.open("here").identity.domain_secret;
   CHECK(kind_thrown([&] { place.change("there", Key{}, never_asked()); }) == ErrorKind::kDenied);
@@ -125,7 +125,7 @@ TEST_CASE("the recovery key gives a new password, on a host that is new too", "[
   CHECK((place.open("there", "third password").identity.domain_secret == domain));
 }
 
-TEST_CASE("one of two password changes at once counts, and the other is refused", "[account]") {
+TEST_CASE("one of two password changes at the same time is valid, and the other is refused", "[account]") {
   const Place place;
   const auto interrupted = [&] {
     place.change("there", "correct horse", password("theirs"));
@@ -136,13 +136,13 @@ TEST_CASE("one of two password changes at once counts, and the other is refused"
   CHECK(kind_thrown([&] { place.open("here", "ours"); }) == ErrorKind::kDenied);
 }
 
-TEST_CASE("a password cannot be changed while the repository is away", "[account]") {
+TEST_CASE("a password cannot be changed while the repository is out of reach", "[account]") {
   const Place place;
   fs::rename(place.entry.url, place.entry.url + ".away");
   CHECK(kind_thrown([&] { place.change("here", "correct horse", never_asked()); }) == ErrorKind::kOffline);
 }
 
-TEST_CASE("a user that the repository does not have is denied without being asked", "[account]") {
+TEST_CASE("an unknown user is denied without being asked for a password", "[account]") {
   Place place;
   place.entry.user = "bob";
   CHECK(kind_thrown([&] { open_account(place.host("here"), place.entry, never_asked(), {}); }) == ErrorKind::kDenied);
@@ -157,7 +157,7 @@ TEST_CASE("a second init of the same user changes nothing", "[account]") {
   CHECK_FALSE(kind_thrown([&] { place.open("here"); }));
 }
 
-TEST_CASE("an unplugged repository makes the account offline, where it was used before", "[account]") {
+TEST_CASE("an account opens offline when its repository is unplugged, if it was used here before", "[account]") {
   const Place place;
   {
     Account account = place.open("here");
@@ -174,7 +174,7 @@ TEST_CASE("an unplugged repository makes the account offline, where it was used 
   CHECK(kind_thrown([&] { place.open("there", "correct horse", true); }) == ErrorKind::kOffline);
 }
 
-TEST_CASE("another repository under the same address is refused until it is added anew", "[account]") {
+TEST_CASE("another repository under the same address is refused until it is added again", "[account]") {
   const Place place;
   place.open("here");
   fs::remove_all(place.entry.url);
@@ -188,7 +188,7 @@ TEST_CASE("another repository under the same address is refused until it is adde
   CHECK_FALSE(kind_thrown([&] { place.open("here"); }));
 }
 
-TEST_CASE("a damaged device key is said, not replaced", "[account]") {
+TEST_CASE("a damaged device key is reported, not replaced", "[account]") {
   const Place place;
   const fs::path file = place.open("here").host.state_directory / "device-key";
   replace_file(file, test::flip_bit(read_file(file, 4096), 200));
@@ -196,7 +196,7 @@ TEST_CASE("a damaged device key is said, not replaced", "[account]") {
   CHECK(fs::exists(file));
 }
 
-TEST_CASE("a lost device key is said where something is sealed under it, not replaced", "[account]") {
+TEST_CASE("a lost device key is reported, not replaced, when data is sealed under it", "[account]") {
   const Place place;
   const fs::path file = place.open("here").host.state_directory / "device-key";
   const Bytes key = read_file(file, 4096);
@@ -292,7 +292,7 @@ TEST_CASE("a version is published, read again, and known offline", "[account]") 
   CHECK(kind_thrown([&] { load_version(account, without_key); }) == ErrorKind::kDenied);
 }
 
-TEST_CASE("offline no older version is shown than this host has seen", "[account]") {
+TEST_CASE("offline, no version older than the newest one that this host has seen is shown", "[account]") {
   const Place place;
   Account account = place.open("here");
   ParcelVersion version;
@@ -336,12 +336,12 @@ TEST_CASE("a head that is not in the history is never taken for an older version
   // Whichever of its answers is the fork: it is refused, or nobody asked a second time.
   const bool fork_first = GENERATE(true, false);
   store->lie(head_name(parcel.chain(), 1), fork_first ? std::deque{fork} : std::deque{first, fork});
-  SECTION("read") {
+  SECTION("when it is read") {
     std::string message = "refused";
     kind_thrown([&] { message = load_version(account, parcel, VersionChoice{1, {}}).version.message; });
     CHECK(message == (fork_first ? "refused" : "first"));
   }
-  SECTION("signed again by a rollback") {
+  SECTION("when a rollback would sign it again") {
     kind_thrown([&] { roll_back(account, parcel, VersionChoice{1, {}}, {}); });
     store->lie(head_name(parcel.chain(), 1), {});
     const LoadedVersion newest = load_version(account, parcel);
@@ -350,7 +350,7 @@ TEST_CASE("a head that is not in the history is never taken for an older version
   }
 }
 
-TEST_CASE("a lock that cannot be given back does not hide what happened", "[account]") {
+TEST_CASE("a failure to give back a lock does not hide the result of the operation", "[account]") {
   /// A line that breaks whenever a lock is written for the second time.
   class NoRelease : public test::FaultStore {
    public:
@@ -371,7 +371,7 @@ TEST_CASE("a lock that cannot be given back does not hide what happened", "[acco
   const ParcelEntry parcel = create_parcel(account, "work", version);
   account.remote.store = std::make_shared<NoRelease>(account.remote.store);
   SECTION("a rollback that was published") { CHECK(roll_back(account, parcel, {1}, {}) == 2); }
-  SECTION("a checkout of what is not there") {
+  SECTION("a checkout of a version that does not exist") {
     CHECK(kind_thrown([&] { check_out(account, parcel, LockMode::kAttended, {9}, {}); }) == ErrorKind::kNotFound);
   }
   CHECK(account.lock(parcel).show()->record.held);

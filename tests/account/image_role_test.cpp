@@ -19,12 +19,13 @@ TEST_CASE("a role without behaviour is unknown", "[account]") {
   CHECK_FALSE(role_from_name(""));
 }
 
-TEST_CASE("no disk has the name of memory, device state or boot pack, and they have no other", "[account]") {
+TEST_CASE("no disk may have the name of memory, device state or boot pack, and these roles have no other names",
+          "[account]") {
   for (const char* taken : {"memory", "device", "bootpack"}) CHECK_FALSE(may_be_called(ImageRole::kUser, taken));
   CHECK(may_be_called(ImageRole::kUser, "system"));
   CHECK_FALSE(may_be_called(ImageRole::kMemory, "device"));
 }
 
-TEST_CASE("a boot pack alone makes no other version", "[account]") {
+TEST_CASE("versions that differ only in a boot pack have the same content", "[account]") {
   for (const RoleRules& rules : image_roles()) CHECK(rules.is_content == (rules.role != ImageRole::kBootPack));
 }

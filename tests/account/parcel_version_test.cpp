@@ -117,7 +117,7 @@ TEST_CASE("an original size that padding cannot explain is refused", "[account]"
   CHECK(parsing_with(ImageRole::kBootPack, 8192, 8000) == ErrorKind::kCorrupt);
 }
 
-TEST_CASE("a boot pack has its own name, and no disk has that", "[account]") {
+TEST_CASE("a boot pack has a name of its own that no disk may have", "[account]") {
   for (const auto& [name, role] : {std::pair("bootpack", ImageRole::kUser), std::pair("pack", ImageRole::kBootPack),
                                    std::pair("device", ImageRole::kBootPack)}) {
     ParcelVersion version;
@@ -135,7 +135,7 @@ TEST_CASE("a version has 1 to 11 images", "[account]") {
   CHECK(parse_version(encode_version(version)).images.size() == 11);
 }
 
-TEST_CASE("a message that is no UTF-8 is kept readable, and one that is too long refused", "[account]") {
+TEST_CASE("a message that is not UTF-8 is kept readable, and one that is too long is refused", "[account]") {
   ParcelVersion version = suspended_version();
   version.message = "a\xff";
   CHECK(parse_version(encode_version(version)).message == "a\xef\xbf\xbd");

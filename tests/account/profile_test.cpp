@@ -61,7 +61,7 @@ TEST_CASE("a profile with anything unexpected is refused", "[account]") {
         }) == ErrorKind::kCorrupt);
 }
 
-TEST_CASE("names that a shell, a terminal or a file system could mistake are no parcel names", "[account]") {
+TEST_CASE("names that a shell, a terminal or a file system could misread are refused as parcel names", "[account]") {
   for (const char* good : {"work", "a", "Debian-12.1_x", "0", "common", "com10"}) {
     INFO(good);
     CHECK_NOTHROW(check_parcel_name(good));
@@ -86,7 +86,7 @@ TEST_CASE("a refused name is escaped in the message", "[account]") {
   }
 }
 
-TEST_CASE("a parcel that is not there is named with the nearest that is", "[account]") {
+TEST_CASE("an unknown parcel is refused with the most similar name as a hint", "[account]") {
   CHECK(find_parcel(two_parcels(), "work").id.substr(0, 2) == "4f");
   try {
     find_parcel(two_parcels(), "wrok");
@@ -98,7 +98,7 @@ TEST_CASE("a parcel that is not there is named with the nearest that is", "[acco
   }
 }
 
-TEST_CASE("the nearest word is near, or none", "[account]") {
+TEST_CASE("the most similar word is suggested only if it is similar", "[account]") {
   CHECK(nearest("resum", {"reset", "resume", "repo"}) == "resume");
   CHECK(nearest("lz", {"ls", "log"}) == "ls");
   CHECK(nearest("frobnicate", {"ls", "log"}).empty());
