@@ -42,7 +42,7 @@ struct Place {
 
 }  // namespace
 
-TEST_CASE("bytes that nothing is known of are refused with what the file begins with", "[transfer]") {
+TEST_CASE("an unknown file is refused with its first bytes", "[transfer]") {
   Place place;
   CHECK(place.detect("disk.img", 0, "Unknown Format 1") == "refused");
   CHECK(place.words.find("55 6e 6b 6e") != std::string::npos);
@@ -52,14 +52,14 @@ TEST_CASE("bytes that nothing is known of are refused with what the file begins 
   CHECK(place.detect("short", 0, "x", 1) == "refused");
 }
 
-TEST_CASE("a file is raw when its name says so, unless its bytes say that it is something else", "[transfer]") {
+TEST_CASE("a file whose name ends in .raw is raw, unless its bytes show another format", "[transfer]") {
   Place place;
   CHECK(place.detect("disk.raw", 0, "Unknown Format 1") == "raw");
   CHECK(place.detect("disk.raw", 0, "\x1f\x8b\x08"sv) == "refused");
   CHECK(place.detect("disk.raw", 0, "QFI\xfb\0\0\0\3"sv) == "qcow2");
 }
 
-TEST_CASE("a file that begins as disks do is raw", "[transfer]") {
+TEST_CASE("a file that begins like a disk is raw", "[transfer]") {
   Place place;
   CHECK(place.detect("mbr", 510, "\x55\xaa"sv) == "raw");
   CHECK(place.detect("gpt", 512, "EFI PART") == "raw");
@@ -91,7 +91,7 @@ TEST_CASE("a trailer is recognised in the last sector", "[transfer]") {
   CHECK(place.detect("disk.raw", kSize - 500, "conectix", kSize) == "raw");
 }
 
-TEST_CASE("every format that is not read is refused with its name and what makes a disk of it", "[transfer]") {
+TEST_CASE("every unsupported format is refused with its name and a command that converts it", "[transfer]") {
   struct Known {
     std::string file;
     std::size_t offset;
@@ -131,7 +131,7 @@ TEST_CASE("every format that is not read is refused with its name and what makes
   CHECK(place.hints[0].find((place.directory.path() / known.file).string()) != std::string::npos);
 }
 
-TEST_CASE("a format that is read is named by its first bytes", "[transfer]") {
+TEST_CASE("a supported format is detected by its first bytes", "[transfer]") {
   Place place;
   CHECK(place.detect("a", 0, "QFI\xfb\0\0\0\2"sv) == "qcow2");
   CHECK(place.detect("b", 0, "KDMV") == "vmdk");

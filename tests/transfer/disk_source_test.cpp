@@ -156,7 +156,7 @@ int expect_refused_or_whole(Place& place, const Kind& kind, const Bytes& disk, s
 
 }  // namespace
 
-TEST_CASE("an image that is whole gives the disk that it was made of", "[transfer]") {
+TEST_CASE("a whole image gives the disk from which it was made", "[transfer]") {
   Place place;
   for (const std::size_t size : {std::size_t{9} << 20U, (std::size_t{5} << 20U) + 512 * 3}) {
     const Bytes disk = disk_of_islands(size, size);
@@ -170,7 +170,8 @@ TEST_CASE("an image that is whole gives the disk that it was made of", "[transfe
   }
 }
 
-TEST_CASE("an image that was cut off anywhere is refused with what is missing, or gives its whole disk", "[transfer]") {
+TEST_CASE("an image that was cut off anywhere is refused with the missing length, or gives its whole disk",
+          "[transfer]") {
   Place place;
   const Bytes disk = disk_of_islands(/*seed=*/9, (std::size_t{9} << 20U) + 512 * 7);
   for (const Kind& kind : kinds()) {
@@ -192,7 +193,7 @@ TEST_CASE("an image that grew by scattered writes is read whole, and refused whe
   }
 }
 
-TEST_CASE("a cut image gives what it has, and says how much it lacks, when that is asked for", "[transfer]") {
+TEST_CASE("with salvage a cut image gives its readable parts and the length that is missing", "[transfer]") {
   Place place;
   const Bytes disk = disk_of_islands(/*seed=*/10, std::size_t{9} << 20U);
   std::size_t lost_of_all = 0;
@@ -220,7 +221,7 @@ TEST_CASE("a cut image gives what it has, and says how much it lacks, when that 
   CHECK(lost_of_all > 0);  // a VHDX lacks only what is behind the end of its disk
 }
 
-TEST_CASE("a raw disk of any length is read whole, with zeros behind its end", "[transfer]") {
+TEST_CASE("a raw disk of any length is read whole, with zeros after its end", "[transfer]") {
   Place place;
   const Bytes disk = test::random_bytes(3 * 512 - 100, 4);
   replace_file(place.raw, disk);
@@ -233,11 +234,11 @@ TEST_CASE("a raw disk of any length is read whole, with zeros behind its end", "
   CHECK(is_zero(ByteView(beyond).subspan(100)));
 }
 
-TEST_CASE("a source that becomes shorter or changes while it is read is an error, never zeros", "[transfer]") {
+TEST_CASE("a source that shrinks or changes while it is read is an error, never zeros", "[transfer]") {
   Place place;
   const Bytes disk = disk_of_islands(/*seed=*/11, std::size_t{1} << 20U);
   place.make({"qcow2", {}}, disk);
-  SECTION("a raw file that is truncated, at a place that would have been data") {
+  SECTION("a raw file that is truncated where there was data") {
     const auto source = open_disk_source(place.raw);
     fs::resize_file(place.raw, 4096);
     CHECK(test::kind_thrown([&] { source->next_data(512 << 10U); }) == ErrorKind::kIo);
@@ -260,7 +261,7 @@ TEST_CASE("a source that becomes shorter or changes while it is read is an error
   }
 }
 
-TEST_CASE("a container that isr does not read is refused with the command that helps, unless it is said to be raw",
+TEST_CASE("a container that isr does not read is refused with a helpful command, unless raw is requested",
           "[transfer]") {
   Place place;
   const Bytes disk = disk_of_islands(/*seed=*/12, std::size_t{4} << 20U);

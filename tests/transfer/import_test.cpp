@@ -53,7 +53,7 @@ struct Place : test::AccountPlace {
 
 }  // namespace
 
-TEST_CASE("an import hashes what a parcel has already and does not seal it again", "[transfer]") {
+TEST_CASE("an import hashes content that a parcel already has, but does not seal it again", "[transfer]") {
   Place place;
   const ImportResult first = place.import("first", {1, 2, 0, 3, 4});
   CHECK(first.known_bytes == 0);
@@ -65,7 +65,7 @@ TEST_CASE("an import hashes what a parcel has already and does not seal it again
   CHECK(place.is_whole());
 }
 
-TEST_CASE("an import stores again what the repository has lost", "[transfer]") {
+TEST_CASE("an import stores objects again that the repository has lost", "[transfer]") {
   Place place;
   place.import("first", {1, 2, 3});
   const SealedObject lost = seal_chunk(test::random_bytes(kChunkSize, 2), place.account.identity.domain_secret);
@@ -75,7 +75,7 @@ TEST_CASE("an import stores again what the repository has lost", "[transfer]") {
   CHECK(place.is_whole());
 }
 
-TEST_CASE("a disk of an odd size is padded with zeros, and exported with the size that it had", "[transfer]") {
+TEST_CASE("a disk of an odd size is padded with zeros, and exported with its original size", "[transfer]") {
   Place place;
   const std::uint64_t size = GENERATE(1, 512, 4095, kChunkSize - 512, 3 * kChunkSize + 100);
   const Bytes content = test::random_bytes(size, 1);
@@ -95,7 +95,7 @@ TEST_CASE("a disk of an odd size is padded with zeros, and exported with the siz
   CHECK(is_zero(behind));
 }
 
-TEST_CASE("a padded disk is exported whole once something was written behind its original end", "[transfer]") {
+TEST_CASE("a padded disk is exported whole once data was written after its original end", "[transfer]") {
   Place place;
   // As a guest would have left it: the last byte is the padding's.
   Bytes content(8192);
@@ -137,7 +137,7 @@ TEST_CASE("the lock of a branch is held while its first version is put", "[trans
   CHECK_FALSE(place.account.lock(lab).show()->record.held);
 }
 
-TEST_CASE("a parcel whose name another host took meanwhile leaves no version in the repository", "[transfer]") {
+TEST_CASE("a parcel leaves no version in the repository when another host took its name meanwhile", "[transfer]") {
   Place place;
   place.import("work", {1});
   const auto parcels = [&] {
