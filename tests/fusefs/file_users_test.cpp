@@ -33,7 +33,7 @@ void end(pid_t pid) {
 
 }  // namespace
 
-TEST_CASE("a process that has mapped a file of a mount is found, its memory is not waited for", "[fusefs]") {
+TEST_CASE("a process that has mapped a file of a mount is found without waiting for its memory", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   const MountedImage sibling;

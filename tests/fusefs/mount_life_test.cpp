@@ -47,7 +47,7 @@ std::string mount_options_at(const fs::path& point) {
   return {};
 }
 
-TEST_CASE("a mount without a thread to serve it fails, and nothing stays mounted", "[fusefs]") {
+TEST_CASE("a mount without a thread to serve it fails and leaves nothing mounted", "[fusefs]") {
   if (!can_mount()) return;
   const TempDirectory directory;
   const auto mount = make_mount(directory.path(), {}, [] { return std::string("{}"); }, {});
@@ -59,7 +59,7 @@ TEST_CASE("a mount without a thread to serve it fails, and nothing stays mounted
   CHECK(fs::is_empty(directory.path()));
 }
 
-TEST_CASE("a mount point must be an empty directory that nobody mounted on", "[fusefs]") {
+TEST_CASE("a mount point must be an empty directory without a mount", "[fusefs]") {
   const TempDirectory directory;
   CHECK(kind_of_make(directory.path() / "absent") == ErrorKind::kUsage);
   fs::create_symlink("loop", directory.path() / "loop");
@@ -90,7 +90,7 @@ TEST_CASE("the reason why FUSE does not work is named", "[fusefs]") {
     access.root = true;
     CHECK_FALSE(why_no_fuse(access).has_value());
   }
-  SECTION("no_new_privs, which root does not mind") {
+  SECTION("no_new_privs, which does not affect root") {
     access.no_new_privs = true;
     CHECK_THAT(why_no_fuse(access).value(), Catch::Contains("no_new_privs"));
     access.root = true;
@@ -123,7 +123,7 @@ TEST_CASE("a mount point's name may hold what mountinfo escapes, and end in a sl
   CHECK(unmount(point));
 }
 
-TEST_CASE("a link to a mount point stands for it", "[fusefs]") {
+TEST_CASE("a mount point can be given as a link to it", "[fusefs]") {
   if (!can_mount()) return;
   const TempDirectory directory;
   const MountedImage mounted;
@@ -133,7 +133,7 @@ TEST_CASE("a link to a mount point stands for it", "[fusefs]") {
   CHECK_FALSE(unmount(directory.path() / "link"));
 }
 
-TEST_CASE("a mount ends when somebody unmounts it, and whoever waits is told", "[fusefs]") {
+TEST_CASE("wait() returns when another process unmounts the mount", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   CHECK_FALSE(mounted.ended());
@@ -143,7 +143,7 @@ TEST_CASE("a mount ends when somebody unmounts it, and whoever waits is told", "
   CHECK(fs::is_empty(mounted.point()));
 }
 
-TEST_CASE("a mount that several unmount at once goes away, and none of them fails", "[fusefs]") {
+TEST_CASE("a mount that several processes unmount at once is gone, and none of them fails", "[fusefs]") {
   if (!can_mount()) return;
   for (int i = 0; i < 60; ++i) {
     const MountedImage mounted;
@@ -175,7 +175,7 @@ TEST_CASE("waiting for the end of a mount can be stopped", "[fusefs]") {
   CHECK_FALSE(mounted.ended());
 }
 
-TEST_CASE("a busy mount is taken away all the same", "[fusefs]") {
+TEST_CASE("a busy mount is unmounted lazily", "[fusefs]") {
   if (!can_mount()) return;
   MountedImage mounted;
   const auto fd = mounted.open("disk.raw", O_RDWR);
@@ -186,7 +186,7 @@ TEST_CASE("a busy mount is taken away all the same", "[fusefs]") {
   CHECK((errno == ENOTCONN || errno == ECONNABORTED));
 }
 
-TEST_CASE("a read of memory that cannot succeed ends with the mount", "[fusefs]") {
+TEST_CASE("a read of memory that cannot succeed fails when the mount ends", "[fusefs]") {
   if (!can_mount()) return;
   MountedImage mounted;
   const auto fd = mounted.open("ram.raw", O_RDWR | O_DIRECT);
@@ -217,7 +217,7 @@ TEST_CASE("a process that waits for memory can be killed", "[fusefs]") {
   CHECK_FALSE(mounted.ended());
 }
 
-TEST_CASE("a mount whose daemon was killed is found dead and can be replaced", "[fusefs]") {
+TEST_CASE("a mount whose daemon was killed is recognised as dead and can be replaced", "[fusefs]") {
   if (!can_mount()) return;
   const TempDirectory directory;
   MountedImage mounted({.size = 5000, .point = directory.path()});
@@ -238,7 +238,7 @@ TEST_CASE("a mount whose daemon was killed is found dead and can be replaced", "
   }
 }
 
-TEST_CASE("a daemon that is stopped is not taken for dead, and whoever waits for it can be killed", "[fusefs]") {
+TEST_CASE("a stopped daemon does not count as dead, and a process that waits for it can be killed", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   REQUIRE(::kill(mounted.server(), SIGSTOP) == 0);
@@ -256,7 +256,7 @@ TEST_CASE("a daemon that is stopped is not taken for dead, and whoever waits for
   REQUIRE(::kill(mounted.server(), SIGCONT) == 0);
 }
 
-TEST_CASE("the server of a test that was killed leaves neither a mount nor a process", "[fusefs]") {
+TEST_CASE("the server of a killed test leaves neither a mount nor a process", "[fusefs]") {
   if (!can_mount()) return;
   const TempDirectory directory;
   const fs::path point = directory.path() / "mount";
@@ -282,7 +282,7 @@ TEST_CASE("the server of a test that was killed leaves neither a mount nor a pro
   CHECK_FALSE(fs::exists(point));
 }
 
-TEST_CASE("the kernel checks permissions and lets nobody else in", "[fusefs]") {
+TEST_CASE("the kernel checks permissions and denies other users", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   const std::string options = mount_options_at(mounted.point());

@@ -35,7 +35,7 @@ constexpr std::uint64_t kMemoryFactor = 16;
 constexpr std::uint64_t kMemoryFactor = 1;
 #endif
 
-TEST_CASE("a hundred thousand open handles cost next to nothing, are counted and given back", "[fusefs]") {
+TEST_CASE("a hundred thousand open handles take almost no memory, and are counted and given back", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   constexpr std::uint64_t kHandles = 100000;
@@ -109,7 +109,7 @@ bool ends_in_time(pid_t pid) {
   return true;
 }
 
-TEST_CASE("faults that wait hold up neither other requests nor the death of who waits", "[fusefs]") {
+TEST_CASE("waiting page faults delay neither other requests nor the death of a waiting process", "[fusefs]") {
   if (!can_mount()) return;
   constexpr std::size_t kStep = 1U << 20U;
   constexpr std::size_t kWaiting = 50;  // more than the threads that a mount keeps
@@ -141,7 +141,7 @@ TEST_CASE("faults that wait hold up neither other requests nor the death of who 
   CHECK(exit_code_of(waiter) == 128 + SIGKILL);
 }
 
-TEST_CASE("direct reads that wait hold up no direct write and no flush", "[fusefs]") {
+TEST_CASE("waiting direct reads delay no direct write and no flush", "[fusefs]") {
   if (!can_mount()) return;
   constexpr std::size_t kWaiting = 200;  // far more than the background requests of FUSE's defaults, or of 64
   const MountedImage mounted({.size = kWaiting * 4096});
@@ -205,7 +205,7 @@ int lock_as_qemu(int fd) {
   return 0;
 }
 
-TEST_CASE("a second QEMU is kept from an image by its locks until the first has closed it", "[fusefs]") {
+TEST_CASE("locks keep a second QEMU from an image until the first has closed it", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   const auto second = [&](const std::string& name) {

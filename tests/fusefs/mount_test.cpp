@@ -233,7 +233,7 @@ TEST_CASE("reads at and beyond the end are short, whatever the offset and length
   ::munmap(huge, kHuge);
 }
 
-TEST_CASE("a direct read or write of any offset, length and address is done", "[fusefs]") {
+TEST_CASE("a direct read or write of any offset, length and address works", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   const auto fd = mounted.open("disk.raw", O_RDWR | O_DIRECT);
@@ -247,7 +247,7 @@ TEST_CASE("a direct read or write of any offset, length and address is done", "[
   CHECK(std::equal(got.begin() + 1, got.end(), data.begin() + 1));
 }
 
-TEST_CASE("a punched hole reads as zeros by every way in, up to the end and no further", "[fusefs]") {
+TEST_CASE("a punched hole reads as zeros through every kind of access, up to the end and no further", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   const auto fd = mounted.open("disk.raw", O_RDWR);
@@ -320,7 +320,7 @@ TEST_CASE("fsync flushes the image", "[fusefs]") {
   CHECK(mounted.get(File::kDisk, Counter::kFlushes) == 1);
 }
 
-TEST_CASE("a failing image answers an error, for guest memory never", "[fusefs]") {
+TEST_CASE("a failing image gives an error, but never for guest memory", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   Bytes out(4096);
@@ -332,7 +332,7 @@ TEST_CASE("a failing image answers an error, for guest memory never", "[fusefs]"
     mounted.set(File::kDisk, Counter::kFailingWrites, 1);
     CHECK(errno_of(::pwrite(fd.get(), out.data(), out.size(), 0)) == to_errno(ErrorKind::kOffline));
   }
-  SECTION("memory is retried until it works, also through signals") {
+  SECTION("memory is retried until it works, even through signals") {
     const auto fd = mounted.open("ram.raw", O_RDWR);
     Mapping mapping(fd.get(), kSize);
     mounted.set(File::kRam, Counter::kFailingReads, 3);
@@ -348,13 +348,13 @@ TEST_CASE("a failing image answers an error, for guest memory never", "[fusefs]"
     CHECK(value == 0);
     CHECK(mounted.get(File::kRam, Counter::kFailingReads) == 0);
   }
-  SECTION("memory waits for memory") {
+  SECTION("memory is retried when the daemon itself is out of memory") {
     const auto fd = mounted.open("ram.raw", O_RDWR | O_DIRECT);
     mounted.set(File::kRam, Counter::kFailingAllocations, 2);
     CHECK(::pread(fd.get(), out.data(), out.size(), 0) == 4096);
     CHECK(mounted.get(File::kRam, Counter::kFailingAllocations) == 0);
   }
-  SECTION("what a shared mapping wrote reaches memory though writing it back failed") {
+  SECTION("writes of a shared mapping reach memory even when a write-back failed") {
     const auto fd = mounted.open("ram.raw", O_RDWR);
     Mapping mapping(fd.get(), kSize);
     const Bytes bytes = test::random_bytes(1U << 20U, 1);
@@ -365,7 +365,7 @@ TEST_CASE("a failing image answers an error, for guest memory never", "[fusefs]"
     CHECK((mounted.content(File::kRam, 0, 65536) == Bytes(bytes.begin(), bytes.begin() + 65536)));
     CHECK(mounted.hindrances() == 0);
   }
-  SECTION("a hole in memory is punched, late rather than never") {
+  SECTION("a hole in memory is punched, however late") {
     const auto fd = mounted.open("ram.raw", O_RDWR);
     mounted.store(File::kRam, 0, test::random_bytes(8192, 1));
     mounted.set(File::kRam, Counter::kFailingWrites, 2);
@@ -417,7 +417,7 @@ TEST_CASE("stats.json is one snapshot for as long as it is open", "[fusefs]") {
   CHECK(mounted.open_files() == 0);
 }
 
-TEST_CASE("a writer that comes too late is refused, and open files are counted", "[fusefs]") {
+TEST_CASE("writers are refused after refuse_writers(), and open files are counted", "[fusefs]") {
   if (!can_mount()) return;
   const MountedImage mounted;
   const std::string disk = mounted.point() / "disk.raw";
@@ -437,7 +437,7 @@ TEST_CASE("a writer that comes too late is refused, and open files are counted",
     while (mounted.open_files() != 0) std::this_thread::yield();
     CHECK(mounted.content(File::kDisk, 0, 1).at(0) == 'x');
   }
-  SECTION("reading is no harm") { CHECK(mounted.open("disk.raw", O_RDONLY).get() >= 0); }
+  SECTION("reading is still allowed") { CHECK(mounted.open("disk.raw", O_RDONLY).get() >= 0); }
   SECTION("until writers are admitted again") {
     mounted.admit_writers();
     CHECK(mounted.open("disk.raw", O_RDWR).get() >= 0);
