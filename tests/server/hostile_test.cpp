@@ -56,7 +56,7 @@ const std::string kCreate = "If-None-Match: *\r\n";
 
 }  // namespace
 
-TEST_CASE("a path that is no blob's name is refused, however it is written", "[server]") {
+TEST_CASE("a path that is not a blob's name is refused, however it is written", "[server]") {
   const Target target;
   for (const std::string path : {"/o/../isr-repo",
                                  "/../secret",
@@ -99,7 +99,7 @@ TEST_CASE("a path that is no blob's name is refused, however it is written", "[s
   CHECK(target.is_well());
 }
 
-TEST_CASE("a symlink in the repository leads nowhere", "[server]") {
+TEST_CASE("a symlink in the repository is not followed", "[server]") {
   const Target target;
   std::filesystem::create_symlink(target.outside.path() / "secret", target.root / "a/link");
   const std::string answer = target.say("GET /a/link HTTP/1.1\r\n" + kHost + "Connection: close\r\n\r\n");
@@ -114,7 +114,7 @@ TEST_CASE("a failure of the server names no path of its machine", "[server]") {
   CHECK(answer.find(target.root.string()) == std::string::npos);
 }
 
-TEST_CASE("methods that have no meaning here are refused", "[server]") {
+TEST_CASE("unknown methods are refused", "[server]") {
   const Target target;
   for (const std::string method : {"TRACE", "OPTIONS", "POST", "PATCH", "PROPFIND", "MKCOL", "MOVE", "BREW"}) {
     INFO(method);
@@ -124,7 +124,7 @@ TEST_CASE("methods that have no meaning here are refused", "[server]") {
   CHECK(target.status_of_target("/?list=a/", "HEAD") == 405);
 }
 
-TEST_CASE("a request that two readers could cut differently is refused", "[server]") {
+TEST_CASE("a request that two parsers could divide differently is refused", "[server]") {
   const Target target;
   const std::string put = "PUT /a/c HTTP/1.1\r\n" + kHost + kCreate;
   const std::string chunks = "3\r\nabc\r\n0\r\n\r\n";
@@ -147,7 +147,7 @@ TEST_CASE("a request that two readers could cut differently is refused", "[serve
   CHECK(target.files() == 1);
 }
 
-TEST_CASE("a foreign name in Host is refused, since a browser may have been led here", "[server]") {
+TEST_CASE("a foreign name in Host is refused, because of DNS rebinding", "[server]") {
   ServerOptions options;
   options.host_names = {"isr.example.org"};
   const Target target(options);
@@ -180,7 +180,7 @@ TEST_CASE("a body that is too large is refused before it is read", "[server]") {
   CHECK(target.files() == 1);
 }
 
-TEST_CASE("a request that does not go on is answered 408 and leaves nothing", "[server]") {
+TEST_CASE("an unfinished request is answered with 408 and leaves nothing behind", "[server]") {
   ServerOptions options;
   options.header_timeout = 150ms;
   options.body_timeout = 150ms;
@@ -199,7 +199,7 @@ TEST_CASE("a request that does not go on is answered 408 and leaves nothing", "[
   CHECK(target.is_well());
 }
 
-TEST_CASE("a client that sends a byte now and then is cut off in time", "[server]") {
+TEST_CASE("a client that sends single bytes now and then is cut off in time", "[server]") {
   ServerOptions options;
   options.header_timeout = 200ms;
   const Target target(options);

@@ -143,7 +143,7 @@ TEST_CASE("removing is refused unless the server was started to allow it", "[ser
   CHECK(store->stat("a/b") == sample().size());
 }
 
-TEST_CASE("a write must say that it creates, and an object must have its hash as name", "[server]") {
+TEST_CASE("a write must say that it creates, and an object's name must be its hash", "[server]") {
   const Served served;
   const auto client = served.client();
   const std::string target = sample_target();
@@ -160,7 +160,7 @@ TEST_CASE("a write must say that it creates, and an object must have its hash as
   CHECK(client->perform(put_request("/parcels/x/latest", sample(), {"If-None-Match: *"})).status == 412);
 }
 
-TEST_CASE("answers carry what caches and the lock protocol need", "[server]") {
+TEST_CASE("answers have the headers that caches and the lock protocol need", "[server]") {
   const Served served;
   const auto client = served.client();
   client->perform(put_request(sample_target(), sample(), {"If-None-Match: *"}));
@@ -251,7 +251,7 @@ TEST_CASE("the server listens on loopback only", "[server]") {
   CHECK(test::kind_thrown([&] { start_server(options); }) == ErrorKind::kNotFound);
 }
 
-TEST_CASE("a taken port is a plain error", "[server]") {
+TEST_CASE("a taken port is a clear error", "[server]") {
   const Served served;
   ServerOptions options;
   options.root = served.root.path();
@@ -267,7 +267,7 @@ TEST_CASE("the port is written where scripts can read it", "[server]") {
   CHECK(as_text(read_file(options.port_file, 100)) == std::to_string(served.server->port()) + "\n");
 }
 
-TEST_CASE("a server whose directory is gone or full says that, and takes up again", "[server]") {
+TEST_CASE("a server whose directory is gone or full reports that, and recovers", "[server]") {
   const Served served;
   const auto store = open_http_store(served.server->url());
   const auto aside = served.root.path().string() + "-aside";
