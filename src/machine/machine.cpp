@@ -106,13 +106,14 @@ bool Machine::start(const BootOptions& options) {
     cont();
   } catch (...) {
     release_vm();
+    session_.take_back_network(network_before);
     try {
       if (resume && session_.images().journal_bytes() != journal_before) {
         session_.memory().drop();  // the guest ran for a moment, whatever QEMU answered, and wrote
       } else {
         session_.memory().undo_run(!resume);
       }
-      session_.keep_network(network_before);
+      session_.write_state_if_behind();
     } catch (const std::exception& error) {
       log::warn("{}", error.what());  // the file says running, as after a crash
     }

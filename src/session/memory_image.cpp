@@ -19,13 +19,16 @@ MemoryImage::MemoryImage(const ParcelEntry& parcel, StateFile& state, SessionIma
                          BootPrefetch& prefetch)
     : parcel_(parcel), state_(state), images_(images), objects_(objects), prefetch_(prefetch) {}
 
-/// Forgets at once: as long as the file says running, memory is void whatever else it says.
+/// As long as the file says running, memory is void whatever else it says, so it is forgotten at once. A file that says
+/// suspended must say otherwise first: a crash would bring this memory back over disks that have changed since.
 void MemoryImage::drop() {
-  state_.change_in_memory([&](SessionState& next) { images_.take(SessionEvent::kPowerOff, next); });
+  const bool ran = state_.now().phase == SessionPhase::kRunning;
+  const auto power_off = [&](SessionState& next) { images_.take(SessionEvent::kPowerOff, next); };
+  ran ? state_.change_in_memory(power_off) : state_.change(power_off);
   images_.begin_anew(images_.part("memory"));
   images_.begin_anew(images_.part("device"));
   forget();
-  state_.save();
+  if (ran) state_.save();
 }
 
 std::shared_ptr<Image> MemoryImage::begin(bool fresh) {

@@ -37,6 +37,15 @@ Session::Session(Account& account, const ParcelEntry& parcel)
 Session::~Session() {
   cancel();
   lock_.end_lease();  // a loss is told while the session is whole
+  try {
+    state_.write_if_behind();
+  } catch (const std::exception& error) {
+    log::warn("{}", error.what());
+  }
+}
+
+void Session::take_back_network(NetworkMode mode) {
+  if (state_.now().vm.network != mode) state_.change_in_memory([&](SessionState& next) { next.vm.network = mode; });
 }
 
 void Session::keep_network(NetworkMode mode) {

@@ -41,6 +41,8 @@ class Session {
   std::optional<RehearsalImages> rehearsal_images() const { return isr::rehearsal_images(state_, images_, objects_); }
   /// Sets the network of the machine; the next version has it.
   void keep_network(NetworkMode mode);
+  /// Sets it in memory only, after a start that failed; write_state_if_behind() brings it to the file.
+  void take_back_network(NetworkMode mode);
   /// As SessionImages says.
   void discard() { images_.discard(); }
   /// After a failure to write down a change, as StateFile says.

@@ -244,6 +244,41 @@ TEST_CASE("a guest is off when its end cannot be written down, and the file says
   CHECK(place.written().phase == SessionPhase::kCheckedOut);
 }
 
+TEST_CASE("suspended memory stays when its end cannot be written down", "[machine]") {
+  Place place;
+  place.suspend();
+  {
+    const test::UnwritableState unwritable(place);
+    CHECK_THROWS(place.machine->power_off());
+  }
+  CHECK(place.phase() == SessionPhase::kSuspended);
+  CHECK(place.written().phase == SessionPhase::kSuspended);
+  CHECK((place.kept_page() == place.page));
+  place.machine->disks().try_to_mount();
+  CHECK(place.guest.is_immutable);
+  place.machine->power_off();
+  CHECK(place.written().phase == SessionPhase::kCheckedOut);
+}
+
+TEST_CASE("a resume that fails on a full disk leaves memory and network, also when the session ends next",
+          "[machine]") {
+  Place place;
+  place.suspend();
+  const NetworkMode network = place.session->state().vm.network;
+  BootOptions options;
+  options.network = network == NetworkMode::kNone ? NetworkMode::kUser : NetworkMode::kNone;
+  std::optional<test::UnwritableState> unwritable;
+  place.guest.before["cont"] = [&] { unwritable.emplace(place); };
+  place.guest.fails = {"cont"};
+  CHECK((place.start_fails(options) == ErrorKind::kVm));
+  unwritable.reset();
+  CHECK(place.written().phase == SessionPhase::kRunning);
+  place.machine.reset();
+  place.session.reset();
+  CHECK(place.written().phase == SessionPhase::kSuspended);
+  CHECK(place.written().vm.network == network);
+}
+
 TEST_CASE("a second checkpoint and a suspend behind it have what the guest wrote between", "[machine]") {
   Place place;
   place.start();
