@@ -292,15 +292,17 @@ class Daemon {
 
 }  // namespace
 
-void run_session_daemon(const Handover& handover, const std::shared_ptr<VmHost>& host,
-                        const std::function<void()>& ready) {
-  Daemon(handover, host).run(ready);
+void run_session_daemon(Handover& handover, const std::shared_ptr<VmHost>& host, const std::function<void()>& ready) {
+  Daemon daemon(handover, host);
+  handover = {};
+  daemon.run(ready);
 }
 
 int session_daemon_main() {
   block_signals();
   try {
-    run_session_daemon(parse_handover(read_background_secret()), make_qemu_host(), background_ready);
+    Handover handover = parse_handover(read_background_secret());
+    run_session_daemon(handover, make_qemu_host(), background_ready);
     return 0;
   } catch (const std::exception& error) {
     log::error("{}", error.what());

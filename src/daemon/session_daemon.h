@@ -21,9 +21,9 @@ namespace isr {
 /// crash left, unless one runs. Returns its control socket. Error{kCancelled} on stop: it is killed.
 fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel, const std::stop_token& stop = {});
 /// Is the daemon until its session ends or the process is told to end, which block_signals() must have prepared. Calls
-/// ready() once its socket takes requests. Its mount and its lock file are free when this returns or throws.
-void run_session_daemon(const Handover& handover, const std::shared_ptr<VmHost>& host,
-                        const std::function<void()>& ready);
+/// ready() once its socket takes requests. Its mount and its lock file are free when this returns or throws. Clears
+/// `handover` before, so that no further copy of its keys is kept while the session lasts.
+void run_session_daemon(Handover& handover, const std::shared_ptr<VmHost>& host, const std::function<void()>& ready);
 /// main() of the process that start_session_daemon() starts ("__session").
 int session_daemon_main();
 inline constexpr const char* kSessionDaemonArgument = "__session";

@@ -34,10 +34,16 @@ struct Place : test::CheckedOut {
     account.host.config.override_with_flag("suspend.rehearsal", "false");  // it would share the fake guest
     std::promise<void> ready;
     daemon = std::async(std::launch::async, [this, &ready] {
-      run_session_daemon(parse_handover(serialise_handover(account, parcel, "")),
-                         std::make_shared<test::FakeHost>(guest), [&ready] { ready.set_value(); });
+      Handover handover = parse_handover(serialise_handover(account, parcel, ""));
+      run_session_daemon(handover, std::make_shared<test::FakeHost>(guest), [&] {
+        CHECK(handover.parcel.id.empty());
+        ready.set_value();
+      });
     });
-    ready.get_future().wait();
+    const auto is_ready = ready.get_future();
+    while (is_ready.wait_for(10ms) != std::future_status::ready) {
+      if (has_ended()) daemon.get();  // throws
+    }
     guest.take_calls();
   }
   ~Place() {
