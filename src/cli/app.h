@@ -33,7 +33,9 @@ class Command {
  public:
   using Run = std::function<int(CommandContext&)>;  ///< returns the exit code; failures are Error
 
+  /// An argument that is empty is a usage error, except one of text_argument().
   Command& argument(const std::string& name, std::string& value, const std::string& help);
+  Command& text_argument(const std::string& name, std::string& value, const std::string& help);
   Command& optional_argument(const std::string& name, std::string& value, const std::string& help);
   Command& arguments(const std::string& name, std::vector<std::string>& values, const std::string& help);  ///< 0..n
   /// flags: "--message" or "-m,--message". Giving an option twice is a usage error, except for the vector.

@@ -70,7 +70,7 @@ void register_config(App& app) {
       .run([options](CommandContext& context) { return run_get(context, *options); });
   config.subcommand("set", "change one setting in your config.toml")
       .argument("KEY", options->key, "e.g. cache.limit")
-      .argument("VALUE", options->value, "the new value")
+      .text_argument("VALUE", options->value, "the new value")
       .example("isr config set default_repo disk", "what commands use unless told otherwise")
       .example("isr config set read.unreachable fail", "the guest gets an error instead of waiting")
       .exit_codes({0, 2, 18})

@@ -60,6 +60,13 @@ Command& Command::argument(const std::string& name, std::string& value, const st
   return *this;
 }
 
+Command& Command::text_argument(const std::string& name, std::string& value, const std::string& help) {
+  impl_->parameters.push_back({Kind::kArgument, name, {}, help});
+  const std::string plain = fmt::format("argument{}", impl_->parameters.size());
+  impl_->bindings.push_back([plain, &value](CLI::App& app) { app.add_option(plain, value)->required(); });
+  return *this;
+}
+
 Command& Command::optional_argument(const std::string& name, std::string& value, const std::string& help) {
   impl_->parameters.push_back({Kind::kOptionalArgument, name, {}, help});
   const std::string plain = fmt::format("argument{}", impl_->parameters.size());

@@ -155,6 +155,10 @@ def test_settings_say_where_they_come_from(world):
     expect_equal(origins["cache.limit"], ("5G", str(host.config / "config.toml")), "from the file")
     expect_equal(origins["read.unreachable"], ("fail", "environment ISR_READ_UNREACHABLE"), "from the environment")
     expect_equal(origins["upload.limit"], ("0", "built in"), "built in")
+    host.run("config", "set", "password.command", "false")
+    host.run("config", "set", "password.command", "")
+    values = {s["key"]: s["value"] for s in host.run("config", "show", json=True)["settings"]}
+    expect_equal(values["password.command"], "", "a setting that is empty again")
     (host.config / "config.toml").chmod(0o666)
     host.run("config", "show", expect=2)
 
