@@ -49,9 +49,10 @@ TEST_CASE("a change in memory comes to the file with the next change that is wri
   }
   SECTION("or when the file is behind") {
     state.write_if_behind();
-    const auto written = fs::last_write_time(place.state_file());
+    fs::remove(place.state_file());
     state.write_if_behind();
-    CHECK((fs::last_write_time(place.state_file()) == written));
+    CHECK_FALSE(fs::exists(place.state_file()));  // nothing was left to write
+    state.save();
   }
   CHECK(place.written().upload_begun);
 }
