@@ -14,7 +14,8 @@ void confirm(const GlobalFlags& flags, const std::string& question) {
   std::optional<SecretText> answer;
   if (!flags.no_input) answer = ask_terminal(printable(question) + " [y/N] ", Echo::kShown);
   if (!answer) {
-    throw Error(ErrorKind::kUsage, fmt::format("there is no terminal to ask: {}", question), {"answer yes with --yes"});
+    throw Error(ErrorKind::kUsage, fmt::format("this needs an answer, and nothing may be asked here: {}", question),
+                {"answer yes with --yes"});
   }
   if (const std::string_view said = *answer; said != "y" && said != "Y" && said != "yes")
     throw Error(ErrorKind::kCancelled, "nothing was changed");
@@ -31,7 +32,7 @@ void confirm_name(const GlobalFlags& flags, const std::string& question, const s
     answer = ask_terminal(printable(question) + "\nType " + printable(name) + " to go on: ", Echo::kShown);
   }
   if (!answer) {
-    throw Error(ErrorKind::kUsage, fmt::format("there is no terminal to ask: {}", question),
+    throw Error(ErrorKind::kUsage, fmt::format("this needs an answer, and nothing may be asked here: {}", question),
                 {fmt::format("--confirm {}   (--yes is not enough for this)", name)});
   }
   if (answer->view() != name) throw Error(ErrorKind::kCancelled, "nothing was changed");

@@ -228,7 +228,7 @@ nlohmann::json encode_request(const Request& request);
 Request parse_request(const nlohmann::json& line);
 
 nlohmann::json encode_answer(const AnyAnswer& answer);
-/// An answer of the kind that `kind` holds; its values do not matter.
+/// An answer of the kind that `kind` holds, which must have its default values.
 AnyAnswer parse_answer(const AnyAnswer& kind, const nlohmann::json& line);
 template <class Answer>
 Answer parse_answer(const nlohmann::json& line) {

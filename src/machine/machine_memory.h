@@ -20,7 +20,7 @@ class MachineMemory {
 
   /// Begins fresh memory, or the suspended one. Returns the file to mount.
   MountedFile begin(bool fresh);
-  /// The VM that has mapped the file; it must live until end().
+  /// The VM that has mapped the file. It must live as long as anything but end() is called.
   void attach(Vm& vm);
   /// The VM and the mount are gone.
   void end();
