@@ -132,7 +132,8 @@ Profile read_profile(Account& account) {
   if (newest) return open_profile(account, newest->head);
   if (!account.remote.offline()) return {};  // repo init was interrupted before it published the first profile
   throw Error(ErrorKind::kOffline,
-              fmt::format("the list of parcels of {} is not on this host", account.remote.entry.name),
+              fmt::format("the list of parcels of {0} is not on this host, and {0} cannot be reached",
+                          account.remote.entry.name),
               {"run isr ls once while the repository can be reached"});
 }
 

@@ -153,7 +153,7 @@ RepositoryInfo parse_repository_info(ByteView bytes) {
 RepositoryInfo read_repository_info(BlobStore& store) {
   const auto blob = store.get(kName);
   if (!blob) {
-    throw Error(ErrorKind::kNotFound, fmt::format("{} is not a repository", store.describe()),
+    throw Error(ErrorKind::kNotFound, fmt::format("{} has no repository", store.describe()),
                 {"to make a repository there    isr repo init URL"});
   }
   return parse_repository_info(blob->bytes);
