@@ -130,12 +130,14 @@ TEST_CASE("an open directory can be synced when no more files can be opened", "[
   const Directory directory(temp.path());
   const UniqueFd file = directory.open("new", O_RDWR | O_CREAT | O_EXCL);
   CHECK(mode_of(temp.path() / "new") == 0600);
+  std::optional<ErrorKind> by_name;
   {
-    const test::DescriptorLimit none(0);
-    CHECK_NOTHROW(directory.sync());
-    CHECK(test::kind_thrown([&] { sync_directory(temp.path()); }) == ErrorKind::kIo);
+    const test::DescriptorLimit none(0);  // a sanitizer opens files for a check, so all are behind this block
+    directory.sync();
+    by_name = test::kind_thrown([&] { sync_directory(temp.path()); });
     directory.rename("new", "newer");
   }
+  CHECK((by_name == ErrorKind::kIo));
   CHECK(names_in(temp.path()) == std::set<std::string>{"newer"});
   {
     const test::DescriptorLimit none(0);
@@ -173,10 +175,12 @@ TEST_CASE("modes do not depend on the umask", "[base][file]") {
 TEST_CASE("a directory whose name could not be synced is not left behind", "[base][file]") {
   const TempDirectory dir;
   const fs::path made = dir.path() / "made";
+  std::optional<ErrorKind> failure;
   {
     const test::DescriptorLimit none(0);
-    CHECK((test::kind_thrown([&] { make_private_directory(made); }) == ErrorKind::kIo));
+    failure = test::kind_thrown([&] { make_private_directory(made); });
   }
+  CHECK((failure == ErrorKind::kIo));
   CHECK_FALSE(fs::exists(made));
   make_private_directory(made);
   CHECK(fs::is_directory(made));
