@@ -12,8 +12,9 @@ namespace isr {
 /// Holding this keeps the segment's descriptor open.
 using SegmentFile = std::shared_ptr<const UniqueFd>;
 
-/// The files of a journal, by their segment's index. They are opened when needed. Of the files that are not held, only
-/// the recently used ones stay open, so that a journal may have more segments than a process may have files.
+/// Opens the files of a journal when they are needed, by their segment's index. A file that somebody holds stays open,
+/// and so do the files that were used last. All others are closed, so that a journal may have more segments than a
+/// process may have open files.
 ///
 /// Errors:  Error{kIo}; the same call may succeed later.
 /// Threads: any.

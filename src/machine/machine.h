@@ -66,7 +66,7 @@ class Machine {
   bool running() const { return vm_ != nullptr && !vm_->exit(); }
   /// The statistics of a running VM. Waits 2 s at most for a QEMU that does not answer.
   VmStats stats() const;
-  /// Of a running VM, as MachineMemory says.
+  /// See MachineMemory; only while a VM runs.
   std::uint64_t changed_bytes_in_qemu() const { return memory_.changed_bytes(); }
   /// As MachineMemory says; from any thread.
   std::string memory_hindrance() const { return memory_.hindrance(); }

@@ -18,8 +18,8 @@ inline constexpr std::uint64_t kMaxSequence = 9'999'999'999'999'999;
 std::string sequence_name(std::string_view prefix, std::uint64_t n);
 /// The inverse of sequence_name(). nullopt for other names and for 0.
 std::optional<std::uint64_t> sequence_number(std::string_view prefix, std::string_view name);
-/// The greatest `count` numbers in the list, descending. Of a list that is too long (list_page.h) only the first part
-/// counts. Empty when the store cannot list.
+/// Lists the names below `prefix` and returns the greatest `count` of their numbers, descending. Reads only the first
+/// part of a list that is too long (list_page.h). Empty when the store cannot list.
 std::vector<std::uint64_t> listed_numbers(BlobStore& store, std::string_view prefix, std::size_t count);
 /// The greatest `count` numbers, descending: those in the list, and a few after it that the store already returns. When
 /// the store cannot list them all, searches for the greatest by requesting single numbers, which needs a sequence

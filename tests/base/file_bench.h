@@ -15,7 +15,7 @@
 
 #include "base/file.h"
 
-/// What the tests of files share.
+/// Helpers for the tests of files.
 namespace isr::test {
 
 inline unsigned mode_of(const fs::path& path) {
