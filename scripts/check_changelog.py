@@ -3,10 +3,10 @@
 
 One file a change: NNNN-words.md, a number of its own, one title `# TYPE: SENTENCE`, then two paragraphs at most.
 """
-import argparse
-import pathlib
 import re
 import sys
+
+import checker
 
 NAME = re.compile(r"([0-9]{4})-[a-z0-9]+(-[a-z0-9]+)*\.md")
 TITLE = re.compile(r"# (Bugfix|Enhancement|Change|Security): \S.*[^.\s]")
@@ -47,22 +47,13 @@ def check_folder(folder):
             yield f"{path}:{number}: {problem}"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    default = pathlib.Path(__file__).resolve().parent.parent
-    parser.add_argument("--root", type=pathlib.Path, default=default, help="of the project; its changelog/ is checked")
-    folders = [path for path in sorted((parser.parse_args().root / "changelog").glob("*")) if path.is_dir()]
+def check_tree(changelog):
+    folders = [path for path in sorted(changelog.iterdir()) if path.is_dir()]
     if not folders:
-        print("there is no changelog", file=sys.stderr)
-        return 2
-    problems = [problem for folder in folders for problem in check_folder(folder)]
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    if problems:
-        return 1
-    print("changelog: ok")
-    return 0
+        yield f"{changelog}: there is no folder with entries"
+    for folder in folders:
+        yield from check_folder(folder)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(checker.run("changelog", "changelog", check_tree, __doc__))

@@ -5,10 +5,11 @@ Layers point one way (docs/architecture.md). A layer may include itself and
 every layer below it in this table; a folder that is not in it is an error, so
 that a new layer is placed here on purpose.
 """
-import argparse
 import pathlib
 import re
 import sys
+
+import checker
 
 BELOW = {
     "base": [],
@@ -72,22 +73,5 @@ def check_tree(source):
             yield from check_file(path, layer)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    default = pathlib.Path(__file__).resolve().parent.parent
-    parser.add_argument("--root", type=pathlib.Path, default=default, help="of the project; its src/ is checked")
-    source = parser.parse_args().root / "src"
-    if not source.is_dir():
-        print(f"{source} is not there", file=sys.stderr)
-        return 2
-    problems = list(check_tree(source))
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    if problems:
-        return 1
-    print("layers: ok")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(checker.run("layers", "src", check_tree, __doc__))

@@ -4,10 +4,10 @@
 Of functions it relies on the layout of clang-format: a block ends with a line
 that begins with a brace, at the indentation at which it began.
 """
-import argparse
-import pathlib
 import re
 import sys
+
+import checker
 
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 60
@@ -44,22 +44,5 @@ def check_tree(source):
         yield from check_functions(path, lines)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    default = pathlib.Path(__file__).resolve().parent.parent
-    parser.add_argument("--root", type=pathlib.Path, default=default, help="of the project; its src/ is checked")
-    source = parser.parse_args().root / "src"
-    if not source.is_dir():
-        print(f"{source} is not there", file=sys.stderr)
-        return 2
-    problems = list(check_tree(source))
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    if problems:
-        return 1
-    print("sizes: ok")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(checker.run("sizes", "src", check_tree, __doc__))

@@ -65,6 +65,19 @@ class CheckChangelog(unittest.TestCase):
     def test_a_number_that_is_used_twice_is_refused(self):
         self.assert_refused({"0001-a.md": TITLE, "0001-b.md": TITLE}, "0001-b.md", "0001-a.md")
 
+    def test_a_changelog_without_folders_is_refused(self):
+        with tempfile.TemporaryDirectory() as root:
+            pathlib.Path(root, "changelog").mkdir()
+            result = subprocess.run([sys.executable, CHECK, "--root", root], capture_output=True, text=True)
+            self.assertEqual(result.returncode, 1, result.stderr)
+            self.assertIn("no folder", result.stderr)
+
+    def test_a_missing_changelog_ends_the_check_with_code_2(self):
+        with tempfile.TemporaryDirectory() as root:
+            result = subprocess.run([sys.executable, CHECK, "--root", root], capture_output=True, text=True)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertIn("not there", result.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()
