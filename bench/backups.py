@@ -1,4 +1,4 @@
-"""Import of a disk by isr beside backups of it by restic and borg, into directories of the same disk."""
+"""Compares an import of a disk by isr with backups of it by restic and borg. All write to directories on one disk."""
 import os
 import shutil
 import statistics
@@ -9,7 +9,7 @@ from measure import MIB, drop_page_cache, seconds
 
 
 def used(folder):
-    """Bytes of all files below a folder."""
+    """Returns the size in bytes of all files below a folder."""
     return sum(os.path.getsize(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names)
 
 
@@ -32,7 +32,7 @@ class Restic:
         programs.run(world, "restic", "-q", "-r", store, "init")
 
     def keep(self, world, store, disk, number):
-        # --force: a disk image is read anew each time, as isr does; restic would only look at its time.
+        # --force makes restic read the whole image each time, as isr does; without it restic only looks at the file's time.
         programs.run(world, "restic", "-q", "-r", store, "backup", "--force", disk, timeout=1800)
 
 
@@ -47,7 +47,7 @@ class Borg:
 
 
 def measure(world, rounds, wanted, size):
-    """First imports (one each), then `rounds` of the same disk with a little changed. Prints and returns rows."""
+    """Measures one first import by each program, then `rounds` imports of the slightly changed disk. Prints and returns rows."""
     disk = world.folder / "backup.raw"
     data = make_half_full(disk, size, seed=9)
     chosen, stores = [], {}

@@ -1,4 +1,4 @@
-"""The figures of the last time, to say what got worse since. One set for each mode, as their sizes differ."""
+"""Keeps the figures of the last run and reports those that got worse. Each mode has its own set, because its sizes differ."""
 import json
 import pathlib
 
@@ -26,7 +26,7 @@ def round_number(value):
 
 
 def with_paths(rows):
-    """A row that is indented belongs to the one before it that is not."""
+    """Yields each row with its path. An indented row belongs to the last row before it that is not indented."""
     whole = ""
     for row in rows:
         if not row["name"].startswith(" "):
@@ -35,8 +35,8 @@ def with_paths(rows):
 
 
 def compare(document):
-    """Prints what is worse than last time by more than a quarter. Ratios where there are any;
-    a number with a unit and no ratio only says something on the same kind of machine."""
+    """Prints the figures that are more than a quarter worse than last time. It compares ratios where there are any;
+    a number without a ratio can only be compared on the same kind of machine."""
     last = saved()["modes"].get(document["mode"])
     if not last:
         print(f"no figures to compare with: bench/baseline.json has none of mode {document['mode']} (--save)")

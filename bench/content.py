@@ -1,7 +1,7 @@
-"""Disks to measure with: what an installed system has on its disk, cheap and the same for a seed.
+"""Makes disks to measure with, whose content is like that of an installed system.
 
-Three quarters are the files below /usr in an order that the seed decides (programs, libraries,
-text), one quarter is noise, as of what is compressed already. The same seed gives the same bytes
+Three quarters are the files below /usr (programs, libraries, text) in an order that the seed
+decides. One quarter is noise and stands for compressed files. The same seed gives the same bytes
 as long as /usr is the same.
 """
 import functools
@@ -21,7 +21,7 @@ def installed_files():
 
 
 class Content:
-    """An endless stream of such bytes."""
+    """An endless stream of the bytes described above."""
 
     def __init__(self, seed):
         self._chance = random.Random(seed)
@@ -31,19 +31,19 @@ class Content:
         if not self._files:
             self._files = list(installed_files())
             self._chance.shuffle(self._files)
-            # Another time round the files lie elsewhere in their chunks: not the same chunks again.
+            # A shift of the files' places in their chunks, so that no round repeats the chunks of the one before.
             self._pending += self._chance.randbytes(self._chance.randrange(1, 4096))
         try:
             path = self._files.pop()
             if os.path.isfile(path) and not os.path.islink(path):
                 with open(path, "rb") as file:
                     data = file.read(16 * MIB)
-                    self._pending += data + bytes(-len(data) % 4096)  # a file begins in a block
+                    self._pending += data + bytes(-len(data) % 4096)  # each file begins at a block boundary
         except OSError:
             pass
 
     def take(self, size):
-        """The next bytes; whole MiB are of one kind."""
+        """Returns the next `size` bytes; callers take whole MiB, each of which is either files or noise."""
         if self._chance.random() < 0.25:
             return self._chance.randbytes(size)
         while len(self._pending) < size:
@@ -54,7 +54,7 @@ class Content:
 
 
 def make_dense(path, size, seed=1):
-    """A disk that is full."""
+    """Makes a disk without holes."""
     content = Content(seed)
     with open(path, "wb") as out:
         for _ in range(size // MIB):
@@ -63,7 +63,7 @@ def make_dense(path, size, seed=1):
 
 
 def make_half_full(path, size, seed=2):
-    """A disk with runs of 1 to 32 MiB of data, each with a hole of the same size after it. Returns the bytes of data."""
+    """Makes a disk with runs of 1 to 32 MiB of data, each followed by a hole of the same size. Returns the bytes of data."""
     content, chance, at = Content(seed), random.Random(seed), 0
     with open(path, "wb") as out:
         while at < size:
@@ -77,7 +77,7 @@ def make_half_full(path, size, seed=2):
 
 
 def change(path, blocks, seed=3):
-    """Rewrites that many runs of 64 KiB where there is data, as a day of work does."""
+    """Rewrites `blocks` runs of 64 KiB where there is data, as a day of work does."""
     content, chance = Content(seed), random.Random(seed)
     size = os.path.getsize(path)
     with open(path, "r+b") as out:
@@ -85,7 +85,7 @@ def change(path, blocks, seed=3):
             at = chance.randrange(size) & ~65535
             try:
                 at = os.lseek(out.fileno(), at, os.SEEK_DATA)
-            except OSError:  # there is only a hole after it
+            except OSError:  # no data follows
                 at = os.lseek(out.fileno(), 0, os.SEEK_DATA)
             out.seek(at)
             out.write(content.take(65536))

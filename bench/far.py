@@ -1,4 +1,4 @@
-"""Cold reads over a long link: how much of it is used, and how many round trips a guest waits."""
+"""Measures cold reads over a long link: the share of the link that is used, and the round trips that a guest waits."""
 import contextlib
 import statistics
 
@@ -8,7 +8,7 @@ from measure import CHUNK, drop_page_cache, percentile, random_reads, sequential
 
 
 class FarHost:
-    """The same person's other computer, at the end of a link."""
+    """Another computer of the same user, at the far end of a link."""
 
     def __init__(self, bench):
         self.bench, self.port = bench, support.free_port()
@@ -22,7 +22,7 @@ class FarHost:
 
     @contextlib.contextmanager
     def mounted(self, rate_mbit, round_trip):
-        """The disk's daemon, with nothing in any cache."""
+        """Yields the daemon that serves the disk, with all caches empty."""
         empty_cache(self.host)
         with self._link(rate_mbit, round_trip), mounted(self.host, "bench") as daemon:
             drop_page_cache()
@@ -30,8 +30,8 @@ class FarHost:
 
 
 def sequential_read(bench, far, name, rate_mbit, round_trip, size):
-    """The share of the link that carried objects: their bytes as stored, each counted once.
-    It reads the end of the disk, so nothing is fetched ahead that is not read."""
+    """Measures the share of the link that carried objects: their stored bytes, each object counted once.
+    It reads the end of the disk, so everything that is fetched ahead is also read."""
     shares, speeds, peaks = [], [], []
     for _ in range(bench.far_rounds):
         with far.mounted(rate_mbit, round_trip) as daemon:

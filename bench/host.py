@@ -1,4 +1,4 @@
-"""The isr that is measured, and what can be seen of it from outside."""
+"""Runs the isr that is measured and observes it from outside."""
 import contextlib
 import os
 import pathlib
@@ -10,7 +10,7 @@ from measure import cpu_seconds, memory, support
 
 
 class BenchWorld(support.World):
-    """A world on the disk that is to be measured, with its own copy of isr: a build in the meantime changes nothing."""
+    """A world on the measured disk, with its own copy of isr, so that a build in the meantime changes nothing."""
 
     def __init__(self, directory, isr):
         super().__init__("bench")
@@ -21,7 +21,7 @@ class BenchWorld(support.World):
         self.logged_in = []
 
     def log_in(self, host):
-        """So that no command spends a second on a password, where there is a kernel keyring for its key."""
+        """Puts the key into the kernel's keyring, if there is one, so that no command spends a second on a password."""
         if host.run("login", expect=None).code == 0:
             host.variables = {}
             self.logged_in.append(host)
@@ -29,12 +29,12 @@ class BenchWorld(support.World):
     def end(self, failed):
         for host in self.logged_in:
             with contextlib.suppress(Exception):
-                host.run("logout", "home", timeout=30)  # --all would end the logins of the person who measures
+                host.run("logout", "home", timeout=30)  # --all would also end the user's own logins
         super().end(failed)
 
 
 class Daemon:
-    """A running daemon of isr, and what it used since."""
+    """A running daemon of isr, its memory, and the CPU time that it has used since restart()."""
 
     def __init__(self, pid, disk):
         self.pid, self.disk = pid, str(disk)
@@ -57,7 +57,7 @@ class Daemon:
 
 
 def mount_daemons():
-    """Of everyone on this machine."""
+    """Returns the process ids of the mount daemons of all users of this machine."""
     found = set()
     for entry in os.scandir("/proc"):
         with contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ def mount_daemons():
 
 
 def our_daemon(world, before):
-    """The one that was not there before. Only root sees whose they are, when others mounted in this moment, too."""
+    """Returns the daemon that is not in `before`. Only root can tell it from one that another user started meanwhile."""
     new = mount_daemons() - before
     ours = new & set(world.processes()) or new
     support.expect(len(ours) == 1, f"one new mount daemon, not {ours}")
@@ -76,7 +76,7 @@ def our_daemon(world, before):
 
 @contextlib.contextmanager
 def mounted(host, name):
-    """A Daemon that serves a version, from an empty directory to its end."""
+    """Mounts a version in an empty directory and yields its Daemon; unmounts it at the end."""
     look, before, pid = host.world.new_folder("look"), mount_daemons(), None
     host.run("mount", name, look)
     try:
@@ -98,13 +98,13 @@ def empty_cache(host):
 
 
 def cache_index(host):
-    """The path of the index of a host's cache."""
+    """Returns the path of the index of a host's cache."""
     found = list(host.cache.glob("**/index.db"))
     support.expect(len(found) == 1, f"one cache, not {found}")
     return found[0]
 
 
 def cached(host):
-    """(objects, bytes) in a host's cache, when nothing uses it."""
+    """Returns (objects, bytes) of a host's cache, which nothing may use at that time."""
     with contextlib.closing(sqlite3.connect(cache_index(host))) as index:
         return index.execute("SELECT count(*), coalesce(sum(length), 0) FROM objects").fetchone()

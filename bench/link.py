@@ -1,4 +1,4 @@
-"""A long and narrow link between a client and a server of this machine: tests/support/proxy.py."""
+"""Puts a long and narrow link (tests/support/proxy.py) between a client and a server of this machine."""
 import re
 import subprocess
 import sys
@@ -7,9 +7,8 @@ from measure import PROJECT, support
 
 
 class Link:
-    """Where it leads to is there while it is entered; afterwards `down` and `up` are the bytes that it carried.
-
-    Another link may be on its port after it."""
+    """A context manager: the link works inside the `with` block. Afterwards `down` and `up` are the bytes that it carried,
+    and another link may use its port."""
 
     def __init__(self, world, to_port, rate_mbit=0, round_trip=0.0, port=None):
         self.world, self.to_port = world, to_port

@@ -1,4 +1,4 @@
-"""Reads and writes on this machine: what the data path costs when no network is in the way."""
+"""Measures reads and writes on this machine, and so the cost of the data path without a network."""
 import shutil
 
 from host import checked_out, empty_cache, mounted
@@ -34,7 +34,7 @@ def reads(bench, host, disk, size):
     fill_cache(host, "bench", size)
 
     def warm(job):
-        """`job` on the mounted disk, with a cache that holds all of it and nothing in memory."""
+        """Runs `job` on the mounted disk. isr's cache holds all of the disk, the kernel's page cache none of it."""
         def measure():
             with mounted(host, "bench") as daemon:
                 drop_page_cache()
@@ -54,7 +54,7 @@ def reads(bench, host, disk, size):
         return lambda path: fio(path, "randread", bs="4k", size=size, io_size=count * 4096 // jobs, numjobs=jobs)["op/s"]
 
     def once_touched(job):
-        """After a read of the same bytes, which the kernel has forgotten."""
+        """Runs `job` a second time, after the first read's bytes have been dropped from the page cache."""
         def measure(path):
             job(path)
             drop_page_cache()
@@ -69,7 +69,7 @@ def reads(bench, host, disk, size):
 
 
 def writes(bench, host, size):
-    """Over the content of a disk that was checked out, and over a plain copy of it."""
+    """Measures writes over the content of a checked-out disk, and over a plain copy of it."""
     daemon = checked_out(host, "bench")
     plain = host.world.folder / "plain.raw"
     shutil.copyfile(daemon.disk, plain)

@@ -1,8 +1,8 @@
-"""How a figure is taken: samples of two sides in turn, their medians, a row of the table.
+"""Takes a figure: samples of two sides in turn, their medians, a row of the table.
 
-A figure is what isr does beside what a reference does in the same minute: a plain
-file on the same disk, the link, a round trip. Absolute numbers say more about the
-machine and its other users than about isr; ratios can be compared between machines.
+A figure compares isr with a reference in the same minute: a plain file on the same
+disk, the link, a round trip. Absolute numbers say more about the machine and its
+other users than about isr; ratios can be compared between machines.
 """
 import ctypes
 import ctypes.util
@@ -27,7 +27,7 @@ CHUNK = 128 * KIB
 
 
 class Figures:
-    """The table, row by row as it is measured, and the same as a document."""
+    """Prints the table row by row as it is measured, and keeps the rows for a JSON document."""
 
     def __init__(self, side="isr"):
         self.side, self.rows = side, []
@@ -39,8 +39,8 @@ class Figures:
         print(f"-- {text}", flush=True)
 
     def add(self, name, unit, ours, reference=(), against="", better="more", peak=None):
-        """`ours` and `reference`: one number a round. `better`: whether "more" or "less" is.
-        `peak`: the daemon's peak memory in bytes, one number a round."""
+        """Adds a row. `ours`, `reference` and `peak` (the daemon's peak memory in bytes) have one number for each round.
+        `better` says whether "more" or "less" is better."""
         mine = statistics.median(ours)
         theirs = statistics.median(reference) if reference else None
         ratio = mine / theirs if theirs else None
@@ -61,7 +61,7 @@ class Figures:
 
 
 def in_turn(rounds, *sides):
-    """[[a1, a2, …], [b1, b2, …]]: a, b, a, b … so that a busy minute hits both."""
+    """Returns [[a1, a2, …], [b1, b2, …]]. The order is a, b, a, b, … so that a busy minute affects both."""
     answers = [[] for _ in sides]
     for _ in range(rounds):
         for side, answer in zip(sides, answers):
@@ -89,7 +89,7 @@ def check_common_options(parser, options):
 
 
 def machine(directory):
-    """What the numbers were taken on; no names and no paths."""
+    """Describes the machine, without names and paths."""
     model = "unknown"
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -120,13 +120,13 @@ def seconds(job):
 # --- processes ------------------------------------------------------------
 
 def cpu_seconds(pid):
-    """Of a running process, so far."""
+    """Returns the CPU seconds that a running process has used so far."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid, kind):
-    """VmHWM (the peak) or VmRSS (now), in bytes."""
+    """Returns VmHWM (the peak) or VmRSS (now) of a process, in bytes."""
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(kind + ":"):
             return int(line.split()[1]) * KIB
@@ -134,7 +134,7 @@ def memory(pid, kind):
 
 
 def wait_counted(process, timeout):
-    """Waits for a child; returns (CPU seconds, peak memory in bytes) of it and what it waited for."""
+    """Waits for a child. Returns (CPU seconds, peak memory in bytes) of it and of the children that it waited for."""
     deadline = time.monotonic() + timeout
     while True:
         pid, status, used = os.wait4(process.pid, os.WNOHANG)
@@ -152,8 +152,8 @@ def wait_counted(process, timeout):
 # --- reading and writing --------------------------------------------------
 
 def fio(path, kind, timeout=600, **options):
-    """One job, unless options say else of synchronous pread or pwrite through the page cache (direct=1: around it);
-    several with numjobs. Returns {"MB/s", "op/s"}."""
+    """Runs one job of synchronous pread or pwrite through the page cache. Options can change that: direct=1 bypasses the
+    page cache, numjobs runs several jobs. Returns {"MB/s", "op/s"}."""
     command = ["fio", "--name=job", f"--filename={path}", f"--rw={kind}", "--ioengine=psync", "--thread", "--output-format=json",
                "--group_reporting", "--randseed=7", "--fallocate=none", "--gtod_reduce=1"]
     command += ["--readonly"] if "read" in kind else []
@@ -167,12 +167,12 @@ def fio(path, kind, timeout=600, **options):
 
 
 def sequential(path, size, offset=0, timeout=600):
-    """MB/s of reading a range from its beginning to its end, 1 MiB at a time."""
+    """Returns the MB/s of reading a range from its beginning to its end, 1 MiB at a time."""
     return fio(path, "read", timeout, bs=f"{min(size, MIB)}", size=size, offset=offset)["MB/s"]
 
 
 def durable_write(path, size):
-    """MB/s of writing over a file from its beginning, 1 MiB at a time, with an fsync at the end."""
+    """Returns the MB/s of writing over a file from its beginning, 1 MiB at a time, with an fsync at the end."""
     data = memoryview(Content(7).take(16 * MIB))
     file = os.open(path, os.O_WRONLY)
     try:
@@ -186,7 +186,7 @@ def durable_write(path, size):
 
 
 def random_reads(path, count, seed, size, timeout=120):
-    """Seconds of each 4 KiB read, and how many distinct chunks they touched."""
+    """Returns the seconds that each 4 KiB read took, and the number of distinct chunks that they touched."""
     import random
     chance = random.Random(seed)
     offsets = [chance.randrange(size // 4096) * 4096 for _ in range(count)]
@@ -209,7 +209,7 @@ def percentile(values, percent):
 
 
 def compressed_size(data):
-    """Of zstd at level 1, as isr compresses; of zlib at level 1 where there is no libzstd."""
+    """Returns the size after zstd at level 1, which isr uses; without libzstd, after zlib at level 1."""
     library = ctypes.util.find_library("zstd")
     if not library:
         return len(zlib.compress(data, 1))

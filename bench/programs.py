@@ -1,9 +1,9 @@
-"""Other programs that show a distant disk as a local file, each with its own small function.
+"""Runs other programs that show a distant disk as a local file; each has a small class.
 
-A program has a name, what must be installed, prepare(site) that puts the disk on the site in the
-program's own form, and open(site, port, folder): a context in which the disk is a file at the
-path that it yields, fetched from 127.0.0.1:`port` and kept below `folder`. The site itself never
-changes while it is read.
+A program has a name and a list of commands that must be installed. prepare(site) puts the disk on
+the site in the program's own form. open(site, port, folder) is a context that yields the path of
+the disk as a file; the program fetches it from 127.0.0.1:`port` and keeps its files below `folder`.
+The site does not change while it is read.
 """
 import contextlib
 import os
@@ -18,7 +18,7 @@ from measure import CHUNK, support
 
 
 class Site:
-    """A folder with the disk in it, and the servers that programs fetch from; those that they need, once."""
+    """A folder with the disk in it, and the servers that programs fetch from; each is started once, when it is needed."""
 
     def __init__(self, world, disk):
         self.world, self.disk, self.size = world, disk, os.path.getsize(disk)
@@ -27,11 +27,11 @@ class Site:
         self._ports = {}
 
     def static(self):
-        """The port of a plain web server."""
+        """Returns the port of a plain web server."""
         return self._once("static", lambda: self.world.static_server(self.root).port)
 
     def rclone(self, kind, folder):
-        """The port of `rclone serve KIND` for a folder of the site."""
+        """Returns the port of `rclone serve KIND` for a folder of the site."""
         def start():
             port = support.free_port()
             (self.root / folder).mkdir(exist_ok=True)
@@ -48,7 +48,7 @@ class Site:
 
 
 class Service:
-    """As the world wants it."""
+    """A server in the form that World.services expects."""
 
     def __init__(self, process):
         self.process = process
@@ -58,7 +58,7 @@ class Service:
 
 
 def environment(world):
-    """Everything that a program keeps goes below the world's folder; that also marks its processes."""
+    """Returns variables that put all files of a program below the world's folder. They also mark its processes."""
     home = world.folder / "programs"
     home.mkdir(exist_ok=True)
     return os.environ | {"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(home / "cache"), "XDG_CONFIG_HOME": str(home),
@@ -85,7 +85,7 @@ def run(world, *command, folder=None, timeout=600):
 
 
 def end(process, how=signal.SIGTERM):
-    """Ends a program and what it started."""
+    """Ends a program and its process group."""
     if process.poll() is None:
         with contextlib.suppress(OSError):
             os.killpg(process.pid, how)
@@ -106,8 +106,8 @@ def unmount(path):
 
 @contextlib.contextmanager
 def serving(world, mount_point, *command, file=None, timeout=60, how=signal.SIGTERM):
-    """A program that mounts something: yields when `file` (the mount itself without it) is there.
-    Whatever happens, the program and the mount are gone afterwards."""
+    """Runs a program that mounts something. Yields the answer of `file` once it is true (without `file`: once the folder
+    is a mount). Afterwards the program and the mount are gone, also after a failure."""
     process = spawn(world, *command)
     def there():
         support.expect(process.poll() is None, f"{command[0]} ended: {process.log.read_text()[-500:]}")
@@ -123,12 +123,12 @@ def serving(world, mount_point, *command, file=None, timeout=60, how=signal.SIGT
         unmount(mount_point)
 
 
-running = []  # that within() ends when they do not answer
+running = []  # the processes that within() kills when a job hangs
 
 
 def within(timeout, what, job):
-    """The answer of job(). A read of a mount that hangs can be ended by nothing but the end of who serves it,
-    so after the deadline, or when we are interrupted, that is ended."""
+    """Returns the answer of job(). Only the end of the serving process ends a read that hangs on its mount, so after the
+    deadline, or when we are interrupted, this kills the processes in `running`."""
     answers, errors = [], []
     def work():
         try:
@@ -162,7 +162,7 @@ def a_file(path):
 
 class Program:
     needs, note = (), ""
-    port = None  # that its link must have
+    port = None  # the port that its link must have, if any
 
 
 class Nbdkit(Program):

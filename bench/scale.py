@@ -1,4 +1,4 @@
-"""What grows with the size of an image or of the cache, and should not."""
+"""Measures costs that should not grow with the size of an image or of the cache."""
 import contextlib
 import os
 import random
@@ -11,7 +11,7 @@ from measure import drop_page_cache, in_turn, random_reads, seconds, support
 
 
 def huge_images(bench, host):
-    """Empty images: how long until one is there, and what its daemon takes."""
+    """Measures empty images: the time until one is mounted, and the memory of its daemon."""
     for size in ("1G", "32G", "1T"):
         host.run("create", f"empty{size}", "--size", size)
     for size in ("1G", "32G", "1T"):
@@ -32,8 +32,8 @@ def huge_images(bench, host):
 
 
 def big_cache(bench, host, size):
-    """Warm reads, from a cache that knows a million objects more. The others are rows of the
-    index only (of one byte each, so that none is evicted): finding is what is measured."""
+    """Measures warm reads from a cache whose index has a million objects more. These exist as rows of the index only
+    (with one byte each, so that none is evicted), because only the lookup is measured."""
     fill_cache(host, "bench", size)
 
     def read():

@@ -1,4 +1,4 @@
-"""Whole disks in, changes out, and what a crash leaves to be read again."""
+"""Measures imports of whole disks, checkins of changes, and the replay of a journal after a crash."""
 import os
 import random
 import subprocess
@@ -10,7 +10,7 @@ from measure import CHUNK, MIB, compressed_size, drop_page_cache, in_turn, secon
 
 
 def copy_durably(source, target):
-    """What a plain file is, without its holes."""
+    """Copies a file without its holes, with an fsync at the end."""
     with open(source, "rb") as from_, open(target, "wb") as to:
         size, at = os.fstat(from_.fileno()).st_size, 0
         while True:
@@ -30,7 +30,7 @@ def copy_durably(source, target):
 
 
 def imports(bench, host):
-    """A half-full disk, and the same disk after a day of work."""
+    """Measures imports of a half-full disk, and of the same disk after a day of work."""
     folder, figures = bench.world.folder, bench.figures
     disk, copy = folder / "half.raw", folder / "half.copy"
     size = bench.sizes.import_
@@ -67,7 +67,7 @@ def imports(bench, host):
 
 
 def checkins(bench, host):
-    """What a checkin sends for what was written: large new files, and 4 KiB here and there."""
+    """Compares the bytes that a checkin sends with those that were written: large new files, and 4 KiB in random places."""
     name, size = "changing", bench.sizes.disk
     host.run("create", name, "--size", str(size))
     counted, port = bench.world.host("counted"), support.free_port()
@@ -107,7 +107,7 @@ def checkins(bench, host):
 
 
 def journal(bench, host):
-    """The daemon dies with a full journal; checking out again reads all of it."""
+    """Measures a checkout after the daemon died with a full journal; it reads all of the journal."""
     size = bench.sizes.journal
     plain = bench.world.folder / "journal.plain"
     content = Content(300)

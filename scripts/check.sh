@@ -1,6 +1,6 @@
 #!/bin/bash
-# All that must pass before a change is done: fast checks first, then every preset.
-#   check.sh [--fast]    without the presets
+# Runs all checks that a change must pass: the fast ones first, then every preset.
+#   check.sh [--fast]    --fast leaves out the presets
 # Needs scripts/bootstrap --dev.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Fails when a changelog entry does not have the form that changelog/README.md describes.
 
-One file a change: NNNN-words.md, a number of its own, one title `# TYPE: SENTENCE`, then two paragraphs at most.
+Each change has one file NNNN-words.md with a number of its own. It has one title `# TYPE: SENTENCE`, then two
+paragraphs at most.
 """
 import re
 import sys

@@ -2,8 +2,8 @@
 """Fails when a source file includes a layer that it must not know.
 
 Layers point one way (docs/architecture.md). A layer may include itself and
-every layer below it in this table; a folder that is not in it is an error, so
-that a new layer is placed here on purpose.
+every layer below it in the table BELOW. A folder that is not in the table is an
+error, so that a new layer is placed there on purpose.
 """
 import pathlib
 import re
@@ -32,7 +32,7 @@ INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]')
 
 
 def reachable(layer):
-    """The layer itself and all below it."""
+    """Returns the layer itself and all layers below it."""
     found = {layer}
     for below in BELOW[layer]:
         found |= reachable(below)
@@ -40,7 +40,7 @@ def reachable(layer):
 
 
 def check_include(path, layer, quote, target):
-    """What is wrong with one include of a file of `layer`, or None."""
+    """Returns the problem with one include in a file of `layer`, or None."""
     folder, slash, _ = target.partition("/")
     if folder in BELOW and slash:
         if folder not in reachable(layer):

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Fails when a source file has more than 400 lines, or a function more than 60.
 
-Of functions it relies on the layout of clang-format: a block ends with a line
-that begins with a brace, at the indentation at which it began.
+It finds functions by the layout of clang-format: a block ends with a line that
+begins with a brace, at the indentation of the block's first line.
 """
 import re
 import sys
@@ -13,7 +13,7 @@ MOST_LINES = 400
 MOST_FUNCTION_LINES = 60
 SOURCE_SUFFIXES = {".h", ".hpp", ".c", ".cpp", ".cc"}
 NO_FUNCTION = re.compile(r"\s*(namespace|class|struct|enum|union|extern|template|using|static const|constexpr)\b[^(]*$")
-MOST_INDENTATION = 8  # of the beginning of a function, as a method of a class in a class has it
+MOST_INDENTATION = 8  # of a function's first line; a method of a class inside a class has it
 
 
 def indentation(line):

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Formats the C and C++ sources with clang-format 16; --check only says what differs.
+# Formats the C and C++ sources with clang-format 16; --check only reports differences.
 #   format.sh [--check] [FILE...]
 set -euo pipefail
 mode=(-i)

@@ -1,4 +1,5 @@
-// A request to the session daemon: what is accepted must encode again to a line that reads the same.
+// Parses a request to the session daemon. An accepted request must encode again to a line that parses to the same
+// request.
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 

@@ -1,6 +1,6 @@
-// Reading a head. Byte 0 chooses how deep the input gets: even = as a blob as it is,
-// which the signature stops; odd = the rest becomes a first line under a good signature.
-// What is accepted must be the one form that the writer writes.
+// Parses a head. Byte 0 chooses how deep the input gets: even = the rest is a whole blob,
+// which the signature check refuses; odd = the rest becomes a first line under a good
+// signature. An accepted head must have the one form that the writer writes.
 #include <cstdlib>
 
 #include "base/error.h"

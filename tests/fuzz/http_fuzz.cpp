@@ -1,5 +1,5 @@
-// What client and server read off the wire by themselves. Byte 0 chooses the
-// parser, the rest is its text; what was understood must also make sense.
+// Runs the parsers that client and server have for HTTP texts. Byte 0 chooses the
+// parser, the rest is its text. Accepted values must be within their bounds.
 #include <cstdlib>
 
 #include "base/error.h"
@@ -18,7 +18,7 @@ void require(bool good) {
 void fuzz_target(std::string_view text) {
   const auto target = parse_target(text);
   if (!target) return;
-  // Below: throws, and thereby fails the target, for what is no name.
+  // The call below throws for an invalid name, and that fails the target.
   if (const auto* blob = std::get_if<BlobTarget>(&*target)) {
     check_blob_name(blob->name);
     require(text == "/" + blob->name);
@@ -52,7 +52,7 @@ void fuzz_list(std::string_view text) {
       require(name.starts_with("a/") && name > "a/b");
     }
     if (page.names.empty()) return;
-    const std::string encoded = encode_list_page(page);  // the same, but for names that no blob can have
+    const std::string encoded = encode_list_page(page);  // equals the text, except for names that no blob can have
     const ListPage again = parse_list_page(as_bytes(encoded), "a/", "a/b");
     require(again.names == page.names && again.more == page.more && encoded.size() <= text.size());
   } catch (const Error& error) {

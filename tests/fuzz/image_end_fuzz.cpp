@@ -1,4 +1,5 @@
-// Where the data of an image file must end, for each format. A file that is cut before that place never looks whole.
+// Computes where the data of an image file must end, for each format. A file cut before that place must be found to be
+// incomplete.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -22,7 +23,7 @@ std::optional<std::uint64_t> needed(int fd, const fs::path& file, const char* fo
   }
 }
 
-/// A VMDK whose last sectors say where its tables are: a cut one may end with others that look so.
+/// True for a VMDK whose last sectors say where its tables are; a cut one may end with data that looks like them.
 bool has_footer(ByteView image) {
   return image.size() > 64 && std::all_of(image.begin() + 56, image.begin() + 64, [](auto b) { return b == 0xff; });
 }

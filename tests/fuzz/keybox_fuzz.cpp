@@ -1,6 +1,6 @@
-// What a password opens. Byte 0 chooses: 0 = the rest is a keybox, opened with the
-// recovery key, which reads all of the form but spares scrypt; 1 = serialised keys;
-// 2 = a typed recovery key.
+// Parses a keybox and keys. Byte 0 chooses: 0 = the rest is a keybox, opened with the
+// recovery key, which reads the whole format without the cost of scrypt; 1 = the rest
+// is serialised keys; 2 = the rest is a typed recovery key.
 #include <algorithm>
 #include <cstdlib>
 

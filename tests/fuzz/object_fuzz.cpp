@@ -1,5 +1,5 @@
-// Opening a chunk. Byte 0 chooses how deep the input gets: 0 = as an object as it
-// is, which the tag stops; 1 = the rest becomes a zstd payload under a good tag.
+// Opens a chunk. Byte 0 chooses how deep the input gets: 0 = the rest is a whole
+// object, which the tag refuses; 1 = the rest becomes a zstd payload under a good tag.
 #include <algorithm>
 #include <cstdlib>
 

@@ -1,4 +1,4 @@
-// Scanning a pack file, as after a crash or when the index is lost.
+// Scans a pack file, as isr does after a crash or when the index is lost.
 #include <fcntl.h>
 
 #include <cstdlib>

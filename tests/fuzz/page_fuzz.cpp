@@ -1,6 +1,6 @@
-// Reading a page. Byte 0 chooses how deep the input gets: 0 = as an object as it is,
-// which the tag stops unless only the clear halves are asked for; 1 = the rest is
-// both halves of the references, under a good tag and digest; 2 = one reference.
+// Parses a page. Byte 0 chooses how deep the input gets: 0 = the rest is a whole object,
+// which the tag refuses unless only the clear halves are read; 1 = the rest is both
+// halves of the references, under a good tag and digest; 2 = the rest is one reference.
 #include <algorithm>
 
 #include "base/error.h"

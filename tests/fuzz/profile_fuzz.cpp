@@ -1,4 +1,4 @@
-// A profile from whoever has the profile key: what is accepted must encode again to the same bytes.
+// Parses a profile whose writer has the profile key. An accepted profile must encode again to the same bytes.
 #include <cstdlib>
 
 #include "account/account.h"

@@ -1,5 +1,5 @@
-// What QEMU sends. However the bytes arrive, in one piece or in many, the same
-// messages come out; what they carry as JSON is JSON.
+// Reads QMP messages. The same bytes give the same messages, in one piece or in
+// many, and each JSON value in a message is valid JSON.
 #include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>

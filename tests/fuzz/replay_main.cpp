@@ -1,7 +1,7 @@
 // Runs a fuzz target without a fuzzer: every file of a corpus directory, then
 // mutations of it. The mutations are the same each time, so that a failure can be
-// repeated; ISR_FUZZ_ROUNDS asks for more of them. A target fails by crashing or
-// by letting an exception out; the input is then in fuzz-failure.bin.
+// repeated; ISR_FUZZ_ROUNDS sets their number. A target fails when it crashes or
+// lets an exception out; the input is then in fuzz-failure.bin.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -58,26 +58,26 @@ class Mutator {
       case 0:  // flip a bit
         if (!input.empty()) input[below(input.size())] ^= static_cast<std::uint8_t>(1U << below(8));
         break;
-      case 1:  // a byte that is often a limit
+      case 1:  // set a byte to a typical limit
         if (!input.empty()) input[below(input.size())] = kEdges[below(std::size(kEdges))];
         break;
-      case 2: {  // four such bytes: a length
+      case 2: {  // set up to four bytes, as of a length, to a limit
         const std::uint8_t byte = kEdges[below(std::size(kEdges))];
         for (std::size_t i = below(input.size()), end = std::min(input.size(), i + 4); i < end; ++i) input[i] = byte;
         break;
       }
-      case 3:  // cut
+      case 3:  // cut the end off
         input.erase(at(), input.end());
         break;
-      case 4: {  // leave a stretch out
+      case 4: {  // remove a stretch
         const auto from = at();
         input.erase(from, from + static_cast<std::ptrdiff_t>(below(static_cast<std::size_t>(input.end() - from) + 1)));
         break;
       }
-      case 5:  // put a byte in
+      case 5:  // insert a byte
         input.insert(at(), static_cast<std::uint8_t>(random_()));
         break;
-      default: {  // go on with the rest of another input
+      default: {  // continue with the rest of another input
         const Input& other = corpus[below(corpus.size())];
         const auto from = other.begin() + static_cast<std::ptrdiff_t>(below(other.size() + 1));
         input.erase(at(), input.end());
@@ -93,7 +93,7 @@ class Mutator {
 
 const Input* current = nullptr;  // for the signal handler
 
-/// Keeps the input that a target died of, then dies of the signal itself.
+/// Writes the input that crashed the target to a file, then dies of the same signal.
 extern "C" void keep_input(int signal) {
   const int fd = ::open("fuzz-failure.bin", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd >= 0 && ::write(fd, current->data(), current->size()) >= 0) ::close(fd);
@@ -120,7 +120,7 @@ int main(int argc, char** argv) {
   }
   auto corpus = read_corpus(argv[1]);
   for (const int signal : {SIGABRT, SIGSEGV, SIGFPE}) std::signal(signal, keep_input);
-  corpus.emplace_back();  // nothing at all is an input, too
+  corpus.emplace_back();  // the empty input
   for (std::size_t i = 0; i < corpus.size(); ++i) run(corpus[i], "corpus file", i);
   const char* const asked = std::getenv("ISR_FUZZ_ROUNDS");  // NOLINT(concurrency-mt-unsafe): one thread
   const int rounds = asked == nullptr ? kDefaultRounds : std::atoi(asked);

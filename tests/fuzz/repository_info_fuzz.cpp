@@ -1,5 +1,5 @@
-// What a store may send us unasked: the marker of a repository, and addresses that users
-// paste. Byte 0 chooses: even = the marker, odd = an address.
+// Parses the marker of a repository, which a store sends, and an address, which a user
+// pastes. Byte 0 chooses: even = the marker, odd = an address.
 #include <cstdlib>
 
 #include "repository/repository_info.h"

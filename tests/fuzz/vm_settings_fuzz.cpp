@@ -1,5 +1,5 @@
-// Settings and stamps out of heads. What is accepted is within bounds and
-// survives being written again.
+// Parses settings and stamps of heads. Accepted ones are within bounds and are
+// the same after they are written and read again.
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""An ordinary Debian moves between two hosts and back, and what it wrote is checked from outside. Prints what each step cost.
+"""Moves an ordinary Debian between two hosts and back and checks its files from outside. Prints the cost of each step.
 
     python3 tests/long/debian.py build/release/isr
 
-Takes a few minutes and 6 GB of disk, hence no test of CTest's. The guest
+It takes a few minutes and 6 GB of disk, so CTest does not run it. The guest
 (tests/guest/make-debian) is built once and kept beside isr; the first build needs a
 Debian mirror.
 """
@@ -23,13 +23,13 @@ import support  # noqa: E402
 from support import expect, expect_equal  # noqa: E402
 
 MIB = 1 << 20
-LONG = 1800  # seconds: only for what hangs, because an emulated Debian on a busy machine is slow
+LONG = 1800  # seconds: a bound for a hang only, because an emulated Debian on a busy machine is slow
 MEMORY = "1G"
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 
 
 def debian_image():
-    """The path of a qcow2 image of Debian, built once."""
+    """Returns the path of a qcow2 image of Debian, which is built once."""
     folder = support.ISR.parent / "test-guests" / "debian"
     folder.mkdir(parents=True, exist_ok=True)
     recipe, image = PROJECT / "tests" / "guest" / "make-debian", folder / "debian.qcow2"
@@ -41,13 +41,13 @@ def debian_image():
 
 
 def allocated(path):
-    """Bytes on disk of a file, or of all files below a folder."""
+    """Returns the bytes on disk of a file, or of all files below a folder."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return sum(file.stat().st_blocks * 512 for file in files)
 
 
 class Steps:
-    """Runs one step after the other and says what each took."""
+    """Runs one step after the other and prints the time of each."""
 
     def __init__(self, repository):
         self.repository = repository
@@ -66,7 +66,7 @@ def uploaded(answer):
 
 
 def fetched(host):
-    """What a running parcel says of itself."""
+    """Returns what `isr stat` says about the fetches of a running parcel."""
     stat = host.stat("debian")
     sources = stat["sources"]
     disk = next(image for image in stat["images"] if image["name"] == "disk")
@@ -87,7 +87,7 @@ class Shell:
         support.wait_until(lambda: "root@isr-debian" in self.console.text(), "root's prompt", LONG, every=0.5)
 
     def ask(self, command):
-        """What a command prints, which must be one line. The shell's echo of it does not look like an answer."""
+        """Runs a command, which must print one line, and returns that line. The shell's echo does not match as an answer."""
         self.asked += 1
         mark = f"{os.getpid()}.{self.asked}"
         self.console.type(f'echo "A=""{mark}:$({command}):$?"')
@@ -98,13 +98,13 @@ class Shell:
 
 
 def partition_offset(image):
-    """Where the file system of / begins."""
+    """Returns the offset at which the file system of / begins."""
     table = json.loads(subprocess.run(["sfdisk", "-J", image], capture_output=True, check=True).stdout)["partitiontable"]
     return next(p["start"] for p in table["partitions"] if p["type"] == "83") * table.get("sectorsize", 512)
 
 
 def check_file_system(image, sums):
-    """The exported / needs no repair and holds the files that the guest wrote, byte for byte."""
+    """Checks that the exported / needs no repair and holds the files that the guest wrote, byte for byte."""
     place = f"{image}?offset={partition_offset(image)}"
     checked = subprocess.run(["e2fsck", "-fn", place], capture_output=True, text=True, check=False)
     expect_equal(checked.returncode, 0, f"e2fsck -fn: {checked.stdout}{checked.stderr}")
@@ -115,7 +115,7 @@ def check_file_system(image, sums):
 
 
 def write_file(shell, path, mib):
-    """The SHA-256 of a new file of random bytes."""
+    """Writes a new file of random bytes in the guest. Returns its SHA-256."""
     shell.ask(f"head -c {mib}M /dev/urandom >{path}; sync")
     return shell.ask(f"sha256sum {path} | cut -c1-64")
 

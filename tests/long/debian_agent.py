@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What qemu-guest-agent does for isr in an ordinary Debian: its page cache is dropped before a suspend.
+"""Measures how qemu-guest-agent in an ordinary Debian helps isr: it drops the guest's page cache before a suspend.
 
     python3 tests/long/debian_agent.py build/release/isr
 
-Prints what the page cache costs a suspend and the resume after it, with and without `suspend.drop_caches`. The guest is
-that of debian.py.
+Prints the cost of a suspend and the resume after it, with and without `suspend.drop_caches`. The guest is that of
+debian.py.
 """
 import time
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""One machine is handed over between two hosts, ten times, and all its memory is right each time.
+"""Hands a machine over between two hosts ten times and checks all its memory each time.
 
     python3 tests/long/handovers.py build/release/isr
 
-ISR_TEST_MEMORY is the guest's memory in MiB (512), half of which is filled with data whose sum the guest
-knows; ISR_TEST_ROUNDS how many times it moves (10). Prints what each move took.
+ISR_TEST_MEMORY is the guest's memory in MiB (512); half of it is filled with data whose checksum the guest
+knows. ISR_TEST_ROUNDS is the number of moves (10). Prints the time of each move.
 """
 import os
 import pathlib
@@ -16,7 +16,7 @@ sys.path.insert(0, str(PROJECT / "tests" / "system"))
 import support  # noqa: E402
 from support import expect_equal  # noqa: E402
 
-LONG = 1800  # seconds: only for what hangs
+LONG = 1800  # seconds: a bound for a hang only
 MEMORY = int(os.environ.get("ISR_TEST_MEMORY", "512"))
 ROUNDS = int(os.environ.get("ISR_TEST_ROUNDS", "10"))
 

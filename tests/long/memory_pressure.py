@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A guest rewrites its memory where QEMU and isr together get 1.2 times as much: it must never stand still.
+"""Checks that a guest which rewrites its memory never stands still while QEMU and isr together get 1.2 times that memory.
 
     python3 tests/long/memory_pressure.py build/release/isr [--minutes 60] [--memory private|shared]
 
-Needs root, and a memory cgroup (version 1 or 2) that may have children. What it looks
-for is a deadlock: a page that can only be had when another was written back, by a
-daemon that waits for a page. Prints the longest time between two counts of the guest.
+Needs root, and a memory cgroup (version 1 or 2) that may have children. It looks for a
+deadlock: a page becomes free only when the daemon writes another page back, and the
+daemon itself waits for a page. Prints the longest time between two counts of the guest.
 """
 import argparse
 import contextlib
@@ -21,12 +21,12 @@ from support import expect, expect_equal  # noqa: E402
 
 MIB = 1 << 20
 GUEST_MIB = 1024
-STANDSTILL = 120  # seconds without a count that only a deadlock explains
+STANDSTILL = 120  # seconds without a count; only a deadlock explains more
 GUEST = ("--append", "isr.fill=128 isr.churn=655360 isr.rate=50")  # 640 MiB, a quarter of them a second
 
 
 class Cgroup:
-    """A memory cgroup of our own below ours."""
+    """A new memory cgroup below that of this process."""
 
     def __init__(self, limit):
         memberships = [line.strip().split(":", 2) for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines()]
@@ -37,14 +37,14 @@ class Cgroup:
             root, names = "/sys/fs/cgroup", ("memory.max", "memory.events", "memory.events")
         self._usage, self._ooms = names[1:]
         parent = pathlib.Path(root + mine.get("memory", mine.get("", "/")))
-        if not parent.is_dir():  # seen from inside a container
+        if not parent.is_dir():  # inside a container
             parent = pathlib.Path(root)
         self.path = parent / f"isr-{os.getpid()}"
         self.path.mkdir()
         (self.path / names[0]).write_text(str(limit))
 
     def under(self):
-        """What starts a program in it."""
+        """Returns the command line that starts a program in the cgroup."""
         return ["sh", "-c", f'echo $$ >"{self.path}/cgroup.procs" && exec "$@"', "sh"]
 
     def pressure(self):
@@ -61,7 +61,7 @@ class Cgroup:
 
 
 def watch(console, cgroup, seconds):
-    """The longest time between two counts."""
+    """Returns the longest time between two counts of the guest, in seconds."""
     begin = last = time.monotonic()
     longest, seen = 0.0, len(console.ticks())
     while time.monotonic() < begin + seconds:

@@ -1,4 +1,4 @@
-"""The changelog check accepts good entries and names what is wrong with bad ones."""
+"""Tests that the changelog check accepts good entries and names the problems of bad ones."""
 import pathlib
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The layer check finds what it is there for: planted includes in a copy of the rules' world."""
+"""Tests that the layer check finds forbidden includes in small source trees and accepts allowed ones."""
 import pathlib
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The size check finds what it is there for, and nothing else."""
+"""Tests that the size check finds files and functions that are too long, and nothing else."""
 import pathlib
 import subprocess
 import sys

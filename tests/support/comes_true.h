@@ -5,7 +5,7 @@
 
 namespace isr::test {
 
-/// Waits until the condition holds, for a minute at most. Says whether it does.
+/// Waits until the condition holds, for a minute at most. Returns whether it holds.
 template <class Condition>
 bool comes_true(const Condition& condition) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);

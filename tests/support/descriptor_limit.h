@@ -4,8 +4,8 @@
 
 namespace isr::test {
 
-/// How many files this process may have open until the end of the scope. 0: no further one;
-/// those that are open stay so.
+/// Limits how many files this process may have open until the end of the scope. 0 allows no further
+/// one; files that are open already stay open.
 class DescriptorLimit {
  public:
   explicit DescriptorLimit(rlim_t files) {

@@ -76,11 +76,11 @@ void FaultHttp::serve(const UniqueFd& fd, const std::stop_token& stop) {
     }
     if (!play(fd.get(), script_(request), stop)) break;
   }
-  // Not closed: the destructor may be shutting the descriptor down.
+  // Leave the descriptor open, because the destructor may be shutting it down.
   ::shutdown(fd.get(), SHUT_RDWR);
 }
 
-/// False when the connection is to end.
+/// Returns false when the connection is to end.
 bool FaultHttp::play(int fd, const FaultAnswer& answer, const std::stop_token& stop) {
   bool there = true;
   if (answer.pause_per_byte.count() == 0) {

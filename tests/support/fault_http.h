@@ -14,13 +14,13 @@
 
 namespace isr::test {
 
-/// What a faulty server says to one request, byte by byte.
+/// The answer of a faulty server to one request, byte by byte.
 struct FaultAnswer {
   enum class End {
     kKeep,     ///< reads the next request
-    kClose,    ///< ends the connection in order
+    kClose,    ///< closes the connection with FIN
     kReset,    ///< RST
-    kStay,     ///< says nothing more, keeps the connection open
+    kStay,     ///< sends nothing more, keeps the connection open
     kEndless,  ///< repeats `bytes` until the client leaves
   };
   std::string bytes;
@@ -36,7 +36,7 @@ struct FaultRequest {
   std::string body;
 };
 
-/// A loopback HTTP server that does what a script says, on threads of its own.
+/// A loopback HTTP server that answers as a script says, on threads of its own.
 class FaultHttp {
  public:
   using Script = std::function<FaultAnswer(const FaultRequest&)>;

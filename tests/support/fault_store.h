@@ -11,12 +11,12 @@ namespace isr::test {
 enum class Fault {
   kNone,
   kBefore,  ///< the request never arrives: kTransient
-  kAfter,   ///< it is carried out, but the answer is lost: kTransient
-  kDenied,  ///< refused: no retry helps
+  kAfter,   ///< the request is carried out, but the answer is lost: kTransient
+  kDenied,  ///< the request is refused: no retry helps
 };
 
-/// Another store behind a line that fails as the script says: call number k
-/// meets faults[k]; calls beyond the script go well.
+/// A wrapper around a store that fails as the script says: call number k meets
+/// faults[k]; calls beyond the script succeed.
 class FaultStore : public BlobStore {
  public:
   explicit FaultStore(BlobStorePtr inner, std::vector<Fault> faults = {})
@@ -26,7 +26,7 @@ class FaultStore : public BlobStore {
 
   void script(std::vector<Fault> faults) { state_.lock()->faults.assign(faults.begin(), faults.end()); }
   std::size_t calls() const { return state_.lock()->calls; }
-  /// Runs once between a lost answer and the next call: a racer's moment.
+  /// Runs once between a lost answer and the next call, so that a test can act as another host.
   void set_interlude(std::function<void()> interlude) { state_.lock()->interlude = std::move(interlude); }
 
   std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range = {},

@@ -4,7 +4,7 @@
 
 namespace isr::test {
 
-/// A store that takes nothing more, so that what a publish has sealed stays on this host.
+/// A store that accepts no new blobs, so that the objects sealed by a publish stay on this host.
 class FullStore : public FaultStore {
  public:
   using FaultStore::FaultStore;

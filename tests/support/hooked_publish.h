@@ -6,7 +6,7 @@
 
 namespace isr::test {
 
-/// Does something once a head has been put.
+/// Calls a hook after a new head has been put.
 class HookedPublish : public test::FaultStore {
  public:
   HookedPublish(BlobStorePtr inner, std::function<void()> hook)
@@ -14,7 +14,7 @@ class HookedPublish : public test::FaultStore {
   PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
     const PutResult result = FaultStore::put_new(name, bytes, stop);
     const bool is_new_head = name.find("/heads/") != std::string_view::npos && result == PutResult::kCreated;
-    if (is_new_head) hook_();  // not of one that is put again, to be durable
+    if (is_new_head) hook_();  // skip a head that is put again to make it durable
     return result;
   }
 

@@ -1,10 +1,10 @@
-"""A repository on loopback that tells the truth until it is told to lie.
+"""A repository on loopback that answers truthfully unless a test gives it a lie.
 
     server = HostileServer(port_of_an_isr_serve)
     server.lie = lambda request: Answer(200, b"junk") if request.name.endswith("/latest") else None
 
-Each request goes to `lie` first; where that answers None, the `isr serve` behind it answers. It runs on threads of this
-process, so that a lie is a function and can see what was asked before.
+Each request goes to `lie` first; where that returns None, the `isr serve` behind it answers. The server runs on threads of
+this process, so a lie is a function and can look at earlier requests.
 """
 import http.client
 import http.server
@@ -14,7 +14,7 @@ SERVED = (("Isr-Repository", "writable"), ("Content-Type", "application/octet-st
 
 
 class Request:
-    """`name` is the blob's, `prefix` and `after` those of a list; what does not apply is empty."""
+    """`name` is the name of a blob, `prefix` and `after` are the parameters of a list; unused ones are empty."""
 
     def __init__(self, method, target, headers, body):
         self.method, self.target, self.headers, self.body = method, target, headers, body
@@ -26,8 +26,9 @@ class Request:
 
 
 class Answer:
-    """`body` is bytes, or pieces that may go on for ever. `length`: what Content-Length says, where it is not the body's;
-    None with pieces: nothing, and the end of the connection ends the body. `pause` seconds follow each piece."""
+    """`body` is bytes, or an iterator of pieces that may be endless. `length` replaces the body's length in Content-Length;
+    with pieces and no `length` there is no Content-Length, and the end of the connection ends the body. `pause` seconds
+    follow each piece."""
 
     def __init__(self, status, body=b"", headers=(), length=None, pause=0):
         self.status, self.headers, self.pause = status, headers, pause
@@ -41,7 +42,7 @@ class HostileServer:
         self._port, self._over = port, threading.Event()
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # a client that has had enough resets the connection
+        self._server.handle_error = lambda *_: None  # a client that gives up resets the connection
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -82,7 +83,7 @@ class HostileServer:
                     answer = outer.truth(request)
                 try:
                     self._send(answer)
-                except OSError:  # it has had enough
+                except OSError:  # the client has given up
                     self.close_connection = True
 
             do_GET = do_HEAD = do_PUT = do_DELETE = _answer

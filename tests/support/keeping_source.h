@@ -8,7 +8,7 @@
 
 namespace isr::test {
 
-/// Keeps the names of what it gave, as a cache would keep the objects.
+/// A source that remembers the names of the objects it returned, as a cache would keep the objects.
 class KeepingSource : public ObjectSource {
  public:
   explicit KeepingSource(SourcePtr inner) : inner_(std::move(inner)) {}

@@ -7,8 +7,8 @@
 
 namespace isr::test {
 
-/// Another store that gives out what it likes: the next answers to a get() of a name are those that were
-/// scripted for it, then the truth.
+/// A wrapper around a store that returns false answers: get() of a name first returns the answers scripted
+/// for it, then those of the store.
 class LyingStore : public FaultStore {
  public:
   explicit LyingStore(const BlobStorePtr& inner) : FaultStore(inner) {}

@@ -9,8 +9,8 @@
 
 namespace isr::test {
 
-/// An Overlay that keeps what is written in memory, in blocks of its
-/// granularity, and that fails on request.
+/// An Overlay that keeps writes in memory, in blocks of its granularity, and
+/// fails on request.
 class MemoryOverlay : public Overlay {
  public:
   explicit MemoryOverlay(std::size_t granularity = 4096) : granularity_(granularity) {}
@@ -68,10 +68,10 @@ class MemoryOverlay : public Overlay {
   void drop_replaced(std::uint64_t chunk) { replaced_.lock()->erase(chunk); }
   void flush() override { ++flushes; }
 
-  /// So many calls fail with kOffline.
+  /// The numbers of the next reads and writes that fail with kOffline.
   std::atomic<int> failing_reads{0};
   std::atomic<int> failing_writes{0};
-  std::atomic<int> failing_allocations{0};  ///< of reads: std::bad_alloc instead
+  std::atomic<int> failing_allocations{0};  ///< this many reads throw std::bad_alloc
   std::atomic<int> reads{0};
   std::atomic<int> flushes{0};
 

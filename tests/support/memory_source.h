@@ -10,8 +10,8 @@
 
 namespace isr::test {
 
-/// Objects in memory, under whatever name the test gives them. Counts what is
-/// asked of it. All of it may be used from many threads.
+/// Objects in memory, under any names that the test gives them. Counts the
+/// requests. All functions may be called from many threads.
 class MemorySource : public ObjectSource {
  public:
   explicit MemorySource(std::string name) : name_(std::move(name)) {}
@@ -19,7 +19,7 @@ class MemorySource : public ObjectSource {
   void store(const Cid& cid, Bytes object) { state_.lock()->objects[cid] = std::move(object); }
   std::size_t fetches() const { return state_.lock()->fetches; }
   std::vector<Cid> dropped() const { return state_.lock()->dropped; }
-  /// From now on fetch() waits: until release(), or until its stop is requested.
+  /// From now on fetch() waits until release(), or until its stop is requested.
   void hold();
   void release();
   /// Returns once `count` fetches have begun.
@@ -56,7 +56,7 @@ class FaultSource : public ObjectSource {
   Sync<std::size_t> left_;
 };
 
-/// A source that is believed only when it is verified, and the authority behind it.
+/// Two tiers: a source whose objects are verified, and behind it the authority.
 SourcePtr verified_tiers(SourcePtr lookaside, SourcePtr repository);
 
 }  // namespace isr::test

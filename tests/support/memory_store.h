@@ -7,8 +7,8 @@
 
 namespace isr::test {
 
-/// A blob store in memory, with what a test needs to play the hostile one:
-/// its blobs may be changed freely, and their age is what `age` says.
+/// A blob store in memory that a test can turn hostile: its blobs can be
+/// changed freely, and `age` sets their age.
 class MemoryStore : public BlobStore {
  public:
   enum class Listing { kYes, kNo };
@@ -63,7 +63,7 @@ class MemoryStore : public BlobStore {
     return state_.lock()->blobs.erase(std::string(name)) != 0;
   }
 
-  /// Breaks the rule that nothing is overwritten.
+  /// Overwrites a blob, which a real store never does.
   void overwrite(const std::string& name, Bytes bytes) { state_.lock()->blobs[name] = std::move(bytes); }
   void set_age(std::optional<std::chrono::seconds> age) { state_.lock()->age = age; }
   std::map<std::string, Bytes> blobs() const { return state_.lock()->blobs; }

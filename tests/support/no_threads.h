@@ -6,14 +6,14 @@
 
 namespace isr::test {
 
-/// No thread can be started until the end of the scope.
+/// Makes every start of a thread fail until the end of the scope.
 class NoThreads {
  public:
   NoThreads() {
     ::pthread_getattr_default_np(&usual_);
     pthread_attr_t impossible{};
     ::pthread_attr_init(&impossible);
-    ::pthread_attr_setstacksize(&impossible, std::size_t{1} << 47U);  // all of the address space
+    ::pthread_attr_setstacksize(&impossible, std::size_t{1} << 47U);  // the whole address space
     ::pthread_setattr_default_np(&impossible);
     ::pthread_attr_destroy(&impossible);
   }

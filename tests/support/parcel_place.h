@@ -8,7 +8,7 @@
 
 namespace isr::test {
 
-/// An account, and in it the parcel "work", which has one disk of four chunks.
+/// An account with the parcel "work", which has one disk of four chunks.
 struct ParcelPlace : AccountPlace {
   ParcelEntry parcel;
 

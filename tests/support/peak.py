@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs a program and writes down what it took:  peak.py FILE SECONDS PROGRAM ARGUMENT..
+"""Runs a program and records its time and memory:  peak.py FILE SECONDS PROGRAM ARGUMENT..
 
 FILE gets the seconds and the greatest resident set in MiB, as two numbers. A program that runs longer than SECONDS is
-killed. It is measured from here, because a child of a large process counts as large as that was."""
+killed. This small process starts the program, because the peak of a child includes the size of the process that forked it."""
 import contextlib
 import os
 import signal
@@ -34,7 +34,7 @@ def main():
         code = process.returncode = os.waitstatus_to_exitcode(status)
     with open(file, "w", encoding="ascii") as out:
         out.write(f"{time.monotonic() - began:.3f} {usage.ru_maxrss / 1024:.1f}\n")
-    os._exit(code if code >= 0 else 128 - code)  # in order, Python would die of a late signal
+    os._exit(code if code >= 0 else 128 - code)  # without Python's cleanup, which would die of a late signal
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A bad network in front of a server: delay, rate limit and faults, on loopback.
+"""Simulates a bad network in front of a server: delay, rate limit and faults, on loopback.
 
     proxy.py --listen 127.0.0.1:0 --to 127.0.0.1:8080 --delay-ms 20 --rate 100Mbit --port-file F
 
 Each direction is delayed by --delay-ms (so a round trip costs twice that, and a
-new connection costs one) and held to --rate, over all connections together, as
-on one link. Without faults it passes bytes and knows nothing of HTTP. With faults
-it also counts requests, which needs requests with Content-Length (or no body).
+new connection costs one) and limited to --rate, over all connections together, as
+on one link. Without faults it passes bytes and does not parse HTTP. With faults it
+also counts requests, which needs requests with Content-Length (or no body).
 It takes 7 % of a core at 100 Mbit/s, with 16 or with 64 connections.
 
 SIGUSR1 cuts the link (connections are reset, new ones refused), SIGUSR2 mends
@@ -22,8 +22,8 @@ import struct
 import sys
 
 PIECE = 65536
-# What waits for its turn on the link, in seconds, as in a router with a short queue:
-# a reader that gives up does not leave a second of its bytes before everyone else's.
+# The length of the link's queue in seconds. It is short, as in a good router, so that a
+# reader that gives up does not leave a second of its bytes in front of all others.
 QUEUE = 0.02
 
 
@@ -33,14 +33,14 @@ class Link:
     def __init__(self, delay, rate):
         self.delay = delay
         self.rate = rate
-        # A slow link carries small pieces, so that connections take turns on it.
+        # Small pieces on a slow link let connections take turns.
         self.piece = max(1500, min(PIECE, int(rate * QUEUE / 4))) if rate else PIECE
         self.waiting = asyncio.Lock()  # first come, first served
         self.free_at = 0.0
         self.bytes = 0
 
     async def turn(self):
-        """Until there is room in the queue."""
+        """Waits until there is room in the queue."""
         if not self.rate:
             return
         async with self.waiting:
@@ -49,7 +49,7 @@ class Link:
                 await asyncio.sleep(ahead - QUEUE / 2)
 
     def arrival(self, size, now):
-        """When `size` bytes that are sent now have arrived."""
+        """Returns the time at which `size` bytes that are sent now have arrived."""
         self.bytes += size
         if self.rate:
             self.free_at = max(self.free_at, now) + size / self.rate
@@ -58,7 +58,7 @@ class Link:
 
 
 def reset(writer):
-    """Closes with RST."""
+    """Closes a connection with RST."""
     sock = writer.get_extra_info("socket")
     if sock is not None:
         try:
@@ -69,9 +69,9 @@ def reset(writer):
 
 
 async def carry(reader, writer, link):
-    """Moves bytes over the link until the end; what is under way is bounded."""
+    """Moves bytes over the link until the end; the bytes under way are bounded."""
     loop = asyncio.get_running_loop()
-    # As much as a long fat pipe holds, so that delay alone limits no throughput.
+    # As many bytes as a long fat pipe holds, so that delay alone does not limit throughput.
     under_way = asyncio.Queue(maxsize=256)
 
     async def deliver():
@@ -136,7 +136,7 @@ class Proxy:
                 )
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             reset(writer)
-        except asyncio.CancelledError:  # the proxy ends; nobody waits for this task
+        except asyncio.CancelledError:  # the proxy ends, and nothing waits for this task
             pass
         finally:
             self.clients.discard(writer)
@@ -151,7 +151,7 @@ class Proxy:
         for start in range(0, len(data), PIECE):
             piece = data[start : start + PIECE]
             due = link.arrival(len(piece), loop.time())
-            # The delay of a piece overlaps with sending the one before it.
+            # The delay of a piece overlaps with the sending of the piece before it.
             await asyncio.sleep(max(0, due - link.delay - loop.time()))
             if start + PIECE >= len(data):
                 await asyncio.sleep(link.delay)
@@ -160,7 +160,7 @@ class Proxy:
 
     @staticmethod
     async def read_message(reader, is_answer_to=None):
-        """(first line, whole bytes) of one message, or None at the end."""
+        """Reads one message. Returns (first line, all its bytes), or None at the end."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError as end:
@@ -176,7 +176,7 @@ class Proxy:
         return first, head + (await reader.readexactly(size) if size else b"")
 
     def planned_fault(self, is_put):
-        """What happens to the request that was just counted."""
+        """Returns the fault for the request that was just counted."""
         options = self.options
         if is_put and self.puts in options.drop_response_after_put:
             return "drop-response"
@@ -213,7 +213,7 @@ class Proxy:
             answer = await self.read_message(server_reader, method)
             if answer is None:
                 return
-            if fault == "drop-response":  # the server did it, and nobody hears of it
+            if fault == "drop-response":  # the server carried it out, but the client gets no answer
                 reset(writer)
                 return
             data = answer[1]
@@ -271,7 +271,7 @@ def period_and_status(text):
 
 
 def bytes_per_second(text):
-    """12500000, or bits with a unit: 100Mbit, 512kbit."""
+    """Parses a rate: 12500000 (bytes), or bits with a unit: 100Mbit, 512kbit."""
     units = {None: 1, "kbit": 125, "Mbit": 125_000, "Gbit": 125_000_000}
     match = re.fullmatch(r"([0-9.]+)([kMG]bit)?", text)
     if not match:

@@ -19,7 +19,7 @@ inline constexpr const char* kQmpGreeting =
     R"({"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}})"
     "\r\n";
 
-/// What a client sent: one line, and the descriptor that came with it.
+/// A message of a client: one line, and the descriptor that came with it.
 struct QmpRequest {
   std::string line;
   UniqueFd fd;
@@ -36,8 +36,8 @@ struct QmpRequest {
   }
 };
 
-/// The other end of a QMP conversation: says a greeting and then, for each
-/// line it hears, whatever bytes the script returns. nullopt hangs up.
+/// The other end of a QMP conversation: it sends a greeting and then, for each
+/// line it receives, the bytes that the script returns. nullopt hangs up.
 class QmpPeer {
  public:
   using Script = std::function<std::optional<std::string>(QmpRequest& request)>;
@@ -68,7 +68,7 @@ class QmpPeer {
     return send_all(fd_.get(), text, -1, std::chrono::steady_clock::now() + std::chrono::seconds(20)) ==
            SendResult::kSent;
   }
-  /// One byte at a time: a descriptor belongs to the byte that it came with.
+  /// Reads one byte at a time, because a descriptor belongs to the byte that it came with.
   bool hear(QmpRequest& request) {
     for (;;) {
       if (wait_readable(fd_.get(), wake_) == Readable::kWoken) return false;

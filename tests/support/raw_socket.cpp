@@ -25,7 +25,7 @@ UniqueFd open_socket() {
   return fd;
 }
 
-/// Appends one piece; false at the end, on an error or when patience ran out.
+/// Appends one piece. Returns false at the end, on an error or after `patience`.
 bool receive_some(int fd, std::string& into, std::chrono::milliseconds patience) {
   pollfd ready{.fd = fd, .events = POLLIN, .revents = 0};
   if (::poll(&ready, 1, static_cast<int>(patience.count())) <= 0) return false;

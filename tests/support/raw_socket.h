@@ -9,7 +9,7 @@
 /// Plain TCP on loopback, for peers that do not keep to the protocol.
 namespace isr::test {
 
-/// Throws Error{kIo} when nobody listens.
+/// Throws Error{kIo} when nothing listens.
 UniqueFd connect_loopback(std::uint16_t port);
 struct Listener {
   UniqueFd fd;
@@ -17,11 +17,11 @@ struct Listener {
 };
 Listener listen_loopback();
 
-/// False when the peer is gone.
+/// Returns false when the peer is gone.
 bool send_all(int fd, std::string_view bytes) noexcept;
-/// What comes until the peer ends, or until nothing comes for `patience`.
+/// Returns the bytes received until the peer ends, or until none arrive for `patience`.
 std::string receive_all(int fd, std::chrono::milliseconds patience = std::chrono::seconds(20));
-/// Appends to `into` until it holds `end`; false when the peer ended first.
+/// Appends to `into` until it contains `end`. Returns false when the peer ended first.
 bool receive_until(int fd, std::string& into, std::string_view end,
                    std::chrono::milliseconds patience = std::chrono::seconds(20));
 /// Sends RST; the descriptor stays open.

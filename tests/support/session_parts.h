@@ -12,13 +12,13 @@ struct CheckedOut : ParcelPlace {
   CheckedOut() { check_out(account, parcel, LockMode::kAttended, {}, {}); }
 
   fs::path state_file() const { return account.host.parcel_directory(parcel) / "session"; }
-  /// As the file says it.
+  /// The state as read from its file.
   SessionState written() const {
     return *read_session_state(state_file().parent_path(), account.host.device_key, parcel.id);
   }
 };
 
-/// The parts of its session, without one, as Session makes them. The journal is replayed.
+/// The parts of the parcel's session, made as Session makes them, but without a Session. The journal is replayed.
 struct SessionParts {
   explicit SessionParts(CheckedOut& place)
       : state(place.account.host, place.parcel),
@@ -62,7 +62,7 @@ inline Bytes read_image(Image& image, std::size_t length) {
   return bytes;
 }
 
-/// While it lives the state of a session cannot be written down.
+/// While this object lives, the state of a session cannot be written.
 struct UnwritableState {
   explicit UnwritableState(const CheckedOut& place) : file(place.state_file()), kept(place.directory.path() / "kept") {
     fs::rename(file, kept);

@@ -8,8 +8,8 @@
 
 namespace isr::test {
 
-/// Another store on a line that swallows every question for a name that holds `part`: an answer never
-/// comes. As with a real one, a call has a deadline.
+/// A wrapper around a store that never answers a call for a name that contains `part`. As with a real store,
+/// a call has a deadline.
 class SilentStore : public FaultStore {
  public:
   SilentStore(BlobStorePtr inner, std::string part) : FaultStore(std::move(inner)), part_(std::move(part)) {}

@@ -5,7 +5,7 @@
 
 namespace isr::test {
 
-/// As if a guest had been suspended that has written these to its memory and its devices.
+/// Makes the session look as if a guest with this memory and device state had been suspended.
 inline void suspend(Session& session, ByteView memory, ByteView device, bool fresh) {
   session.memory().begin(fresh)->write(0, memory);
   session.memory().begin_run(fresh);
@@ -17,7 +17,7 @@ inline Bytes memory_of(const Session& session, std::size_t length) {
   return read_image(*session.images().image("memory"), length);
 }
 
-/// The first chunk of it.
+/// Returns the first chunk of the disk.
 inline Bytes disk_of(const Session& session) { return read_image(*session.images().image("disk"), kChunkSize); }
 
 }  // namespace isr::test

@@ -1,4 +1,4 @@
-"""A guest that was suspended for hours: its clock, and that it learns of its new network.
+"""Tests a guest that was suspended for hours: its clock is set, and it notices its new network.
 
 The hours are simulated: on the second host isr and QEMU run under libfaketime, five hours ahead."""
 import time
@@ -7,11 +7,11 @@ import support
 from support import expect, expect_equal
 
 HOURS = 5 * 3600
-NEAR = 120  # seconds: these machines are slow, hours are not
+NEAR = 120  # seconds: enough for a slow machine, and much less than the simulated hours
 
 
 def five_hours_later(world, name):
-    """A host whose clock is five hours ahead. QEMU gets little of our environment, so it is started by a script."""
+    """Makes a host whose clock is five hours ahead. QEMU gets little of our environment, so a script sets it."""
     library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
     host = world.host(name)
     faked = {"FAKETIME": f"+{HOURS}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1"}
@@ -49,7 +49,7 @@ def expect_cable_was_out(console, changes_before):
 
 
 def clocks(console):
-    """How far the guest's clock and its hardware clock are from five hours ahead."""
+    """Returns how far the guest's clock and its hardware clock are from five hours ahead, in seconds."""
     console.type("clock")
     said = console.wait(r"CLOCK (\d+ rtc=\d+)", count=len(console.find(r"CLOCK .*")) + 1)[-1]
     ours = time.time() + HOURS

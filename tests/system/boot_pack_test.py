@@ -1,4 +1,4 @@
-"""A resume with a boot pack: few fetches before the guest goes on, the rest behind it, and right whatever happens."""
+"""Tests a resume with a boot pack: few fetches before the guest goes on, the rest later, and right memory in all cases."""
 import contextlib
 import signal
 import sqlite3
@@ -48,7 +48,7 @@ def offline_safe(host):
 
 
 def image_of(world, host, name):
-    """A file of the newest version."""
+    """Returns the bytes of a file of the newest version, or None."""
     folder = world.new_folder("look")
     host.run("mount", "work@latest", folder)
     file = folder / name
@@ -58,7 +58,7 @@ def image_of(world, host, name):
 
 
 def test_a_boot_pack_saves_most_fetches_that_a_guest_waits_for(world):
-    # A guest that touches all that it ever does in two seconds, so that nothing depends on when it is asked.
+    # This guest touches all of its working set within two seconds, so the moment of the measurement does not matter.
     _, link, _, before, checksum = set_up(world, "--delay-ms", "5", guest=("--append", "isr.fill=4"))
     waited = {}
     for mode in ("none", "ws"):
@@ -82,7 +82,7 @@ def test_the_rest_comes_behind_and_a_second_hand_over_is_right(world):
     wait_until(lambda: offline_safe(b), "memory is offline-safe", timeout=120)
     expect("offline-safe since" in b.run("stat", "work").out, "stat does not say so")
     link.cut()
-    expect_right(before, on_b, checksum)  # with nothing to ask
+    expect_right(before, on_b, checksum)  # the link is cut, so this needs no fetch
     link.mend()
     b.run("suspend", "work")
     a.run("resume", "work")
@@ -109,7 +109,8 @@ def test_a_suspend_while_the_rest_still_comes_loses_nothing(world):
 
 
 def pack_objects(world, server, link):
-    """The files of the newest version's boot pack: what reading it fetches, without what the rest of the version has, too."""
+    """Returns the object files of the newest version's boot pack: those that a reader of the pack fetches, without those
+    that the rest of the version shares."""
     host, folder = new_host(world, "reader", link), world.new_folder("look")
     host.run("mount", "work@latest", folder)
     pack = (folder / "bootpack.raw").read_bytes()
@@ -143,7 +144,7 @@ def test_a_damaged_boot_pack_costs_time_alone(world):
     b.run("resume", "work")
     wait_until(lambda: offline_safe(b), "memory is offline-safe", timeout=120)
     give_up(b)
-    # What b has of it, and every other object of the repository's; then all of those.
+    # Damage b's cache and every second object of the pack in the repository; later remove all these objects.
     packs = [file for file in b.cache.rglob("*.pack") if file.stat().st_size > 1_000_000]
     expect(packs, "the cache has no pack that could be damaged")
     for file in packs:

@@ -1,4 +1,4 @@
-"""A cache that cannot be used costs time and one warning, nothing else."""
+"""Tests that a cache that cannot be used costs time and one warning, nothing else."""
 import os
 import subprocess
 
@@ -8,7 +8,7 @@ from support import expect, expect_equal
 
 
 def small_volume(folder, size):
-    """False when this user cannot make one."""
+    """Mounts a volume of this size at the folder. Returns False when this user may not."""
     folder.mkdir(parents=True, exist_ok=True)
     made = os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder],
                                                 check=False).returncode == 0
@@ -31,7 +31,7 @@ def warnings_of(result):
 
 
 def everything_works(world, a, chance):
-    """Import, mount, checkout with writing, checkin; in a cache that cannot be used."""
+    """Imports, mounts, checks out, writes and checks in with a cache that cannot be used. Returns the import's result."""
     image, content = writing.small_disk(world, chance, size=12 << 20)
     imported = a.run("import", "two", image)
     expect(len(warnings_of(imported)) <= 1, f"more than one warning:\n{imported.err}")

@@ -1,4 +1,4 @@
-"""A new machine boots from a CD image of this host, and nothing of that host is in what it becomes."""
+"""Tests that a new machine boots from a CD image of this host, and that its versions have nothing of that host."""
 import struct
 import subprocess
 
@@ -8,7 +8,7 @@ from support import expect, expect_equal
 SECTOR = 2048
 WORDS = b"CD BOOTED\r\n"
 
-# Real mode, at 0:7c00: says WORDS on the serial port and halts.
+# Real mode code at 0:7c00: prints WORDS on the serial port and halts.
 SAY_WORDS = bytes.fromhex(
     "fa 31c0 8ed8"  # cli; ax = 0; ds = ax
     "be217c fc"     # si = WORDS; cld
@@ -22,7 +22,7 @@ SAY_WORDS = bytes.fromhex(
 
 
 def bootable_cd(path):
-    """The least that a BIOS boots from (El Torito, no emulation): a boot record, its catalogue, a program."""
+    """Writes the smallest image that a BIOS boots (El Torito, no emulation): a boot record, its catalogue, a program."""
     sectors = {
         16: b"\1CD001\1\0",
         17: (b"\0CD001\1EL TORITO SPECIFICATION").ljust(71, b"\0") + struct.pack("<I", 19),
@@ -38,7 +38,7 @@ def bootable_cd(path):
 
 def in_the_drive(host, image):
     with open(f"/proc/{host.stat('lab')['vm']['pid']}/cmdline", "rb") as line:
-        return str(image).replace(",", ",,").encode() in line.read()  # QEMU's way to write a comma
+        return str(image).replace(",", ",,").encode() in line.read()  # QEMU's option syntax doubles a comma
 
 
 def test_a_machine_boots_from_the_cd_it_was_created_with(world):
@@ -53,7 +53,7 @@ def test_a_machine_boots_from_the_cd_it_was_created_with(world):
     a.run("start", "lab")
     listener = a.console("lab")
     listener.wait(WORDS.decode().strip())
-    # Suspended with the CD in, resumed without: its file is of that host and that run.
+    # Suspend with the CD and resume without it, because its file belongs to that host and that run.
     a.run("suspend", "lab")
     a.run("resume", "lab")
     expect(not in_the_drive(a, image), "a resume found a CD in the drive")

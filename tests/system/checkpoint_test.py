@@ -1,4 +1,4 @@
-"""`isr sync` of a running machine: a version of its memory and disks at one instant, that any host can resume."""
+"""Tests `isr sync` of a running machine: it makes a version of memory and disks at one instant, which any host can resume."""
 import support
 import writing
 from checkpoints import expect_resumes, set_up, sync, wait_for_more
@@ -68,7 +68,7 @@ def test_a_sync_without_its_repository_leaves_the_machine_running(world):
     expect_equal(sync(a)["version"], 2, "the version")
     after = on_a.ticks()[-1]
     wait_for_more(on_a, f"MEM ok {checksum}")
-    # Power goes, and the checkpoint is what one goes back to.
+    # After a loss of power the user goes back to the checkpoint.
     a.run("--yes", "poweroff", "work")
     a.run("--yes", "discard", "work")
     a.run("resume", "work")

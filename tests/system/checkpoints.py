@@ -1,4 +1,4 @@
-"""What tests of `isr sync` of a running machine share."""
+"""Functions shared by the tests of `isr sync` of a running machine."""
 import support
 from support import expect, expect_equal
 
@@ -27,7 +27,7 @@ def wait_for_more(console, what, count=2):
 
 
 def expect_resumes(host, before, after, checksum):
-    """The machine goes on from a moment between two ticks, and all of it is right."""
+    """Checks that the machine goes on from a moment between two ticks, and that its memory and disk are right."""
     console = host.console("work")
     console.wait(r"TICK \d+", count=2)
     expect_equal(console.find(r"BOOT .*"), [], "boots instead of going on")

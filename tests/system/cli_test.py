@@ -1,4 +1,4 @@
-"""What a person types wrong, and how isr answers: exit codes, messages, nothing changed."""
+"""Tests isr's answers to mistyped commands: the exit code, the message, and that nothing changes."""
 import contextlib
 import os
 import signal
@@ -126,13 +126,13 @@ def test_a_password_is_changed_and_a_lost_one_replaced(world):
     here.run("passwd", "--new-password-file", new)
     here.run("ls", expect=12)
     here.run("ls", "--password-file", new)
-    there.run("--offline", "ls")  # it could not hear of it
+    there.run("--offline", "ls")  # offline, it cannot know of the new password
     refused = there.run("ls", expect=12)
     expect("was changed" in refused.err and "isr passwd" in refused.err, f"not said what to do: {refused}")
     there.run("ls", "--password-file", new)
     there.run("--offline", "ls", expect=12)
 
-    there.run("passwd", "--recovery-file", wrong_key, "--new-password-file", third, expect=2)  # mistyped
+    there.run("passwd", "--recovery-file", wrong_key, "--new-password-file", third, expect=2)  # a mistyped key
     there.run("passwd", "--recovery-file", world.folder / "absent", "--new-password-file", third, expect=12)
     typed = [(b"Recovery key", key.read_bytes()), (b"New password", b"new password\n"), (b"Again", b"new password\n")]
     code, screen = support.on_terminal(there, ["passwd", "--recovery"], typed)
@@ -189,7 +189,7 @@ def test_a_signal_asks_how_far_it_is(world):
             mask = next(line for line in status if line.startswith("SigCgt")).split()[1]
         return int(mask, 16) >> (signal.SIGUSR1 - 1) & 1
 
-    # Before, the signal would end it.
+    # Wait for the handler; before, the signal would end the process.
     support.wait_until(caught, "the signal has a handler", every=0.005)
 
     def told():
@@ -234,7 +234,7 @@ def test_stat_shows_all_parcels_when_one_cannot_be_asked(world):
     listener.listen()
 
     def answer():
-        with contextlib.suppress(OSError):  # until it is closed
+        with contextlib.suppress(OSError):  # accept() fails once the listener is closed
             while True:
                 with listener.accept()[0] as peer:
                     if peer.recv(4096):
@@ -270,7 +270,7 @@ def test_stat_shows_all_parcels_when_one_cannot_be_asked(world):
 def test_a_file_may_be_called_anything(world):
     a = world.host("a")
     a.init_repository(world.new_folder("repository"))
-    content = os.urandom(510) + b"\x55\xaa" + os.urandom((1 << 20) - 512)  # as a disk with a boot sector
+    content = os.urandom(510) + b"\x55\xaa" + os.urandom((1 << 20) - 512)  # looks like a disk with a boot sector
     bytes_that_are_no_text = os.fsdecode(b"a\xff")
     for number, name in enumerate((bytes_that_are_no_text, "nbd:localhost:1", "json:{}", "-f")):
         folder, parcel = world.new_folder("files"), f"p{number}"
@@ -283,7 +283,7 @@ def test_a_file_may_be_called_anything(world):
                 words[2].mkdir()
             a.run(*words)
         expect((folder / f"{name}.raw").read_bytes() == content, f"the export of {name!r} is another disk")
-        # Relative: only then may QEMU's tools take it for an address.
+        # A relative path, because QEMU's tools may take only that for an address.
         again = a.start("import", f"q{number}", "--", f"{name}.qcow2", cwd=folder, stderr=subprocess.PIPE)
         said = again.communicate(timeout=support.COMMAND_TIMEOUT)[1]
         expect_equal(again.returncode, 2 if name == bytes_that_are_no_text else 0, f"import of {name!r}, which said {said}")

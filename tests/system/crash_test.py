@@ -1,7 +1,7 @@
-"""The session daemon is killed while somebody writes: nothing that was promised is missing afterwards.
-A killed import has promised nothing, and leaves nothing.
+"""Kills the session daemon during writes and checks that no flushed data is missing afterwards. A killed import leaves
+nothing behind.
 
-ISR_TEST_ROUNDS=20 crash_test.py ISR   for more random moments than CI has time for."""
+ISR_TEST_ROUNDS=20 crash_test.py ISR   tries more random moments than CI has time for."""
 import pathlib
 import subprocess
 
@@ -26,7 +26,7 @@ def test_after_a_kill_the_disk_is_exactly_what_was_written(world):
         expect(world.mounts(), "the mount of a killed daemon went away by itself: is this test right?")
         disk = writing.check_out(a, "work")
         writer.check(disk)
-        if number % 3 == 1:  # what was recovered can be published, too
+        if number % 3 == 1:  # the recovered work can also be published
             a.run("checkin", "work")
             disk = writing.check_out(a, "work")
             writer.check(disk)
@@ -53,7 +53,7 @@ def test_after_a_kill_under_a_guest_all_flushed_sectors_are_there(world):
         console.close()
         console.check()
         flushed = max(flushed, console.flushed())
-        # First as a file, by another program; then by the guest itself when it boots.
+        # Check first with another program that reads the disk as a file, then with the guest itself when it boots.
         disk = writing.check_out(a, "work")
         support.check_guest_disk(disk, flushed)
         resumed = a.run("resume", "work")
@@ -82,16 +82,16 @@ def test_a_killed_import_leaves_no_process_and_no_mount(world):
         return [pid for pid, line in world.processes().items() if "qemu-storage-daemon" in line]
 
     for number in range(writing.rounds(4)):
-        # One killed while it makes the export may leave its folder (with empty files), but no more.
+        # An import that is killed while it makes the export may leave its folder (with empty files), but no more.
         temporary = world.new_folder("tmp")
         a.variables["TMPDIR"] = str(temporary)
-        # Slowly, so that it does not end before it is killed.
+        # A slow import, so that it does not end before it is killed.
         process = a.start("import", "work", disk, "--bwlimit", "4M", "--progress", "plain", stderr=subprocess.PIPE)
         support.wait_until(reading, "the image is being read", every=0.002)
         if number % 2 == 0:  # while the export is made
             writing.moment(chance, 0.05)
         else:
-            process.stderr.readline()  # the first progress
+            process.stderr.readline()  # the first line of progress
             expect(not world.mounts() and not list(temporary.iterdir()), "the export's mount point is still there")
         support.kill(process.pid)
         process.wait()

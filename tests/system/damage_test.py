@@ -1,6 +1,7 @@
-"""A repository that hands back wrong bytes, none, or yesterday's: never believed, named, and nothing lasts of it.
+"""Tests a repository that returns wrong bytes, no bytes or old ones: isr refuses them, names them, and works again once
+they are right.
 
-ISR_TEST_ROUNDS=4 damage_test.py ISR   damages every object in every way; else each in one way."""
+ISR_TEST_ROUNDS=4 damage_test.py ISR   damages every object in every way; the default damages each in one way."""
 import os
 import shutil
 
@@ -39,8 +40,8 @@ def put(path, data):
 
 
 def read_what_can_be(host, world, content):
-    """Reads the mounted disk piece by piece: each is right, or an I/O error. Returns the number of errors;
-    None when not even the mount can be made."""
+    """Reads the mounted disk piece by piece; each piece must be right or an I/O error. Returns the number of errors, or
+    None when the mount cannot be made."""
     look = world.new_folder("look")
     mounted = host.run("mount", "work@1", look, expect=(0, 14))
     if mounted.code:
@@ -139,7 +140,7 @@ def test_a_repository_of_yesterday_is_refused_until_it_is_accepted(world):
 
 
 def read_under_junk(host, world, warnings):
-    """Commands that read work@1; each says the same warning `warnings` times."""
+    """Runs commands that read work@1; each must print the same warning `warnings` times."""
     for command in (("log", "work"), ("check", "work"), ("export", "work", "--raw", world.folder / "exported"),
                     ("export", "work@1", "--raw", world.folder / "exported"), ("lock", "show", "work")):
         (world.folder / "exported").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A session that ends while somebody uses its disks: he is named, or what he was promised is in the version."""
+"""Tests the end of a session whose disks are in use: isr names the program, or the version has all its flushed data."""
 import os
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from support import expect, expect_equal
 sys.path.append(str(support.PROJECT / "tests" / "support"))
 from hostile_server import HostileServer  # pylint: disable=wrong-import-position
 
-# Opens a file as its second argument says, says so, and keeps it until its standard input ends.
+# Opens a file in the mode of its second argument, prints a line, and keeps the file open until its standard input ends.
 HOLDER = """
 import mmap, os, sys
 fd = os.open(sys.argv[1], os.O_RDONLY if sys.argv[2] == "read" else os.O_RDWR)
@@ -67,7 +67,7 @@ def test_whoever_has_a_disk_open_is_named_and_keeps_it(world):
                         ("poweroff", "--yes"), ("start",), ("resume",)):
             refuse(a, holder.pid, command[0], "work", *command[1:])
         expect_equal(a.stat("work")["state"], "checked out", "state")
-        a.run("sync", "work")  # takes nothing away
+        a.run("sync", "work")  # a sync works while the disk is in use
         let_go(holder)
     with open(disk, "r+b") as file:
         file.write(b"the last")
@@ -104,7 +104,7 @@ def test_a_file_system_that_is_mounted_from_a_disk_is_named_and_keeps_its_files(
 
 
 class FlushingWriter:
-    """Opens the disk, writes a numbered sector, flushes, closes; again and again. `answered` are those it was promised."""
+    """Opens the disk, writes a numbered sector, flushes and closes it, again and again. `answered` has the flushed ones."""
 
     def __init__(self, path):
         self.answered, self.refused, self._path, self._stop = [], 0, path, threading.Event()
@@ -122,7 +122,7 @@ class FlushingWriter:
                 fd = os.open(self._path, os.O_RDWR)
             except OSError:
                 self.refused += 1
-                time.sleep(0.002)  # there may be nothing to open for as long as the upload takes
+                time.sleep(0.002)  # during the upload there may be no disk to open
                 continue
             try:
                 os.pwrite(fd, self.sector(number), number % sectors * 512)
@@ -139,7 +139,7 @@ class FlushingWriter:
         self._thread.join()
 
     def lost(self, content):
-        """Of the answered, without those that a later one lies over."""
+        """Returns the flushed sectors that are missing in `content`, without those that a later write replaced."""
         sectors = len(content) // 512
         newest = {number % sectors: number for number in self.answered}
         return [n for place, n in newest.items() if content[place * 512:place * 512 + 512] != self.sector(n)]
@@ -161,7 +161,7 @@ def test_what_is_flushed_while_a_command_uploads_is_in_the_version_or_still_here
             before = len(writer.answered)
             support.wait_until(lambda: len(writer.answered) > before, "it can be written again after a failed upload")
             server.start()
-        # He is in and out all the time: met, he is named.
+        # The writer opens and closes the disk all the time; a command that finds it open must name it.
         support.wait_until(lambda: a.run(command, "work", expect=(0, 16)).code == 0, f"a {command}", timeout=170)
         writer.stop()
         if a.stat("work")["state"] == "checked out":

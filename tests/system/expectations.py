@@ -1,9 +1,9 @@
-"""What a test expects, and how it says that it was not so."""
+"""Checks of a test, and the exception for a check that fails."""
 import time
 
 
 class Failure(AssertionError):
-    """A test's expectation was not met; the text says which."""
+    """An expectation of a test was not met; the text names it."""
 
 
 def expect(condition, message):
@@ -16,7 +16,7 @@ def expect_equal(found, wanted, what):
 
 
 def wait_until(condition, what, timeout=60, every=0.05):
-    """Returns the first true answer of condition(); Failure after the deadline."""
+    """Returns the first true answer of condition(). Raises Failure after the deadline."""
     deadline = time.monotonic() + timeout
     while True:
         answer = condition()

@@ -1,4 +1,4 @@
-"""When memory cannot be loaded, or cannot be read: what is offered, what is kept, and that nothing is forced."""
+"""Tests machines whose memory cannot be loaded or read: isr offers a way on, keeps the memory, and forces nothing."""
 import pathlib
 import signal
 import subprocess
@@ -61,7 +61,7 @@ def test_memory_of_a_newer_qemu_is_refused_before_anything_is_taken_and_a_boot_i
     b.console("work").wait(r"BOOT seq=\d+ bad=0 .*")
     b.run("--yes", "poweroff", "work")
     b.run("checkin", "work")
-    a.run("--yes", "rollback", f"work@{saved}")  # what was saved has its memory still
+    a.run("--yes", "rollback", f"work@{saved}")  # the saved version still has its memory
     a.run("resume", "work")
     expect_goes_on(a, on_a, checksum)
     a.run("suspend", "work")
@@ -84,7 +84,7 @@ def test_a_resume_that_failed_changes_nothing_and_can_be_tried_again(world):
     on_a = expect_goes_on(a, on_a, checksum)
     a.run("suspend", "work", "--no-upload")
     daemon = a.stat("work")["daemon_pid"]
-    support.kill(daemon)  # the next one has the other QEMU
+    support.kill(daemon)  # the next daemon uses the other QEMU
     a.replace_qemu(FAILS_TO_RESUME)
     for _ in range(2):
         failed = a.run("resume", "work", expect=16)
@@ -100,14 +100,14 @@ def test_a_start_that_failed_drops_no_memory(world):
     server, a, on_a = suspended_machine(world)
     checksum = checksum_of(on_a)
     a.replace_qemu(FAILS_TO_BOOT)
-    failed = a.run("start", "work", "--yes", expect=16)  # gives back what it took
+    failed = a.run("start", "work", "--yes", expect=16)  # gives the lock back
     expect("no luck today" in failed.err, f"why it failed is not said: {failed.err}")
     expect_equal(len(list(server.root.glob("parcels/*/heads/*"))), 2, "versions after a start that failed")
     a.replace_qemu("")
     a.run("resume", "work")
     on_a = expect_goes_on(a, on_a, checksum)
     a.run("suspend", "work", "--no-upload")
-    support.kill(a.stat("work")["daemon_pid"])  # the next one has the other QEMU
+    support.kill(a.stat("work")["daemon_pid"])  # the next daemon uses the other QEMU
     a.replace_qemu(FAILS_TO_BOOT)
     a.run("start", "work", "--yes", expect=16)
     expect_equal(a.stat("work")["state"], "suspended here", "the state after a failure")
@@ -144,7 +144,7 @@ def test_a_machine_that_waits_for_the_network_can_be_switched_off(world):
     began = time.monotonic()
     b.run("--yes", "poweroff", "work", timeout=100)
     took = time.monotonic() - began
-    expect(took < 60, f"switching it off took {took:.0f} s")  # who waits for the network does so for ever
+    expect(took < 60, f"switching it off took {took:.0f} s")  # reads of guest memory wait for the network for ever
     expect_equal(b.stat("work")["phase"], "checkedout", "the phase after a poweroff")
     server.start()
     b.run("checkin", "work")
@@ -152,7 +152,7 @@ def test_a_machine_that_waits_for_the_network_can_be_switched_off(world):
 
 def test_a_poweroff_drops_suspended_memory_and_nothing_else(world):
     server, a, on_a = suspended_machine(world, "--no-upload")
-    a.run("poweroff", "work", expect=2)  # nobody there to be asked
+    a.run("poweroff", "work", expect=2)  # without --yes and without a terminal to ask on
     expect_equal(a.stat("work")["state"], "suspended here", "the state after a question")
     disk = pathlib.Path(a.stat("work")["mount"]) / "disk.raw"
     with disk.open("rb"):
@@ -214,7 +214,7 @@ def test_memory_that_the_guest_has_freed_is_not_carried(world):
     console.type("grab 0")
     console.wait("GRABBED 0")
 
-    def smaller():  # the guest reports some seconds later what it does not need
+    def smaller():  # the guest reports its free pages some seconds later
         used = pages_in_use(world, a, a.run("sync", "work", json=True)["version"])
         return used < full - (60 << 20) // 4096
     support.wait_until(smaller, "memory gets smaller", timeout=120)

@@ -1,4 +1,4 @@
-"""Verified random reads and writes of all sizes through a checkout, then the same bytes on another host."""
+"""Tests verified random reads and writes of all sizes through a checkout, then reads the same bytes on another host."""
 import hashlib
 import os
 import pathlib
@@ -6,7 +6,7 @@ import subprocess
 
 import support
 
-SIZE = os.environ.get("ISR_TEST_FIO_SIZE", "100M")  # of each of three jobs; 1G is the long run
+SIZE = os.environ.get("ISR_TEST_FIO_SIZE", "100M")  # bytes of each of three jobs; the long run uses 1G
 
 
 def verified_writes(path, *options):

@@ -1,4 +1,4 @@
-"""Forks: work that lost the race for a version opens wherever a version does, and can be kept, left or branched."""
+"""Tests forks: work that lost the race for a version opens wherever a version does, and can be kept, left or branched."""
 import pathlib
 
 import race_test
@@ -8,7 +8,7 @@ from support import expect, expect_equal
 
 
 def make_hosts(world, url):
-    """Two hosts with one repository; a says which QEMU memory their consoles had."""
+    """Makes two hosts and a repository, which host a initializes. Suspends on them run no rehearsal."""
     a, b = world.host("a"), world.host("b")
     for host in (a, b):
         host.variables["ISR_SUSPEND_REHEARSAL"] = "false"
@@ -21,7 +21,7 @@ def forks_of(host, name):
 
 
 def lose_a_race(world, root):
-    """Two checkins of one parcel: (host a, host b, the fork of a, stamps of the fork and of the version)."""
+    """Makes two checkins of one parcel. Returns (host a, host b, the fork of a, stamps of the fork and of the version)."""
     chance = writing.chance()
     a, b = make_hosts(world, root)
     image, _ = writing.small_disk(world, chance, size=2 << 20)
@@ -57,14 +57,14 @@ def test_a_fork_opens_wherever_a_version_does(world):
     expect(f"work@{fork}" in shown.out, f"a mount that does not say of what: {shown}")
     expect(stamp_in(look / "disk.raw") == lost, "the fork's mount is not the loser's work")
     b.run("umount", look)
-    # From a fork on: the next version stands on the newest one.
+    # A session can begin from a fork; its version then follows the newest version.
     disk = writing.check_out(b, "work", "-r", fork)
     expect(stamp_in(disk) == lost, "what is checked out of the fork is not the loser's work")
     with open(disk, "r+b") as file:
         file.write(b"and on".ljust(4096))
     b.run("checkin", "work")
     expect(race_test.stamp_of(a, world, "work@3") == lost, "version 3 does not continue the fork")
-    # Branch, then put it on top once more.
+    # Branch the fork, then roll back to it.
     before = race_test.names(root, "objects/*/*")
     made = a.run("branch", f"work@{fork}", "lab", json=True)
     expect_equal(race_test.names(root, "objects/*/*"), before, "the repository's objects after a branch")
@@ -108,7 +108,7 @@ def test_what_is_no_fork_is_refused(world):
     refused_with(14, b"junk")
     refused_with(14, next(root.glob("parcels/*/heads/0000000000000002")).read_bytes())  # signed, but another head
     kept.write_bytes(good)
-    # A version that the fork stands on is another one in this history.
+    # The refused commands made no parcel. A read-only address refuses a branch and still opens the fork.
     expect_equal([entry["name"] for entry in a.run("ls", json=True)["parcels"]], ["work"], "parcels after refusals")
     served = world.static_server(root)
     c = world.host("c")
@@ -129,7 +129,7 @@ def test_a_session_stays_until_its_fork_opens(world):
     a.run("sync", "work")
     heads = sorted(root.glob("parcels/*/heads/*"))
     race_test.write_stamp(disk, chance)
-    # The repository is put back to what it was before a's version, and b goes on from there.
+    # The repository is restored to its state before a's version, and b goes on from there.
     latest = next(root.glob("parcels/*/latest"))
     heads[1].unlink()
     latest.unlink()
@@ -154,7 +154,7 @@ def suspend_together_again_and_again(world, url, root):
     a.run("suspend", "work")
     names, consoles = ["work", "work"], [before, before]
     for number in range(1, writing.rounds(3) + 1):
-        # Each host goes on from another line: the version that won, and the fork that lost.
+        # The hosts continue different lines: the version that won, and the fork that lost.
         opened = []
         for host, name, last in zip((a, b), names, consoles):
             host.run("resume", name, *(["--take-lock"] if host is b else []))
@@ -170,7 +170,7 @@ def suspend_together_again_and_again(world, url, root):
         for console in opened:
             console.check()
     won, lost = consoles
-    # Branch, take the other, keep this one on top.
+    # Try all three ways: branch the fork, take the other's version, roll back to the fork.
     b.run("branch", names[1], "lab")
     for parcel, last in (("work", won), ("lab", lost)):
         goes_on(b, parcel, last)

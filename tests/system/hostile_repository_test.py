@@ -1,6 +1,7 @@
-"""A repository that lies: each command ends soon, needs little memory, says a documented exit code, and believes nothing.
+"""Tests a repository that lies: each command ends soon, needs little memory, returns a documented exit code, and accepts
+no lie.
 
-Prints what each lie cost at most: seconds and MiB of a command, MiB of the daemons behind it."""
+Prints the highest cost of each lie: seconds and MiB of a command, MiB of the daemons behind it."""
 import contextlib
 import itertools
 import os
@@ -19,21 +20,21 @@ sys.path.append(str(support.PROJECT / "tests" / "support"))
 from hostile_server import Answer, HostileServer  # pylint: disable=wrong-import-position
 
 MIB = 1 << 20
-LONGEST = 30  # seconds: a bound for what hangs; what is printed is to stay below 5 s
+LONGEST = 30  # seconds: a bound for a hang; the printed times should stay below 5 s
 MOST = 100  # MiB
-SCRYPT = 128  # MiB more where the password is asked for
-STAMP = 64 << 10  # where each version of the disk differs
+SCRYPT = 128  # MiB more when a command needs the password
+STAMP = 64 << 10  # the offset of the bytes that differ in each version of the disk
 FINE = {"ls": 0, "log": 0, "export": 0, "mount": 0, "checkout": 0}
 
 
 def all_of(code, **others):
-    """Of every command, but ls says of each parcel what is wrong with it, and goes on."""
+    """Returns the exit codes of all commands. ls succeeds, because it lists each parcel with its problem."""
     return dict.fromkeys(FINE, code) | {"ls": 0} | others
 
 
 class Stage:
-    """A repository with one parcel: versions 1 and 2, and a fork beside 2. Host `known` has seen version 2; each
-    fresh() has the address and the keys, and has seen nothing."""
+    """A repository with one parcel: versions 1 and 2, and a fork beside 2. Host `known` has seen version 2. Each host of
+    fresh() has the address and the keys, and has seen no version."""
 
     def __init__(self, world):
         self.world, self.count, self.most, self.exit_codes = world, 0, [], {}
@@ -59,8 +60,8 @@ class Stage:
         self.limit = self.log_in()
 
     def log_in(self):
-        """Once for all hosts, for they have one user and one kernel. Without a keyring each command needs the password,
-        and so the memory of scrypt."""
+        """Logs in once for all hosts, because they share one user and one kernel. Without a keyring each command needs the
+        password, and so the memory of scrypt. Returns the memory limit of a command in MiB."""
         logged_in = self.known.run("login", expect=None).code == 0
         for host in (self.known, self.added) if logged_in else ():
             host.variables.pop("ISR_PASSWORD_FILE")
@@ -81,7 +82,7 @@ class Stage:
         return host
 
     def run(self, host, codes, *arguments, limit=None, meanwhile=None):
-        """Under the lie of this moment."""
+        """Runs a command under the current lie and checks its exit code, time and memory."""
         cost = self.world.new_file("cost")
         host.under = [sys.executable, support.PROJECT / "tests" / "support" / "peak.py", cost, LONGEST]
         try:
@@ -114,7 +115,7 @@ class Stage:
         return 0
 
     def command(self, host, name, codes, believed):
-        """Runs one command; what it shows of the disk must be one of the versions `believed`."""
+        """Runs one command; the disk that it shows must be one of the versions `believed`."""
         stamp = None
         if name == "export":
             target = self.world.new_file("export")
@@ -134,7 +135,7 @@ class Stage:
             self.server.lie = None
             if done.code == 0:
                 host.run("checkin", "work")
-            else:  # it may have come as far as the lock
+            else:  # the checkout may have taken the lock
                 self.known.run("lock", "break", "work", "--yes", "--reason", "test", expect=None)
         else:
             self.run(host, codes, name, *(["work"] if name == "log" else []))
@@ -148,7 +149,8 @@ class Stage:
             return file.read(4096)
 
     def case(self, title, make_lie, known, fresh, believed="2", only=FINE):
-        """`make_lie` gives the lie anew for each command; `known` and `fresh` the exit codes of each."""
+        """Runs commands under a lie. `make_lie` makes a new lie for each command; `known` and `fresh` are the exit codes
+        that each host must return."""
         self.most = []
         for host_is_known, codes in ((True, known), (False, fresh)):
             for name in only:
@@ -166,7 +168,7 @@ class Stage:
 
 
 def of_head(stage, *order):
-    """A lie: GETs of version 2 give these in turn, the last one for ever."""
+    """Makes a lie: GETs of version 2 return these heads in turn, then the last one for ever."""
     def make():
         left = itertools.chain(order, itertools.repeat(order[-1]))
         return lambda request: (Answer(200, stage.heads[next(left)])
@@ -185,7 +187,7 @@ def two_answers_for_one_head(stage):
         return lambda request: {stage.head_name: Answer(404), f"{stage.parcel}/latest": Answer(200, b"%016d\n" % 1)
                                 }.get(request.name)
     stage.case("version 2 gone", rolled_back, refused, FINE, believed="1")
-    # A fork is signed, so a host that has seen nothing takes it for the version; from then on it keeps to it.
+    # A fork is signed, so a host that has seen no version takes it for the version and then keeps to it.
     deceived = stage.fresh()
     stage.server.lie = of_head(stage, "fork")()
     stage.command(deceived, "export", 0, ("fork",))
@@ -257,7 +259,7 @@ def lists_without_end(stage):
 
 
 def lie_of_junk(stage, name, content):
-    """A name that the repository does not have is there, also in lists, with this content."""
+    """Makes a lie: a blob that the repository does not have exists with this content, also in lists."""
     def lie(request):
         if request.name == name and request.method in ("GET", "HEAD"):
             return Answer(200, content)
@@ -290,7 +292,8 @@ def junk_in_place(stage):
 
 
 def junk_behind_the_keybox(stage, what, content):
-    """A host that has a keybox which opened uses that; another one cannot know that there is an older one."""
+    """Tests junk as a newer keybox. A host with a keybox that opened uses that one; another host cannot know of an older
+    keybox."""
     host = stage.fresh(password=True)
     stage.most = []
     for code in (0, 14):
@@ -313,13 +316,13 @@ def answers_that_are_too_long_or_do_not_end(stage):
             ("more than the length says", Answer(200, b"a" * 200, length=100)),
             ("headers without end", Answer(200, headers=[(f"X-{n}", "y" * 1000) for n in range(500)])),
             ("another part than asked for", Answer(206, b"a" * 100, headers=[("Content-Range", "bytes 0-99/100")]))):
-        is_damage = title.startswith("blobs")  # the others look like a bad line, and are asked for again
+        is_damage = title.startswith("blobs")  # the others look like a bad line, and isr retries them
         stage.case(title, of_parcel(answer), damaged, damaged, only=("ls", "log", "export", "checkout") if is_damage else ("export",))
-    # A byte a second: ls gives up soon, other commands have patience for slow networks and can be interrupted.
+    # At a byte a second ls gives up soon; other commands have patience for slow networks and can be interrupted.
     drip = of_parcel(Answer(200, itertools.repeat(b"a"), length=1000, pause=1))
     stage.case("a byte a second", drip, FINE, FINE, only=("ls",))
 
-    def faster(request):  # than what is slow, but a page would take half an hour
+    def faster(request):  # faster than isr's limit for a slow answer, but a page of the list would take half an hour
         return Answer(200, itertools.repeat(b"a" * 200), length=MIB, pause=0.3) if request.prefix else None
     stage.case("lists of 600 bytes a second", lambda: faster, all_of(13, ls=13), all_of(13, ls=13), only=("ls",))
     stage.most = []

@@ -1,4 +1,4 @@
-"""Disk images in and out: what is imported, refused or forced, and that an export is whole."""
+"""Tests import and export of disk images: imports that succeed, are refused or are forced, and complete exports."""
 import os
 import re
 import shutil
@@ -30,7 +30,7 @@ def test_a_disk_of_any_size_starts_and_is_exported_with_its_size(world):
         out = folder / f"{parcel}.out"
         expect_equal(a.run("export", parcel, "--raw", out, json=True)["size"], size, "size that was exported")
         expect(out.read_bytes() == (bytes(size) if parcel == "created" else content[:size]), f"{parcel} became another disk")
-    # A guest may use all that it sees.
+    # The guest may use the whole disk that it sees.
     disk = writing.check_out(a, "created")
     expect_equal(os.path.getsize(disk), 135168, "size of the disk that the guest sees")
     with open(disk, "r+b") as file:
@@ -72,7 +72,7 @@ def test_what_is_imported(world):
     refuse(a, 2, [], "import", "new", image, "--format", "exe")
     refuse(a, 19, [], "import", "new", image, "--format", "qcow2")
     refuse(a, (2, 18), ["exists"], "import", "work", image)
-    # A guest's own disk may begin like a qcow2: said to be raw, it is.
+    # A guest's raw disk may begin like a qcow2; with the raw format given, it is imported as raw.
     disguised = folder / "disguised.raw"
     disguised.write_bytes(backed.read_bytes().ljust(1 << 20, b"\0"))
     a.run("import", "disguised", disguised, "--format", "raw")
@@ -157,7 +157,7 @@ def test_an_image_that_was_cut_off_is_refused_and_forced_with_a_warning(world):
             if refused.code == 19:
                 expect("bytes are missing" in refused.err and "--force" in refused.err, f"not helpful: {refused}")
                 continue
-            # The disk does not need the bytes that are gone.
+            # The missing bytes hold no data of the disk.
             a.run("export", name, "--raw", folder / name)
             expect((folder / name).read_bytes() == content, f"{format} without {missing} bytes became another disk")
         file.write_bytes(whole[:-30000])

@@ -1,6 +1,6 @@
-"""Odd arguments, files, folders and surroundings: the exit code that is promised, words that help, nothing changed.
+"""Tests odd arguments, files, folders and surroundings: the documented exit code, a helpful message, and no change.
 
-cli_test.py has what concerns words and passwords alone, images_test.py the images; here it is what lies around them."""
+cli_test.py tests words and passwords, images_test.py disk images; this file tests files and folders around them."""
 import os
 import pathlib
 import re
@@ -51,7 +51,7 @@ def test_places_of_a_repository(world):
     refuse(host, 10, ["no repository"], "repo", "add", "home", world.new_folder("empty"), "--user", "alice")
     refuse(host, 13, [], "repo", "add", "home", f"http://127.0.0.1:{support.free_port()}", "--user", "alice")
     expect_equal(host.run("repo", "ls", json=True)["repositories"], [], "repositories after refused commands")
-    # Two at once: one wins, the other is told.
+    # Two inits at once: one succeeds, the other is refused.
     root, b = world.new_folder("repository"), world.host("b")
     racing = [h.start("repo", "init", root, "--user", "alice", "--recovery-file", h.home / "key", stdout=subprocess.DEVNULL,
                       stderr=subprocess.DEVNULL) for h in (host, b)]
@@ -76,7 +76,7 @@ def test_mount_points(world):
     for pid in mounter:
         support.kill(pid)
     support.wait_until(lambda: not any(pid in world.processes() for pid in mounter), "the mount's daemon ends")
-    a.run("mount", "work", look)  # over the dead one
+    a.run("mount", "work", look)  # over the dead mount
     expect((look / "disk.raw").read_bytes() == content, "the disk, mounted again")
     a.run("umount", look)
     refuse(a, (2, 10, 18), [], "umount", look)
@@ -86,7 +86,7 @@ def test_what_keeps_fuse_from_working(world):
     _, a, _, content = set_up(world)
     look = world.new_folder("look")
     if os.geteuid() == 0:
-        # A mount namespace whose /dev lacks the device.
+        # This mount namespace has a /dev without the device.
         hide = ('mkdir -p "$0" && mount -t tmpfs none "$0" && cp -a /dev/null /dev/urandom "$0" && mount --move "$0" /dev'
                 ' && exec "$@"')
         a.under = ["unshare", "--mount", "sh", "-c", hide, world.folder / "dev"]
@@ -115,14 +115,14 @@ def test_states_of_a_parcel(world):
     refuse(a, 16, [], "checkout", "work@1")
     refuse(a, 16, ["checkin"], "rollback", "work@1", "--yes")
     refuse(a, 2, ["--yes"], "discard", "work")
-    # Nothing changed: no new version.
+    # A checkin without changes makes no new version.
     before = len(list(root.glob("parcels/*/heads/*")))
     a.run("checkin", "work")
     expect_equal(len(list(root.glob("parcels/*/heads/*"))), before, "versions after a checkin of nothing")
     a.run("checkin", "work")  # again: nothing to do
     refuse(a, 10, [], "discard", "work", "--yes")
     refuse(a, (10, 16), [], "poweroff", "work", "--yes")
-    # Another host takes over: this one keeps its work as a fork, and is told.
+    # Another host takes over; this host keeps its work as a fork and says so.
     disk = writing.check_out(a, "work")
     with open(disk, "r+b") as file:
         file.write(b"work of a".ljust(4096))
@@ -138,7 +138,7 @@ def test_settings_files(world):
     host = world.host("a")
     host.config.mkdir(parents=True)
     file = host.config / "config.toml"
-    # (content, the line that is named; 0: it is good; None: no line, the file as a whole is refused)
+    # (content, the line that the message names; 0: the file is good; None: the whole file is refused without a line)
     for content, line in ((b"", 0), (b"\xef\xbb\xbfoffline = false\n", 0), (b"\0\1\2\xff" * 100, 1), (b"\noffline = tr", 2),
                           (b"[cache]\nlimit = '1G'\nlimit = '2G'\n", 3), (b"[cache]\nlimt = '1G'\n", 2),
                           (b"[cache]\r\n\r\nlimit = 'much'\r\n", 3), (b"\n[repo.x]\nurl = 'http://a:sekret@b/'\nuser = 'a'\n", 3),
@@ -181,7 +181,7 @@ def test_surroundings(world):
     a.variables = usual | {"LC_ALL": "de_DE.UTF-8", "TZ": "Asia/Kathmandu", "COLUMNS": "10", "NO_COLOR": "1", "TERM": "dumb"}
     a.run("ls"), a.run("log", "work")
     expect_equal(a.run("log", "absent", expect=10, json=True)["exit_code"], 10, "an error as JSON")
-    # Whatever the umask, nobody else reads our files.
+    # Other users cannot read our files under any umask.
     process = a.start("mount", "work", look, umask=0, stdout=subprocess.DEVNULL)
     expect_equal(process.wait(timeout=60), 0, "mount with an open umask")
     expect((look / "disk.raw").read_bytes() == content, "the mounted disk")
@@ -209,7 +209,7 @@ def test_surroundings(world):
 
 
 def test_a_mount_whose_path_is_no_text(world):
-    """Its daemon has a mount namespace of its own, since other tests read the list of mounts as text."""
+    """The daemon gets a mount namespace of its own, because other tests read the list of mounts as text."""
     if os.geteuid() != 0:
         return
     a = world.host("a")
@@ -232,7 +232,7 @@ def test_control_sockets(world):
     disk = writing.check_out(a, "work")
     path = next((a.runtime / "isr" / "ctl").iterdir())
     pid = a.stat("work")["daemon_pid"]
-    # A daemon that is stopped: every command says so within five seconds.
+    # While the daemon is stopped, every command says so within five seconds.
     os.kill(pid, signal.SIGSTOP)
     try:
         for command in (("stat", "work"), ("checkin", "work"), ("suspend", "work"), ("sync", "work"), ("console", "work"),
@@ -245,7 +245,7 @@ def test_control_sockets(world):
     finally:
         os.kill(pid, signal.SIGCONT)
     a.run("stat", "work")
-    # Whatever is said to it, the daemon lives on.
+    # The daemon survives any request.
     for said in (b"\n", b"{", b"{}\n", b"[" * 100000 + b"\n", b"\xff" * 100 + b"\n", b'{"command":7}\n', b"x" * (2 << 20)):
         with socket.socket(socket.AF_UNIX) as peer:
             peer.settimeout(30)
@@ -258,7 +258,7 @@ def test_control_sockets(world):
             except OSError:
                 pass
     expect_equal(a.stat("work")["daemon_pid"], pid, "the daemon")
-    # Stale socket, then a file in its place.
+    # A new daemon replaces the stale socket of a killed one, but refuses to start over a regular file.
     writing.kill_daemon(a, "work")
     expect(path.exists(), "a killed daemon's socket is expected to be left")
     writing.check_out(a, "work")

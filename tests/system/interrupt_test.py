@@ -1,6 +1,6 @@
-"""Commands that are interrupted: keys, a closed terminal, a reader that leaves, a stop.
+"""Tests commands that are interrupted by keys, a closed terminal, a reader that leaves, or a stop.
 
-Each ends at once with the code that shells know, and the same command again does what was wanted."""
+Each command ends at once with the usual exit code, and the same command succeeds when it is run again."""
 import json
 import os
 import signal
@@ -23,7 +23,8 @@ def set_up(world):
 
 
 def commands(world, image):
-    """In an order in which each has something to do; those that make something make another each time."""
+    """Yields commands in an order in which each has something to do. Commands that create something use a new name each
+    time."""
     yield from (("ls",), ("log", "work"), ("repo", "ls"), ("repo", "info"), ("config", "show"), ("check", "--deep"),
                 ("lock", "ls"), ("lock", "show", "work"), ("checkout", "work"), ("stat", "work"), ("sync", "work"),
                 ("discard", "work", "--yes"), ("checkin", "work"), ("rollback", "work@1", "--yes"), ("login",), ("logout",),
@@ -36,7 +37,7 @@ def commands(world, image):
 
 
 def expect_made(host, command):
-    """The command said that what it makes is there already."""
+    """Checks that the result of a command exists, after a repeated command said so."""
     if command[0] == "mount":
         expect(os.path.ismount(command[-1]), f"nothing is mounted, and {command} says that it is")
     else:
@@ -75,11 +76,11 @@ def test_every_command_ends_on_a_signal_and_runs_again(world):
             writing.moment(chance, 0.4)
             process.send_signal(number)
             said = process.communicate(timeout=support.COMMAND_TIMEOUT)[1]
-            # Before our handlers are there, and after they are gone, the signal itself ends us.
+            # Before isr installs its handlers, and after it removes them, the signal itself ends the process.
             expect(process.returncode in (0, 130, -number), f"exit {process.returncode} of {command}: {said}")
             interrupted += process.returncode != 0
             if process.returncode != 0:
-                # The signal may have come when all was done: what was made is there then.
+                # The signal may have come after the work was done; then the result exists already.
                 again = a.run(*command, expect=(0, 2) if command[0] in ("import", "create", "mount") else 0)
                 if again.code == 2:
                     expect_made(a, command)
@@ -145,7 +146,7 @@ def test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on(world):
     status = {**json.loads(golden.read_text()), "last_event": "answered"}
 
     def answer(listener):
-        while True:  # a connection without a request only asks whether somebody listens
+        while True:  # a connection without a request only tests whether the daemon listens
             peer = listener.accept()[0]
             if peer.recv(4096):
                 break
@@ -167,7 +168,7 @@ def test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on(world):
         process.send_signal(signal.SIGSTOP)
         stopped.set()
         thread.join()
-        time.sleep(5)  # longer than a daemon may be silent: that this time goes by is what is tested
+        time.sleep(5)  # longer than a daemon may be silent; the test needs this time to pass
         process.send_signal(signal.SIGCONT)
         out, err = process.communicate(timeout=60)
         expect(process.returncode == 0 and "answered" in out, f"exit {process.returncode}: {out}{err}")
@@ -180,7 +181,7 @@ def test_a_command_that_was_stopped_finds_its_answer_when_it_goes_on(world):
 def test_a_stop_is_given_up_by_an_interruption_and_the_guest_goes_on(world):
     a = world.host("a")
     a.init_repository(world.new_folder("repository"))
-    a.run("create", "work", "--size", "1M", "--memory", "64M")  # without a system: nobody hears the power button
+    a.run("create", "work", "--size", "1M", "--memory", "64M")  # no operating system, so nothing reacts to the power button
     a.run("start", "work")
     process = a.start("stop", "work", "--progress", "plain", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     expect("guest shuts down" in process.stderr.readline(), "it does not say what it waits for")

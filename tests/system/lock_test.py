@@ -1,4 +1,4 @@
-"""Locks: what was taken is given back whatever happens, and nothing is taken over, or lost, in silence."""
+"""Tests locks: isr gives each lock back in all cases, and no lock is taken over or lost without a message."""
 import contextlib
 import os
 import re
@@ -93,7 +93,8 @@ def test_a_lock_that_was_broken_here_is_no_conflict(world):
 
 @contextlib.contextmanager
 def asleep(a, b):
-    """The machine of host a runs, and sleeps until b finds that its lease has run out and is done."""
+    """Starts the machine on host a and stops its daemon. Yields once b sees the lease as expired; wakes the daemon at the
+    end."""
     for host in (a, b):
         host.variables["ISR_LOCK_LEASE"] = str(LEASE)
     a.run("start", "work")
@@ -142,7 +143,7 @@ def test_a_lock_that_is_lost_while_a_machine_starts_keeps_its_guest_from_running
     write(a, 1)
     begun, may_go_on = world.folder / "begun", world.folder / "may-go-on"
     a.replace_qemu(f'case "$*" in *qmp*) touch {begun}; while [ ! -e {may_go_on} ]; do sleep 0.1; done;; esac')
-    writing.kill_daemon(a, "work")  # the next one finds this QEMU
+    writing.kill_daemon(a, "work")  # the next daemon uses this QEMU
     process = a.start("start", "work", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     support.wait_until(begun.exists, "QEMU is started")
     b.run("checkout", "work", "--take-lock")
@@ -158,7 +159,7 @@ def test_a_lock_that_is_lost_while_a_machine_starts_keeps_its_guest_from_running
 
 
 def test_a_lease_that_ran_out_is_taken_when_the_user_agrees(world):
-    """And the host that lost it takes the other's work as it is told to."""
+    """Also follows the hint that the host with the lost lock gets, and so takes the other's work."""
     _, a, b = two_hosts(world)
     with asleep(a, b):
         before, holder = lock_of(b), socket.gethostname().lower().encode()
@@ -216,7 +217,7 @@ def test_a_command_that_is_refused_leaves_no_daemon_and_no_other_command_notices
 
 
 def copy_of(world, host):
-    """A host with a copy of the home directory of another one, whose daemon goes on."""
+    """Makes a host with a copy of another host's home directory. The daemon of the original goes on."""
     copy = world.host("copy")
     for folder in ("config", "state"):
         shutil.copytree(host.home / folder, copy.home / folder)
@@ -232,7 +233,7 @@ def test_a_copy_of_the_home_directory_is_another_host(world):
         refused = copy.run(command, "work", expect=11)
         expect("moved or copied" in refused.err and "--take-lock" in refused.err, f"what it may be is said\n{refused}")
     expect_equal(lock_of(a)["state"], "ours", "the lock of the original")
-    copy.run("discard", "work", "--yes")  # its own changes, whose daemon is not the original's
+    copy.run("discard", "work", "--yes")  # discards the copy's own changes; it has a daemon of its own
     a.run("checkin", "work")
     expect_equal(row_of(b)["version"], 2, "the version with what the original wrote")
     copy.run("checkin", "work")

@@ -1,4 +1,4 @@
-"""The main job: a machine suspended on one host continues on another through HTTP."""
+"""Tests the main job: a machine suspended on one host continues on another through HTTP."""
 import functools
 import http.server
 import os
@@ -63,7 +63,7 @@ def test_stop_then_start_boots_from_the_disk_that_was_left(world):
     a.run("start", "work")
     first = a.console("work")
     first.wait(r"DISK \d+", count=2)
-    # Without --kill it succeeds only if the guest switched itself off.
+    # Without --kill the command succeeds only if the guest switched itself off.
     a.run("stop", "work", "--timeout", "120s")
     b.add_repository(server.url)
     b.run("start", "work")
@@ -77,7 +77,7 @@ def test_stop_then_start_boots_from_the_disk_that_was_left(world):
 
 
 def last_words(console):
-    """All lines of a listener that ends by itself, because the guest has."""
+    """Returns all lines of a listener, which ends by itself when the guest ends."""
     console.process.wait(timeout=60)
     return console.lines()
 
@@ -103,7 +103,7 @@ def test_a_console_is_heard_to_its_last_word(world):
     a.run("--yes", "poweroff", "work")
     heard = last_words(listener)
     expect(any(line.startswith("TICK") for line in heard), "nothing was heard before the power went")
-    # Still checked out: what the guest said is there for whoever asks later.
+    # The parcel is still checked out, so a later `isr console` still shows the guest's output.
     log = a.run("console", "work", "--log")
     expect_equal(log.out.replace("\r", ""), listener.text().replace("\r", ""), "what was said")
     a.run("start", "work")
@@ -148,7 +148,7 @@ def test_a_static_web_server_without_byte_ranges_serves_an_image(world):
 
 
 class QuietFiles(http.server.SimpleHTTPRequestHandler):
-    """Python's file server knows no ranges."""
+    """A quiet file server; Python's does not support ranges."""
     def log_message(self, *_):
         pass
 

@@ -1,4 +1,4 @@
-"""Guest memory that is mapped shared needs room on this host: it is looked for before a start, and waited for later."""
+"""Tests shared guest memory, which needs room on this host: a start checks the room, a running machine waits for it."""
 import contextlib
 import os
 import subprocess
@@ -7,12 +7,12 @@ import support
 from support import expect, expect_equal
 
 MEMORY = "256M"
-ROOM = "700m"  # memory, and what a suspend seals of it
+ROOM = "700m"  # for the memory and for the objects that a suspend seals
 
 
 @contextlib.contextmanager
 def small_volume(folder):
-    """Yields whether `folder` is one."""
+    """Mounts a small volume at the folder. Yields False when this user may not."""
     folder.mkdir()
     mounted = os.geteuid() == 0 and subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "none", folder], check=False).returncode == 0
@@ -26,7 +26,7 @@ def small_volume(folder):
 
 
 def fill(folder, but=0):
-    """Takes all room, but so many bytes."""
+    """Fills the volume except for `but` bytes. Returns the file that does so."""
     filler = folder / "filler"
     room = os.statvfs(folder)
     left = room.f_bavail * room.f_frsize - but
@@ -72,7 +72,7 @@ def test_memory_that_finds_no_room_waits_for_it_and_is_never_old(world):
         support.wait_until(lambda: waits_for(a) == "", "memory is written")
         checksum = console.wait("MEM filled (.*)")[0]
         console.wait(f"MEM ok {checksum}")
-        # The log is on the full volume, too: only the end of it was written down for sure.
+        # The log is on the full volume, too, so only its last lines were certainly written.
         told = sum(log.read_text().count("all waiting writes are done") for log in a.daemon_logs())
         expect(1 <= told <= 10, f"it was told {told} times")
         a.run("suspend", "work")
@@ -82,8 +82,8 @@ def test_memory_that_finds_no_room_waits_for_it_and_is_never_old(world):
         after.wait(f"MEM ok {checksum}")
         support.expect_continuation(console, after)
 
-        # While a suspend waits for room, the machine can be switched off; then there is what its memory took.
-        # The kernel may have written everything back since the resume, so the guest needs something new to write.
+        # While a suspend waits for room, the machine can be switched off; that frees the room of its memory.
+        # The kernel may have written everything back since the resume, so let the guest change more memory.
         after.type("grab 48")
         after.wait("GRABBED (.*)")
         filler = fill(a.home / "state", but=1 << 20)

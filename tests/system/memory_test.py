@@ -1,4 +1,5 @@
-"""Guest memory in both ways that QEMU maps it: what is suspended in one continues in the other, and a kill costs only what ran."""
+"""Tests both mappings of guest memory: a machine suspended with one continues with the other, and a kill loses only the
+work since the last suspend."""
 import pathlib
 
 import support
@@ -19,14 +20,14 @@ def set_up(world, *hosts, memory="256M"):
 
 
 def mapping_in_force(host):
-    """What the kernel says of QEMU's mapping of the memory file, whatever isr thinks."""
+    """Returns the mapping of the memory file in QEMU, as the kernel reports it."""
     pid = host.stat("work")["vm"]["pid"]
     lines = [line.split() for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines()]
     return [modes for _, modes, *rest in lines if rest[-1].endswith("/memory.raw")]
 
 
 def begin(host, command, way, *flags):
-    """Starts or resumes with memory mapped so; returns the console."""
+    """Starts or resumes with this mapping of memory; returns the console."""
     host.variables["ISR_VM_MEMORY"] = way
     host.run(command, "work", *flags)
     expect_equal(host.stat("work")["vm"]["memory"], way, "the mapping that stat shows")
@@ -81,14 +82,14 @@ def test_a_suspend_fetches_nothing_that_the_guest_did_not_touch(world):
 
 
 def own_memory(host):
-    """MiB of memory that QEMU has for itself, so that a suspend keeps them."""
+    """Returns the MiB of memory that are private to QEMU, which a suspend must keep."""
     pid = host.stat("work")["vm"]["pid"]
     lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) >> 10
 
 
 def borrow(host, console, count):
-    """The guest uses 64 MiB and gives them back; then QEMU has them no more."""
+    """Lets the guest use 64 MiB and free them, and checks that QEMU then frees them, too."""
     before = own_memory(host)
     console.type("borrow 64")
     console.wait("BORROWED 64", count=count)

@@ -1,4 +1,4 @@
-"""What a guest can reach is chosen at every start and resume, and its memory continues whatever is chosen."""
+"""Tests network modes: the user chooses one at every start and resume, and the guest's memory continues with any."""
 import itertools
 
 import support
@@ -15,7 +15,7 @@ def set_up(world):
 
 
 def restricts(host):
-    """Whether the running QEMU was told to let nothing out."""
+    """Returns whether the running QEMU blocks the guest's way out."""
     pid = host.stat("work")["vm"]["pid"]
     with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
         network = next(word for word in file.read().split("\0") if word.startswith("user,"))
@@ -34,10 +34,10 @@ def test_a_new_machine_reaches_nothing_until_it_is_said(world):
     a.run("poweroff", "work", "--yes")
     expect_network(a, a.run("start", "work", "--network", "user", "--no-network"), "restricted")
     a.run("poweroff", "work", "--yes")
-    expect_network(a, a.run("start", "work"), "user")  # --no-network was for once
+    expect_network(a, a.run("start", "work"), "user")  # --no-network applied to one start only
     a.run("poweroff", "work", "--yes")
     a.run("checkin", "work")
-    expect_network(a, a.run("start", "work"), "user")  # the version has it
+    expect_network(a, a.run("start", "work"), "user")  # the version keeps the mode
     a.run("poweroff", "work", "--yes")
     a.run("checkin", "work")
     a.run("create", "open", "--size", "1M", "--memory", "64M", "--network", "user")
@@ -60,7 +60,7 @@ def test_suspended_memory_continues_with_any_network(world):
     a.run("start", "work", "--network", "none")
     console = a.console("work")
     console.wait(r"TICK \d+", count=2)
-    # Each mode after each other one.
+    # Try each mode after each other mode.
     way = ["restricted", "user", "none", "user", "restricted", "none"]
     expect_equal(sorted(itertools.pairwise(["none"] + way)), sorted(itertools.permutations(MODES, 2)), "changes")
     for mode in way:

@@ -1,4 +1,4 @@
-"""What the tests of odd input share."""
+"""Functions shared by the tests of odd input."""
 import writing
 from support import expect
 

@@ -1,4 +1,4 @@
-"""Before a suspend the agent in the guest drops its page cache: less is uploaded, and nothing depends on the agent."""
+"""Tests that the guest's agent drops the page cache before a suspend: isr uploads less, and works without the agent."""
 import shutil
 import time
 
@@ -8,11 +8,11 @@ from support import expect, expect_equal
 MIB = 1 << 20
 CACHED = 64  # MiB
 BOUND = 5  # seconds that the step may take, as `isr suspend --help` says
-SLOW = 15  # more, of a busy machine
+SLOW = 15  # seconds more on a busy machine
 
 
 def disk_of_noise(world):
-    """The test guest's disk with noise at its end, which is imported with it: only memory is uploaded later."""
+    """Makes the test guest's disk with noise at its end. The import uploads the noise, so later uploads are memory only."""
     image = world.folder / "noise.raw"
     shutil.copyfile(support.guest_image("--append", "isr.agent=1"), image)
     with open(image, "ab") as file, open("/dev/urandom", "rb") as noise:

@@ -1,4 +1,4 @@
-"""Two hosts publish the same parcel together, one with a lock that it took from the other."""
+"""Tests two hosts that publish the same parcel at once; one of them took the lock from the other."""
 import pathlib
 import threading
 
@@ -8,7 +8,7 @@ from support import expect, expect_equal
 
 
 def together(*actions):
-    """Runs all at once, as nearly as threads can; their answers in order."""
+    """Runs all actions at the same time, on threads. Returns their answers in order."""
     answers = [None] * len(actions)
     barrier = threading.Barrier(len(actions))
 
@@ -92,7 +92,7 @@ def test_two_suspends_make_one_version_and_one_fork(world):
     results = together(*(lambda host=host: host.run("suspend", "work", expect=None) for host in (a, b)))
     expect_one_head_one_fork(server.root, 2, 1, results)
     loser = a if results[0].code == 17 else b
-    loser.run("resume", "work")  # the other's machine, now that it is free
+    loser.run("resume", "work")  # the other's machine, whose lock is free now
     console = loser.console("work")
     console.wait(r"TICK \d+", count=2)
     console.check()

@@ -1,15 +1,15 @@
-"""Memory of a machine that was resumed: each version that a sync or a suspend makes of it is that machine."""
+"""Tests memory of a resumed machine: each version that a sync or a suspend makes continues the machine."""
 import support
 from checkpoints import expect_resumes, set_up, sync, wait_for_more
 from support import expect
 
-# As before Linux 6.7: nothing tells what is written, so that all is copied while the guest stands still.
+# As before Linux 6.7: isr cannot track writes, so it copies all memory while the guest is paused.
 OLD_KERNEL = f'exec python3 {support.PROJECT}/tests/support/refuse.py userfaultfd "$QEMU" "$@"'
 PAGE = 4096
 
 
 def pages_of(host, version):
-    """Of its memory."""
+    """Returns the pages of the version's memory."""
     look = host.world.new_folder(f"version {version}")
     host.run("mount", f"work@{version}", look)
     memory = (look / "memory.raw").read_bytes()
@@ -26,7 +26,7 @@ def go_back_to(host, version, before, after, checksum):
 
 
 def versions_of_a_resumed_machine(world, mapping, qemu=""):
-    """A suspended one, a sync that fails, one that does not, another suspend: each of them is the machine of its moment."""
+    """Runs a suspend, a failing sync, a sync and another suspend; each version must continue the machine of its moment."""
     server, a, console = set_up(world, mapping)
     checksum = console.find("MEM filled (.*)")[0]
     a.run("suspend", "work")

@@ -1,4 +1,4 @@
-"""What nobody else may read is found nowhere that others can look: files, logs, core dumps."""
+"""Tests that secrets are in no place that others can read: files, logs, core dumps."""
 import os
 import pathlib
 import resource
@@ -37,11 +37,11 @@ def test_a_disk_written_by_hand_is_readable_nowhere_else(world):
         os.fsync(file.fileno())
     everywhere = [server.root, server.log] + [place for host in (a, b) for place in (host.state, host.cache, host.config)]
     for secret in (CANARY, support.PASSWORD):
-        expect_nowhere(secret, *everywhere)  # with a journal
+        expect_nowhere(secret, *everywhere)  # while there is a journal
     b.run("sync", "work")
     writing.kill_daemon(b, "work")
     for secret in (CANARY, support.PASSWORD):
-        expect_nowhere(secret, *everywhere)  # with what a crash leaves
+        expect_nowhere(secret, *everywhere)  # after a crash
     b.run("checkin", "work")
     for host in (a, b):
         for secret in (CANARY, support.PASSWORD):
@@ -63,7 +63,7 @@ def test_a_daemon_that_aborts_leaves_no_core(world):
     pid = a.stat("work")["daemon_pid"]
     limits = pathlib.Path(f"/proc/{pid}/limits").read_text(encoding="ascii")
     expect(any(line.split()[:5] == ["Max", "core", "file", "size", "0"] for line in limits.splitlines()), limits)
-    # Memory that its own user may not look into belongs to root.
+    # The memory of a process that is not dumpable belongs to root, so its own user cannot read it.
     status = pathlib.Path(f"/proc/{pid}/mem").stat()
     expect_equal(status.st_uid, 0, "owner of the daemon's memory")
     before = core_files_of(pid)
@@ -75,7 +75,7 @@ def test_a_daemon_that_aborts_leaves_no_core(world):
 
 
 def mappings_of(pid):
-    """First and last address and flags of each."""
+    """Returns the first address, the end and the flags of each mapping."""
     found = []
     for line in pathlib.Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         words = line.split()
@@ -118,7 +118,7 @@ def test_keys_of_a_daemon_lie_in_locked_memory_and_nowhere_else(world):
             expect("dd" in flags, f"locked memory that a core would hold: {flags}")
             data = read(begin, end)
             keys |= {block for block in (data[at:at + 32] for at in range(0, len(data), 32)) if is_like_a_key(block)}
-        # Of the user four, of the host the device's and the trust store's, of the parcel its epoch's and its journal's.
+        # The user has four keys, the host two (device, trust store), the parcel two (epoch, journal).
         expect(len(keys) >= 8, f"{len(keys)} keys in locked memory")
         for begin, end, flags in mappings:
             if "lo" in flags or "rd" not in flags:

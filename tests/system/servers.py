@@ -1,4 +1,4 @@
-"""Servers and links that tests put between isr and its repository; each ends with its World."""
+"""Starts servers and links that tests put between isr and its repository; each ends with its World."""
 import contextlib
 import os
 import pathlib
@@ -23,7 +23,7 @@ class Server:
         self.start()
 
     def start(self):
-        """Also after stop(), on the same port."""
+        """Starts the server. After a stop() it uses the same port again."""
         port_file = self.world.new_file("port")
         port_file.unlink()
         host = self.world.service_host()
@@ -45,7 +45,7 @@ class Server:
 
 
 class Link:
-    """tests/support/proxy.py in front of a server. Options as the proxy's."""
+    """tests/support/proxy.py in front of a server, with the proxy's options."""
 
     def __init__(self, world, port, *options):
         port_file = world.new_file("proxy-port")
@@ -62,7 +62,7 @@ class Link:
         wait_until(lambda: not self._passes(), "the link is cut")
 
     def mend(self):
-        """While the server runs."""
+        """Mends a link that was cut. The server must be running."""
         self.process.send_signal(signal.SIGUSR2)
         wait_until(self._passes, "the link is mended")
 
@@ -78,7 +78,7 @@ class Link:
 
 
 class StaticServer:
-    """nginx, read-only, on a folder: the web server that anyone may have. `tls`: lines of its configuration."""
+    """A read-only nginx on a folder, as an ordinary web server. `tls`: lines of its configuration."""
 
     def __init__(self, world, root, tls=""):
         self.scheme = "https" if tls else "http"
@@ -98,7 +98,7 @@ http {{
         self.access_log = folder / "access.log"
         nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
         expect(nginx, "nginx is not installed")
-        # As root nginx would serve as www-data, which may not enter our folder.
+        # Started by root, nginx would serve as www-data, which may not enter our folder.
         user = ["-g", "user root;"] if os.geteuid() == 0 else []
         self.process = subprocess.Popen([nginx, "-p", folder, "-c", configuration, *user], stderr=subprocess.DEVNULL)
         wait_until(lambda: answers(self.port), "nginx listens")
@@ -113,7 +113,7 @@ http {{
 
 
 def free_port():
-    """For servers that cannot choose one themselves."""
+    """Returns a free port, for servers that cannot choose one themselves."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

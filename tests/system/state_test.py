@@ -1,4 +1,4 @@
-"""What a host keeps is lost, damaged, replaced or of another program: said with its name, and unsynced work stays."""
+"""Tests state of a host that is lost, damaged, replaced or of another program: isr names it, and unsynced work stays."""
 import os
 import pathlib
 import shutil
@@ -42,7 +42,8 @@ def files(folder):
 
 
 def damaged_ways(place, parcel):
-    """(what, file, how it is damaged, exit code of a checkout). What is a copy, or can be made again, may be lost."""
+    """Yields (description, file, function that damages it, exit code of a checkout). A checkout survives the loss of files
+    that are copies or can be made again."""
     ways = {"missing": lambda path: path.unlink(), "empty": lambda path: path.write_bytes(b""),
             "text": lambda path: path.write_text("neither a database nor anything else of isr\n")}
     for file, codes in ((place / "trust.db", (0, 14, 14)), (place / "device-key", (14, 14, 14)),
@@ -85,7 +86,7 @@ def test_a_checkout_that_cannot_start_gives_the_lock_back(world):
     look = world.new_folder("look")
     a.run("mount", "work", look)  # makes the cache
     a.run("umount", look)
-    support.wait_until(lambda: not world.processes(), "the mount's daemon ends")  # which writes its index last
+    support.wait_until(lambda: not world.processes(), "the mount's daemon ends")  # it writes the index of the cache at its end
     usual, form = dict(a.variables), a.cache / "objects" / "format"
     good = form.read_text()
     for code, variables, text in ((20, {"XDG_RUNTIME_DIR": str(world.folder / "absent")}, good),
@@ -131,7 +132,7 @@ def test_a_session_daemon_has_the_configuration_of_its_command(world):
 
 
 def memory_of(host, *command, expect=0):
-    """How QEMU maps the memory of a guest that runs after `command`; it is off again afterwards."""
+    """Runs `command`, which starts a guest, and switches the guest off. Returns QEMU's mapping of its memory."""
     host.run(*command, "work", "--no-network", expect=expect)
     way = host.stat("work")["vm"]["memory"]
     host.run("poweroff", "work", "--yes")

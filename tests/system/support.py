@@ -1,4 +1,4 @@
-"""What system tests share: hosts, servers, guests, and the certainty that nothing is left behind.
+"""The frame of a system test: hosts, servers, guests, and a check that nothing is left behind.
 
 A test is a program:  python3 NAME_test.py PATH-OF-ISR
 
@@ -12,9 +12,9 @@ A test is a program:  python3 NAME_test.py PATH-OF-ISR
 
     support.main(test_something)
 
-A World is one test's temporary folder. On leaving it, every process whose command
-line or environment names that folder is ended and every mount below it is taken
-away; a test that succeeded otherwise fails when there were any.
+A World is one test's temporary folder. At its end it kills every process whose command
+line or environment names that folder, and removes every mount below it. A test that
+left any of these fails, even if it succeeded otherwise.
 """
 import contextlib
 import fcntl
@@ -40,21 +40,21 @@ PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 SCRIPTS = PROJECT / "scripts"
 ISR = pathlib.Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else PROJECT / "build" / "release" / "isr"
 
-# Deadlines are for what hangs, not for what is slow: machines that run tests are busy.
+# Deadlines catch hangs, not slowness, because machines that run tests are busy.
 COMMAND_TIMEOUT = 180
 GUEST_TIMEOUT = 180
 PASSWORD = "correct horse battery staple 7f3a"
 
 
 class Result:
-    """What a finished command said."""
+    """The exit code and output of a finished command."""
 
     def __init__(self, arguments, code, out, err):
         self.arguments, self.code, self.out, self.err = arguments, code, out, err
 
     @property
     def json(self):
-        """The answer as a document; the last one of a command that prints several."""
+        """Returns the output as a JSON document; the last one if there are several."""
         return json.loads(self.out.strip().splitlines()[-1])
 
     def __str__(self):
@@ -62,7 +62,7 @@ class Result:
 
 
 class Host:
-    """A person's computer: its own home and XDG folders. Several of them share this machine."""
+    """A user's computer, simulated by home and XDG folders of its own. Several hosts share this machine."""
 
     def __init__(self, world, name, password=PASSWORD):
         self.world, self.name = world, name
@@ -90,7 +90,7 @@ class Host:
         } | self.variables
 
     def start(self, *arguments, **options):
-        """A running isr; the caller waits for it or kills it. Options as of subprocess.Popen."""
+        """Starts isr; the caller waits for it or kills it. Takes the options of subprocess.Popen."""
         options.setdefault("stdin", subprocess.DEVNULL)
         options.setdefault("env", self.environment())
         return subprocess.Popen([*map(str, self.under), str(ISR), *map(str, arguments)], **options)
@@ -100,7 +100,7 @@ class Host:
         process once it runs. Returns a Result; with json=True (adds --json) the document it printed."""
         if json:
             arguments = ("--json", *arguments)
-        # Into files: a daemon that keeps a pipe open must not keep us waiting.
+        # Output goes into files, because a daemon that keeps a pipe open would keep us waiting.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = self.start(*arguments, stdout=out, stderr=err, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL)
             try:
@@ -127,8 +127,8 @@ class Host:
         return self.run("repo", "init", url, "--user", user, "--recovery-file", self.home / "recovery-key")
 
     def replace_qemu(self, script, program="qemu-system-x86_64"):
-        """From here on this host's QEMU is a shell script; "$QEMU" in it is the real one, and comes after it.
-        It gets little of our environment. An empty script: the real one again."""
+        """Replaces this host's QEMU by a shell script, which gets little of our environment. "$QEMU" in it is the real
+        program, which runs after the script. An empty script restores the real program."""
         programs = self.home / "programs"
         programs.mkdir(exist_ok=True)
         qemu = programs / program
@@ -137,7 +137,7 @@ class Host:
         self.variables["PATH"] = f"{programs}:/usr/bin:/bin"
 
     def console(self, name):
-        """Listens to the guest of a running parcel from here on."""
+        """Listens to the guest of a running parcel from now on."""
         return Console(self, name)
 
     def daemon_logs(self):
@@ -145,7 +145,7 @@ class Host:
 
 
 def on_terminal(host, arguments, talk):
-    """Runs isr on a terminal of its own; talk: (what to wait for, what to type). Returns (exit code, screen)."""
+    """Runs isr on a terminal of its own. `talk` is a list of (text to wait for, text to type). Returns (exit code, screen)."""
     pid, terminal = pty.fork()
     if pid == 0:
         environment = {k: v for k, v in host.environment().items() if k != "ISR_PASSWORD_FILE"}
@@ -169,7 +169,7 @@ def on_terminal(host, arguments, talk):
 
 
 class Console:
-    """All that a guest says on one host, from its start or resume to its end there."""
+    """The output of a guest on one host, from its start or resume to its end there."""
 
     def __init__(self, host, name):
         self.host = host
@@ -181,16 +181,16 @@ class Console:
         return self.path.read_bytes().decode("latin-1")
 
     def lines(self):
-        """Whole lines only: the guest may be in the middle of one, or have been when it was suspended."""
+        """Returns whole lines only. The guest may be in the middle of one, or was when it was suspended."""
         return [line.rstrip("\r") for line in self.text().split("\n")[:-1]]
 
     def find(self, pattern):
-        """The first groups (or whole texts) of all whole lines that match."""
+        """Returns the first groups (or whole texts) of all whole lines that match."""
         matches = (re.fullmatch(pattern, line) for line in self.lines())
         return [m.group(1) if m.re.groups else m.group(0) for m in matches if m]
 
     def wait(self, pattern, count=1, timeout=GUEST_TIMEOUT):
-        """Waits until `count` lines match; Failure when the guest reports damage or says nothing in time."""
+        """Waits until `count` lines match. Raises Failure when the guest reports damage or the time is over."""
         def enough():
             self.check()
             found = self.find(pattern)
@@ -208,11 +208,11 @@ class Console:
         return [int(n) for n in self.find(r"TICK (\d+)")]
 
     def flushed(self):
-        """The highest sector that the guest was told is durable."""
+        """Returns the highest sector whose flush was answered to the guest."""
         return max((int(n) for n in self.find(r"DISK (\d+)")), default=0)
 
     def cable(self):
-        """Whether the guest's network cable is in, and how often it was put in or out."""
+        """Returns whether the guest's network cable is in, and how often it was put in or out."""
         self.type("cable")
         said = self.wait(r"CABLE ([01] changes=\d+)", count=len(self.find("CABLE .*")) + 1)[-1]
         is_in, changes = said.split(" changes=")
@@ -228,10 +228,10 @@ class Console:
 
 
 def expect_continuation(before, after):
-    """The guest's counter went on from one console to the next without a gap.
+    """Checks that the guest's counter went on from one console to the next without a gap.
 
-    A line that the guest said in the very moment of a suspend may have been
-    delivered to nobody; more than one may not."""
+    One line that the guest printed at the moment of a suspend may be lost, but not
+    more than one."""
     expect(after.find(r"BOOT .*") == [], "the guest booted again instead of going on")
     last, ticks = before.ticks()[-1], after.ticks()
     expect(ticks[0] in (last + 1, last + 2), f"the counter went from {last} to {ticks[0]}")
@@ -239,10 +239,10 @@ def expect_continuation(before, after):
 
 
 class World:
-    """One test's folder, its hosts and servers, and the end of all of them."""
+    """One test's folder, with its hosts and servers. Ends all of them."""
 
     def __init__(self, name):
-        # Short: sockets lie below it, and a socket's path has 107 bytes at most.
+        # The path is short, because sockets lie below it, and a socket's path has 107 bytes at most.
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"isr-{name[:12]}-", dir="/tmp"))
         self.hosts, self.services, self.files = {}, [], 0
 
@@ -263,7 +263,7 @@ class World:
 
     def new_file(self, name):
         self.files += 1
-        path = self.folder / f"{self.files}.{name}"  # so that it keeps its suffix
+        path = self.folder / f"{self.files}.{name}"  # the number comes first, so that the suffix stays
         path.touch()
         return path
 
@@ -279,7 +279,7 @@ class World:
         return [t for t in targets if t.startswith(f"{self.folder}/")]
 
     def processes(self, folder=None):
-        """Numbers and command lines of all that runs for this world, or for a host with that home."""
+        """Returns process ids and command lines of all processes of this world, or of the host with that home."""
         wanted, found = os.fsencode(folder or self.folder), {}
         for entry in os.scandir("/proc"):
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -291,7 +291,7 @@ class World:
         return found
 
     def daemons(self):
-        """Daemons hide their environment from other programs; their parcels know their numbers."""
+        """Returns the process ids of daemons. They hide their environment, so `isr stat` gives the ids."""
         for host in self.hosts.values():
             with contextlib.suppress(Exception):
                 for parcel in host.run("ls", "--local", json=True, timeout=15)["parcels"]:
@@ -299,7 +299,7 @@ class World:
                         yield host.stat(parcel["name"])["daemon_pid"]
 
     def leftovers(self):
-        """What should have ended by itself, as text; waits a little for what is ending."""
+        """Describes processes and mounts that should have ended by themselves. Waits a little for those that are ending."""
         def gone():
             return not self.processes() and not self.mounts()
         with contextlib.suppress(Failure):
@@ -339,8 +339,8 @@ def kill(pid):
 
 
 def guest_image(*options):
-    """The path of a test guest's raw disk, built once per set of make-guest options and
-    kept beside the isr binary. Read it, copy it, never write to it."""
+    """Returns the path of a test guest's raw disk, which is built once for each set of make-guest
+    options and kept beside the isr binary. Callers may read and copy it, but never write to it."""
     key = re.sub(r"[^A-Za-z0-9.=]+", "_", "guest" + "".join(options))
     folder = ISR.parent / "test-guests" / key
     folder.mkdir(parents=True, exist_ok=True)
@@ -354,7 +354,7 @@ def guest_image(*options):
 
 
 def check_guest_disk(image, at_least):
-    """Every sector that the guest was told is durable is on the image. Returns the highest sector there."""
+    """Checks that every sector that the guest has flushed is on the image. Returns the highest sector there."""
     checked = subprocess.run([SCRIPTS / "check-guest-disk", image, "--at-least", str(at_least)], capture_output=True,
                              text=True, check=False)
     expect(checked.returncode == 0, f"check-guest-disk: {checked.stderr}")
@@ -386,7 +386,7 @@ def run_test(test):
 
 
 def stop_on_signals():
-    """CTest ends a test that takes too long with SIGTERM: clean up then, too."""
+    """Makes SIGTERM clean up, too, because CTest sends it to a test that takes too long."""
     def stop(number, _):
         raise SystemExit(128 + number)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -394,7 +394,7 @@ def stop_on_signals():
 
 
 def main(*tests):
-    """Runs the tests, or those that further arguments name; the exit code is the answer."""
+    """Runs the tests, or those that further arguments name, and exits with their result."""
     stop_on_signals()
     os.umask(0o077)
     wanted = sys.argv[2:]

@@ -1,6 +1,6 @@
-"""`isr suspend` or its daemon is killed at any moment; the same command again completes it.
+"""Kills `isr suspend` or its daemon at any moment, and tests that the same command, run again, completes.
 
-ISR_TEST_ROUNDS=20 suspend_kill_test.py ISR   for more random moments than CI has time for."""
+ISR_TEST_ROUNDS=20 suspend_kill_test.py ISR   tries more random moments than CI has time for."""
 import pathlib
 import signal
 import subprocess
@@ -16,10 +16,10 @@ def start_quietly(host, command):
 
 
 def kill_daemon_at_work(host, command, longest, chance):
-    """Runs a command and kills the daemon while it works for it, or in the moments after. Returns the exit code."""
+    """Runs a command and kills the daemon while it works for it, or shortly after. Returns the command's exit code."""
     daemon = host.stat("work")["daemon_pid"]
     process = host.start(command, "work", "--progress", "plain", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    process.stderr.readline()  # the first that the daemon says of its work
+    process.stderr.readline()  # the daemon's first line of progress
     writing.moment(chance, longest)
     support.kill(daemon)
     process.communicate(timeout=support.COMMAND_TIMEOUT)
@@ -82,14 +82,14 @@ def test_a_checkin_whose_daemon_is_killed_completes_when_repeated(world):
 
 
 def change_much(a, content, chance):
-    """So that an upload takes some seconds at 1 MiB/s."""
+    """Writes so much that an upload takes some seconds at 1 MiB/s."""
     content[:3 << 20] = chance.randbytes(3 << 20)
     with open(writing.check_out(a, "work"), "r+b") as disk:
         disk.write(content[:3 << 20])
 
 
 def interrupt_while_it_uploads(server, host, command, limit):
-    """The command ends, what it asked for goes on in the daemon."""
+    """Interrupts a command during its upload. The command must end, and the daemon must go on with the work."""
     before = len(race_test.names(server.root, "objects/*/*"))
     process = host.start(command, "work", "--bwlimit", limit, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     support.wait_until(lambda: len(race_test.names(server.root, "objects/*/*")) > before, "an object is uploaded", every=0.01)
@@ -118,7 +118,7 @@ def test_a_checkin_that_is_repeated_while_the_interrupted_one_goes_on_says_that_
 
 
 def expect_goes_on(a, before):
-    """Its console, of the machine that was resumed."""
+    """Checks that the resumed machine continues. Returns its console."""
     after = a.console("work")
     after.wait(r"TICK \d+", count=2)
     support.expect_continuation(before, after)
@@ -189,7 +189,7 @@ def test_a_suspend_whose_daemon_is_killed_while_uploading_completes_when_repeate
     before = a.console("work")
     before.wait(r"TICK \d+")
     for number in range(1, writing.rounds(2) + 1):
-        # Memory is durable here before anything is uploaded, so the machine goes on, not only its disks.
+        # Memory is durable on this host before the upload begins, so the whole machine goes on, not only its disks.
         a.run("suspend", "work", "--no-upload")
         kill_daemon_at_work(a, "suspend", 0.5, chance)
         a.run("suspend", "work")

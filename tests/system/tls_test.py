@@ -1,4 +1,4 @@
-"""A server that cannot prove who it is gets nothing: not the password, not a request."""
+"""Tests that a server that cannot prove its identity gets nothing: no password, no request."""
 import subprocess
 
 import support
@@ -7,7 +7,7 @@ from support import expect, expect_equal
 
 
 class Authority:
-    """Certificates for a test, made by openssl."""
+    """Makes certificates for a test with openssl."""
 
     def __init__(self, world):
         self.folder = world.new_folder("tls")
@@ -21,7 +21,7 @@ class Authority:
         return "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", self.folder / name
 
     def server(self, name, subject="IP:127.0.0.1", days=2, signed=True):
-        """The lines of an nginx configuration that has such a certificate."""
+        """Makes a certificate. Returns the lines of an nginx configuration that use it."""
         key, request, certificate = (self.folder / f"{name}.{end}" for end in ("key", "csr", "pem"))
         extensions = self.folder / f"{name}.ext"
         extensions.write_text(f"subjectAltName={subject}\n")

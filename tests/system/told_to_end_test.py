@@ -1,4 +1,5 @@
-"""A session daemon that is told to end, as at a log-out or shutdown: its machine is suspended here and goes on later."""
+"""Tests a session daemon that is told to end, as at a log-out or shutdown: it suspends its machine on this host, and the
+machine goes on later."""
 import os
 import signal
 import subprocess
@@ -52,10 +53,10 @@ def expect_goes_on(host, before):
 
 def test_a_machine_whose_daemon_is_told_to_end_is_suspended_here(world):
     _, a, console = started(world)
-    a.run("sync", "work")  # what a version has is not due; what is suspended after it is
+    a.run("sync", "work")  # the synced version needs no upload, the suspend after it does
     for _ in range(2):
         status = a.stat("work")
-        # At a log-out each process of the session is told, QEMU too.
+        # At a log-out each process of the login session gets the signal, QEMU too.
         os.kill(status["vm"]["pid"], signal.SIGHUP)
         tell(status["vm"]["pid"], status["daemon_pid"])
         gone(status["daemon_pid"])
@@ -73,7 +74,7 @@ def test_a_machine_whose_daemon_is_told_to_end_is_suspended_here(world):
 
 
 def start_slow_upload(host, command):
-    """The command, once its upload has begun, and what it has said until then."""
+    """Starts a command. Once its upload has begun, returns the command and its output until then."""
     host.variables["ISR_UPLOAD_LIMIT"] = "100K"
     process = host.start(command, "work", "--progress", "plain", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     said = ""
@@ -86,7 +87,7 @@ def start_slow_upload(host, command):
 
 def test_a_daemon_that_is_told_to_end_while_it_uploads_leaves_a_suspended_machine(world):
     server, a, console = started(world)
-    # During a sync's upload, with the guest running, then during a suspend's.
+    # Try it during the upload of a sync, while the guest runs, and during that of a suspend.
     for command in ("sync", "suspend"):
         daemon = a.stat("work")["daemon_pid"]
         process, said = start_slow_upload(a, command)
@@ -110,9 +111,9 @@ def test_a_daemon_that_is_told_to_end_while_nothing_answers_leaves_a_suspended_m
     for command in ("sync", "suspend"):
         daemon = a.stat("work")["daemon_pid"]
         process, said = start_slow_upload(a, command)
-        server.process.send_signal(signal.SIGSTOP)  # connections are taken, and nothing answers
+        server.process.send_signal(signal.SIGSTOP)  # the kernel accepts connections, but the server does not answer
         try:
-            time.sleep(3)  # until an upload waits for its answer
+            time.sleep(3)  # long enough that an upload waits for its answer
             tell(daemon)
             said += process.communicate(timeout=support.COMMAND_TIMEOUT)[1]
             gone(daemon)
@@ -145,7 +146,7 @@ def test_a_daemon_that_is_told_to_end_while_it_resumes_leaves_a_suspended_machin
         gone(daemon)
         status = a.stat("work")
         if status["state"] == "running":
-            # The command came when its daemon was about to end, and began again with another one.
+            # The command reached a daemon that was about to end, and began again with another one.
             expect_equal(process.returncode, 0, f"exit code of a resume after which {status}")
             expect(status["daemon_pid"] != daemon, f"a daemon that was told to end lives: {status}")
             tell(status["daemon_pid"])

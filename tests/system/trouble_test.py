@@ -1,4 +1,4 @@
-"""What goes wrong around a running machine: what isr says then, what it keeps, and that the same command goes on."""
+"""Tests failures around a running machine: isr names them, keeps the work, and the same command succeeds later."""
 import contextlib
 import http.server
 import os
@@ -100,7 +100,7 @@ def test_a_guest_whose_disk_failed_goes_on_when_the_disk_does(world):
     b.run("stop", "work")
 
 
-# A boot sector that tells the panic device of a panic, for ever:  mov dx,0x505; mov al,1; again: out dx,al; jmp again
+# A boot sector that reports a panic to the panic device for ever:  mov dx,0x505; mov al,1; again: out dx,al; jmp again
 PANICS = bytes.fromhex("ba0505 b001 ee ebfd").ljust(510, b"\0") + b"\x55\xaa"
 
 
@@ -128,7 +128,7 @@ def test_a_guest_that_panics_in_a_loop_is_one_line_in_the_log(world):
 
 
 def fill_memory(host):
-    """Of a daemon that gets no more from the kernel: by the longest line that it takes."""
+    """Uses up the memory of a daemon that gets no more from the kernel, with the longest line that it accepts."""
     (control,) = host.runtime.glob("isr/ctl/*")
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(control))
@@ -139,7 +139,7 @@ def fill_memory(host):
 
 def test_a_daemon_without_memory_ends_and_the_next_command_has_all_that_was_flushed(world):
     a = world.host("a")
-    a.variables["MALLOC_ARENA_MAX"] = "1"  # other arenas have room that they took before
+    a.variables["MALLOC_ARENA_MAX"] = "1"  # a single arena, because others would have room left
     a.init_repository(world.new_folder("repository"))
     disk, content = writing.small_disk(world, writing.chance(), size=1 << 20)
     a.run("import", "work", disk, "--memory", "64M")
@@ -149,7 +149,7 @@ def test_a_daemon_without_memory_ends_and_the_next_command_has_all_that_was_flus
         os.fsync(file.fileno())
     daemon = a.stat("work")["daemon_pid"]
     _, hard = resource.prlimit(daemon, resource.RLIMIT_AS)
-    resource.prlimit(daemon, resource.RLIMIT_AS, (1 << 20, hard))  # nothing more than it has
+    resource.prlimit(daemon, resource.RLIMIT_AS, (1 << 20, hard))  # no more memory than it has
     fill_memory(a)
     support.wait_until(lambda: not os.path.exists(f"/proc/{daemon}"), "the daemon ends")
     expect("out of memory: this process ends" in a.daemon_logs()[0].read_text(), "its last words are not in its log")
@@ -183,14 +183,14 @@ def test_the_log_of_mounts_does_not_grow_for_ever(world):
 
 @contextlib.contextmanager
 def captive_portal(port):
-    """Whatever is asked there, a network that wants a login answers."""
+    """Serves the answer of a network that wants a login to all requests."""
     class Portal(http.server.BaseHTTPRequestHandler):
         def answer(self):
             self.send_response(302)
             self.send_header("Location", "http://login.example/")
             self.send_header("Content-Length", "0")
             self.end_headers()
-        do_GET = do_HEAD = do_PUT = do_DELETE = answer  # the names that http.server wants
+        do_GET = do_HEAD = do_PUT = do_DELETE = answer  # names given by http.server
 
         def log_message(self, *_):
             pass
@@ -229,7 +229,7 @@ def test_a_server_that_starts_a_moment_later_is_waited_for(world):
     a.init_repository(server.url)
     a.run("create", "work", "--size", "1M", "--memory", "64M")
     server.stop()
-    # Refused while nobody listens there.
+    # Connections are refused while nothing listens there.
     a.run("checkout", "work", meanwhile=lambda process: (time.sleep(0.5), server.start()))
     a.run("checkin", "work")
 

@@ -1,4 +1,4 @@
-"""A VHDX whose log has an entry that was not replayed, as a crash of its host leaves it."""
+"""Makes a VHDX whose log has an entry that was not replayed, as after a crash of its host."""
 import pathlib
 import struct
 import subprocess
@@ -30,7 +30,7 @@ def with_checksum(block):
 
 
 def log_entry(guid, file_size, place, payload):
-    """Which writes 4 KiB to this place of the file."""
+    """Returns a log entry that writes 4 KiB to this place of the file."""
     entry = bytearray(8192)
     entry[0:4] = b"loge"
     struct.pack_into("<IIQII", entry, 8, 8192, 0, 1, 1, 0)
@@ -47,7 +47,7 @@ def log_entry(guid, file_size, place, payload):
 
 
 def make(out):
-    """The log holds the first 4 KiB of the disk, the text LOGGED; the disk itself has a single x there."""
+    """Writes the file. Its log holds the first 4 KiB of the disk, the text LOGGED; the disk itself has a single x there."""
     raw = pathlib.Path(f"{out}.raw")
     raw.write_bytes(bytes(100) + b"x" + bytes((8 << 20) - 101))
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vhdx", "-o", "block_size=1M", raw, out], check=True)

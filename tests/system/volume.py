@@ -1,8 +1,8 @@
 """Volumes whose power can be cut: an ext4 in a file, mounted through a loop device. Needs root.
 
-What a cut leaves is what ext4 had given to the device: the ioctl that xfstests uses stops the file system at once, without
-its last transaction. A ThinVolume lies on a memory file system that can be made full below it, as thin storage is: then what ext4
-writes to places that were not used before fails, once, and its pages count as written."""
+A cut keeps only the writes that ext4 had given to the device: the ioctl that xfstests uses stops the file system at once,
+without its last transaction. A ThinVolume lies on a memory file system that can be filled up below it, as thin storage can.
+Then a write of ext4 to a place that was not used before fails once, and its pages count as written."""
 import contextlib
 import fcntl
 import os
@@ -19,7 +19,7 @@ LOG_FLUSHED, LOG_LOST = 1, 2
 
 
 def why_not():
-    """What keeps this machine from mounting volumes; None: nothing."""
+    """Returns the reason why this machine cannot mount volumes, or None."""
     if os.geteuid() != 0:
         return "only root may mount volumes"
     for program in ("losetup", "mkfs.ext4", "dumpe2fs", "fsfreeze"):
@@ -41,7 +41,7 @@ def unmount(path):
 
 
 class Volume:
-    """Mounted at a folder of the world, which unmounts what a failed test leaves."""
+    """A volume mounted at a folder of the world, which unmounts it after a failed test."""
 
     def __init__(self, world, path, megabytes=4096):
         self.path, self.image = path, self._place_of_image(world) / "image"
@@ -56,13 +56,13 @@ class Volume:
 
     def mount(self):
         free = run("losetup", "--find").strip()
-        if not os.path.exists(free):  # the kernel has one more, but nobody made its node
+        if not os.path.exists(free):  # the kernel has a free device, but its node does not exist
             os.mknod(free, 0o600 | stat.S_IFBLK, os.makedev(7, int(free.removeprefix("/dev/loop"))))
         run("mount", "-o", "loop", self.image, self.path)
         self.path.chmod(0o700)
 
     def unmount(self):
-        """When all that used it has ended."""
+        """Unmounts the volume once all its users have ended."""
         unmount(self.path)
 
     def remove(self):
@@ -77,7 +77,7 @@ class Volume:
 
 
 class ThinVolume(Volume):
-    """fill_below() makes writes to unused places fail, make_room() makes them succeed again."""
+    """A volume on thin storage: fill_below() makes writes to unused places fail, make_room() makes them succeed again."""
 
     def __init__(self, world, path, megabytes=160):
         self.megabytes = megabytes
@@ -93,7 +93,7 @@ class ThinVolume(Volume):
         return run("findmnt", "--noheadings", "--output", "SOURCE", "--mountpoint", self.path).strip()
 
     def fill_below(self):
-        run("fsfreeze", "--freeze", self.path)  # what is free must stay free until it has no place below
+        run("fsfreeze", "--freeze", self.path)  # unused places must stay unused until the room below them is gone
         try:
             self._punch_free_blocks()
             page = bytes(4096)

@@ -1,4 +1,4 @@
-"""What waits for a repository out of reach holds up nothing that does not need it."""
+"""Tests that reads which wait for an unreachable repository hold up no work that does not need it."""
 import contextlib
 import mmap
 import os
@@ -12,7 +12,7 @@ import writing
 from support import expect, expect_equal, wait_until
 
 CHUNK = 128 << 10
-READS = 150  # more than FUSE takes of background requests by default, and than QEMU has threads for its disks
+READS = 150  # more than FUSE's default limit of background requests, and than QEMU's threads for its disks
 
 
 def test_who_waits_for_a_repository_without_an_answer_is_told(world):
@@ -69,9 +69,9 @@ def test_an_interrupted_checkout_of_a_repository_without_an_answer_ends_and_keep
         state = a.run("ls", json=True)["parcels"][0]["state"]
         if state == "running":
             a.run("stop", "work", "--kill")
-        elif state in ("checked out", "crashed"):  # its daemon was starting
+        elif state in ("checked out", "crashed"):  # the daemon of the command was starting
             a.run("checkin", "work")
-        # What the server was still asked when it was paused, it does only now.
+        # The server carries out the last requests only now, after its pause.
         wait_until(lambda: a.run("ls") and b.run("checkout", "work", expect=(0, 11)).code == 0, "the lock is free")
         b.run("checkin", "work")
     print(f"    exit codes {codes}", flush=True)
@@ -87,7 +87,7 @@ def paused(server):
 
 
 def direct(size):
-    return mmap.mmap(-1, size)  # aligned, as O_DIRECT wants it
+    return mmap.mmap(-1, size)  # aligned, as O_DIRECT requires
 
 
 def test_direct_writes_and_flushes_are_answered_while_many_direct_reads_wait(world):
@@ -143,14 +143,14 @@ def test_a_command_does_not_wait_for_what_settling_fetches(world):
     a.run("import", "work", image)
     b.add_repository(server.url)
     path = writing.check_out(b, "work")
-    server.process.send_signal(signal.SIGSTOP)  # no answer comes any more, and no refusal
+    server.process.send_signal(signal.SIGSTOP)  # from now on requests get neither an answer nor a refusal
     try:
         file = os.open(path, os.O_RDWR)
-        for at in range(0, len(content), CHUNK):  # the other half of each chunk must be fetched before it can be sealed
+        for at in range(0, len(content), CHUNK):  # the seal of each chunk needs its other half, which must be fetched
             os.pwrite(file, chance.randbytes(CHUNK // 2), at)
         os.fsync(file)
         os.close(file)
-        time.sleep(6)  # the guest, so to speak, is calm, and the journal is settled
+        time.sleep(6)  # after some seconds without writes the journal is settled
         b.run("--offline", "--yes", "discard", "work", timeout=60)
     finally:
         server.process.send_signal(signal.SIGCONT)

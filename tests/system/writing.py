@@ -1,4 +1,4 @@
-"""For tests that interrupt isr while somebody writes: a writer that knows what it was promised."""
+"""A writer for tests that interrupt isr during writes; it records which data must survive."""
 import mmap
 import os
 import random
@@ -12,19 +12,19 @@ BLOCK = 4096
 
 
 def rounds(default):
-    """How often a test repeats what it leaves to chance; ISR_TEST_ROUNDS for more than CI has time for."""
+    """Returns the number of random tries of a test. ISR_TEST_ROUNDS asks for more than CI has time for."""
     return int(os.environ.get("ISR_TEST_ROUNDS", default))
 
 
 def chance():
-    """Random numbers that a failure can be repeated with: ISR_TEST_SEED."""
+    """Returns a random generator. ISR_TEST_SEED sets its seed, to repeat a failure."""
     seed = int(os.environ.get("ISR_TEST_SEED", random.randrange(1 << 30)))
     print(f"    ISR_TEST_SEED={seed}", file=sys.stderr, flush=True)
     return random.Random(seed)
 
 
 def small_disk(world, chance_, size=8 << 20):
-    """A raw disk of noise with some zeros in it, and its bytes."""
+    """Makes a raw disk of noise with some zeros in it. Returns its path and its bytes."""
     content = bytearray(chance_.randbytes(size))
     zeros = size // 8
     content[zeros:2 * zeros] = bytes(zeros)
@@ -34,7 +34,7 @@ def small_disk(world, chance_, size=8 << 20):
 
 
 def check_out(host, parcel, *options):
-    """Returns the path of the parcel's writable disk."""
+    """Checks a parcel out. Returns the path of its writable disk."""
     return os.path.join(host.run("checkout", parcel, *options, json=True)["mount"], "disk.raw")
 
 
@@ -45,15 +45,15 @@ def kill_daemon(host, parcel):
 
 
 class Promises:
-    """What a disk may have in each sector after a power cut: what the last answered flush covered, or what
-    was written since that flush began. `are_over`: set before the power is cut. A real cut ends whoever would
-    be answered after it; ext4 that is shut down may answer a sync that it was in the middle of."""
+    """The contents that each sector may have after a power cut: the data that the last answered flush covered, or data
+    written since that flush began. Set `are_over` before the power is cut; later answers do not count. After a real cut
+    no program gets an answer, but an ext4 that is shut down may answer a sync that it was in the middle of."""
 
     def __init__(self, content):
         self.flushed, self._since, self.are_over = bytearray(content), [], False
 
     def write(self, offset, data):
-        """Before the write: it may arrive although it is not answered."""
+        """Notes a write. To be called before it, because a write may arrive although it is not answered."""
         self._since.append((offset, data))
 
     def flush_begins(self):
@@ -81,10 +81,10 @@ class Promises:
 
 
 class Writer:
-    """Writes at random places of a file until the file fails or stop(); `content` is what every
-    answered write makes of it, `under_way` the one range that may be old, new or, block by block, both;
-    `promises` says what a power cut may leave. `first`: whole blocks from the start that are written before.
-    `flush_answered` is called after each flush."""
+    """Writes at random places of a file until the file fails or stop() is called. `content` is the file after all answered
+    writes. `under_way` is the one range that may be old, new or, block by block, both. `promises` has the contents that a
+    power cut may leave. `first` bytes from the start are written once before the random writes. `flush_answered` is called
+    after each flush."""
 
     def __init__(self, path, content, chance_, direct=False, first=0, promises=None):
         self.content, self.under_way, self.writes, self.flushes = content, None, 0, 0
@@ -105,7 +105,7 @@ class Writer:
             length = unit * self._chance.choice((1, 1, 2, 7, 8, 8, 8, 16, 129, 512))
             offset = unit * self._chance.randrange((len(self.content) - length) // unit)
         stamp = self._chance.randbytes(16)
-        data = mmap.mmap(-1, length)  # aligned, as O_DIRECT wants it
+        data = mmap.mmap(-1, length)  # aligned, as O_DIRECT requires
         data[:] = stamp * (length // 16)
         return offset, data
 
@@ -132,7 +132,7 @@ class Writer:
             try:
                 os.close(self._file)
             except OSError:
-                pass  # of a daemon that was killed
+                pass  # the daemon of the file was killed
 
     def wait(self, writes, timeout=60):
         goal = self.writes + writes
@@ -142,13 +142,13 @@ class Writer:
         support.wait_until(lambda: not self._thread.is_alive(), what, timeout, 0.002)
 
     def stop(self):
-        """The writer's end, also after its file's daemon was killed."""
+        """Ends the writer, also after its file's daemon was killed."""
         self._stop.set()
         self._thread.join(timeout=60)
         support.expect(not self._thread.is_alive(), "a write hangs")
 
     def check(self, path):
-        """Exactly the answered writes are in the file; what was under way is settled in `content`."""
+        """Checks that the file has exactly the answered writes. Takes the range that was under way into `content`."""
         with open(path, "rb") as file:
             found = file.read()
         support.expect_equal(len(found), len(self.content), "the disk's size")
@@ -164,5 +164,5 @@ class Writer:
 
 
 def moment(chance_, longest=1.0):
-    """Lets a random time go by: the one kind of waiting that a test of interruptions needs."""
+    """Sleeps for a random time, which a test of interruptions needs."""
     time.sleep(chance_.uniform(0, longest))

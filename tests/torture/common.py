@@ -1,9 +1,9 @@
-"""What the programs of this folder share; each of them is a test of CTest, label `torture`.
+"""The command line of the programs in this folder. Each program is a test of CTest, label `torture`.
 
     python3 tests/torture/NAME.py PATH-OF-ISR [--long] [--seed N]
 
-Without --long a program runs its short form: fixed seeds, a minute or so, for every CI run. Whatever a program
-draws comes from a seed that it prints, so that the same command repeats it.
+Without --long a program runs its short form: fixed seeds, a minute or so, for every CI run. All random choices of a
+program come from a seed that it prints, so that the same command repeats them.
 """
 import argparse
 import pathlib
@@ -13,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "system"
 
 
 def arguments(description, **numbers):
-    """The command line: isr, --long, --seed, and an option for each number (its default, and its default with --long).
+    """Parses the command line: isr, --long, --seed, and an option for each number (its default, its default with --long).
     E.g. arguments(__doc__, kills=(5, 500)) gives .isr .long .seed .kills"""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("isr", nargs="?", default="build/release/isr", help="the program to torture")

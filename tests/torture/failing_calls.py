@@ -1,18 +1,19 @@
-"""System calls of isr fail, one by one: the k-th open, read, write, sync, … of files below its folders and the
-repository's, sends on its sockets and starts of its threads; once, or from then on until the fault is taken away.
+"""Makes system calls of isr fail, one by one: the k-th open, read, write, sync, … of files below its folders and those
+of the repository, sends on its sockets and starts of its threads. The call fails once, or all calls from then on fail
+until the fault is removed.
 
-What is asked: every command ends in time with a documented exit code and goes through when it is run again without
-the fault; whatever a write was answered for is on the disk after the daemon was killed; what was read is right; the
-version that is published in the end is exactly what was written.
+The test checks that every command ends in time with a documented exit code and succeeds when it is run again without
+the fault, that the disk has all answered writes after the daemon was killed, that reads are right, and that the version
+published in the end has exactly the written bytes.
 
-Repeat one failure with what was printed, e.g. --kind 3 --at 17 --error 28 --sticky 1."""
+The printed options repeat one failure, e.g. --kind 3 --at 17 --error 28 --sticky 1."""
 import errno
 import sys
 
 import common
 
 chosen = common.arguments(__doc__, calls=(9, 100000), upto=(300, 300), kind=(-1, -1), at=(0, 0), error=(errno.EIO, errno.EIO), sticky=(0, 0))
-sys.argv = [sys.argv[0], chosen.isr]  # what support.py reads
+sys.argv = [sys.argv[0], chosen.isr]  # support.py reads it
 
 from shim import shim as shims  # noqa: E402
 from shim import torture  # noqa: E402
@@ -21,10 +22,10 @@ KINDS = [kind for kind in shims.KINDS if kind != "allocate"]
 
 
 def faults(chance, counts):
-    """All up to the limit, or a sample of them."""
+    """Yields all faults up to the limit, or a sample of them."""
     every = [(kind, at) for kind in counts for at in range(1, min(counts[kind], chosen.upto) + 1)]
     if chosen.calls < len(every):
-        # As many of each kind, as far as there are: most calls are reads.
+        # Draw equally many of each kind, because most calls are reads.
         kinds = [kind for kind in counts if counts[kind] > 0]
         every = [(kind, chance.randrange(1, min(counts[kind], chosen.upto) + 1))
                  for kind in kinds * (chosen.calls // len(kinds) + 1)]

@@ -1,10 +1,10 @@
-"""The power is cut below isr, and every flush that was answered, and every version that was, is there afterwards.
+"""Cuts the power below isr and checks that every answered flush and every answered publish is there afterwards.
 
-state       the volume with a host's state and cache loses its power while somebody writes to the mounted disk, flushes, and a
-            sync, a checkin or a checkout runs: each sector is as the last answered flush left it, or newer
+state       the volume with a host's state and cache loses its power during writes to the mounted disk, flushes, and a
+            sync, a checkin or a checkout: each sector is as the last answered flush left it, or newer
 failed_sync the volume refuses the writes of one flush, whose pages the kernel then takes for written; later flushes
-            are answered, by the same daemon or the next; then the power is cut
-repository  the volume with the repository loses its power during a publish or right after one was answered
+            of the same daemon or the next one succeed; then the power is cut
+repository  the volume with the repository loses its power during a publish or right after its answer
 
     python3 tests/torture/power_cut.py build/release/isr [--long] [--seed N] [--state N] [--failed-sync N] [--repository N]
 """
@@ -34,7 +34,7 @@ class Tally:
 
 
 def host_on(world, name, make_volume):
-    """A host whose state and cache lie on a volume."""
+    """Makes a host whose state and cache lie on a volume."""
     host = world.host(name)
     disk = make_volume(world, host.home / "disk")
     host.state, host.cache = disk.path / "state" / "isr", disk.path / "cache" / "isr"
@@ -43,7 +43,7 @@ def host_on(world, name, make_volume):
 
 
 def power_off(host):
-    """All of the host ends at once, and what lies in its memory with it."""
+    """Kills all processes of the host at once, and so loses the contents of their memory."""
     for pid in host.world.processes(host.home):
         support.kill(pid)
     support.wait_until(lambda: not host.world.processes(host.home), "what was killed ends")
@@ -86,9 +86,9 @@ def state(world, chance, cuts, tally):
         path = writing.check_out(host, "work")
         writer = writing.Writer(path, content, chance, direct=chance.random() < 0.5, first=DISK if activity == "settle" else 0)
         command = None
-        # A disk that is written whole is settled once it is left alone, seconds later.
+        # A completely rewritten disk is settled some seconds after the last write.
         writer.wait(20 + (DISK >> 20 if activity == "settle" else 0), timeout=180)
-        if activity == "checkin":  # with the writer's file open it is refused
+        if activity == "checkin":  # isr refuses a checkin while the writer has the file open
             writer.stop()
             command = begin_command(host, "checkin", "work")
         elif activity == "sync":
@@ -109,7 +109,7 @@ def state(world, chance, cuts, tally):
             writing.moment(chance, 5.0 if activity == "settle" else 1.5)
             writer.promises.are_over = True
             if activity == "checkin" and command.poll() == 0:
-                writer.promises.flushed = bytearray(writer.content)  # all of it was published
+                writer.promises.flushed = bytearray(writer.content)  # the checkin published all writes
             disk.cut(how)
         restart(disk, host)
         writer.stop()
@@ -131,7 +131,7 @@ def state(world, chance, cuts, tally):
 
 
 def failed_sync(world, chance, cuts, tally):
-    """Each try has a volume of its own: what was lost once stays where it was lost."""
+    """Gives each try a volume of its own, because the damage of a failed write stays on its volume."""
     server = world.serve()
     for number in range(cuts):
         host, disk = host_on(world, f"h{number}", volume.ThinVolume)
@@ -148,12 +148,12 @@ def failed_sync(world, chance, cuts, tally):
         disk.make_room()
         same_daemon = chance.random() < 0.5
         if not same_daemon:
-            power_off(host)  # the volume keeps its power: what it wrote and what it did not is in the page cache
+            power_off(host)  # the volume keeps its power, so the page cache still has the failed writes
             path = writing.check_out(host, "work")
         writer.stop()
         again = writing.Writer(path, writer.content, chance, direct=True, promises=writer.promises)
         again.wait(60)
-        goal = again.flushes + chance.randrange(1, 4)  # of which the first covers all that was written before
+        goal = again.flushes + chance.randrange(1, 4)  # the first of these flushes covers all earlier writes
         again.flush_answered = lambda: disk.cut() if again.flushes >= goal else None
         again.wait_for_end("the writer meets the power cut")
         restart(disk, host)
@@ -170,7 +170,7 @@ def failed_sync(world, chance, cuts, tally):
 
 
 def repository(world, chance, cuts, tally):
-    """Through a server, and as a folder that the host itself writes to, in turns of worlds."""
+    """Cuts the power of a repository behind a server, or of one in a folder that the host writes to. A world has one of both."""
     disk = volume.Volume(world, world.folder / "volume")
     root = disk.path / "repository"
     root.mkdir()
@@ -195,7 +195,7 @@ def repository(world, chance, cuts, tally):
             tally.after_answer += 1
         else:
             writing.moment(chance, 1.5)
-        is_answered = command.poll() == 0  # what is answered after the cut, nobody hears
+        is_answered = command.poll() == 0  # answers after the cut do not count
         disk.cut(chance.choice((volume.LOG_LOST, volume.LOG_LOST, volume.LOG_FLUSHED)))
         if is_served:
             support.kill(server.process.pid)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A guest that rewrites 64 MiB without pause while a sync uploads over a line of 384 kbit/s: what lies on this host
-stays below twice the disk plus what the journal may take while somebody writes, and everything that was written is
-there at the end, also after a kill.
+"""Rewrites 64 MiB of a disk without pause while a sync uploads over a line of 384 kbit/s. Checks that the session's files
+on this host stay below twice the disk plus the journal's limit during writes, and that all written data is there at the
+end, also after a kill.
 
     python3 tests/torture/slow_upload.py PATH-OF-ISR [--long] [--seed N] [--seconds N] [--kbit N] [--rate N]
 
---rate is what the guest writes, in MiB a second; 0 is as fast as it goes.
+--rate is the speed of the writes in MiB a second; 0 means no limit.
 """
 import os
 import pathlib
@@ -23,7 +23,7 @@ import writing
 REWRITTEN = 64 << 20
 DISK = 80 << 20
 PIECE = 1 << 20
-BUSY_LIMIT = 1 << 30  # of the journal: src/image/settle_policy.h
+BUSY_LIMIT = 1 << 30  # the journal's limit in src/image/settle_policy.h
 BOUND = 2 * DISK + BUSY_LIMIT
 
 
@@ -32,7 +32,7 @@ class Rewriter:
 
     def __init__(self, path, seed, rate):
         self.content, self.written, self.failure = bytearray(REWRITTEN), 0, None
-        self._noise = random.Random(seed).randbytes(2 * PIECE)  # no two rounds alike, none compresses
+        self._noise = random.Random(seed).randbytes(2 * PIECE)  # every round differs, and none compresses
         self._path, self._stop, self._pause = path, threading.Event(), 1 / rate if rate else 0
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -66,7 +66,7 @@ class Rewriter:
 
 
 def size_below(folder):
-    """What it takes on the disk; files may go while we look."""
+    """Returns the bytes that the folder takes on the disk. Files may vanish meanwhile."""
     total = 0
     for directory, _, names in os.walk(folder):
         for name in names:
@@ -110,7 +110,7 @@ def test_slow_upload(world):
         sizes["both"] = sum(sizes.values())
         for name, size in sizes.items():
             greatest[name] = max(greatest.get(name, 0), size)
-        time.sleep(0.1)  # between two looks
+        time.sleep(0.1)  # between two measurements
     rewriter.stop()
     print(f"    written {mib(rewriter.written)}, syncs begun {syncs}, ended {published}; greatest: "
           + ", ".join(f"{name} {mib(size)}" for name, size in greatest.items()) + f"; bound {mib(BOUND)}", flush=True)

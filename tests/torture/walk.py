@@ -1,12 +1,12 @@
-"""A random walk over commands, hosts and faults, with a guest that watches itself; after each step the promises are
-asked for: exit codes, no hang, the guest's counter, memory and sectors, and every published version.
+"""Takes a random walk over commands, hosts and faults with a guest that checks itself. After each step it checks exit
+codes, that nothing hangs, the guest's counter, memory and sectors, and every published version.
 
     python3 tests/torture/walk.py build/release/isr                        as CI: three fixed seeds, one fresh
     python3 tests/torture/walk.py build/release/isr --seed 7 --steps 100   one walk
     python3 tests/torture/walk.py build/release/isr --long                 12 seeds, 250 steps each
 
-The same seed takes the same steps; the timing of two processes it does not repeat. A violation ends the walk; its
-seed and last steps are printed, and ISR_TEST_KEEP=1 keeps its folder.
+The same seed gives the same steps, but not the same timing of processes. A violation ends the walk and prints its seed
+and last steps; ISR_TEST_KEEP=1 keeps its folder.
 """
 import contextlib
 import os
@@ -59,7 +59,7 @@ def walk(world, seed, steps, resumed, transcript):
 
 
 def run(seed, steps, resumed):
-    """One walk in a world of its own; whether it held."""
+    """Takes one walk in a world of its own. Returns whether it found no violation."""
     began = time.monotonic()
     transcript = Transcript()
     world = support.World("walk")
@@ -70,7 +70,7 @@ def run(seed, steps, resumed):
         failure = error
         traceback.print_exc()
         world.say_logs()
-    except BaseException:  # told to stop
+    except BaseException:  # interrupted
         world.end(True)
         raise
     try:
@@ -100,7 +100,7 @@ def main():
         seeds, fresh = list(FIXED_SEEDS), random.SystemRandom().randrange(1 << 30)
     broken = [seed for seed in seeds if not run(seed, options.steps, options.resumed)]
     if fresh is not None and not run(fresh, options.steps, options.resumed):
-        # It may be a defect that was there before: somebody has to look, but nobody's change is held up.
+        # The defect may be older than the change under test, so report it without failing the run.
         print(f"\n*** The fresh seed {fresh} found a violation. It does not fail this run; please file it. ***", flush=True)
     print(f"{len(seeds) - len(broken)} of {len(seeds)} seeds held, {options.steps} steps each"
           + (f"; violations with {broken}" if broken else ""), flush=True)

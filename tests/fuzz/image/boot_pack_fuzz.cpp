@@ -1,5 +1,5 @@
-// The head of a boot pack: what is accepted must be what isr would write. Byte 0 is added to the
-// length that the pack claims to have.
+// Parses the head of a boot pack. An accepted head must have the form that isr writes. Byte 0 is
+// added to the length that the pack claims to have.
 #include <cstdlib>
 
 #include "base/error.h"

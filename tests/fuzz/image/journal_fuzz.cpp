@@ -1,8 +1,8 @@
-// Replaying a journal segment into an overlay. Byte 0 chooses how deep the input
-// gets: 0 = as a file as it is, which the header's tag stops; 1 = as records
-// behind a good header, which their tags stop; 2 = as a list of records that are
-// sealed here (kind, where, how long: 12 bytes each, then the payload), then one
-// byte of the file is changed when bit 2 is set.
+// Replays a journal segment into an overlay. Byte 0 chooses how deep the input
+// gets: 0 = the rest is a whole file, which the header's tag refuses; 1 = the rest
+// is records behind a good header, which their tags refuse; 2 = the rest is a list
+// of records that this target seals (kind, place, length: 12 bytes each, then the
+// payload). When bit 2 is set, one byte of the file is changed afterwards.
 #include <sys/mman.h>
 
 #include <cstdlib>
@@ -91,7 +91,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const std::uint64_t chunk : overlay.dirty_chunks()) {
       if (chunk >= chunk_count(kMaxImageSize)) std::abort();
       std::uint64_t end = chunk * kChunkSize;
-      for (const PieceAt& piece : overlay.pieces_of(chunk)) {  // in order, apart, inside the chunk
+      for (const PieceAt& piece : overlay.pieces_of(chunk)) {  // ascending, without overlaps, inside the chunk
         if (piece.offset < end || piece.piece.length == 0) std::abort();
         end = piece.offset + piece.piece.length;
       }

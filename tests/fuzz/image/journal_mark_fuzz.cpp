@@ -1,5 +1,6 @@
-// A journal's mark: only bytes that were sealed for the segment say anything. Byte 0: 0 = the input as it is; 1 = a
-// good mark with the input laid over it by exclusive or, from the byte that byte 1 says.
+// Parses a journal's mark: only bytes that were sealed for the segment are accepted. Byte 0 chooses:
+// even = the input is the mark; odd = a good mark, changed by exclusive or with the input. Byte 1 is the
+// position of the first changed byte.
 #include <cstdlib>
 
 #include "base/error.h"

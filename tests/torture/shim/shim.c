@@ -1,8 +1,8 @@
-// Preloaded into isr by failing_calls.py and failing_allocations.py: makes the k-th call of some kinds fail.
+// failing_calls.py and failing_allocations.py preload this library into isr. It makes the k-th call of some kinds fail.
 //
-// ISR_TORTURE names a file, mapped by every process that has this: struct Control below, written by the program that
-// tortures (shim.py). The count is one for all of them. A call counts when its kind is wanted, the process is, and
-// what it is about (a path, or what a descriptor is open on) lies below one of the folders.
+// ISR_TORTURE names a file with the struct Control below. Every process with this library maps it; the test (shim.py)
+// writes it. All processes share one count. A call counts when its kind and its process are selected, and its path (or
+// the file of its descriptor) lies below one of the folders.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -23,7 +23,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-// The same order as KINDS in shim.py.
+// In the order of KINDS in shim.py.
 enum Kind {
   kOpen,
   kRead,
@@ -43,9 +43,9 @@ enum Kind {
 
 struct Control {
   _Atomic uint64_t at;      // 0: nothing fails
-  _Atomic uint64_t sticky;  // 1: all from the k-th on
+  _Atomic uint64_t sticky;  // 1: all calls from the k-th on fail
   _Atomic uint64_t error;
-  _Atomic uint64_t kinds;  // a bit for each
+  _Atomic uint64_t kinds;  // a bit for each selected kind
   _Atomic uint64_t hits;
   _Atomic uint64_t daemons_only;
   _Atomic uint64_t counts[kKinds];
@@ -96,7 +96,7 @@ static int wanted(enum Kind kind) {
   return control != NULL && !inside && (control->kinds >> kind & 1) != 0 && (!control->daemons_only || is_daemon);
 }
 
-/// Counts a call, and says whether it fails: then errno is set.
+/// Counts a call. Returns whether it fails; then errno is set.
 static int fails(enum Kind kind, const char* call, const char* about) {
   const uint64_t number = ++control->counts[kind];
   const uint64_t at = control->at;
@@ -247,7 +247,7 @@ int unlinkat(int directory, const char* path, int flags) {
 MMAP(mmap, off_t)
 MMAP(mmap64, off64_t)
 
-// Sockets lie in no folder: all count.
+// Sockets lie in no folder, so all of them count.
 ssize_t send(int fd, const void* from, size_t size, int flags) {
   REAL(send) return wanted(kSend) && fails(kSend, "send", "") ? -1 : real(fd, from, size, flags);
 }
@@ -263,8 +263,9 @@ int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*
   return wanted(kThread) && fails(kThread, "pthread_create", "") ? EAGAIN : real(thread, attributes, body, argument);
 }
 
-// Allocations. isr has functions of these names itself, which ask the C library's by its own names for them; before
-// they are found (dlsym() allocates, too) a piece of memory that is never given back has to do.
+// Allocations. isr defines malloc() and the like itself, on top of the C library's __libc_malloc() and the like, which
+// this file replaces. dlsym() allocates, too; until it has found the real functions, allocations take pieces of
+// `early`, which are never freed.
 static char early[65536];
 static _Atomic size_t early_used;
 static void* early_piece(size_t size) {
@@ -295,7 +296,7 @@ void* __libc_calloc(size_t count, size_t size) {
   REAL_ALLOCATION(__libc_calloc, early_piece(count * size)) return real(count, size);
 }
 void* __libc_realloc(void* old, size_t size) {
-  if (is_early(old)) {  // only ever by dlsym(); what lies behind the old piece is copied with it, and harmless
+  if (is_early(old)) {  // only dlsym() does this; the bytes behind the old piece are copied, too, which is harmless
     void* const moved = __libc_malloc(size);
     const size_t rest = (size_t)(early + sizeof early - (char*)old);
     if (moved != NULL) memcpy(moved, old, size < rest ? size : rest);
@@ -309,7 +310,7 @@ void* __libc_memalign(size_t alignment, size_t size) {
 void free(void* p) {
   if (p != NULL && !is_early(p)) __libc_free(p);
 }
-// For a program without functions of its own.
+// These serve a program that does not define them itself.
 void* malloc(size_t size) { return __libc_malloc(size); }
 void* calloc(size_t count, size_t size) { return __libc_calloc(count, size); }
 void* realloc(void* old, size_t size) { return __libc_realloc(old, size); }

@@ -1,4 +1,4 @@
-"""The other side of shim.c: which call of which kind fails, with what, in which processes; and what was hit."""
+"""Controls shim.c: sets the call that fails, its error and the processes; reads the counts and the first hit."""
 import ctypes
 import errno
 import mmap
@@ -6,7 +6,7 @@ import os
 
 KINDS = ("open", "read", "write", "sync", "truncate", "rename", "link", "unlink", "map", "send", "thread", "allocate", "accept")
 
-# What such a call may say, and what it would not say again and again: EINTR means "at once, again".
+# The errors of each kind, and the errors that a call does not return again and again: EINTR asks for an immediate retry.
 ERRORS = {
     "open": ("EMFILE", "EIO", "ENOSPC", "ENOMEM"),
     "read": ("EIO", "EINTR"),
@@ -26,13 +26,13 @@ ONCE_ONLY = ("EINTR",)
 
 
 class Control(ctypes.Structure):
-    """struct Control of shim.c."""
+    """The struct Control of shim.c."""
     _fields_ = [(name, ctypes.c_uint64) for name in ("at", "sticky", "error", "kinds", "hits", "daemons_only")] + [
         ("counts", ctypes.c_uint64 * len(KINDS)), ("first_hit", ctypes.c_char * 512), ("folders", ctypes.c_char * 2048)]
 
 
 class Shim:
-    """Of one host: whatever isr it starts from now on has the shim, and does nothing wrong until fail()."""
+    """Adds the shim to every isr that a host starts from now on. It makes no call fail until fail()."""
 
     def __init__(self, host, library, folders):
         path = host.world.new_file("torture")
@@ -43,7 +43,7 @@ class Shim:
         host.variables |= {"LD_PRELOAD": str(library), "ISR_TORTURE": str(path)}
 
     def count(self, kinds, daemons_only=False):
-        """Counts calls of these kinds from now on, and lets none fail."""
+        """Counts calls of these kinds from now on and makes none fail."""
         control = self._control
         control.at = control.hits = 0
         control.first_hit = b""
@@ -53,7 +53,7 @@ class Shim:
             control.counts[kind] = 0
 
     def fail(self, kind, at, error, sticky, daemons_only=False):
-        """The at-th from now on fails; with sticky all after it, too."""
+        """Makes the at-th call from now on fail; with `sticky` all later ones, too."""
         self.count([kind], daemons_only)
         self._control.error, self._control.sticky = getattr(errno, error), int(sticky)
         self._control.at = at
@@ -74,7 +74,7 @@ class Shim:
 
 
 def library(isr):
-    """Built by CMake beside the tests."""
+    """Returns the path of the shim, which CMake builds beside the tests."""
     path = os.path.join(os.path.dirname(os.path.abspath(isr)), "tests", "torture_shim.so")
     if not os.path.exists(path):
         raise SystemExit(f"{path} is missing; it is built beside isr, with the tests")

@@ -1,5 +1,5 @@
-"""What failing_calls.py and failing_allocations.py do: a round of work with a fault in it, again and again, and what must
-hold after each. A failure ends its world, since what comes after it would only repeat it; the next fault gets a new one."""
+"""Runs rounds of work for failing_calls.py and failing_allocations.py, each with a fault, and checks the results. A failed
+check ends its world, because later rounds would only repeat the failure; the next fault gets a new world."""
 import collections
 import dataclasses
 import errno
@@ -15,7 +15,7 @@ from support import expect
 
 SECTOR = 512
 SIZE = 2 << 20
-DOCUMENTED = {0, 1, 3, *range(10, 21), 130}  # not 2: nothing is wrong with the commands
+DOCUMENTED = {0, 1, 3, *range(10, 21), 130}  # without 2, because the commands are correct
 PATIENCE = 90
 
 
@@ -32,7 +32,7 @@ class Fault:
 
     @property
     def options(self):
-        """Of the program that repeats it."""
+        """Returns the options with which the program repeats this fault."""
         sticky = f"--at {self.at} --sticky {int(self.sticky)}"
         if self.daemons_only:
             return sticky
@@ -40,14 +40,14 @@ class Fault:
 
 
 class Disk:
-    """What the disk must hold: for each sector its bytes, or the several that it may have after a write that failed."""
+    """The expected contents of the disk: for each sector its bytes, or several choices after a write that failed."""
 
     def __init__(self, content, chance):
         self.sectors = [{bytes(content[at:at + SECTOR])} for at in range(0, len(content), SECTOR)]
         self.chance = chance
 
     def write(self, path):
-        """Some writes and flushes; an error is an answer, too."""
+        """Does some writes and flushes. An error ends them and is no failure of the test."""
         def body():
             try:
                 file = os.open(path, os.O_RDWR)
@@ -72,13 +72,13 @@ class Disk:
         first = self.chance.randrange(len(self.sectors) - count)
         data = self.chance.randbytes(SECTOR) * count
         for sector in range(first, first + count):
-            self.sectors[sector] |= {data[:SECTOR]}  # until it is answered
+            self.sectors[sector] |= {data[:SECTOR]}  # both contents are allowed until the write is answered
         done = os.pwrite(file, data, first * SECTOR)
         for sector in range(first, first + done // SECTOR):
             self.sectors[sector] = {data[:SECTOR]}
 
     def check(self, path, what):
-        """Settles what was uncertain. None: it could not be read."""
+        """Checks the disk's contents, which then are the only ones allowed. Returns None when it cannot be read."""
         found = []
         def body():
             try:
@@ -120,7 +120,7 @@ class Torture:
         self.codes = collections.Counter()
 
     def command(self, *arguments):
-        """Runs it with the fault; when that fails, again without. True: it was so from the first."""
+        """Runs a command with the fault and, if it fails, again without. Returns True if it succeeded the first time."""
         result = self.host.run(*arguments, expect=None, timeout=PATIENCE)
         self.codes[result.code] += 1
         expect(result.code in DOCUMENTED, f"an exit code that is not documented\n{result}")
@@ -155,7 +155,7 @@ class Torture:
         path = self.mounted_disk()
         if path and self.disk.check(path, what) is None:
             self.shim.heal()
-            if not self.daemons():  # it has ended, which is an answer
+            if not self.daemons():  # an ended daemon is allowed
                 self.command("checkout", "work")
             expect(self.disk.check(self.mounted_disk(), f"{what}, without the fault"), f"{what} fails without the fault")
 
@@ -204,11 +204,11 @@ def begin(seed):
 
 
 def count(isr, chance, kinds, daemons_only=False):
-    """How many calls of each kind a round has."""
+    """Returns the number of calls of each kind in a round."""
     counts = {}
     def test_count(world):
         torture = Torture(world, isr, random.Random(chance.random()))
-        torture.workload()  # the first has more to do than those after it
+        torture.workload()  # the first round does more than later ones
         counts.update(torture.count(kinds, daemons_only))
         print("calls of one round: " + ", ".join(f"{n} {kind}" for kind, n in counts.items()), flush=True)
     expect(support.run_test(test_count), "the work fails without a fault")
@@ -216,7 +216,7 @@ def count(isr, chance, kinds, daemons_only=False):
 
 
 def run(isr, chance, plan, what):
-    """The exit code of the program."""
+    """Runs the plan. Returns the exit code of the program."""
     tries = hits = lost = 0
     codes = collections.Counter()
 

@@ -1,4 +1,4 @@
-"""What is published: every version is read when it is first seen, and is the same for ever after."""
+"""Audits published versions: reads each when it is first seen, and checks later that it has not changed."""
 import dataclasses
 import hashlib
 
@@ -8,13 +8,13 @@ from walking.place import PARCEL
 
 PAGE = 4096
 BLANK = bytes(PAGE)
-# A guest gives back what it does not need, but most of what it has it needs.
+# The least share of memory pages, compared with the fullest version. A guest frees pages, but needs most of them.
 LEAST_SHARE = 0.4
 
 
 @dataclasses.dataclass
 class Moment:
-    """A guest's memory: the last number that its counter had said is in low..high."""
+    """A moment of a guest's memory: the last number printed by its counter is in low..high."""
     low: int
     high: int
 
@@ -26,11 +26,11 @@ class Moment:
 class Version:
     number: int  # or a fork's name
     moment: Moment = None  # None: without memory
-    flushed: int = 0  # at least so many sectors were
+    flushed: int = 0  # at least this many sectors were flushed
     highest: int = 0
     pages: int = 0
     digests: dict = dataclasses.field(default_factory=dict)
-    proven: bool = False  # was resumed, and counted on
+    proven: bool = False  # a resume of it succeeded
 
     @property
     def suspended(self):
@@ -50,7 +50,7 @@ class Auditor:
         return self.versions[max(self.versions)]
 
     def take(self, version, has_memory):
-        """Notes a new version. `has_memory`: what it must have, or None when either is right."""
+        """Notes a new version. `has_memory`: whether it must have memory, or None when both are right."""
         files, highest, pages = self._read(f"{PARCEL}@{version.number}", version.flushed)
         is_suspended = "memory.raw" in files
         expect(has_memory is None or has_memory == is_suspended,

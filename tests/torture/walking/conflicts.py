@@ -1,4 +1,4 @@
-"""What comes of several hosts with one session: forks, branches, and copies of a home directory."""
+"""Tests conflicts of several hosts over one parcel: forks, branches, and copies of a home directory."""
 import re
 import shutil
 
@@ -16,8 +16,8 @@ class Conflicts:
         self._names = 0
 
     def take_fork(self, result, low, flushed):
-        """The fork as which a command says that it kept a session: it opens, with all that was flushed. None: it was not
-        kept as one. `low`: what its counter had said at least."""
+        """Returns the fork that a command has kept a session as, or None. Checks that the fork opens with all flushed
+        sectors. `low` is the lowest possible last number of its counter."""
         name = re.search(rf"the fork {PARCEL}@(\S+)", result.err)
         if not name:
             return None
@@ -30,8 +30,8 @@ class Conflicts:
         return f"branch{self._names}"
 
     def copied_home(self, parcel):
-        """A copy of a home directory, with a session that another host has: it is refused. Its work stays where it is, or
-        becomes a fork when the original has published."""
+        """Copies the home directory of a host with a session. Checks that the copy is refused, and that its work stays, or
+        becomes a fork once the original has published."""
         self._names += 1
         copy = self.place.world.host(f"copy{self._names}")
         copy.variables = dict(parcel.host.variables)
@@ -49,7 +49,7 @@ class Conflicts:
         shutil.rmtree(copy.home)
 
     def prove(self, name, moment, take_lock):
-        """What was suspended goes on from where it was."""
+        """Checks that a suspended version continues from its moment."""
         host = self.auditor.host
         host.run("resume", name, *(["--take-lock"] if take_lock else []))
         parcel = name.split("@", maxsplit=1)[0]
@@ -64,7 +64,7 @@ class Conflicts:
         host.run("checkin", parcel)
 
     def settle_forks(self):
-        """At the end, when nothing is left anywhere: a fork is put on top, the next is branched, all are what they were."""
+        """Checks all forks at the end, when no host has a session. Rolls back to some of them and branches others."""
         for count, fork in enumerate(list(self.auditor.forks.values())):
             self.auditor.recheck(fork)
             if count % 3 == 0:

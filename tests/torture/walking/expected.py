@@ -1,5 +1,5 @@
-"""What a command must answer: by the state of the parcel on its host, the lock and the network. docs: `isr help`,
-and the exit codes that each command's help lists.
+"""Tables of the answers that a command may give in a state of the parcel, the lock and the network. They follow `isr help`
+and the exit codes in the help of each command.
 
 The states are those of src/session/session_state.h, as `isr stat` names them here:
     absent     not checked out here              suspended  memory kept here, no VM
@@ -14,9 +14,9 @@ TAKES = ("resume", "start", "checkout", "rollback")
 
 
 def outcomes(state, command, options, *, online, lock, base):
-    """{(exit code, state afterwards)}. `online`: True, False, or None for a network that fails in between. `lock`: "free",
-    "other", or None for either; of a session whose lock was "taken", what it has lost may be refused, or become a fork.
-    `base`: the state of a fresh checkout or after a discard, or None."""
+    """Returns {(exit code, state afterwards)}. `online`: True, False, or None for a network that fails in between. `lock`:
+    "free", "other", None for either, or "taken": another host took the session's lock, so a resume may be refused and a
+    publish may become a fork. `base`: the state after a fresh checkout or a discard, or None if it is not known."""
     bases = {base} if base else {"off", "suspended"}
     if command == "branch":
         return {(OFFLINE, state)} if online is False else {(DONE, state)} if online else {(DONE, state), (OFFLINE, state)}
@@ -58,7 +58,7 @@ def outcomes(state, command, options, *, online, lock, base):
     else:
         kept = {(OFFLINE, state)}
     if online is False and state != "running":
-        return kept | done  # done: nothing had changed, so nothing was to be uploaded
+        return kept | done  # done: without changes there is nothing to upload
     return done if online else kept if online is False else done | kept
 
 
@@ -70,7 +70,7 @@ def _absent(command, options, bases, lock):
 
 
 def states_after(event, state, command, plain):
-    """States that may be there after something happened to the command, or to the daemon or QEMU at work for it."""
+    """Returns the possible states after an event hit the command, or the daemon or QEMU at work for it."""
     found = {state} | {after for _, after in plain}
     if command == "suspend" and state == "running":
         found |= {"suspended"}
@@ -86,7 +86,7 @@ def states_after(event, state, command, plain):
 
 
 def codes_after(event, number, plain):
-    """Exit codes that the same may have."""
+    """Returns the possible exit codes of a command that an event hit. `number` is the signal of an interrupt."""
     codes = {code for code, _ in plain}
     if event == "interrupt":
         codes |= {INTERRUPTED, -number, DONE}
@@ -95,7 +95,7 @@ def codes_after(event, number, plain):
     elif event == "kill qemu":
         codes |= {VM, DONE}
     elif event == "beside":
-        codes |= {VM}  # in use by the other one
+        codes |= {VM}  # in use by the other command
     elif event in ("cut", "kill server"):
-        codes |= {OFFLINE}  # also of a parcel that is not here: its name could not be looked up
+        codes |= {OFFLINE}  # also for a parcel that is not here, whose name cannot be looked up
     return codes

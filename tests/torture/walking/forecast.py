@@ -1,4 +1,4 @@
-"""What a command may answer, and what it may leave, where a walk stands."""
+"""Forecasts the answers of a command, and the states after it, in the present situation of a walk."""
 from walking import expected
 
 
@@ -33,7 +33,7 @@ class Forecast:
         return found
 
     def add_both(self, parcel, step, codes, states):
-        """Of two commands at once either may be the first; adds what the one may answer, and what both may leave."""
+        """Adds the codes of the step's command and the states after both commands, of which either may be the first."""
         circumstances = self.circumstances(parcel, step)
         for _ in range(2):
             for command in (step.command, step.beside):
@@ -44,14 +44,15 @@ class Forecast:
                         codes |= {code for code, _ in found}
 
     def starts(self, parcel, step, before, target):
-        """From where a VM that this command starts may go on: moments (None: not known), and whether it may boot."""
+        """Returns the moments from which a VM started by this command may go on (None: not known), and whether it may
+        boot."""
         if step.command == "start":
             return [], True
         moments, may_boot = [], False
         for state in before:
             if state == "absent":
                 if len(before) > 1 and parcel.run:
-                    continue  # its own suspend
+                    continue  # it has published its own suspend
                 version = self.scene.auditor.versions[target] if target else self.scene.auditor.newest
                 if any(p.window for p in self.scene.parcels.values()):
                     return None, True

@@ -1,4 +1,4 @@
-"""What the guest says from one start or resume to its end, and whether it may say that."""
+"""Checks the output of the guest from one start or resume to its end."""
 import re
 import subprocess
 
@@ -6,16 +6,16 @@ from support import Failure, expect, expect_equal, wait_until
 from walking.audit import Moment
 from walking.place import PARCEL
 
-# A line that the guest says in the moment of a suspend may be heard by nobody, and one more may be under way.
+# The lines that may be missing after a suspend: the line printed at that moment, and one more under way.
 UNHEARD = 2
-# With a daemon that was killed goes all that it had not passed on yet.
+# The lines that may be missing after a kill of the daemon, which loses all output that it has not passed on.
 UNHEARD_OF_THE_DEAD = 40
 GUEST_TIMEOUT = 120
 TROUBLE = re.compile(r".*(?:MEM BAD|SECTORS BAD|Kernel panic|BUG:|Oops|rcu: INFO|soft lockup).*")
 
 
 class Run:
-    """One VM from its start or resume on. `allowed`: moments that it may go on from; `may_boot`: or it boots."""
+    """One VM from its start or resume on. It may go on from the moments in `allowed`, or boot if `may_boot`."""
 
     def __init__(self, host, vm_pid, allowed, may_boot, parcel=PARCEL):
         self.vm_pid, self._host, self.console = vm_pid, host, host.console(parcel)
@@ -24,7 +24,7 @@ class Run:
         self._begun = False
 
     def listen_again(self):
-        """After a daemon stood still for so long that its listeners have left. They hear again from the beginning."""
+        """Replaces a listener that left because the daemon stood still too long. The new one hears all from the beginning."""
         if self.console.process.poll() is None:
             return
         heard = len(self.console.ticks())
@@ -32,7 +32,7 @@ class Run:
         wait_until(lambda: len(self.console.ticks()) >= heard, "a new listener hears what the old one had heard", GUEST_TIMEOUT)
 
     def check(self):
-        """Of all that was said until now."""
+        """Checks all output until now."""
         console = self.console
         bad = console.find(TROUBLE)
         expect(not bad, f"the guest says {bad[:3]}")
@@ -56,7 +56,7 @@ class Run:
         return " or ".join(map(str, self._allowed or ["nothing"]))
 
     def boot_sequence(self):
-        """The highest sector that a guest which booted has found, or None."""
+        """Returns the highest sector that the guest found at its boot, or None if it did not boot."""
         found = self.console.find(r"BOOT seq=(\d+) .*")
         return int(found[0]) if found else None
 
@@ -65,24 +65,24 @@ class Run:
         return ticks[-1] if ticks else None
 
     def flushed(self):
-        """The highest sector that the guest was told is durable."""
+        """Returns the highest sector whose flush was answered to the guest."""
         return max(self.console.flushed(), self.boot_sequence() or 0)
 
     def moment(self, lost=False):
-        """A memory that was kept from now on; `lost`: its daemon was killed."""
+        """Returns the moment of a memory that is kept now. `lost`: its daemon was killed."""
         unheard = UNHEARD_OF_THE_DEAD if lost else UNHEARD
         last = self.last_tick()
-        if last is None:  # it has said nothing: it is where it began
+        if last is None:  # without any output it is still at its beginning
             allowed = self._allowed or []
             return Moment(min((m.low for m in allowed), default=0), max((m.high for m in allowed), default=0) + unheard)
         return Moment(last, last + unheard)
 
     def wait(self, waits_for_network, ticks=2, checks=0):
-        """Until it has said so many lines more; True. A guest whose memory is out of reach may wait: False."""
+        """Waits for this many more lines. Returns False when the guest itself waits for memory that is out of reach."""
         before = {what: len(self.console.find(what)) for what in (r"TICK \d+", "MEM ok .*", "SECTORS ok")}
         wanted = {r"TICK \d+": ticks, "MEM ok .*": checks, "SECTORS ok": checks}
         def enough():
-            self.listen_again()  # its listener may have been about to leave, too
+            self.listen_again()  # the listener may have left meanwhile
             self.check()
             if all(len(self.console.find(what)) >= before[what] + wanted[what] for what in before):
                 return "enough"
@@ -97,7 +97,7 @@ class Run:
         self.console.wait(answer, count=len(self.console.find(answer)) + 1, timeout=GUEST_TIMEOUT)
 
     def end(self):
-        """The VM is gone: hears the last words."""
+        """Checks the last output after the VM has ended."""
         try:
             self.console.process.wait(timeout=10)
         except subprocess.TimeoutExpired:

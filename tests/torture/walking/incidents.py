@@ -1,4 +1,4 @@
-"""What happens to a command while it runs, and between commands."""
+"""Causes incidents during a command and between commands."""
 import contextlib
 import dataclasses
 import os
@@ -19,7 +19,7 @@ class Incidents:
         self.scene, self.forecast, self.observer = scene, forecast, observer
 
     def run(self, parcel, step, arguments):
-        """The command with what happens to it. Returns its result, its seconds, and whether the link had to be mended."""
+        """Runs a command with the step's event. Returns its result, its seconds, and whether the link had to be mended."""
         ended, waited = threading.Event(), []
         threads, failures = [], []
         def thread(body, *values):
@@ -52,7 +52,7 @@ class Incidents:
         return result, seconds, bool(waited)
 
     def _happen(self, parcel, step, process, ended):
-        """What happens to a command, and the end of that."""
+        """Causes the step's event, and ends it again."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(step.moment)
         if step.event == "interrupt":

@@ -1,4 +1,4 @@
-"""Looks at what is there after a step, and holds that it may be so."""
+"""Observes the state after a step and checks that it is possible."""
 import os
 import time
 
@@ -14,7 +14,7 @@ class Observer:
         self.scene, self.versions = scene, versions
 
     def settled(self, parcel, wanted=None):
-        """stat, once the daemon has nothing to do, and has noticed that QEMU is gone."""
+        """Returns the answer of `isr stat`, once the daemon has nothing to do and has noticed an ended QEMU."""
         mended = False
         deadline = time.monotonic() + place.COMMAND_TIMEOUT
         while True:
@@ -29,17 +29,19 @@ class Observer:
             time.sleep(0.1)
 
     def _ends(self, parcel, status):
-        """A daemon is on its way out, or in, or its VM's end is not seen to yet: what stat says is about to change."""
+        """Returns whether the status is about to change, because a daemon starts or ends, or has not yet noticed the end of
+        its VM."""
         if status["state"] == "running" and place.is_gone(status.get("vm", {}).get("pid", 0)):
             return True
         return "daemon_pid" not in status and bool(self.scene.place.pids(parcel.name, b"isr __session"))
 
     def _settled_after(self, parcel, step, wanted):
-        """The same, and of a command that was interrupted: the daemon may not have begun, or ended, what it was asked for."""
+        """Like settled(). After an interrupted command it also waits for the daemon, which may not have begun or finished
+        the work."""
         status = self.settled(parcel, wanted)
         if step.event not in ("interrupt", "pause command"):
             return status
-        # The guest was asked to shut down.
+        # A stop asks the guest to shut down, which takes longer.
         patience = 10 if step.command == "stop" and STATES[status["state"]] == "running" else 0.5
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline and (now := self.settled(parcel, wanted)):
@@ -64,7 +66,7 @@ class Observer:
         self.versions.find(parcel)
         if state != "absent" and ("absent" in before or not parcel.content):
             fresh = self.scene.auditor.versions[target] if target else self.scene.auditor.newest
-            is_sure = before == {"absent"}  # else it may be the session that was here, or have run meanwhile
+            is_sure = before == {"absent"}  # else the session may be an older one, or have run meanwhile
             parcel.flushed = fresh.flushed if is_sure or not parcel.content else min(parcel.flushed, fresh.flushed)
             parcel.content, parcel.memory = fresh, fresh.moment if is_sure else None
         if state == "absent":
@@ -95,14 +97,14 @@ class Observer:
                 parcel.window = None
 
     def _mount(self, parcel, status):
-        """Where the disks are; brings the daemon back when it was killed. None: refused, for its lock was lost."""
+        """Returns the folder of the disks; starts a daemon when it was killed. None: refused, because the lock is lost."""
         if "mount" in status:
             return status["mount"]
         result = parcel.host.run("--json", "checkout", PARCEL, expect=(0, expected.LOCKED, expected.HISTORY) if parcel.lock_lost else 0)
         return result.json["mount"] if result.code == 0 else None
 
     def _meet(self, parcel):
-        """A guest that was just started says where it is."""
+        """Waits until a guest that was just started prints its counter, and checks its disk."""
         if not parcel.run.wait(lambda: self.scene.waits(parcel)):
             self.scene.note("its memory is out of reach")
             return
@@ -114,13 +116,13 @@ class Observer:
         parcel.memory = None
 
     def _has_ended(self, parcel, step, code, before, ended_run):
-        """The session is gone: all that it had is published."""
+        """Checks that a session which has ended has published all its work."""
         content = parcel.content
         if content and before != {"absent"} and code != expected.FORKED and not parcel.lock_lost:
             expect(content.highest >= parcel.flushed,
                    f"version {content.number} has sectors up to {content.highest}, but {parcel.flushed} were flushed")
             kept = ended_run.moment() if ended_run else parcel.memory
-            is_crashed = ended_run and step.event in ("kill daemon", "kill qemu")  # perhaps before it was suspended
+            is_crashed = ended_run and step.event in ("kill daemon", "kill qemu")  # perhaps before its suspend
             if kept and not is_crashed and step.command in ("suspend", "checkin", "sync"):
                 expect(content.suspended, f"version {content.number} lacks the memory that was suspended")
                 expect(content.moment.high >= kept.low,
@@ -128,6 +130,6 @@ class Observer:
         if step.event in ("cut", "kill server") or parcel.name in self.scene.cut:
             self.scene.locks_left.add(parcel.name)
         if code in (0, expected.FORKED):
-            parcel.window = None  # a version that comes from now on is another host's
+            parcel.window = None  # later versions belong to other hosts
         parcel.content = parcel.memory = None
         parcel.flushed, parcel.lock_lost, parcel.daemon_pid = 0, False, 0

@@ -1,5 +1,5 @@
-"""Where a walk happens: one repository, hosts of one user with a link each, and an auditor who reads the repository's
-directory itself, whatever the links and the server do."""
+"""The place of a walk: one repository, hosts of one user with a link each, and an auditor, which reads the repository's
+directory without a link or the server."""
 import contextlib
 import os
 import pathlib
@@ -9,15 +9,15 @@ import time
 
 import support
 
-MEMORY = "96M"  # the least that the test guest boots with
-# Little of everything: sectors go round several times in a walk, memory is checked within a second.
+MEMORY = "96M"  # the minimum for a boot of the test guest
+# Small sizes: sectors are rewritten several times in a walk, and a check of memory takes less than a second.
 GUEST = ("--append", "isr.fill=16 isr.churn=512 isr.tick=250 isr.rate=40 isr.verify=8192", "--data-size", "4")
 PARCEL = "work"
-# Answers that are promised within 5 s may take twice that on a machine that runs other things.
+# Answers that are promised within 5 s may take twice that on a busy machine.
 STAT_TIMEOUT = 10
 COMMAND_TIMEOUT = 150
-LEASE = "5"  # seconds: it runs out when a daemon stands still, or a link is cut
-SUSPEND_TIMEOUT = 70  # of a daemon that is told to end: a minute
+LEASE = "5"  # seconds; it expires while a daemon stands still or a link is cut
+SUSPEND_TIMEOUT = 70  # seconds; a daemon that is told to end takes a minute at most
 
 
 class Place:
@@ -36,7 +36,7 @@ class Place:
         for name in self.hosts:
             if name != hosts[0]:
                 self.hosts[name].add_repository(self.url(name))
-        # One key in the kernel's keyring serves all of them, and no command spends its time on the password.
+        # One key in the kernel's keyring serves all hosts, so that no command spends time on the password.
         if first.run("login", expect=None).code == 0:
             for host in self.hosts.values():
                 del host.variables["ISR_PASSWORD_FILE"]
@@ -47,20 +47,20 @@ class Place:
         return self.links[name].url if name in self.links else self.root
 
     def heads(self):
-        """Numbers of the versions that are published."""
+        """Returns the numbers of the published versions."""
         return sorted(int(path.name) for path in self.parcel.glob("heads/*"))
 
     def lose_cache(self, name):
         shutil.rmtree(self.hosts[name].cache, ignore_errors=True)
 
     def restart_server(self, after, wait):
-        """The server is killed and comes back; `wait` waits so many seconds."""
+        """Kills the server, calls wait(after), which waits that many seconds, and starts the server again."""
         self.server.stop(signal.SIGKILL)
         wait(after)
         self.server.start()
 
     def pids(self, name, program):
-        """Processes of a host whose command line has the program."""
+        """Returns the process ids of a host whose command line contains `program`."""
         home, found = os.fsencode(f"{self.hosts[name].home}/"), []
         for entry in os.scandir("/proc"):
             with contextlib.suppress(OSError, ValueError):
@@ -73,7 +73,7 @@ class Place:
         return sorted(found)
 
     def describe(self):
-        """What every host's parcel is at, for whoever looks into a violation."""
+        """Prints the status of every host's parcel and of its processes, to explain a violation."""
         for name, host in self.hosts.items():
             print(f"--- {name}: {host.run('--json', 'stat', PARCEL, expect=None, timeout=30)}", flush=True)
             for pid in (*self.pids(name, b"isr __session"), *self.pids(name, b"qemu-system")):
@@ -92,7 +92,7 @@ def wait_for_death(pid, timeout=30):
 
 
 def is_gone(pid):
-    """Also when nobody has asked how it ended; but not while some of its threads still hold what it had open."""
+    """Returns whether a process has ended. A zombie counts, but not while some of its threads still hold its files."""
     with contextlib.suppress(OSError):
         with open(f"/proc/{pid}/stat", encoding="latin-1") as file:
             state = file.read().rsplit(")", 1)[1].split()[0]
@@ -102,7 +102,7 @@ def is_gone(pid):
 
 @contextlib.contextmanager
 def paused(pid):
-    """A process that stands still; it never stays so."""
+    """Stops a process, and continues it in any case."""
     try:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)

@@ -1,22 +1,23 @@
-"""What a walk does, step by step, drawn from its seed alone: the same seed gives the same commands.
+"""Plans the steps of a walk from its seed alone: the same seed gives the same commands.
 
-The plan guesses what each step leads to. Where the guess is wrong (a kill came too late, say), commands meet
-another state than they were meant for; expected.py knows what each must answer there, so nothing is lost by it.
+The plan guesses the state after each step. Where the guess is wrong (a kill came too late, say), commands meet another
+state than the planned one. That is harmless, because expected.py has the right answers for every state.
 """
 import dataclasses
 import random
 import signal
 
-# Not drawn today, because of a known defect: a choice, or the last word of several. A line goes when its defect does.
+# Choices that are not drawn because of a known defect: a whole choice, or the last word of several choices. Remove a line
+# together with its defect.
 AVOIDED = {
 }
 
 INTERRUPTS = (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
-# How long a command may have run when something happens to it, in seconds.
+# The latest time of an event after the start of a command, in seconds.
 LONGEST = {"suspend": 3.5, "sync": 1.5, "resume": 0.8, "start": 0.4, "stop": 2.5, "checkin": 2.5, "discard": 0.2}
 STATES = ("absent", "off", "suspended", "running")
 
-# What is done to a host's parcel by the state it is thought to be in: weights, and "command" or "event command".
+# The choices for each guessed state of a host's parcel, with weights: "command", "event" or "event command".
 CHOICES = {
     "absent": {"resume": 9, "start": 1, "checkout": 1.5, "resume older": 1.5, "rollback": 1, "lose cache": 1,
                "interrupt resume": 1.5, "cut resume": 1, "kill daemon resume": 1, "export": 0.4, "log": 0.3,
@@ -41,24 +42,24 @@ CHOICES = {
                 "kill server sync": 1, "kill server suspend": 1, "lose cache": 1.5, "term daemon": 1, "branch": 0.4,
                 "interrupt branch": 0.2, "beside suspend": 0.7, "beside sync": 0.7},
 }
-# What another host holds.
+# The choices for a parcel that another host holds.
 REFUSED = {"resume": 3, "start": 1, "checkout": 1, "rollback": 1, "export": 1, "log": 1, "suspend": 0.5, "sync": 0.3,
            "lose cache": 1, "mapping": 1, "branch": 0.5, "take resume": 1.2, "take checkout": 0.5}
 EVENTS = ("interrupt", "cut", "kill daemon", "kill qemu", "kill server", "pause command", "beside")
-# A second command of the same host while the first one runs.
+# The second commands that a host may run during the first one.
 BESIDE = {"suspend": ("suspend", "sync"), "sync": ("suspend", "sync"), "resume": ("resume", "checkout"),
           "checkin": ("checkin", "sync"), "checkout": ("checkout", "resume")}
 
 
 @dataclasses.dataclass
 class Step:
-    """One line of a walk. `event` happens `moment` seconds after the command began (or by itself, without a command)
-    and is over after `length` seconds; `chance` chooses what only the walk itself can know, such as a version."""
+    """One step of a walk. `event` happens `moment` seconds after the start of the command (or alone, without a command)
+    and is over after `length` seconds. `chance` chooses among things that only the walk itself knows, such as a version."""
     host: str
     event: str = ""
     command: str = ""
     options: tuple = ()
-    beside: str = ""  # with the event of that name: the other command
+    beside: str = ""  # the other command of the event "beside"
     signal: int = 0
     moment: float = 0.0
     length: float = 0.0
@@ -112,7 +113,7 @@ class Planner:
         return without_server or name in AVOIDED or name.split()[-1] in AVOIDED
 
     def _holders(self):
-        """More than one after a take-over."""
+        """Returns the hosts with a session; more than one after a take-over."""
         return [h for h, state in self._states.items() if state != "absent"]
 
     def _is_refused(self, host):
@@ -159,7 +160,7 @@ class Planner:
         return step
 
     def _guess(self, step):
-        """What the step leads to if nothing unlucky happens."""
+        """Guesses the state after the step."""
         host, before, command = step.host, self._states[step.host], step.command
         self._again.pop(host, None)
         if step.event in ("kill daemon", "kill qemu") and not command:
@@ -170,7 +171,7 @@ class Planner:
             return
         if step.event and command:
             self._again[host] = command
-            # As often as not the command was done; the other guess costs a refusal.
+            # The command may or may not have finished before the event; a wrong guess costs only a refusal.
             if step.event in ("kill daemon", "kill qemu") and before == "running":
                 self._states[host] = "off"
                 return

@@ -1,4 +1,4 @@
-"""The parcel on its hosts, as far as a walk knows it: what all parts of a walk share."""
+"""The knowledge of a walk about the parcel on its hosts, which all parts of the walk share."""
 import time
 
 from support import expect
@@ -9,25 +9,25 @@ from walking.place import PARCEL
 
 STATES = {"not checked out here": "absent", "checked out": "off", "crashed": "off", "suspended here": "suspended",
           "running": "running"}
-# How long a command may wait for a link that is cut for longer; memory is waited for for ever.
+# The seconds that a command waits for a cut link before the walk mends it; reads of memory would wait for ever.
 PATIENCE = 15
 
 
 class Window:
-    """A publish that may be under way: what its version must have at least."""
+    """A publish that may be under way, with the lowest counter and the sectors that its version must have."""
 
     def __init__(self, low, flushed):
         self.low, self.flushed, self.quiet = low, flushed, 0
 
 
 class Parcel:
-    """The parcel on one host, as far as is known."""
+    """The parcel on one host, as far as it is known."""
 
     def __init__(self, name, host):
         self.name, self.host = name, host
-        self.states = {"absent"}  # one of these
-        self.run = None  # while it runs
-        self.memory = None  # Moment of what is kept here
+        self.states = {"absent"}  # the real state is one of these
+        self.run = None  # the guest.Run while it runs
+        self.memory = None  # the Moment of the memory that is kept here
         self.flushed = 0
         self.content = None  # the Version that the session continues
         self.window = None
@@ -39,7 +39,7 @@ class Parcel:
         return next(iter(self.states)) if len(self.states) == 1 else None
 
     def heard(self):
-        """Takes note of what the guest said until now."""
+        """Checks the guest's output until now and notes its flushed sectors."""
         if self.run:
             self.run.check()
             self.flushed = max(self.flushed, self.run.flushed())
@@ -53,7 +53,7 @@ class Scene:
         self.parcels = {n: Parcel(n, h) for n, h in the_place.hosts.items() if n != "auditor"}
         self.cut = set()
         self.locks_left = set()  # hosts whose lock may have stayed in the repository
-        self.said = ""  # notes of the step that is being taken
+        self.said = ""  # notes on the current step
         self.auditor.take(Version(1), False)
 
     def note(self, text):
@@ -67,7 +67,7 @@ class Scene:
         began = time.monotonic()
         result = parcel.host.run("--json", "stat", PARCEL, expect=None, timeout=60)
         took = place.seconds_since(began)
-        # A host that never saw the list of parcels, and cannot now.
+        # The host never read the list of parcels, and cannot read it now.
         if result.code == expected.OFFLINE and parcel.name in self.cut:
             return {"state": "not checked out here"}
         expect(result.code == 0, f"{result}")

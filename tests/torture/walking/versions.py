@@ -21,7 +21,7 @@ class Versions:
         return [number for number in self.scene.place.heads() if number not in self.scene.auditor.versions]
 
     def find(self, acting, but=None):
-        """What was published since the last look, by whom it may be."""
+        """Notes the versions published since the last call. Each belongs to a host whose publish may be under way."""
         for number in self.new_numbers():
             if number == but:
                 continue
@@ -38,7 +38,7 @@ class Versions:
             parcel.content = version
 
     def find_copy(self, parcel, target):
-        """A publish that was interrupted may have gone on, and end before the rollback makes the last version."""
+        """Notes the version of a rollback, which is the last one. An interrupted publish may have ended before it."""
         new = self.new_numbers()
         if new:
             self.find(parcel, but=new[-1])

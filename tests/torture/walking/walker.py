@@ -1,4 +1,4 @@
-"""Takes the steps of a plan and holds what must be true after each."""
+"""Takes the steps of a plan and checks the results of each."""
 import time
 
 from support import expect
@@ -92,7 +92,7 @@ class Walker:
         return result.code
 
     def _arguments(self, step):
-        """Of the command line, and the version that it names."""
+        """Returns the arguments of the command line, and the version that they name, if any."""
         numbers, name, target = sorted(self.scene.auditor.versions), PARCEL, None
         if step.command in ("rollback", "branch") or "@" in step.options:
             target = numbers[int(step.chance * len(numbers))]
@@ -116,7 +116,7 @@ class Walker:
             self.scene.conflicts.prove(name, original.moment, False)
 
     def finish(self, most):
-        """Publishes what is left, then looks at every version, and resumes `most` of those that nobody has resumed yet."""
+        """Publishes the remaining work, rechecks every version, and resumes `most` of those that were not resumed yet."""
         for name in list(self.scene.cut):
             self.scene.mend(name)
         for parcel in self.scene.parcels.values():
