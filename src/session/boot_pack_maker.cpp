@@ -14,12 +14,12 @@ namespace isr {
 namespace {
 
 constexpr unsigned kSealThreads = 2;
-// A pack may take so long at suspend, on a link that is slow enough to show.
+// On a slow link, the upload of a pack may prolong a suspend by this much.
 constexpr std::chrono::duration<double> kPackUpload{10};
-constexpr std::chrono::duration<double> kNoTime{1};
+constexpr std::chrono::duration<double> kNoTime{1};  // an upload that took less does not show the link's speed
 constexpr std::size_t kLeastPages = 1024;
 
-/// `first`, then what else is in `second`.
+/// Appends the places of `second` that `first` does not have, until `first` has `most`.
 void append_new(std::vector<BootPlace>& first, const std::vector<BootPlace>& second, std::size_t most) {
   std::set<std::pair<std::uint8_t, std::uint64_t>> seen;
   for (const BootPlace& place : first) seen.emplace(place.image, place.number);
@@ -29,7 +29,7 @@ void append_new(std::vector<BootPlace>& first, const std::vector<BootPlace>& sec
   }
 }
 
-/// Refuses places of images that the version does not have.
+/// Throws Error{kBug} for a place in an image that the version does not have.
 void check_places(const std::vector<BootPlace>& places, const std::vector<std::string>& names) {
   for (const BootPlace& place : places) {
     if (place.image < names.size()) continue;
@@ -60,8 +60,8 @@ std::optional<SealedBootPack> BootPackMaker::make(BootOrder order, const BootOrd
   return pack;
 }
 
-/// Read from what is being published, whatever happens to the session meanwhile. Pages whose
-/// bytes are not on this host are left out.
+/// Reads the version that is being published, not the session, because the session may change meanwhile. Leaves out
+/// pages whose bytes are not on this host.
 Bytes BootPackMaker::collect(BootOrder order, const ParcelVersion& version) const {
   const std::vector<std::string> names = packed_image_names(version);
   check_places(order.pages, names);
@@ -74,7 +74,7 @@ Bytes BootPackMaker::collect(BootOrder order, const ParcelVersion& version) cons
     head.images.push_back({name, tree.root.digest});
     images.push_back(std::make_unique<Image>(name, tree, reader, nullptr));
   }
-  // Read chunk by chunk, whatever their order.
+  // Sort by place, so that pages of the same chunk are read one after another.
   std::vector<std::size_t> by_place(order.pages.size());
   std::iota(by_place.begin(), by_place.end(), 0);
   std::sort(by_place.begin(), by_place.end(), [&](std::size_t a, std::size_t b) {

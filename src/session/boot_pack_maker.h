@@ -8,14 +8,14 @@
 
 namespace isr {
 
-/// Pages for which uploading takes some seconds more, as the link was found to be: it took `took` for
-/// `uploaded_bytes`. They compress to half, mostly.
+/// Returns how many pages a boot pack may have so that its upload takes about ten seconds. The speed of the link
+/// follows from an upload of `uploaded_bytes` that took `took`; pages are assumed to compress to half their size.
 std::size_t affordable_boot_pages(std::uint64_t uploaded_bytes, std::chrono::duration<double> took);
 
-/// A boot pack, settled and ready to be sent.
+/// A boot pack whose objects are in the settled store, ready to be sent.
 struct SealedBootPack {
   TreeRoot root;
-  std::map<Cid, std::uint32_t> objects;  ///< with their length
+  std::map<Cid, std::uint32_t> objects;  ///< each with its stored length in bytes
 };
 
 /// Makes the boot pack of a version that is about to be published (docs/formats/boot-pack.md).
@@ -26,10 +26,12 @@ class BootPackMaker {
   BootPackMaker(const BootPackMaker&) = delete;
   BootPackMaker& operator=(const BootPackMaker&) = delete;
 
-  /// A pack of the pages of `order`, `most` of them; without any there, of those of `own`. The chunks are those of
-  /// both. nullopt: neither names a page. BootPlace::image is a position in packed_image_names(version). The objects
-  /// are kept until SettledSweep::release(). Error{kBug}: a place is in an image that the version does not have; else
-  /// as ChunkReader and PackStore.
+  /// Makes a pack of the first `most` pages of `order`, or of `own` when `order` has no pages. The pack lists the
+  /// chunks of both. BootPlace::image is a position in packed_image_names(version). The objects are kept until
+  /// SettledSweep::release().
+  ///
+  /// Absence: nullopt when neither order has a page.
+  /// Errors:  {kBug} a place is in an image that the version does not have; else as ChunkReader and PackStore.
   std::optional<SealedBootPack> make(BootOrder order, const BootOrder& own, std::size_t most,
                                      const ParcelVersion& version);
 

@@ -1,4 +1,5 @@
-// All of it only saves time: whatever is missing or damaged is read when it is asked for.
+// Prefetching only saves time: data that it could not fetch is read when the guest asks for it. Only the device state
+// must be here before the guest runs.
 
 #include "session/boot_prefetch.h"
 
@@ -16,12 +17,12 @@
 namespace isr {
 namespace {
 
-constexpr unsigned kFetchThreads = 12;  // at most: the link decides
+constexpr unsigned kFetchThreads = 12;  // an upper limit; the link is the usual limit
 constexpr std::chrono::milliseconds kAskAgain{1000};
-// Then the guest runs, and waits for the page it needs instead of for all of them.
+// After this time the guest runs, and waits only for the pages that it reads instead of the whole pack.
 constexpr std::chrono::milliseconds kLongestPackWait{5000};
-// The deadline for a list of pages, which has 0.6 MiB at most: for a server that has stopped answering, not for a thin
-// link.
+// The deadline for the pack's list of pages, which has 0.6 MiB at most. It is long enough for a slow link, and ends the
+// wait for a server that has stopped answering.
 constexpr std::chrono::milliseconds kLongestHeadWait{10'000};
 
 void check(const std::stop_token& stop) {
@@ -67,7 +68,7 @@ void BootPrefetch::fetch_device_state(const ProgressFn& progress, const std::sto
     total += ref.length;
   };
   for_each_chunk(objects_.reader(), state_.now().find("device")->image.tree, add, Priority::kReadahead, stop);
-  Sync<std::uint64_t> done;  // its mutex makes one report of another, too
+  Sync<std::uint64_t> done;  // its mutex also serialises the calls of progress()
   parallel_for(chunks.size(), kFetchThreads, [&](std::size_t i) {
     check(stop);
     if (!objects_.is_here(chunks[i].cid)) objects_.reader().bring(chunks[i], stop);
@@ -124,7 +125,7 @@ void BootPrefetch::attach(const std::shared_ptr<Image>& memory) {
     if (!pack_) continue;
     const auto& named = pack_->head().images;
     const auto it = std::find(named.begin(), named.end(), BootImage{names[i], image->base().root.digest});
-    if (it == named.end()) continue;  // what it has of this image is of another time
+    if (it == named.end()) continue;  // the pack was made of another tree of this image
     const auto number = static_cast<std::uint8_t>(it - named.begin());
     const auto& pages = pack_->head().order.pages;
     pages_ += static_cast<std::uint64_t>(
@@ -136,7 +137,7 @@ void BootPrefetch::attach(const std::shared_ptr<Image>& memory) {
 void BootPrefetch::detach() {
   for (const std::string& name : packed_image_names(state_.now())) {
     const auto image = image_of(name);
-    if (!image) continue;  // no memory
+    if (!image) continue;  // the memory image is gone
     image->set_touches(nullptr, 0);
     image->set_hot_pages({});
   }
@@ -167,7 +168,7 @@ void BootPrefetch::begin_fill(Prefetch prefetch) {
     }
     plan.pack = std::move(pack_);
   }
-  // Now the chunks of its pages are in the cache.
+  // By then the chunks of the pack's pages are in the cache, so the pack is no longer needed.
   plan.on_order_here = [images] {
     for (const auto& image : images) {
       if (image) image->set_hot_pages({});

@@ -10,20 +10,20 @@ namespace isr {
 /// The name of a version's boot pack among its images.
 inline constexpr const char* kBootPackName = "bootpack";
 
-/// How much is fetched ahead of a guest that continues.
+/// How much data is fetched before a resumed guest asks for it.
 enum class Prefetch {
   kNone,        ///< nothing
-  kWorkingSet,  ///< the boot pack before it runs, then the chunks that were read first the last time
-  kAll,         ///< and then the rest of its memory
+  kWorkingSet,  ///< the boot pack before the guest runs, then the chunks that the pack lists
+  kAll,         ///< as kWorkingSet, then the rest of the memory
 };
-/// "none", "ws", "all".
+/// Returns "none", "ws" or "all".
 std::string_view to_name(Prefetch prefetch) noexcept;
-/// Error{kUsage} for a text that is no such name.
+/// Parses a name that to_name() returns. Error{kUsage} for any other text.
 Prefetch parse_prefetch(std::string_view text);
 
-/// Fetches ahead of a guest that is resumed: before it runs the device state and the boot pack
-/// (docs/formats/boot-pack.md), behind it the chunks that were read first, then the rest of memory. Notes what each
-/// guest reads first.
+/// Fetches the data of a resumed guest before the guest asks for it. Before the guest runs, it fetches the device state
+/// and the boot pack (docs/formats/boot-pack.md); while the guest runs, the chunks that the pack lists, then the rest
+/// of memory. Also records the order in which each guest reads first, for the next boot pack.
 ///
 ///   prepare() → attach() → begin_fill() → wait_for_pack() → the guest runs → end_fill(), detach()
 ///
@@ -36,29 +36,31 @@ class BootPrefetch {
   BootPrefetch(const BootPrefetch&) = delete;
   BootPrefetch& operator=(const BootPrefetch&) = delete;
 
-  /// Fetches what a resume needs before it begins: the device state, waiting for the repository if
-  /// it must, and the boot pack when that can be had. Error{kCancelled} on stop.
+  /// Fetches the data that a resume needs before it begins. The device state is required: if SessionObjects::waits(),
+  /// this waits for a repository that cannot be reached. The boot pack is optional: a failure to fetch it is only
+  /// logged.
+  /// Errors:  {kCancelled} on stop; as ChunkReader for the device state.
   void prepare(Prefetch prefetch, const ProgressFn& progress, const std::stop_token& stop);
-  /// The images of a machine that is about to run are read through the pack of prepare(), where it is of their time,
-  /// and what is read first is noted anew. `memory` is that machine's: begin_fill() fetches it while its owner keeps
-  /// it.
+  /// Connects the images of a machine that is about to run: they answer reads from the pack of prepare() where the pack
+  /// was made of the same tree, and a new record of first reads begins. `memory` is the machine's memory image;
+  /// begin_fill() can fetch it as long as its owner keeps it.
   void attach(const std::shared_ptr<Image>& memory);
-  /// Ends both: what is read from now on is no guest's.
+  /// Undoes attach(). Later reads do not come from a guest, so the pack does not answer them and they are not recorded.
   void detach();
 
-  /// After attach(): fetches ahead of the guest, until end_fill().
+  /// Call after attach(). Starts to fetch ahead of the guest in the background, until end_fill().
   void begin_fill(Prefetch prefetch);
   void end_fill();
-  /// Tells the fetching to end, and does not wait for it.
+  /// Asks the fetching to end, without waiting for its end.
   void request_stop();
-  /// Before the guest runs: gives the boot pack some seconds to come. Error{kCancelled} on stop.
+  /// Call before the guest runs. Waits at most 5 s for the boot pack. Error{kCancelled} on stop.
   void wait_for_pack(const ProgressFn& progress, const std::stop_token& stop) const;
 
-  /// Pages that the boot pack of this run had ready.
+  /// The number of pages in the boot pack that this run can use.
   std::uint64_t pages() const noexcept { return pages_; }
-  /// True while the pages that the guest reads first are on their way.
+  /// True while the boot pack or the chunks that it lists are being fetched.
   bool is_fetching_working_set() const;
-  /// The order in which the guest of this session's last start or resume read first; empty before.
+  /// The order of first reads of the guest that this session started or resumed last; empty before the first one.
   BootOrder own_order() const { return touches_ ? touches_->order() : BootOrder{}; }
   void add_stats(SessionStats& out) const;
 
@@ -72,11 +74,11 @@ class BootPrefetch {
   const StateFile& state_;
   const SessionImages& images_;
   SessionObjects& objects_;
-  std::weak_ptr<Image> memory_;            ///< of a machine that runs; MemoryImage owns it
-  std::shared_ptr<HotPages> pack_;         ///< of the resume that is going on
-  std::shared_ptr<FirstTouches> touches_;  ///< since this session's last start or resume
+  std::weak_ptr<Image> memory_;            ///< of the running machine; MemoryImage owns it
+  std::shared_ptr<HotPages> pack_;         ///< of the current resume
+  std::shared_ptr<FirstTouches> touches_;  ///< first reads since this session's last start or resume
   std::uint64_t pages_ = 0;
-  mutable Sync<std::shared_ptr<ChunkFill>> fill_;  ///< last: it uses the rest
+  mutable Sync<std::shared_ptr<ChunkFill>> fill_;  ///< last, because it uses the members above
 };
 
 }  // namespace isr

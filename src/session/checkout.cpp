@@ -11,7 +11,7 @@
 namespace isr {
 namespace {
 
-/// With the lock held, so that what is the newest version stays it.
+/// Runs with the lock held, so that the newest version stays the newest.
 void write_first_state(const Account& account, const ParcelEntry& parcel, const LockRecord& lock,
                        const VersionChoice& choice, const std::stop_token& stop) {
   LoadedVersion loaded = load_version(account, parcel, {}, stop);
@@ -22,7 +22,7 @@ void write_first_state(const Account& account, const ParcelEntry& parcel, const 
   SessionState state;
   state.parcel_id = parcel.id;
   state.parcel_name = parcel.name;
-  state.base = newest;  // an older version, or a fork, is continued as a new one behind the newest
+  state.base = newest;  // work on an older version or a fork is published behind the newest
   state.base_hash = newest_hash;
   state.content = loaded.head.head.n;
   state.base_version = loaded.version;
@@ -48,12 +48,12 @@ void check_out(Account& account, const ParcelEntry& parcel, LockMode mode, const
                 {fmt::format("isr stat {}", parcel.name)});
   };
   remove_ended_directories(directory);
-  // Not even a look at the lock file, which a daemon that just begins needs.
+  // Checked before the lock file is taken, because a daemon that is just starting needs that file.
   if (fs::exists(directory / "session")) refuse();
   const FileLock flock = take_parcel(account.host, parcel);
   if (fs::exists(directory / "session")) refuse();
   if (fs::exists(directory / "journal")) {
-    // Its records belong to another base; put over this one they would be wrong bytes.
+    // Its records belong to another base. Over this base they would give wrong bytes.
     throw Error(ErrorKind::kCorrupt,
                 fmt::format("{} holds unsynced changes of an earlier session, whose description is missing",
                             directory.string()),
@@ -84,7 +84,7 @@ void undo_check_out(const Account& account, const ParcelEntry& parcel, const std
   const fs::path journal = directory / "journal";
   if (fs::exists(journal) && !fs::is_empty(journal)) return;
   if (const fs::path mount = mount_directory(account.host.paths, parcel.id); is_dead_mount(mount)) {
-    unmount(mount);  // of a daemon that was killed while it started
+    unmount(mount);  // left by a daemon that was killed while it started
     std::error_code ignored;
     fs::remove(mount, ignored);
   }

@@ -7,13 +7,18 @@
 
 namespace isr {
 
-/// Checks out: takes the lock, reads the version, makes the directory of the session.
-/// Error{kLocked}, {kNotFound}, {kHistory}; {kCancelled} on stop: then the lock is given back within seconds, or
-/// stays written down to be given back (held_lock.h).
+/// Checks a parcel out: takes its lock, reads the chosen version and makes the session's directory. With a
+/// `steal_reason`, takes the lock from another host.
+///
+/// Errors:  {kLocked}; {kNotFound}; {kHistory}; {kVm} the parcel is checked out or in use on this host; {kUnsupported}
+///          the repository is read-only; {kCorrupt} the directory holds the journal of a session without its state
+///          file; {kCancelled} on stop. After {kCancelled} the lock is given back within seconds, or its note stays, so
+///          that a later command gives it back (held_lock.h).
 void check_out(Account& account, const ParcelEntry& parcel, LockMode mode, const VersionChoice& choice,
                const std::optional<std::string>& steal_reason, const std::stop_token& stop = {});
-/// Takes back what check_out() just made, when nothing could be started on it. Does nothing while
-/// another process has the session, or once something was written in it. The lock as in check_out().
+/// Undoes a check_out() when no machine could be started on it: removes the session's directory and gives the lock
+/// back, as check_out() does on stop. Does nothing while another process has the session, or when something was written
+/// in it.
 void undo_check_out(const Account& account, const ParcelEntry& parcel, const std::stop_token& stop = {});
 
 }  // namespace isr

@@ -1,5 +1,5 @@
-// The state file says before a head is put which one it will be, so that after a crash the same head in the
-// repository is known to be ours.
+// Before a head is put, the state file names it by number and hash. So after a crash the session recognises its own
+// head in the repository.
 
 #include "session/head_publisher.h"
 
@@ -12,8 +12,8 @@
 namespace isr {
 namespace {
 
-constexpr int kLateAnswers = 4;          // heads of ours that turn up while we publish
-constexpr std::size_t kMaxPending = 64;  // publishes in a row without an answer
+constexpr int kLateAnswers = 4;          // own heads that may arrive late during one put()
+constexpr std::size_t kMaxPending = 64;  // remembered publishes without an answer; the oldest is forgotten first
 
 }  // namespace
 
@@ -22,11 +22,12 @@ HeadPublisher::HeadPublisher(const Account& account, const ParcelEntry& parcel, 
 
 namespace {
 
-/// It is in the repository, and its version is the base now: what it covers is void.
+/// Makes the version of a publish that was found in the repository the session's base. The journal records that it
+/// covers become void.
 void rebase_on(const PendingPublish& pending, SessionState& state, const ParcelVersion& version) {
   for (SessionImage& image : state.images) {
     const auto it = pending.void_below.find(image.number);
-    if (it == pending.void_below.end()) continue;  // not published, or begun anew since
+    if (it == pending.void_below.end()) continue;  // the publish does not cover it, or the image was begun anew since
     image.image.tree = version.find(image.image.name)->tree;
     image.void_below = std::max(image.void_below, it->second);
   }
@@ -38,7 +39,7 @@ void rebase_on(const PendingPublish& pending, SessionState& state, const ParcelV
   state.upload_begun = false;
 }
 
-/// The history between the session's base and the newest version is refused.
+/// Adds the ways out as hints to a refusal of the history between the session's base and the newest version.
 Error with_ways_out(const Error& refusal, const std::string& parcel) {
   return {ErrorKind::kHistory,
           refusal.what(),
@@ -48,7 +49,7 @@ Error with_ways_out(const Error& refusal, const std::string& parcel) {
 
 }  // namespace
 
-/// A publish of ours whose answer was lost may have happened, and others may have published behind it.
+/// Looks for a publish whose answer was lost. It may have happened, and other hosts may have published behind it.
 void HeadPublisher::resolve(Chain& chain, const std::optional<StoredHead>& newest) {
   if (!newest) return;
   for (const PendingPublish& pending : state_.now().pending) {
@@ -61,15 +62,16 @@ void HeadPublisher::resolve(Chain& chain, const std::optional<StoredHead>& newes
     }
     if (!head || head->hash != pending.hash) continue;
     const ParcelVersion version = open_version(parcel_, head->head);
-    chain.make_durable(*head);  // before what it holds is dropped here
+    chain.make_durable(*head);  // before this host drops its copy of the data
     state_.change([&, made = pending](SessionState& next) { rebase_on(made, next, version); });
     log::info("version {} had been published before the interruption", state_.now().base);
     return;
   }
 }
 
-/// Before the replay: when a publish that a crash interrupted did happen, what it covers is void. Without an answer
-/// the session opens as it does offline, so that the work can be reached; publish() asks again.
+/// Runs before the replay, because the journal records that an interrupted publish covers are void if it did happen.
+/// When the repository gives no answer, the session opens as it does offline, so that the user can reach the work;
+/// publish() asks again.
 void HeadPublisher::resolve_at_open() {
   if (state_.now().pending.empty() || account_.remote.offline()) return;
   try {
@@ -82,7 +84,8 @@ void HeadPublisher::resolve_at_open() {
   }
 }
 
-/// Keeps a head that lost the race, and opens what was kept: it is all that is left once the session ends.
+/// Keeps a head that lost the race as a fork, then opens the fork: it is the only copy of the work once the session has
+/// ended.
 std::string HeadPublisher::keep_fork(std::uint64_t n, ByteView blob, const std::stop_token& stop) {
   const std::string fork = account_.chain(parcel_.chain(), stop).keep_fork(n, blob);
   SourceStats stats;
@@ -94,7 +97,8 @@ std::string HeadPublisher::keep_fork(std::uint64_t n, ByteView blob, const std::
   return fork;
 }
 
-/// Error{kHistory} unless the session's base version is in the history. A fork of any other version cannot be opened.
+/// Throws Error{kHistory} unless the session's base version is in the history, because a fork of any other version
+/// cannot be opened.
 void HeadPublisher::require_base(const StoredHead& newest, const std::stop_token& stop) {
   try {
     account_.chain(parcel_.chain(), stop).verify_base(newest, state_.now().base, state_.now().base_hash);
@@ -111,7 +115,7 @@ PutHead HeadPublisher::put(const ParcelVersion& version, const VoidBelow& void_b
     const auto newest = chain.newest();
     resolve(chain, newest);
     bool fork = newest && newest->hash != state_.now().base_hash;
-    // A lock that is free is taken again: the number is what keeps others out.
+    // keep() takes a free lock again. This is safe because the number of the head keeps other hosts out.
     if (!fork) fork = result.is_lock_lost = !lock_.keep(stop);
     HeadPlace place{state_.now().base + 1, state_.now().base_hash};
     if (!fork && newest) place = chain.next(newest);
@@ -127,7 +131,8 @@ PutHead HeadPublisher::put(const ParcelVersion& version, const VoidBelow& void_b
         return result;
       }
       const auto there = chain.read(place.n);
-      if (there && state_.now().find_pending(*there) != nullptr) continue;  // ours was late, behind newest()
+      // An earlier head of this session may have arrived after newest().
+      if (there && state_.now().find_pending(*there) != nullptr) continue;
     }
     if (newest) require_base(*newest, stop);
     result.fork = keep_fork(place.n, blob, stop);
@@ -138,8 +143,7 @@ PutHead HeadPublisher::put(const ParcelVersion& version, const VoidBelow& void_b
               fmt::format("{}: the repository gives each time another head of ours", parcel_.name));
 }
 
-/// Returns the refusal when the history does not tell whether a publish happened: work that was discarded since can be
-/// given up nonetheless.
+/// Returns a refused history instead of throwing it, so that a session whose changes were discarded can end.
 std::optional<Error> HeadPublisher::resolve(const std::stop_token& stop) {
   if (state_.now().pending.empty()) return std::nullopt;
   Chain chain = account_.chain(parcel_.chain(), stop);

@@ -4,24 +4,25 @@
 
 namespace isr {
 
-/// What became of a version's head.
+/// The result of HeadPublisher::put().
 struct PutHead {
-  std::optional<StoredHead> head;  ///< nullopt: another host was first
-  std::uint64_t version = 0;       ///< its number, or the base's
-  std::string fork;                ///< "HOST-xxxx/N" when another host was first; the version is kept there
-  bool is_lock_lost = false;       ///< it is a fork because another host has the lock; it has not published
+  std::optional<StoredHead> head;  ///< nullopt when the version became a fork
+  std::uint64_t version = 0;       ///< its number; for a fork, the number of the session's base
+  std::string fork;                ///< name of the fork that keeps the version, "HOST-xxxx/N"; else empty
+  bool is_lock_lost = false;       ///< a fork because another host has the lock, although it has not published
 };
 
-/// Puts the heads of a session: behind its base, or as forks where another host was first. Knows which of its heads
-/// had no answer: any of them may be in the repository, and is ours when it turns up.
+/// Puts the heads of a session into the repository: behind its base, or as a fork when another host published first.
+/// Remembers the heads whose put had no answer: any of them may be in the repository, and is recognised as this
+/// session's own when it is found there.
 ///
-/// Errors:  as Chain; {kHistory} when the repository's history is refused, with the ways out as hints; {kLocked} our
-/// hold
-///          has moved; {kCorrupt} the fork that was kept does not open; {kIo} of the state file.
+/// Errors:  as Chain; {kHistory} the repository's history is refused, with the ways out as hints; {kLocked} the
+///          session's hold belongs to another host id; {kCorrupt} the fork that was kept does not open; {kIo} of the
+///          state file.
 /// Threads: one at a time.
 class HeadPublisher {
  public:
-  /// As PendingPublish says.
+  /// See PendingPublish::void_below.
   using VoidBelow = std::map<std::uint16_t, std::uint64_t>;
 
   /// All of these must outlive this.
@@ -29,15 +30,17 @@ class HeadPublisher {
   HeadPublisher(const HeadPublisher&) = delete;
   HeadPublisher& operator=(const HeadPublisher&) = delete;
 
-  /// Before the journal is replayed: when a publish without an answer did happen, the state says so from now on. Logs
-  /// {kTransient}, {kCorrupt} and {kHistory}, and leaves the question open; after any other error the session does not
-  /// open. Does nothing offline.
+  /// Call before the journal is replayed. Looks in the repository for a publish that had no answer; if it happened,
+  /// makes its version the session's base. Only logs {kTransient}, {kCorrupt} and {kHistory}: resolve() asks again
+  /// before the next publish. Any other error is thrown, and the session does not open. Does nothing offline.
   void resolve_at_open();
-  /// As above, before a publish. Returns the refusal when the history does not tell whether one happened: work that
-  /// was discarded since can be given up nonetheless.
+  /// Does the same before a publish, but throws errors. Returns Error{kHistory} instead of throwing it when the history
+  /// does not show whether a publish happened: the caller throws it only if it has changes to publish, so that a
+  /// session whose changes were discarded can end.
   std::optional<Error> resolve(const std::stop_token& stop);
-  /// The objects of the version are in the repository. Writes down which head it will be, puts it and reads it back;
-  /// or keeps it as a fork, and opens what was kept.
+  /// Publishes a version whose objects are in the repository already. Writes the head's number and hash to the state
+  /// file, puts the head and reads it back. When another host was first, keeps the head as a fork instead, and opens
+  /// that fork as a check.
   PutHead put(const ParcelVersion& version, const VoidBelow& void_below, const std::stop_token& stop);
 
  private:

@@ -13,9 +13,9 @@
 namespace isr {
 namespace {
 
-// A daemon that has just answered its last command, or was told to end, needs a moment to go.
+// A daemon that has just answered its last command, or was told to end, needs a moment to exit.
 constexpr std::chrono::seconds kGoing{3};
-constexpr std::chrono::seconds kPatience{3};  // of a command that was interrupted
+constexpr std::chrono::seconds kPatience{3};  // how long an interrupted command tries to give its lock back
 constexpr std::chrono::milliseconds kPoll{20};
 constexpr std::size_t kIdSize = 32;
 constexpr std::string_view kEnded = ".ended.";
@@ -47,7 +47,7 @@ bool has_session(const fs::path& directory) {
   return fs::exists(directory / "session") || fs::exists(directory / "journal");
 }
 
-/// Removes what take_parcel() made, and nothing else.
+/// Removes a parcel's directory when it has nothing but the lock file that take_parcel() made.
 void remove_if_empty(const fs::path& directory) {
   for (const auto& file : fs::directory_iterator(directory)) {
     if (file.path().filename() != "lock") return;
@@ -62,12 +62,12 @@ void give_back(const Account& account, const Note& note) {
   {
     make_private_directory(directory);
     const auto flock = FileLock::try_acquire(directory / "lock");
-    if (!flock) return;  // its time comes when that process has ended
+    if (!flock) return;  // a later call gives the lock back, once that process has ended
     const auto state = read_session_state(directory, account.host.device_key, note.parcel_id);
     is_of_a_session = state && state->hold == note.hold;
     if (!has_session(directory)) remove_if_empty(directory);
   }
-  // No process takes this hold again, so the parcel is free for others while the repository is asked.
+  // No process takes this hold again, so other processes may use the parcel while the repository is asked.
   if (is_of_a_session) {
     forget_lock(account.host, note.parcel_id, note.hold);
   } else {
@@ -106,7 +106,7 @@ std::optional<FileLock> await_parcel(const HostState& host, const ParcelEntry& p
       make_private_directory(directory);
       if (auto held = FileLock::try_acquire(directory / "lock")) return held;
     } catch (const Error&) {
-      if (fs::exists(directory)) throw;  // else a session's end took it away meanwhile
+      if (fs::exists(directory)) throw;  // otherwise the end of a session has just removed it
     }
     if (std::chrono::steady_clock::now() > until) return std::nullopt;
   }
@@ -137,8 +137,8 @@ LockRecord take_lock(const Account& account, const ParcelEntry& parcel, LockMode
   try {
     return steal_reason ? lock.steal(wanted, *steal_reason) : lock.acquire(wanted);
   } catch (const LockedError&) {
-    forget_lock(account.host, parcel.id,
-                wanted.hold);  // nothing was written; after other failures something may have been
+    // Nothing was written to the repository. After another failure the lock may have been taken, so the note stays.
+    forget_lock(account.host, parcel.id, wanted.hold);
     throw;
   }
 }

@@ -6,19 +6,21 @@
 #include "base/file.h"
 #include "base/file_lock.h"
 
-/// Locks that this host takes in repositories. Each hold is written down before it is taken, and until a
-/// session has it or it was given back: STATE/REPOSITORY-ID/USER/locks/PARCEL-ID.HOLD, an empty file. So what a
-/// killed command took, or what could not be given back for want of a network, is given back by the next command or
-/// daemon that reaches the repository.
+/// The locks that this host takes in repositories. Each hold has a note, the empty file
+/// STATE/REPOSITORY-ID/USER/locks/PARCEL-ID.HOLD. It is written before the lock is taken, and removed once a session's
+/// state file names the hold or the lock was given back. From the notes, the next command or daemon that reaches the
+/// repository gives back the locks of killed commands, and locks that could not be given back without a network.
 namespace isr {
 
-/// The lock file that one process at a time holds while it works on a parcel here, or takes its lock. Makes the
-/// parcel's directory. Error{kVm} when another process has it, and does not end within 3 s.
+/// Takes the lock file of a parcel's directory, which one process at a time holds while it works on the parcel on this
+/// host or takes its lock in the repository. Makes the directory. Error{kVm} when another process still has the file
+/// after 3 s.
 FileLock take_parcel(const HostState& host, const ParcelEntry& parcel);
-/// As take_parcel(), but nullopt when another process has it.
+/// Like take_parcel(), but returns nullopt when another process still has the file after 3 s.
 std::optional<FileLock> await_parcel(const HostState& host, const ParcelEntry& parcel);
 
-/// take_parcel() for a command that leaves nothing here: its end removes the directory, unless more lies in it.
+/// Owns the result of take_parcel() for a command that leaves nothing on this host. The destructor removes the parcel's
+/// directory, unless it has more than the lock file.
 class TakenParcel {
  public:
   TakenParcel(const HostState& host, const ParcelEntry& parcel);
@@ -31,40 +33,40 @@ class TakenParcel {
   FileLock flock_;
 };
 
-/// Takes the parcel's lock for a new hold, which stays written down. The caller has take_parcel(). Errors as
-/// ParcelLock::acquire(), or, with a reason, steal(); {kCancelled} on stop.
+/// Takes the parcel's lock in the repository under a new hold, whose note stays. The caller must own the result of
+/// take_parcel(). Errors as ParcelLock::acquire(), or with a reason as steal(); {kCancelled} on stop.
 LockRecord take_lock(const Account& account, const ParcelEntry& parcel, LockMode mode, const LockBase& base,
                      const std::optional<std::string>& steal_reason, const std::stop_token& stop = {});
-/// A session's description names the hold from now on.
+/// Removes the hold's note. Call once a session's state file names the hold, or once the lock was given back.
 void forget_lock(const HostState& host, const std::string& parcel_id, const std::string& hold);
-/// Writes down that the hold is to be given back; durable.
+/// Writes the hold's note, which says that the lock is to be given back; durable.
 void note_lock(const HostState& host, const std::string& parcel_id, const std::string& hold);
 /// The result of giving a lock back.
 enum class LockReturn {
   kDone,
-  kLater,  ///< the repository cannot be reached; the hold stays written down
-  kMoved,  ///< the hold has the lock under another host id (ParcelLock::release()), so it stays, and stays written down
+  kLater,  ///< the repository cannot be reached; the note stays
+  kMoved,  ///< the hold belongs to another host id (ParcelLock::release()), so the lock and its note stay
 };
-/// "done", "later", "moved".
+/// Returns "done", "later" or "moved".
 std::string_view to_name(LockReturn how) noexcept;
-/// Releases what is written down. kLater also on stop.
-/// An interrupted command (stop is requested) gives up after 3 s.
+/// Releases the lock and removes its note. kLater also when stop is requested meanwhile. When stop was requested
+/// before, because the command was interrupted, tries for 3 s.
 LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold,
                           const std::stop_token& stop = {});
 
-/// To be called when an account was opened: gives back what is written down and neither a session's nor being taken
-/// this moment. Never fails; does nothing offline.
+/// Gives back each lock that has a note, except those of a session and those that another process is just taking. Call
+/// when an account was opened. Never fails; does nothing offline.
 void give_back_left_locks(const Account& account);
-/// Something is written down to be given back.
+/// Whether a hold of this parcel has a note.
 bool has_lock_to_give_back(const HostState& host, const ParcelEntry& parcel);
-/// Releases the parcel's lock when this host holds it without a session. Says whether it did. Error{kOffline} unless
-/// online.
+/// Releases the parcel's lock when this host holds it without a session, and returns whether it did. Error{kOffline}
+/// when there is no connection to the repository.
 bool give_back_orphaned_lock(const Account& account, const ParcelEntry& parcel);
 
-/// Takes a session's directory away, at once, so that no half of a session is ever found; by the process that has
-/// take_parcel(). It is left to remove_ended_directories().
+/// Renames a session's directory in one step, so that no process ever finds half of a session. The caller must own the
+/// result of take_parcel(). remove_ended_directories() deletes the renamed directory later.
 void take_directory_away(const fs::path& directory);
-/// Deletes what an earlier end of a session in this directory has left. Never fails.
+/// Deletes directories that take_directory_away() has renamed, also those of an earlier session. Never fails.
 void remove_ended_directories(const fs::path& directory);
 
 }  // namespace isr

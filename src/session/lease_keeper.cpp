@@ -10,9 +10,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr int kRenewals = 3;         // in a lease
-constexpr int kAttempts = 30;        // in a lease, while the repository does not answer
-constexpr milliseconds kLook{1000};  // at the clock: a sleeping machine's timers stand still
+constexpr int kRenewals = 3;         // per lease
+constexpr int kAttempts = 30;        // per lease, while the repository does not answer
+constexpr milliseconds kLook{1000};  // how often the clock is read: timers stand still while the host sleeps
 
 }  // namespace
 

@@ -8,27 +8,28 @@
 
 namespace isr {
 
-/// Renews an attended lock at a third of its lease, whatever its session does meanwhile: an upload
-/// may take longer than a lease. After the machine has slept it renews at once.
+/// Renews an attended lock after each third of its lease. Does so on a thread of its own, because an upload of the
+/// session may take longer than a lease. Renews at once after this host has slept.
 ///
 /// Threads: one at a time.
 class LeaseKeeper {
  public:
-  /// Reaches the repository anew each time; its calls end on stop. Error{kOffline}: not now.
+  /// Opens the lock anew for each renewal, so that a repository that has come back is found. Calls of the returned lock
+  /// end on stop. Error{kOffline} when the repository cannot be opened now.
   using OpenLock = std::function<ParcelLock(const std::stop_token& stop)>;
-  /// Somebody has taken the lock over; nothing is renewed any more. On the keeper's thread.
+  /// Called once another host has taken the lock over, on the keeper's thread. Nothing is renewed after that.
   using OnLost = std::function<void(const Error& how)>;
 
-  /// Time that goes on while the machine sleeps.
+  /// A clock that goes on while this host sleeps.
   using Clock = std::function<std::chrono::milliseconds()>;
 
-  /// Of `held`, `hold` and `lease` count; its number may be 0.
+  /// Uses only `hold` and `lease` of `held`; its number may be 0.
   LeaseKeeper(LockRecord held, OpenLock open, OnLost on_lost, Clock clock = boot_time);
 
   void start();
-  /// Gives up a renewal that is on its way.
+  /// Aborts a renewal that is in progress, and ends the thread.
   void stop();
-  /// on_lost is being called, or was. From any thread.
+  /// True as soon as on_lost is about to be called. May be called from any thread.
   bool lost() const { return lost_; }
 
  private:

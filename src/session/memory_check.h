@@ -8,20 +8,20 @@
 
 namespace isr {
 
-/// QEMU's memory at a moment when the guest stood still, as the kernel shows it.
+/// QEMU's memory as the kernel shows it, at a moment when the guest was paused.
 struct MemoryWitness {
   std::vector<MemoryRange> own;     ///< at least QEMU's own pages of that moment; may hold later ones
-  std::vector<SampledPage> sample;  ///< pages of that moment
-  std::uint64_t seed = 0;           ///< that chose them, so that a difference can be found again
+  std::vector<SampledPage> sample;  ///< some pages with their contents at that moment
+  std::uint64_t seed = 0;           ///< of the random choice of the sample, to reproduce a difference
 };
 
-/// The second line of defence before memory is kept or published: the sealed memory must agree with the witness. A
-/// difference is a bug of ours, and the running guest still has the right bytes.
+/// A second line of defence before memory is kept or published: checks that the sealed memory agrees with the witness.
+/// A difference is a bug in isr; the running guest still has the right bytes.
 ///
 /// Errors: kBug, naming the page or the chunk.
 class MemoryCheck {
  public:
-  /// touched: as of LiveMemory, then or later.
+  /// `touched` is LiveMemory::touched() at the moment of the witness or later.
   MemoryCheck(const MemoryWitness& witness, std::vector<bool> touched);
 
   /// Throws unless QEMU has an own page in the chunk, or the mount has written or zeroed a part of it.
@@ -29,8 +29,8 @@ class MemoryCheck {
   /// Calls require_change() for every chunk whose replacement differs.
   using Replacements = std::map<std::uint64_t, std::optional<ChunkRef>>;
   void compare(const Replacements& before, const Replacements& after) const;
-  /// Throws unless `kept` has the sampled pages. Give it a reader that asks no network: pages that are not on this
-  /// host are skipped.
+  /// Throws unless `kept` has the contents of the sampled pages. Skips pages that are not on this host, so `kept`
+  /// should have a reader that uses no network.
   void compare(Image& kept) const;
 
  private:

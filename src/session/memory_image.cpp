@@ -19,8 +19,9 @@ MemoryImage::MemoryImage(const ParcelEntry& parcel, StateFile& state, SessionIma
                          BootPrefetch& prefetch)
     : parcel_(parcel), state_(state), images_(images), objects_(objects), prefetch_(prefetch) {}
 
-/// As long as the file says running, memory is void whatever else it says, so it is forgotten at once. A file that says
-/// suspended must say otherwise first: a crash would bring this memory back over disks that have changed since.
+/// While the state file says running, memory is void after a crash, so it is dropped before the file is written. A file
+/// that says suspended is changed first: otherwise, after a crash, it would bring this memory back over disks that have
+/// changed since.
 void MemoryImage::drop() {
   const bool ran = state_.now().phase == SessionPhase::kRunning;
   const auto power_off = [&](SessionState& next) { images_.take(SessionEvent::kPowerOff, next); };
@@ -32,7 +33,7 @@ void MemoryImage::drop() {
 }
 
 std::shared_ptr<Image> MemoryImage::begin(bool fresh) {
-  // Fresh memory has nothing below: what is suspended must be there still if the VM does not start.
+  // Fresh memory has no overlay below it, because the suspended memory must stay unchanged if the VM does not start.
   const TreeRoot base = fresh ? TreeRoot{state_.now().vm.memory_bytes, {}} : state_.now().find("memory")->image.tree;
   scratch_ = make_scratch_overlay(state_.directory(), base.size, fresh ? nullptr : images_.part("memory").overlay);
   live_ = std::make_shared<LiveMemory>(scratch_, base.size);
@@ -83,7 +84,7 @@ void MemoryImage::abandon() {
 }
 
 void MemoryImage::keep(const MachineMoment& moment) {
-  prefetch_.detach();  // what is read from here on is no guest's
+  prefetch_.detach();  // later reads do not come from the guest
   const MemoryCheck check(moment.memory, live_->touched());
   for (const std::uint64_t chunk : scratch_->dirty_chunks()) check.require_change(chunk);
   SessionPart& memory = images_.part("memory");
@@ -96,7 +97,8 @@ void MemoryImage::keep(const MachineMoment& moment) {
   check.compare(kept);
   write_device_state(moment.device_state);
   images_.journal().sync();
-  // After a failure the guest goes on: nothing may say later that its memory of this moment is kept.
+  // Stamp and phase change together. After a failure the guest goes on, and no later write of the file may say that
+  // memory of this moment is kept.
   state_.change([&](SessionState& next) {
     next.stamp = moment.stamp;
     images_.take(SessionEvent::kSuspend, next);
@@ -122,7 +124,8 @@ void MemoryImage::check_frozen(const MemoryWitness& witness, const TreeRoot& bef
   const MemoryCheck check(witness, live_->touched());
   const JournalOverlay& below = *images_.part("memory").overlay;
   for_each_difference(objects_.reader(), before, after, [&](std::uint64_t chunk, const ChunkRef&, const ChunkRef& ref) {
-    // An earlier run left this below: a sealed chunk, or bytes where the rest could not be fetched.
+    // An earlier run left this change in the overlay below: a sealed chunk, or bytes without the rest of their chunk
+    // when that could not be fetched.
     if (below.frozen_replaced(chunk) != ref && !below.frozen_has_bytes(chunk)) check.require_change(chunk);
   });
   Image sealed("memory", after, objects_.local_reader(), nullptr);
@@ -134,7 +137,7 @@ void MemoryImage::thaw() {
   try {
     scratch_->thaw();
   } catch (const Error& error) {
-    log::warn("{}", error.what());  // all of it can be read, and the next freeze goes on with it
+    log::warn("{}", error.what());  // the changes stay readable, and the next freeze includes them
   }
 }
 

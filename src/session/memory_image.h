@@ -6,20 +6,21 @@
 
 namespace isr {
 
-/// The state of a running machine at the moment of a checkpoint, beside its memory and disks.
+/// The state of a running machine at the moment of a suspend or checkpoint, without the contents of its memory and
+/// disks.
 struct MachineMoment {
   VmStamp stamp;
   Bytes device_state;
   MemoryWitness memory;
 };
 
-/// The memory of a machine while it runs, and what is kept of it at a suspend. What the guest changes is in a scratch
-/// layer over the session's image "memory", which a suspend brings to the journal with the devices.
+/// The memory of a running machine, and the memory that a suspend keeps. Changes of the guest go to a scratch layer
+/// over the session's memory image. A suspend writes them to the journal, together with the device state.
 ///
 ///   begin() → begin_run() → the guest runs → keep() or drop() → abandon()
 ///
-/// Errors:  of the file system; what follows a failure each function says.
-/// Threads: one at a time, but image() and live() may be read and written meanwhile.
+/// Errors:  {kIo} of the file system; each function says what holds after a failure.
+/// Threads: one at a time, but the objects that image() and live() return may be read and written meanwhile.
 class MemoryImage {
  public:
   /// All of these must outlive this.
@@ -28,50 +29,55 @@ class MemoryImage {
   MemoryImage(const MemoryImage&) = delete;
   MemoryImage& operator=(const MemoryImage&) = delete;
 
-  // --- of a run --------------------------------------------------------------
+  // --- a run -----------------------------------------------------------------
 
-  /// Begins fresh memory (all zeros) of vm.memory_bytes, or opens the suspended one,
-  /// under a scratch layer. Returns the image to mount as memory.raw. Drops nothing.
+  /// Makes fresh memory (all zeros) of vm.memory_bytes, or opens the suspended memory, and puts a scratch layer over
+  /// it. Returns the image to mount as memory.raw. The suspended memory stays until begin_run().
   std::shared_ptr<Image> begin(bool fresh);
-  /// That image, and the overlay that it writes to; nullptr before, and after abandon().
+  /// The image that begin() returned, and the overlay that it writes to; nullptr before begin(), and after abandon()
+  /// and drop().
   std::shared_ptr<Image> image() const { return image_; }
   std::shared_ptr<LiveMemory> live() const { return live_; }
-  /// The chunks that the guest has changed since begin(); nullopt when there is no such memory.
+  /// The number of chunks that the guest has changed since begin(); nullopt when image() is nullptr.
   std::optional<std::size_t> changed_chunks() const;
-  /// Error{kIo} when this host has not so much room for what a guest will write.
+  /// Error{kIo} when the session's disk has less than `bytes` free for the changes of the guest.
   void require_room(std::uint64_t bytes) const;
-  /// The guest is about to run on it: what was suspended is void now unless it is what
-  /// goes on, and the phase becomes running; durable. After a failure nothing has changed.
+  /// Call just before the guest runs. Sets the phase to running; if `fresh`, the suspended memory and device state
+  /// become void. Durable. After a failure nothing has changed.
   void begin_run(bool fresh);
-  /// It did not come to run: the phase is again what it was, or checkedout after `fresh`. Where that cannot be
-  /// written down, whoever opens the session next finds a crash.
+  /// Call when the guest did not run after begin_run(). Sets the phase back to suspended, or to checkedout if `fresh`.
+  /// When the state file cannot be written, it still says running, so the next process that opens the session finds a
+  /// crash.
   void undo_run(bool fresh) noexcept;
-  /// The VM did not start, or is gone: the scratch layer is forgotten, the suspended memory below it is not.
+  /// Call when the VM did not start or has ended. Drops the scratch layer, and keeps the suspended memory below it.
   void abandon();
-  /// The VM has stopped for a suspend: memory's changes and the device state go
-  /// to the journal, durable; the phase becomes suspended. After a failure it is running; Error{kBug} when what would
-  /// be kept is not what the witness says.
+  /// Call when the VM is stopped for a suspend. Writes the changes of memory and the device state to the journal, and
+  /// sets the phase to suspended; durable. After a failure the phase is still running. Error{kBug} when the memory to
+  /// keep differs from the witness.
   void keep(const MachineMoment& moment);
-  /// Of the suspended machine.
+  /// The device state of the suspended machine.
   Bytes device_state();
-  /// Memory and device state of a machine that ran are void from now on; durable.
+  /// Makes memory and device state void, because the machine is off; durable. After a failure in phase running they are
+  /// void nonetheless, and the phase is checkedout; in another phase nothing has changed.
   void drop();
 
-  // --- in a version of the running machine: Error{kBug} where there is none ------
+  // --- a version of the running machine; Error{kBug} when no machine runs ---------
 
-  /// To be called for a running machine: the device state in the file is void then.
+  /// Replaces the device state, without a change of the state file. Call only in phase running: after a crash the
+  /// device state is then void anyway.
   void write_device_state(ByteView device_state);
-  /// Freezes what the guest has changed; the overlay below is frozen by the caller.
+  /// Freezes the changes in the scratch layer. The caller freezes the overlay below it.
   void freeze() { scratch().freeze(); }
   FrozenChanges& frozen() { return scratch(); }
-  /// The frozen changes, sealed over the root `before`, gave `after`. Error{kBug} when that is not what the witness
-  /// says. The guest, which goes on, has the right bytes then.
+  /// Checks the tree `after`, which the frozen changes gave when they were sealed over the tree `before`. Error{kBug}
+  /// when it differs from the witness; the guest, which goes on, still has the right bytes.
   void check_frozen(const MemoryWitness& witness, const TreeRoot& before, const TreeRoot& after) const;
-  /// Once the overlay below has absorbed them.
+  /// Drops the frozen changes. Call once the overlay below has absorbed them.
   void drop_frozen() { scratch().drop_frozen(); }
-  /// After a failure; does nothing when nothing is frozen, and logs what fails.
+  /// Undoes freeze() after a failure. Does nothing when nothing is frozen. Only logs its own failures.
   void thaw();
-  /// Image::adopt() of a running machine's memory around that of the image below, or only that.
+  /// Makes the running machine's memory image adopt the published tree, and calls `adopt_below` within, which does the
+  /// same for the image below (Image::adopt()). Without a running machine, only calls `adopt_below`.
   void adopt(const TreeRoot& published, const std::function<void()>& adopt_below);
 
  private:
@@ -84,7 +90,7 @@ class MemoryImage {
   SessionObjects& objects_;
   BootPrefetch& prefetch_;
   std::shared_ptr<ScratchOverlay> scratch_;
-  std::shared_ptr<LiveMemory> live_;  ///< above it
+  std::shared_ptr<LiveMemory> live_;  ///< over scratch_
   std::shared_ptr<Image> image_;
 };
 

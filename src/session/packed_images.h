@@ -5,11 +5,11 @@
 
 #include "session/session_state.h"
 
-/// The images that a boot pack has pages of (RoleRules::is_in_boot_pack), by name. BootPlace::image is a position in
-/// this list, both where a guest's reads are noted and where a pack is made of them.
+/// The names of the images whose pages a boot pack may have (RoleRules::is_in_boot_pack). BootPlace::image is a
+/// position in this list, both when a guest's reads are recorded and when a pack is made from the record.
 ///
-/// Order: that of the images in the session or version, which is the same for a session and for the suspended version
-///        that it publishes.
+/// Order:   as the images in the session or version. A session and the suspended version that it publishes have the
+///          same order.
 namespace isr {
 
 std::vector<std::string> packed_image_names(const SessionState& state);

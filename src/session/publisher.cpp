@@ -1,12 +1,13 @@
 // freeze → seal → absorb → upload → check the lock → publish → read back → adopt.
 //
-// What is sealed is absorbed at once: sending it needs no overlay any more, and the journal is free of it however
-// long the upload takes. Settling goes on beside all of it. Only the last step forgets anything here.
+// Sealed changes are absorbed at once: the upload reads the sealed objects and needs no overlay, so the journal can
+// drop the changes however long the upload takes. Settling goes on meanwhile. Only the last step drops data on this
+// host.
 //
-// A checkpoint of a running machine freezes its memory in two places: what it
-// changed is in the scratch layer, what was changed before it started in the
-// journal overlay below, which absorbs both. Everything is dropped in the order in which a reader that
-// comes between cannot meet an old chunk: scratch after the overlay below has it, that after the new base has it.
+// A checkpoint freezes the memory of a running machine in two layers. The scratch layer has the changes of this run;
+// the journal overlay below it has the changes from before the run, and absorbs both. Each layer drops its changes only
+// after the layer below has them, so that a reader in between never sees an old chunk: the scratch layer after the
+// overlay has them, the overlay after the new base has them.
 
 #include "session/publisher.h"
 
@@ -36,7 +37,7 @@ bool is_sealed_by(const PublishOptions& publish, ImageRole role) {
   return false;
 }
 
-/// True when both describe one machine; a boot pack only helps to resume it and is not compared.
+/// True when both versions have the same contents. Boot packs are not compared, because they only make a resume faster.
 bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
   const auto is_in = [](const ParcelVersion& in) {
     return [&in](const VersionImage& image) {
@@ -49,17 +50,17 @@ bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
 
 }  // namespace
 
-/// A version on its way.
+/// A version that is being published.
 struct Publisher::Publication {
   ParcelVersion version;
-  std::map<Cid, std::uint32_t> objects;  ///< with their length
+  std::map<Cid, std::uint32_t> objects;  ///< each with its stored length in bytes
   std::map<std::uint16_t, std::uint64_t> void_below;
   std::vector<SessionPart*> parts;
-  std::uint64_t disk_writes = 0;                 ///< when it was frozen
-  bool scratch_is_frozen = false;                ///< memory's changes are those of the scratch layer
-  MemoryWitness memory;                          ///< in that case
+  std::uint64_t disk_writes = 0;                 ///< SessionImages::disk_writes() just before the freeze
+  bool scratch_is_frozen = false;                ///< the frozen changes of memory are in the scratch layer
+  MemoryWitness memory;                          ///< set if scratch_is_frozen
   std::chrono::duration<double> upload_time{0};  ///< of the objects, without a boot pack
-  std::uint64_t upload_bytes = 0;                ///< the same
+  std::uint64_t upload_bytes = 0;                ///< of the same objects
 };
 
 Publisher::Publisher(const PublisherParts& parts)
@@ -80,7 +81,8 @@ void Publisher::freeze(const PublishOptions& options, Publication& publication) 
   }
   const auto freeze_part = [&](SessionPart* part) { publication.void_below[part->number] = part->overlay->freeze(); };
   const auto freeze = [&] {
-    publication.disk_writes = images_.disk_writes();  // before: what is written meanwhile counts as not covered
+    // Read first, so that a write during the freeze counts as not covered.
+    publication.disk_writes = images_.disk_writes();
     for (SessionPart* part : publication.parts) freeze_part(part);
     if (!options.checkpoint) return;
     memory_.freeze();
@@ -120,13 +122,13 @@ void Publisher::seal(Publication& publication) {
   }
 }
 
-/// After a failure; does nothing with what has been absorbed.
+/// Undoes the freeze after a failure. Changes that were absorbed stay absorbed.
 void Publisher::thaw(const Publication& publication) {
   for (SessionPart* part : publication.parts) part->overlay->thaw();
   memory_.thaw();
 }
 
-/// After an interruption most objects were sent before it.
+/// Returns whether the repository is likely to have the objects: after an interrupted publish most of them were sent.
 Presence Publisher::begin_upload() {
   if (state_.now().upload_begun) return Presence::kLikely;
   state_.change([](SessionState& next) { next.upload_begun = true; });
@@ -146,7 +148,7 @@ void Publisher::upload(const std::map<Cid, std::uint32_t>& objects, Presence pre
     const auto load = [this, cid] { return objects_.load(cid); };
     uploader.put_later(cid, length, load, presence);
   }
-  uploader.finish();  // every put was answered "created" or "exists": all are present
+  uploader.finish();  // returns once each put was answered "created" or "exists", so all objects are there
   if (progress) progress(step, total, total);
 }
 
@@ -179,8 +181,8 @@ void Publisher::adopt(const Publication& publication, const StoredHead& head) {
   drop_published(publication);
 }
 
-/// Nothing differed from the base, which holds all that was frozen, then. An earlier publish that
-/// may yet turn out to have happened would put something else there.
+/// Drops the frozen changes, because the base has the same contents. Keeps them while an earlier publish has no answer:
+/// if that publish did happen, its version becomes the base, and its contents may differ.
 void Publisher::adopt_unchanged(const Publication& publication) {
   if (!state_.now().pending.empty()) return;
   state_.change([&](SessionState& next) { set_bases(publication, next); });
@@ -210,11 +212,11 @@ void Publisher::drop_published(const Publication& publication) {
   empty_settled(publication.objects);
 }
 
-/// Published data is clean: it goes to the cache, and nothing else keeps it here.
+/// Moves the published objects from the settled store to the cache, because they can be fetched again from now on.
 void Publisher::empty_settled(const std::map<Cid, std::uint32_t>& published) {
   for (const auto& [cid, length] : published) {
     if (const auto object = objects_.settled().fetch(cid, Priority::kUpload, {})) {
-      objects_.cache().put(cid, *object);  // a full cache leaves it out, which costs a fetch later
+      objects_.cache().put(cid, *object);  // a full cache refuses it, and a later read fetches it
     }
   }
   const std::set<Cid> needed = images_.needed_objects();

@@ -10,29 +10,30 @@ namespace isr {
 
 /// The result of a publish.
 struct PublishResult {
-  std::uint64_t version = 0;  ///< the newest of ours: new, or unchanged
+  std::uint64_t version = 0;  ///< the new version; if there is none, the session's base
   bool unchanged = false;     ///< nothing differed: no new version
-  std::string fork;           ///< "HOST-xxxx/N" when another host was first; the work is kept there
-  bool is_lock_lost = false;  ///< it is a fork because another host has the lock; it has not published
+  std::string fork;           ///< name of the fork that keeps the work, "HOST-xxxx/N"; else empty
+  bool is_lock_lost = false;  ///< a fork because another host has the lock, although it has not published
   std::uint64_t uploaded_bytes = 0;
   std::uint64_t uploaded_objects = 0;
 };
 
 struct PublishOptions {
-  bool memory = false;  ///< the version is suspended; phase suspended only
+  bool memory = false;  ///< publish a suspended version; only in phase suspended
   std::string message;
-  std::string copy_of;  ///< of a rollback: published even when nothing differs
-  /// Error{kCancelled}: nothing is published then, unless the head was on its way, which the next publish finds.
+  std::string copy_of;  ///< as ParcelVersion::copy_of; if set, a version without changes is published, too
+  /// Ends the publish with Error{kCancelled}. Nothing is published then, unless the head was just being sent; in that
+  /// case the next publish finds it.
   std::stop_token stop{};
-  /// Gives the order in which a resume will read; asked once the rest is uploaded. Without pages: from what this
-  /// session noted.
+  /// Returns the order in which a resume will read. Called once the other objects are uploaded. If the order has no
+  /// pages, the session's own record of first reads is used.
   std::function<BootOrder()> boot_order;
-  /// For a running machine: pauses it, calls freeze() once its memory has reached the image,
-  /// and lets it go on. The version is suspended, the session goes on running.
+  /// Set to publish a checkpoint of a running machine. Pauses the machine, calls freeze() once the machine's memory has
+  /// reached the image, and lets the machine go on. The version is a suspended one; the session goes on running.
   std::function<MachineMoment(const std::function<void()>& freeze)> checkpoint;
 };
 
-/// All of them must outlive the publisher.
+/// The parts that a publisher works with. All of them must outlive it.
 struct PublisherParts {
   Account& account;
   const ParcelEntry& parcel;
@@ -45,12 +46,12 @@ struct PublisherParts {
   HeadPublisher& heads;
 };
 
-/// Publishes what a session has: freezes, seals, absorbs, uploads, puts the head, reads it back; then what is published
-/// is no longer dirty. It may be interrupted anywhere and run again.
+/// Publishes the contents of a session: freezes, seals, absorbs, uploads, puts the head and reads it back. After that
+/// the published changes are no longer dirty. A publish may be interrupted at any point and run again.
 ///
 /// Errors:  as HeadPublisher, Uploader, MemoryImage::check_frozen(); {kVm} the phase refuses it; {kOffline};
-///          {kUnsupported} the repository is read-only; {kIo} of journal, settled store and state file. Nothing has
-///          been lost or forgotten after any of them.
+///          {kUnsupported} the repository is read-only; {kIo} of journal, settled store and state file. After any of
+///          them, no work is lost and nothing was dropped.
 /// Threads: one at a time.
 class Publisher {
  public:
@@ -59,9 +60,9 @@ class Publisher {
   Publisher& operator=(const Publisher&) = delete;
 
   PublishResult publish(const PublishOptions& options, const ProgressFn& progress);
-  /// Error{kVm} unless all that is here is in what was published last, also as a fork.
+  /// Error{kVm} unless the last publish covers everything in the session; a publish that became a fork counts.
   void require_published() const;
-  /// Since the session was opened.
+  /// The bytes that were uploaded since the session was opened.
   std::uint64_t uploaded_bytes() const { return counters_.bytes.load(); }
 
  private:
@@ -90,7 +91,7 @@ class Publisher {
   HeadPublisher& heads_;
   BootPackMaker pack_maker_;
   UploadCounters counters_;
-  /// The state that the last successful publish covers, also as a fork, or when nothing differed.
+  /// The state that the last successful publish covers. A publish that became a fork or found no changes counts.
   struct Published {
     SessionPhase phase = SessionPhase::kCheckedOut;
     std::uint64_t disk_writes = 0;

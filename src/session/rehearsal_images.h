@@ -5,15 +5,15 @@
 
 namespace isr {
 
-/// Images over what a suspended session has kept, for a VM whose writes are thrown away. Data that is not on
-/// this host cannot be read: Error{kOffline}. Must not outlive the session.
+/// Images of a suspended session for a VM whose writes are thrown away. A read of data that is not on this host fails
+/// with Error{kOffline}. Must not outlive the session.
 struct RehearsalImages {
   std::vector<std::shared_ptr<Image>> disks;
   std::shared_ptr<Image> memory;
-  std::shared_ptr<FirstTouches> touches;  ///< notes the first reads of all of them
+  std::shared_ptr<FirstTouches> touches;  ///< records the first reads of all images
 };
-/// The images of a session that is suspended with memory that was never published; else nullopt, because a
-/// rehearsal of published memory has no use.
+/// Makes the images for a rehearsal of a session that is suspended with unpublished memory; nullopt for any other
+/// session, because a rehearsal of published memory has no use.
 std::optional<RehearsalImages> rehearsal_images(const StateFile& state, const SessionImages& images,
                                                 const SessionObjects& objects);
 

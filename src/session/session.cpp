@@ -6,7 +6,7 @@
 namespace isr {
 namespace {
 
-/// take_parcel() of a session that is there. Without one nothing is made.
+/// Calls take_parcel() only when there is a session, because take_parcel() makes the directory.
 FileLock take_session(const Account& account, const ParcelEntry& parcel) {
   if (!fs::exists(account.host.parcel_directory(parcel) / "session")) refuse_without_session(parcel);
   return take_parcel(account.host, parcel);
@@ -36,7 +36,7 @@ Session::Session(Account& account, const ParcelEntry& parcel)
 
 Session::~Session() {
   cancel();
-  lock_.end_lease();  // a loss is told while the session is whole
+  lock_.end_lease();  // before the parts go, because on_lost may use them
   try {
     state_.write_if_behind();
   } catch (const std::exception& error) {

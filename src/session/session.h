@@ -8,24 +8,24 @@
 
 namespace isr {
 
-/// A parcel checked out on this host (checkout.h): its journal, its images, its base. Used by
-/// the session daemon (which adds the mount and the VM) and by commands that
-/// publish without one. One process at a time: it holds the directory's lock file.
+/// A parcel checked out on this host (checkout.h): its journal, its images, its base. Used by the session daemon, which
+/// adds the mount and the VM, and by commands that publish without a daemon. Only one process at a time can open a
+/// session, because this class holds the directory's lock file.
 ///
-/// It owns the parts and makes them known to each other, from left to right only:
+/// Owns its parts. Each part knows only parts to the right of it:
 ///
 ///     Publisher ─┬─► HeadPublisher ──► SessionLock ───────────────────────────┐
 ///                ├─► MemoryImage ──► BootPrefetch ─┐                          ├─► StateFile
 ///                ├─► Settler ──────────────────────┴─► SessionImages ─┬───────┘
 ///                └─► BootPackMaker ───────────────────────────────────┴─► SessionObjects
 ///
-/// Errors:  kVm "already in use here" when another process holds it, and does not end within 3 s.
-/// Threads: one at a time, but what the images gave may be read and written meanwhile; interrupt_reads() and cancel()
-///          any time.
+/// Errors:  {kVm} when another process still has the session after 3 s.
+/// Threads: one at a time, but the images may be read and written meanwhile, and interrupt_reads() and cancel() may be
+///          called at any time.
 class Session {
  public:
-  /// Opens what check_out() made, or what a crash left: replays the journal. A
-  /// running phase becomes checkedout: what a crash leaves of memory is worthless. The account must outlive this.
+  /// Opens a session that check_out() made or that a crash left, and replays its journal. The phase running becomes
+  /// checkedout, because memory is worthless after a crash. The account must outlive this.
   Session(Account& account, const ParcelEntry& parcel);
   ~Session();
   Session(const Session&) = delete;
@@ -41,19 +41,20 @@ class Session {
   std::optional<RehearsalImages> rehearsal_images() const { return isr::rehearsal_images(state_, images_, objects_); }
   /// Sets the network of the machine; the next version has it.
   void keep_network(NetworkMode mode);
-  /// Sets it in memory only, after a start that failed; write_state_if_behind() brings it to the file.
+  /// Sets the network back after a start that failed. Changes the state in memory only; write_state_if_behind() brings
+  /// it to the file.
   void take_back_network(NetworkMode mode);
-  /// As SessionImages says.
+  /// See SessionImages::discard().
   void discard() { images_.discard(); }
-  /// After a failure to write down a change, as StateFile says.
+  /// Call after a change of the state could not be written; see StateFile::make_certain().
   void make_state_certain() { state_.make_certain(); }
-  /// As StateFile::write_if_behind() says.
+  /// See StateFile::write_if_behind().
   void write_state_if_behind() { state_.write_if_behind(); }
-  /// As Settler says.
+  /// See Settler::settle_if_due().
   void settle_if_due(const std::stop_token& stop = {}) { settler_.settle_if_due(stop); }
-  /// After a publish: takes the directory away and releases the lock. Error{kVm} unless all that is here is in what was
-  /// published last, or an error of the file system: the session is still there then. `before` is called just before
-  /// the directory goes: from then on another session may begin.
+  /// Ends the session after a publish: removes its directory and releases the lock. Error{kVm} unless the last publish
+  /// covers everything in the session, {kIo} of the file system; after either the session still exists. Calls `before`
+  /// just before the directory is removed; from then on another session may begin.
   LockReturn end(const std::function<void()>& before = {});
 
   /// Ends reads that wait for the network, because the VM is being killed.

@@ -4,8 +4,8 @@
 #include "session/memory_image.h"
 #include "session/session_lock.h"
 
-/// The faces of three of a Session's parts. A face is the part itself, with only the functions public that callers of
-/// Session may use. Session alone sees the whole part, and passes it to the other parts.
+/// Faces of three parts of a Session. A face is the part itself, but only the functions that callers of Session may use
+/// are public. Only Session sees the whole part, and passes it to the other parts.
 namespace isr {
 
 /// The memory of the machine, without the steps that Publisher takes for a version of the running machine.
@@ -27,7 +27,7 @@ class MemoryFace : private MemoryImage {
   friend class Session;
 };
 
-/// The fetching for the machine, without attaching it to images, which MemoryImage does.
+/// The prefetch for the machine, without attach() and detach(), which MemoryImage calls.
 class PrefetchFace : private BootPrefetch {
  public:
   using BootPrefetch::begin_fill;
@@ -42,7 +42,7 @@ class PrefetchFace : private BootPrefetch {
   friend class Session;
 };
 
-/// The lock, without what HeadPublisher does before a head and Session at its end.
+/// The lock, without the functions that HeadPublisher calls before it puts a head and Session calls at its end.
 class LockFace : private SessionLock {
  public:
   using SessionLock::keep_lease;

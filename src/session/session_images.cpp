@@ -28,7 +28,7 @@ void SessionImages::open() {
     void_below[image.number] = image.void_below;
     greatest_void = std::max(greatest_void, image.void_below);
   }
-  // One of these may turn out to have happened, and then voids what has lower numbers.
+  // If one of these publishes did happen, records with lower numbers become void, so new records need higher numbers.
   for (const PendingPublish& pending : state_.now().pending) {
     for (const auto& [number, below] : pending.void_below) greatest_void = std::max(greatest_void, below);
   }
@@ -86,7 +86,7 @@ void SessionImages::take(SessionEvent event, SessionState& next) {
 void SessionImages::void_image(SessionState& next, const SessionPart& part, const TreeRoot& base) {
   SessionImage& image = *next.find(part.name);
   image.void_below = journal_->next_sequence();
-  journal_->raise_sequence(image.void_below);  // what is frozen next is of a moment that is not void
+  journal_->raise_sequence(image.void_below);  // so that the next freeze gets a moment that is not void
   image.image.tree = base;
   for (PendingPublish& pending : next.pending) pending.void_below.erase(image.number);
 }

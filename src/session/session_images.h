@@ -5,7 +5,7 @@
 
 namespace isr {
 
-/// An image of a session with the overlay that its changes stand in.
+/// An image of a session with the overlay that has its changes.
 struct SessionPart {
   std::uint16_t number = 0;  ///< in the journal
   std::string name;
@@ -13,19 +13,19 @@ struct SessionPart {
   std::shared_ptr<Image> image;
 };
 
-/// The images of a session, and the journal that their changes stand in.
+/// The images of a session, and the journal that has their changes.
 ///
 /// Threads: const functions and part() may run at once while no begin_anew(), discard() or open() runs; the others one
-///          at a time. What image() and disks() gave may be read and written meanwhile.
+///          at a time. Images that image() and disks() returned may be read and written meanwhile.
 class SessionImages {
  public:
   /// All of these must outlive this.
   SessionImages(const HostState& host, const ParcelEntry& parcel, StateFile& state, SessionObjects& objects);
 
-  /// Replays the journal; to be called once, before the rest. What the state says to be void by then is left out.
+  /// Replays the journal, without the records that the state says are void. Call once, before any other function.
   void open();
 
-  /// The images to mount. Memory's is the suspended one: a VM has MemoryImage::image().
+  /// The images to mount. For memory this is the suspended memory; a running VM has MemoryImage::image().
   std::shared_ptr<Image> image(std::string_view name) const { return part(name).image; }
   std::vector<std::shared_ptr<Image>> disks() const;
   /// Error{kBug} when there is none of this name.
@@ -36,18 +36,21 @@ class SessionImages {
 
   bool is_dirty() const;
   std::uint64_t journal_bytes() const { return journal_->size_bytes(); }
-  /// A counter to compare: it differs when something was written to a disk meanwhile.
+  /// A counter for comparisons: it has changed when a disk was written meanwhile.
   std::uint64_t disk_writes() const;
   /// The sealed objects that records of the journal name.
   std::set<Cid> needed_objects() const;
 
-  /// Changes the phase in `next` as the table says, and says there that memory and devices are void where the table
-  /// does: begin_anew() forgets them then. Error{kVm}: the table refuses the event.
+  /// Applies an event to `next` by the table in session_machine.h: sets the phase, and makes memory and device state
+  /// void where the table does. Once the state is `next`, begin_anew() drops them. Error{kVm} when the table refuses
+  /// the event.
   void take(SessionEvent event, SessionState& next);
-  /// Says in `next` that what the image's records say so far is void; begin_anew() then forgets it here.
+  /// Makes all records of the image so far void in `next`, and `base` its tree. Once the state is `next`, begin_anew()
+  /// drops the records.
   void void_image(SessionState& next, const SessionPart& part, const TreeRoot& base);
+  /// Drops the records of an image that the state says are void, and opens the image over its tree in the state.
   void begin_anew(SessionPart& part);
-  /// Everything since the base is dropped; stays checked out. After a failure nothing has changed.
+  /// Drops all changes since the base version; the parcel stays checked out. After a failure nothing has changed.
   void discard();
 
  private:
@@ -58,7 +61,7 @@ class SessionImages {
   StateFile& state_;
   SessionObjects& objects_;
   std::shared_ptr<Journal> journal_;
-  std::vector<SessionPart> parts_;  ///< as many as open() makes: references to them stay valid
+  std::vector<SessionPart> parts_;  ///< only open() adds parts, so references to them stay valid
 };
 
 }  // namespace isr

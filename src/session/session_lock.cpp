@@ -31,13 +31,14 @@ bool SessionLock::keep(const std::stop_token& stop) {
   return true;
 }
 
-/// Each take-over is a hold of its own, so that a copy of this session does not pass for its holder.
+/// Takes the lock under a new hold, so that a copy of this session, which knows only the old hold, is not taken for the
+/// holder.
 void SessionLock::take_over(const std::string& reason, const std::stop_token& stop) {
   const LockRequest wanted = request();
   const LockRecord taken = take_lock(account_, parcel_, wanted.mode, wanted.base, reason, stop);
   state_.change([&](SessionState& next) { next.hold = taken.hold; });
   forget_lock(account_.host, parcel_.id, taken.hold);
-  lease_.reset();  // of the hold before
+  lease_.reset();  // it renewed the old hold
 }
 
 bool SessionLock::secure(const std::optional<std::string>& steal_reason, const std::stop_token& stop) {
@@ -66,7 +67,8 @@ bool SessionLock::secure(const std::optional<std::string>& steal_reason, const s
     return true;
   } catch (const Error& error) {
     const bool is_out_of_reach = error.kind() == ErrorKind::kTransient || error.kind() == ErrorKind::kOffline;
-    if (!is_out_of_reach || steal_reason) throw;  // to take the lock was the user's wish
+    // With a reason the user asked for the lock, so a failure must not be ignored.
+    if (!is_out_of_reach || steal_reason) throw;
     log::warn("the lock could not be looked at: {}", error.what());
     return false;
   }
@@ -99,7 +101,7 @@ void SessionLock::refuse_lost(const LockRuling& ruling) const {
        having_both(parcel_.name)});
 }
 
-/// The state directory was moved, or is a copy beside one that is in use: only the user knows.
+/// Refuses because the state directory was moved, or is a copy of one that is still in use. Only the user knows which.
 void SessionLock::refuse_moved(const LockRuling& ruling) const {
   throw Error(
       ErrorKind::kLocked,
@@ -129,7 +131,7 @@ void SessionLock::keep_lease(LeaseKeeper::OnLost on_lost) {
 void SessionLock::resume_lease() {
   if (!on_lease_lost_ || state_.now().lock_mode != LockMode::kAttended) return;
   if (lease_ && !lease_->lost()) return;
-  // A store of its own, where there was none: the account's comes when a command goes online.
+  // Offline, the keeper opens a store of its own, because the account gets one only when a command goes online.
   auto open = [store = account_.remote.store, entry = account_.remote.entry, info = account_.remote.info,
                options = account_.remote.store_options, chain = parcel_.chain(), key = account_.identity.signing,
                host = account_.host.holder,

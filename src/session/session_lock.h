@@ -6,9 +6,9 @@
 
 namespace isr {
 
-/// The lock of a session in the repository, and its lease. Which hold is ours the state says.
+/// The lock of a session in the repository, and its lease. The session's state names its hold.
 ///
-/// Threads: one at a time; the lease is renewed on one of its own.
+/// Threads: one at a time; the lease is renewed on a thread of its own.
 class SessionLock {
  public:
   /// All of these must outlive this.
@@ -16,21 +16,23 @@ class SessionLock {
   SessionLock(const SessionLock&) = delete;
   SessionLock& operator=(const SessionLock&) = delete;
 
-  /// Makes sure that the lock is ours before a guest runs on what is here: takes it again where it is free and the
-  /// newest version is the base, and in any case with a reason. False when the repository does not answer: nobody
-  /// knows. Error{kLocked} another host has it, {kHistory} another host has published; with the ways out as hints.
+  /// Makes sure that this session has the lock before a guest runs on its contents. Takes a free lock again when the
+  /// newest version is the session's base; with a reason, takes the lock in any case. Returns false when the repository
+  /// does not answer and there is no reason, because the holder is unknown then.
+  /// Errors:  {kLocked} another host has the lock, {kHistory} another host has published, both with the ways out as
+  ///          hints; {kTransient}, {kOffline} with a reason when the repository does not answer.
   bool secure(const std::optional<std::string>& steal_reason, const std::stop_token& stop);
-  /// Before a head is put: the lock is ours, or is taken again where it is free. False: another host has it.
-  /// Error{kLocked} when our hold has moved; as ParcelLock.
+  /// Call before a head is put. Takes the lock again when it is free. Returns false when another host has it.
+  /// Error{kLocked} when the session's hold belongs to another host id; else as ParcelLock.
   bool keep(const std::stop_token& stop);
 
-  /// Renews the lease until end_lease(); nothing of a lock without one.
+  /// Renews the lease until end_lease(). Does nothing for a lock without a lease.
   void keep_lease(LeaseKeeper::OnLost on_lost);
   void end_lease() { lease_.reset(); }
 
-  /// Writes down that the lock is to be given back; durable.
+  /// Writes the note that the lock is to be given back (held_lock.h); durable.
   void note() const;
-  /// After note(), and once the session's directory is gone.
+  /// Gives the lock back. Call after note(), once the session's directory is gone.
   LockReturn give_back() const;
 
  private:

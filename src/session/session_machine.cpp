@@ -21,7 +21,7 @@ constexpr std::string_view kIsRunning = "is running";
 constexpr std::string_view kIsNotRunning = "is not running";
 constexpr std::string_view kHasNoMemory = "has no suspended memory";
 
-/// One row an event, in their order; one column a phase.
+/// One row per event and one column per phase, each in the order of its enumerators.
 constexpr std::array<std::array<Transition, kSessionPhases.size()>, kSessionEvents.size()> kTable{{
     // checkedout                    running                        suspended
     {to(kCheckedOut), without_memory(kCheckedOut), to(kSuspended)},            // open

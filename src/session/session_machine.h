@@ -7,7 +7,7 @@
 
 namespace isr {
 
-/// The phase of a session on this host. Absent is no phase: then there is no directory.
+/// The phase of a session on this host. An absent session has no phase, and no directory.
 ///
 ///   phase       on this host            lock
 ///   checkedout  journal, mount          ours
@@ -20,18 +20,18 @@ std::string_view to_name(SessionPhase phase) noexcept;
 std::optional<SessionPhase> phase_from_name(std::string_view name) noexcept;
 
 enum class SessionEvent {
-  kOpen,                ///< a process takes the session; running means that the one before crashed
+  kOpen,                ///< a process opens the session; in phase running the process before it has crashed
   kStart,               ///< the VM boots from the disks, with fresh memory
-  kStartFailed,         ///< and did not come to run
+  kStartFailed,         ///< the VM of kStart did not come to run
   kResume,              ///< the VM continues the suspended memory
-  kResumeFailed,        ///< and did not come to run
+  kResumeFailed,        ///< the VM of kResume did not come to run
   kSuspend,             ///< memory and device state are kept
   kPowerOff,            ///< the machine is off; its memory is worthless
-  kPublish,             ///< a version of all that is here
-  kCheckpoint,          ///< a version of the running machine, with its memory
+  kPublish,             ///< a version of everything in the session is made
+  kCheckpoint,          ///< a version of the running machine is made, with its memory
   kDiscard,             ///< back to the base version, which has no memory
   kDiscardToSuspended,  ///< back to the base version, which has memory
-  kEnd,                 ///< the session's directory goes
+  kEnd,                 ///< the session's directory is removed
 };
 inline constexpr std::array kSessionEvents{
     SessionEvent::kOpen,         SessionEvent::kStart,   SessionEvent::kStartFailed,        SessionEvent::kResume,
@@ -42,15 +42,15 @@ std::string_view to_name(SessionEvent event) noexcept;
 /// The effect of an event in a phase.
 struct SessionTransition {
   std::optional<SessionPhase> next;  ///< nullopt: absent, or refused
-  bool voids_memory = false;         ///< memory and device state that lie here are worthless from now on
-  std::string_view refusal = {};     ///< why it cannot happen, to be read behind the parcel's name; empty: it can
+  bool voids_memory = false;         ///< memory and device state in the session become void
+  std::string_view refusal = {};     ///< why the event is refused, as text behind the parcel's name; empty: it is not
 };
 /// The table. Pure; each pair of phase and event is a transition or a refusal.
 const SessionTransition& session_transition(SessionPhase phase, SessionEvent event) noexcept;
-/// As above, but a refusal is Error{kVm} that begins with `parcel`.
+/// Like session_transition(), but throws a refusal as Error{kVm} whose text begins with `parcel`.
 const SessionTransition& require_transition(SessionPhase phase, SessionEvent event, std::string_view parcel);
 
-/// The table in Markdown, as docs/formats/session.md shows it.
+/// Returns the table in Markdown, as docs/formats/session.md shows it.
 std::string describe_session_table();
 
 }  // namespace isr

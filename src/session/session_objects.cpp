@@ -25,11 +25,12 @@ PackStoreOptions settled_options(const MakeRoom& make_room) {
   return options;
 }
 
-/// Offline, reads go on asking: they find the repository when it comes back.
+/// Returns the account's store. Offline, returns a store that tries to open the repository again for each read, so that
+/// reads succeed once it is back.
 BlobStorePtr repository_of(const Remote& remote) {
   if (!remote.offline()) return remote.store;
   StoreOptions once = remote.store_options;
-  once.open_patience = {};  // who reads waits and asks again
+  once.open_patience = {};  // no waiting here: the reader waits and asks again
   return make_lazy_store(remote.entry.url,
                          [entry = remote.entry, info = remote.info, once](const std::stop_token& stop) {
                            return open_pinned_store(entry, info, once, stop);
@@ -44,7 +45,7 @@ SessionObjects::SessionObjects(const Account& account, const fs::path& directory
       cache_(open_cache(account.host.paths, account.host.config)) {
   if (is_one_disk(cache_directory(account.host.paths), directory)) {
     make_room_ = [this](std::uint64_t bytes) { return make_room(bytes); };
-    cache_->make_room(0);  // what is opened next may write copies of what was not synced
+    cache_->make_room(0);  // the settled store, opened next, may write copies of objects that were not synced
   }
   settled_ = open_pack_store(directory / "settled", settled_options(make_room_));
   ReaderParts parts;
@@ -70,7 +71,7 @@ std::shared_ptr<Image> SessionObjects::make_image(const std::string& name, const
 Bytes SessionObjects::load(const Cid& cid) const {
   auto object = settled_->fetch(cid, Priority::kUpload, {});
   if (!object) {
-    // Settled long ago and published under another version, or damaged here.
+    // The object was settled long ago and published with another version, or its settled copy is damaged.
     object = cache_->fetch(cid, Priority::kUpload, {});
   }
   if (!object || cid_of(*object) != cid) {
@@ -84,7 +85,7 @@ SealContext SessionObjects::seal_context() {
   return {*reader_, *settled_, account_.identity.domain_secret, kSealThreads};
 }
 
-/// Data that can be fetched again goes first when the disk is full.
+/// Makes room on a full disk by dropping data that can be fetched again.
 std::uint64_t SessionObjects::make_room(std::uint64_t bytes) {
   std::uint64_t freed = cache_->make_room(std::max(bytes, kRoomAtOnce));
   if (freed == 0) freed = reader_->give_up_spill();

@@ -8,9 +8,10 @@
 
 namespace isr {
 
-/// The sealed objects of a session: where they are read from, and where they lie until they are published.
+/// The sealed objects of a session: the reader that finds them on this host or elsewhere, and the settled store that
+/// keeps new ones until they are published.
 ///
-/// Threads: any; sweep() as it says itself.
+/// Threads: any; for sweep() as SettledSweep says.
 class SessionObjects {
  public:
   /// `directory` is the session's. The account must outlive this.
@@ -18,13 +19,13 @@ class SessionObjects {
   SessionObjects(const SessionObjects&) = delete;
   SessionObjects& operator=(const SessionObjects&) = delete;
 
-  /// Reads objects, wherever they are.
+  /// The reader that asks all sources of objects, on this host and elsewhere.
   ChunkReader& reader() const { return *reader_; }
-  /// A reader of its own that finds only what is on this host, and asks no network.
+  /// Makes a reader that finds only objects on this host and uses no network.
   std::shared_ptr<ChunkReader> local_reader() const;
-  /// Reads that need a repository that cannot be reached wait for it; else they fail.
+  /// True when reads wait for a repository that cannot be reached; false when they fail.
   bool waits() const { return waits_; }
-  /// An image of them. When the disk is full its writes make room before they fail.
+  /// Makes an image over these objects. When the disk is full, its writes try to make room before they fail.
   std::shared_ptr<Image> make_image(const std::string& name, const TreeRoot& base,
                                     std::shared_ptr<Overlay> overlay) const;
 
@@ -34,7 +35,7 @@ class SessionObjects {
   bool is_here(const Cid& cid) const { return settled_->contains(cid) || cache_->contains(cid); }
   /// The bytes of an object that is to be sent. Error{kCorrupt} when it is damaged or missing.
   Bytes load(const Cid& cid) const;
-  /// What takes unneeded objects out of settled().
+  /// Removes unneeded objects from settled().
   SettledSweep& sweep() { return sweep_; }
   SealContext seal_context();
 
@@ -50,7 +51,7 @@ class SessionObjects {
   const Account& account_;
   bool waits_;
   SourceStats source_stats_;
-  mutable SourceStats local_stats_;  ///< of readers that ask no repository
+  mutable SourceStats local_stats_;  ///< of the readers that local_reader() makes
   std::shared_ptr<PackCache> cache_;
   MakeRoom make_room_;
   std::shared_ptr<PackStore> settled_;

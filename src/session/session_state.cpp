@@ -28,7 +28,7 @@ json voids_to_json(const std::map<std::uint16_t, std::uint64_t>& voids) {
   return out;
 }
 
-/// A session's images are a version too: one encoding for both.
+/// Encodes a session's images as a version, so that there is one encoding for both.
 json images_to_json(const SessionState& state) {
   ParcelVersion now;
   json numbers = json::array();
@@ -135,7 +135,8 @@ const PendingPublish* SessionState::find_pending(const StoredHead& head) const {
 bool SessionState::is_upload_due() const {
   if (phase != SessionPhase::kSuspended) return false;
   const VersionImage* published = base_version.find("device");
-  // Every suspend saves the devices anew; only a publish gives them a tree.
+  // Every suspend writes the device state anew, and only a publish gives it a tree. So equal trees mean that this
+  // suspend was published.
   return std::none_of(images.begin(), images.end(), [&](const SessionImage& image) {
     return published && image.image.name == published->name && image.image.tree.root == published->tree.root;
   });
@@ -189,7 +190,7 @@ std::optional<LocalState> local_state(const HostState& host, const ParcelEntry& 
   if (!state) return std::nullopt;
   LocalState local;
   local.daemon_alive = FileLock::is_held(directory / "lock");
-  // It may have ended the session between the two looks.
+  // The daemon may have changed or ended the session after the first read.
   if (!local.daemon_alive) state = read();
   if (!state) return std::nullopt;
   local.base = state->base;
@@ -217,7 +218,7 @@ fs::path control_socket(const Paths& paths, const std::string& parcel_id) {
 }
 fs::path control_socket(const HostState& host, const ParcelEntry& parcel) {
   const fs::path directory = host.parcel_directory(parcel);
-  // Without a daemon that holds this directory the note may be the copy of another directory's.
+  // Without a daemon that holds this directory, the note may have been copied from another directory.
   std::optional<Bytes> noted;
   if (FileLock::is_held(directory / "lock")) noted = read_file_if_exists(directory / kControlNote, PATH_MAX);
   return noted && !noted->empty() ? fs::path(std::string(as_text(*noted))) : control_socket(host.paths, parcel.id);

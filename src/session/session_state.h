@@ -8,11 +8,12 @@
 
 namespace isr {
 
-/// A publish that was begun: if the repository has this head, it was ours.
+/// A publish without an answer. If the repository has a head with this number and hash, the publish happened.
 struct PendingPublish {
   std::uint64_t n = 0;
   Sha256 hash;
-  /// As SessionImage::void_below, once published. Without what was begun anew since: that is no change of it.
+  /// The SessionImage::void_below of each image, by its number, if the publish happened. Images that were begun anew
+  /// since are missing, because the publish does not cover their changes.
   std::map<std::uint16_t, std::uint64_t> void_below;
 };
 
@@ -23,18 +24,19 @@ struct SessionImage {
   std::uint64_t void_below = 0;
 };
 
-/// parcels/ID/session: sealed under the device key, replaced atomically at every
-/// change of phase; docs/formats/session.md.
+/// The contents of the file parcels/ID/session, which is sealed under the device key and replaced atomically at every
+/// change; docs/formats/session.md.
 struct SessionState {
   std::string parcel_id;
   std::string parcel_name;
   SessionPhase phase = SessionPhase::kCheckedOut;
-  std::uint64_t base = 0;      ///< version that this session began from, or last published
-  Sha256 base_hash;            ///< of that version's head
-  std::uint64_t content = 0;   ///< the version whose content this continues: base, or the older one that was wanted
-  ParcelVersion base_version;  ///< what that says; discard() goes back to it
+  std::uint64_t base = 0;  ///< the version that this session began from, or published last
+  Sha256 base_hash;        ///< of that version's head
+  /// The version whose contents the session continues: base, or the older version that was checked out.
+  std::uint64_t content = 0;
+  ParcelVersion base_version;  ///< the description of version `content`; discard() goes back to it
   WallTime since;
-  std::string hold;  ///< of our lock
+  std::string hold;  ///< the hold of the session's lock
   LockMode lock_mode = LockMode::kAttended;
   VmSettings vm;
   std::optional<VmStamp> stamp;  ///< of the memory, when suspended
@@ -44,9 +46,9 @@ struct SessionState {
 
   SessionImage* find(std::string_view name);
   const SessionImage* find(std::string_view name) const;
-  /// The publish without an answer that made this head; nullptr: none.
+  /// The publish without an answer that made this head; nullptr when there is none.
   const PendingPublish* find_pending(const StoredHead& head) const;
-  /// Suspended here, and no version has this memory yet.
+  /// True when the session is suspended and no version has its memory yet.
   bool is_upload_due() const;
 };
 
@@ -55,27 +57,28 @@ inline constexpr std::uint64_t kNoDeviceState = kChunkSize;
 /// The version's images with the numbers that they have in the journal; memory and device always have one.
 std::vector<SessionImage> number_images(const ParcelVersion& version);
 
+/// nullopt when there is no state file. Error{kCorrupt} when it is damaged, {kUnsupported} when its format is unknown.
 std::optional<SessionState> read_session_state(const fs::path& parcel_directory, const Key& device_key,
                                                const std::string& parcel_id);
 void write_session_state(const fs::path& parcel_directory, const Key& device_key, const SessionState& state);
 
 /// The state of a parcel that ls and stat show without asking the repository or a daemon.
 struct LocalState {
-  std::string state;  ///< "checked out", "running", "suspended", "crashed" (no daemon though it should run)
+  std::string state;  ///< "checked out", "running", "suspended here", "crashed" (phase running, but no daemon)
   std::uint64_t base = 0;
   WallTime since;
-  bool upload_due = false;  ///< as SessionState says
+  bool upload_due = false;  ///< as SessionState::is_upload_due()
   bool daemon_alive = false;
 };
 std::optional<LocalState> local_state(const HostState& host, const ParcelEntry& parcel);
 
-/// Short names of a parcel's places below the runtime directory.
+/// Paths of a parcel below the runtime directory; they have a short form of its id.
 fs::path mount_directory(const Paths& paths, const std::string& parcel_id);
 fs::path control_socket(const Paths& paths, const std::string& parcel_id);
-/// Where the parcel's daemon listens, also one that was started under another runtime directory; where the next one
-/// will when there is none.
+/// The socket on which the parcel's daemon listens, also if it was started with another runtime directory. Without a
+/// daemon, the socket on which the next one will listen.
 fs::path control_socket(const HostState& host, const ParcelEntry& parcel);
-/// The daemon says where it listens: in the file PARCEL/control.
+/// Writes the path of the daemon's socket to the file PARCEL/control. Called by the daemon.
 void note_control_socket(const HostState& host, const ParcelEntry& parcel);
 fs::path vm_directory(const Paths& paths, const std::string& parcel_id);
 

@@ -25,22 +25,23 @@ struct ImageStats {
   std::uint64_t read_errors = 0;
 };
 
-/// The fetching ahead of a guest that was resumed. Counts are chunks.
+/// The progress of fetching ahead of a resumed guest, in chunks.
 struct FetchingAhead {
-  std::uint64_t order_chunks = 0;  ///< what the guest reads first
+  std::uint64_t order_chunks = 0;  ///< chunks that the guest reads first
   std::uint64_t order_chunks_here = 0;
-  bool waiting = false;  ///< for the repository
+  bool waiting = false;  ///< waiting for the repository
 };
+/// The part of the memory that is on this host, in chunks.
 struct MemoryHere {
   std::uint64_t chunks = 0;
   std::uint64_t chunks_here = 0;
-  std::optional<WallTime> offline_safe_since;  ///< absent: part of it is not here
+  std::optional<WallTime> offline_safe_since;  ///< absent while a part of memory is not here
 };
 
 struct SessionStats {
   std::string parcel;
   std::uint64_t version = 0;  ///< the session's base
-  std::uint64_t content = 0;  ///< the version that it continues: the base, or the older one that was wanted
+  std::uint64_t content = 0;  ///< the version that it continues: the base, or the older one that was checked out
   SessionPhase phase = SessionPhase::kCheckedOut;
   WallTime since;
   std::uint64_t changed_bytes = 0;

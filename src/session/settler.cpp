@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::uint64_t kSweepAfter = 256;  // chunks, of 128 KiB each before they are compressed
 constexpr std::chrono::seconds kSweepAgain{2};
-constexpr std::uint64_t kCollectAbove = 256U << 20U;  // of a journal
+constexpr std::uint64_t kCollectAbove = 256U << 20U;  // bytes of a journal
 constexpr auto kTidyEvery = std::chrono::seconds(1);
 constexpr int kSettleNice = 10;
 constexpr std::chrono::milliseconds kSettlePeriod{200};
@@ -19,7 +19,7 @@ constexpr std::chrono::milliseconds kSettlePeriod{200};
 }  // namespace
 
 void Settler::settle_if_due(const std::stop_token& stop) {
-  // The guest's writes fill the disk, too, and a cache notices that only when something is put into it.
+  // The guest's writes fill the disk, too, and the cache notices this only when an object is put into it.
   const auto now = std::chrono::steady_clock::now();
   if (now - tidied_ > kTidyEvery) {
     tidied_ = now;
@@ -27,7 +27,7 @@ void Settler::settle_if_due(const std::stop_token& stop) {
   }
   sweep();
   Journal& journal = images_.journal();
-  // Costs no more than a sync, so it does not wait until the guest is calm, or the limit is near.
+  // collect() costs no more than a sync, so it need not wait until the guest is calm or the limit is near.
   if (journal.size_bytes() > kCollectAbove) journal.collect();
   std::uint64_t written = 0;
   for (const SessionPart& part : images_.parts()) written += part.image->counters().written_bytes;
@@ -35,7 +35,7 @@ void Settler::settle_if_due(const std::stop_token& stop) {
   std::vector<SettleImage> images;
   for (const SessionPart& part : images_.parts()) images.push_back({*part.overlay, part.image});
   SealContext context = objects_.seal_context();
-  context.threads = 1;  // the others are the guest's
+  context.threads = 1;  // leaves the other processors to the guest
   context.stop = stop;
   try {
     if (settle_some(context, journal, images) > 0) return;
@@ -46,7 +46,7 @@ void Settler::settle_if_due(const std::stop_token& stop) {
   policy_.gained_nothing(std::chrono::steady_clock::now());
 }
 
-/// Not at each change: it asks for all that is settled.
+/// Sweeps only after many changes, because a sweep looks at all settled objects.
 void Settler::sweep() {
   std::uint64_t superseded = 0;
   for (const SessionPart& part : images_.parts()) superseded += part.overlay->superseded();
@@ -55,7 +55,7 @@ void Settler::sweep() {
   if (superseded - swept_ < kSweepAfter && !has_more) return;
   swept_ = superseded;
   swept_at_ = now;
-  images_.journal().sync();  // what took their place is durable before they go
+  images_.journal().sync();  // the records that replace the objects must be durable first
   objects_.sweep().sweep(objects_.settled(), images_.needed_objects());
 }
 

@@ -7,8 +7,8 @@
 
 namespace isr {
 
-/// Keeps what a session has on this host small: settles its journal, takes out settled objects that nothing needs, and
-/// evicts what is too much on the cache's disk.
+/// Limits the space that a session uses on this host: settles its journal, removes settled objects that nothing needs,
+/// and evicts objects from the cache when its disk gets full.
 ///
 /// Threads: one at a time.
 class Settler {
@@ -18,8 +18,8 @@ class Settler {
   Settler(const Settler&) = delete;
   Settler& operator=(const Settler&) = delete;
 
-  /// Takes one step of each for which it is time. To be called a few times a second; a publish does so itself.
-  /// Error{kIo}; {kCancelled} on stop; as ChunkReader.
+  /// Does one step of each task that is due. Call a few times a second; a publish does so itself. Error{kIo};
+  /// {kCancelled} on stop; else as ChunkReader.
   void settle_if_due(const std::stop_token& stop = {});
 
  private:
@@ -33,16 +33,16 @@ class Settler {
   std::chrono::steady_clock::time_point swept_at_{};
 };
 
-/// Settles on a thread of its own, from start() until end() or destruction: the guest keeps writing, however long an
-/// upload takes. Meanwhile no other thread settles, or changes which images there are.
+/// Settles on a thread of its own, from start() until end() or destruction, because the guest keeps writing during a
+/// long upload. Meanwhile no other thread may settle, or begin images anew.
 class SettlingThread {
  public:
   /// The settler must outlive this.
   explicit SettlingThread(Settler& settler) : settler_(settler) {}
 
-  /// When the system has no thread to spare, logs that, and the journal grows until the next settling.
+  /// When the system cannot start a thread, only logs this; the journal then grows until the next settling.
   void start();
-  /// Aborts a step that is going on, also one that fetches, and waits for its end.
+  /// Aborts the current step, also one that fetches, and waits for its end.
   void end() { thread_ = {}; }
 
  private:

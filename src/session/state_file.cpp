@@ -8,7 +8,7 @@
 namespace isr {
 namespace {
 
-/// 0: there is none.
+/// Returns 0 when there is no such file.
 ino_t inode_of(const fs::path& file) {
   struct stat status {};
   return ::stat(file.c_str(), &status) == 0 ? status.st_ino : 0;
@@ -40,8 +40,9 @@ void StateFile::try_to_save() noexcept {
   }
 }
 
-/// What is on disk counts until the change is there: only then is it ours, and only then may what it no longer
-/// names be forgotten. A failure may come after the file was replaced, so the old one is put back.
+/// Writes the file first and changes the state in memory only then, because data that the new state no longer names may
+/// be dropped only once the file is durable. A failure may come after the file was replaced, so the old contents are
+/// written back.
 void StateFile::change(const Change& change) {
   SessionState next = state_;
   change(next);
