@@ -81,7 +81,7 @@ TEST_CASE("a boot pack leaves out pages that are not on this host", "[session]")
   parts.memory.abandon();
   PublishOptions options;
   options.memory = true;
-  parts.publisher.publish(options, {});  // memory is in the cache, the disk is in the repository alone
+  parts.publisher.publish(options, {});  // now memory is in the cache, and the disk is only in the repository
   BootPackMaker maker(place.account.identity, parts.objects);
   const auto pack = maker.make({{{kDisk, 0}, {kMemory, 3}}, {}}, {}, kMaxBootPages, parts.state.now().base_version);
   CHECK(HotPages(parts.objects.reader(), pack.value().root, {}).head().order.pages ==

@@ -18,7 +18,7 @@ constexpr std::uint64_t kPagesInChunk = kChunkSize / kBootPageSize;
 constexpr std::uint8_t kDisk = 0;
 constexpr std::uint8_t kMemory = 1;
 
-/// Gives out one object only after release(), or after a minute.
+/// Returns the object `held` only after release(), or after a minute.
 class HoldingStore : public test::FaultStore {
  public:
   HoldingStore(BlobStorePtr inner, std::string held) : FaultStore(std::move(inner)), held_(std::move(held)) {}
@@ -52,7 +52,7 @@ struct Place : test::CheckedOut {
     CHECK(parts.publisher.publish(options, {}).version == 2);
     order_chunk = parts.images.image("memory")->reference(2, Priority::kGuest, {}).cid;
   }
-  /// Of which everything must be fetched.
+  /// Removes the cache, so that all objects must be fetched.
   void forget_cache() const { fs::remove_all(account.host.paths.cache); }
 };
 
@@ -83,7 +83,7 @@ TEST_CASE("device state and boot pack are fetched before a guest runs, and answe
   memory->read(kBootPageSize, page);
   CHECK(memory->counters().hot_pages == 1);
   CHECK(parts.prefetch.is_fetching_working_set());
-  store->release();  // once the order is here, the pack answers nothing more
+  store->release();  // once the chunks of the order are here, the pack answers no more reads
   CHECK((ByteView(page).size() == kBootPageSize &&
          std::equal(page.begin(), page.end(), place.contents.begin() + kBootPageSize)));
   CHECK((parts.memory.device_state() == place.devices));

@@ -52,7 +52,7 @@ TEST_CASE("undo_check_out() removes the session's directory and gives its lock b
   SECTION("when a session was opened and wrote nothing") { const Session session(place.account, place.parcel); }
   place.undo();
   CHECK_FALSE(fs::exists(place.session_directory()));
-  CHECK(fs::is_empty(place.session_directory().parent_path()));  // no remains beside it either
+  CHECK(fs::is_empty(place.session_directory().parent_path()));  // no renamed directory is left beside it
   CHECK_FALSE(place.is_locked());
   CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
   check_out(place.account, place.parcel, LockMode::kAttended, {}, {});
@@ -63,7 +63,7 @@ TEST_CASE("undo_check_out() does nothing when the parcel is not checked out", "[
   Place place;
   place.undo();
   CHECK_NOTHROW(place.undo());
-  CHECK_FALSE(fs::exists(place.session_directory()));  // nor does it make one
+  CHECK_FALSE(fs::exists(place.session_directory()));  // undo_check_out() does not make the directory
 }
 
 TEST_CASE("undo_check_out() keeps a session in whose journal something was written", "[session]") {

@@ -15,7 +15,7 @@ using Place = test::CheckedOut;
 
 namespace {
 
-/// Another host's head comes first.
+/// Puts another host's head just before the caller's head of the same name.
 class FirstAtHead : public test::FaultStore {
  public:
   FirstAtHead(BlobStorePtr inner, std::string name, Bytes blob)
@@ -30,7 +30,7 @@ class FirstAtHead : public test::FaultStore {
   Bytes blob_;
 };
 
-/// Another host's version 2.
+/// Publishes version 2 of another host.
 void publish_theirs(const Place& place) {
   const LoadedVersion first = load_version(place.account, place.parcel);
   ParcelVersion theirs = first.version;
@@ -99,7 +99,7 @@ TEST_CASE("work waits for junk under the next number to be accepted, and is kept
 }
 
 TEST_CASE("a session stays until the fork that it became opens", "[session]") {
-  /// Takes every object and gives none back while it hides them.
+  /// Accepts every object, but returns none while `hides` is set.
   class HidingStore : public test::FaultStore {
    public:
     using FaultStore::FaultStore;

@@ -17,7 +17,7 @@ struct Place : test::CheckedOut {
   SessionLock lock{account, parcel, state};
   HeadPublisher heads{account, parcel, state, lock};
 
-  /// The base's images with another message, so that its head is another.
+  /// The base version with another message, so that its head differs.
   ParcelVersion version(const std::string& message) const {
     ParcelVersion version = state.now().base_version;
     version.message = message;
@@ -31,7 +31,7 @@ class HeadStore : public test::FaultStore {
   using FaultStore::FaultStore;
   std::function<void(ByteView blob)> before;
   bool loses = false;
-  bool swallows = false;  ///< the head, too
+  bool swallows = false;  ///< loses the head, too
 
   PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
     if (name.find("/heads/") == std::string_view::npos) return FaultStore::put_new(name, bytes, stop);
@@ -63,7 +63,7 @@ TEST_CASE("the state file names a head before the repository has it", "[session]
   CHECK(put.version == 2);
   REQUIRE(put.head.has_value());
   CHECK((put.head->hash == place.state.now().pending.at(0).hash));
-  CHECK(place.state.now().base == 1);  // whoever publishes makes it the base
+  CHECK(place.state.now().base == 1);  // the caller of put() makes it the base
 }
 
 TEST_CASE("a head is not put when it cannot be written down", "[session]") {

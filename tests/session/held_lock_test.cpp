@@ -26,7 +26,7 @@ struct Place : test::ParcelPlace {
     return {.hold = std::string(32, hold), .mode = LockMode::kAttended, .base = {}};
   }
   bool is_free() const { return !lock().show()->record.held; }
-  /// As if the command had been killed: what it had taken.
+  /// Takes the lock as a command does that is killed afterwards. Returns the hold.
   std::string take() const {
     const FileLock flock = take_parcel(account.host, parcel);
     return take_lock(account, parcel, LockMode::kCheckout, {}, {}).hold;
@@ -34,7 +34,8 @@ struct Place : test::ParcelPlace {
   bool has_directory() const { return fs::exists(account.host.parcel_directory(parcel)); }
 };
 
-/// Somebody interrupts what comes after the lock; calls are told so, as real ones are.
+/// Requests a stop at the first read of a head after the lock was written, as an interrupt by the user does. Later
+/// calls see the stop as calls of a real store do.
 class InterruptedStore : public test::FaultStore {
  public:
   using FaultStore::FaultStore;
@@ -58,8 +59,8 @@ class InterruptedStore : public test::FaultStore {
 
 namespace {
 
-/// Runs a command on a line that swallows every question for a name with `silent_part`, and interrupts it then. It ends
-/// at once, and leaves no lock.
+/// Runs a command on a store that answers no call for a name with `silent_part`, and interrupts the command in such a
+/// call. Checks that the command ends at once and leaves no lock.
 void interrupt_on_a_silent_line(const Place& place, const std::string& silent_part,
                                 const std::function<void(Account&, const std::stop_token&)>& command) {
   Account account = place.account;
@@ -386,7 +387,8 @@ TEST_CASE("a parcel is taken also while its directory goes again and again", "[s
       fs::rename(directory, directory.string() + ".away", gone);
       if (!gone) ++went;
       fs::remove_all(directory.string() + ".away", gone);
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));  // making the directory waits for the disk
+      // take_parcel() needs some time, because making the directory waits for the disk.
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
   });
   while (went < 30) CHECK_NOTHROW(take_parcel(place.account.host, place.parcel));

@@ -21,13 +21,13 @@ void fail_publish(Place& place, Session& session, const BlobStorePtr& line, bool
   place.account.remote.store = store;
 }
 
-/// The version is there, but the answer is lost.
+/// Publishes a version, and loses the answer.
 void lose_publish(Place& place, Session& session, bool memory = true) {
   const auto lose = [] { throw Error(ErrorKind::kTransient, "no answer"); };
   fail_publish(place, session, std::make_shared<test::HookedPublish>(place.account.remote.store, lose), memory);
 }
 
-/// A head does not arrive before the next one is sent.
+/// Delays the first head: it arrives just before the next one.
 class LateStore : public test::FaultStore {
  public:
   using FaultStore::FaultStore;
@@ -45,7 +45,7 @@ class LateStore : public test::FaultStore {
   std::optional<std::pair<std::string, Bytes>> late_;
 };
 
-/// Heads do not arrive, until deliver() is called.
+/// Keeps back all heads; deliver() lets one arrive.
 class WithheldHeads : public test::FaultStore {
  public:
   explicit WithheldHeads(BlobStorePtr inner) : FaultStore(inner), inner_(std::move(inner)) {}
@@ -125,7 +125,7 @@ TEST_CASE("a session with a publish without an answer opens when the history is 
   const bool arrived = GENERATE(true, false);
   if (!arrived) place.account.remote.store->remove(second);
   const Bytes seen = place.account.remote.store->get(first)->bytes;
-  place.account.remote.store->remove(first);  // the one that this host has seen
+  place.account.remote.store->remove(first);  // this host has seen it, so the history is refused
 
   Session session(place.account, place.parcel);
   Bytes found(kChunkSize);
@@ -198,7 +198,7 @@ TEST_CASE("a write behind a publish without an answer and without changes of a d
   lose_publish(place, *session, false);
   const BlobStorePtr store = std::exchange(place.account.remote.store, nullptr);
   reopen();
-  reopen();  // by then the journal has no record that keeps its numbers
+  reopen();  // now the journal has no record left, so no record keeps its sequence numbers
   const Bytes written = test::random_bytes(700, 8);
   session->images().image("disk")->write(0, written);
   session->images().image("disk")->flush();

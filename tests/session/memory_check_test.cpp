@@ -12,7 +12,7 @@ using Place = test::CheckedOut;
 
 namespace {
 
-/// A guest that was suspended with these chunks of memory, and goes on.
+/// A guest that was suspended and published with `memory`, and was resumed.
 struct Resumed : Place {
   Bytes memory = test::random_bytes(6 * kChunkSize, 2);
   Session session{account, parcel};
@@ -25,7 +25,7 @@ struct Resumed : Place {
     session.publisher().publish(options, {});
     session.memory().begin(false);
     session.memory().begin_run(false);
-    const auto change = test::random_bytes(kPageSize, 4);  // of QEMU's own
+    const auto change = test::random_bytes(kPageSize, 4);  // becomes a page of QEMU's own
     own(kChunkSize, change);
   }
   ~Resumed() { session.memory().abandon(); }
@@ -47,7 +47,7 @@ struct Resumed : Place {
     };
     session.publisher().publish(options, {});
   }
-  /// By a sync or a suspend, which must not say that it was.
+  /// Syncs or suspends. Returns the text of the refusal; "" when the memory was accepted.
   std::string refusal(bool suspends) {
     try {
       suspends ? session.memory().keep(moment) : sync();
@@ -95,7 +95,7 @@ TEST_CASE("a suspend and a sync refuse memory that differs from QEMU's, name the
   if (is_sampled) CHECK_THAT(refusal, Catch::Contains("(sample 4711)"));
   CHECK(guest.session.state().phase == SessionPhase::kRunning);
   CHECK(guest.newest() == version);
-  CHECK_THAT(guest.refusal(suspends), Catch::Contains(where));  // not the second time either
+  CHECK_THAT(guest.refusal(suspends), Catch::Contains(where));  // refused again the second time
 }
 
 TEST_CASE("a suspend and a sync accept memory that the guest has changed, given back or left alone", "[session]") {
@@ -110,7 +110,7 @@ TEST_CASE("a suspend and a sync accept memory that the guest has changed, given 
     CHECK((test::memory_of(guest.session, guest.memory.size()) == guest.memory));
     return;
   }
-  // After a failed sync, and a sync that was made, all is as before: nothing is taken for given back.
+  // A failed sync and a successful one leave the checks as they were: no page counts as given back.
   guest.moment.memory.sample[0].bytes[0] ^= 1;
   CHECK_FALSE(guest.refusal(false).empty());
   guest.moment.memory.sample[0].bytes[0] ^= 1;
@@ -132,7 +132,7 @@ class CountingStore : public test::FaultStore {
   }
 };
 
-/// By the suspend or sync of a guest of whose memory nothing is on this host.
+/// Returns how many objects a suspend or sync fetches when no memory of the guest is on this host.
 int objects_fetched(bool suspends, bool samples) {
   Place place;
   const Bytes memory = test::random_bytes(6 * kChunkSize, 2);
@@ -183,7 +183,7 @@ TEST_CASE("a machine whose memory was kept while the rest was out of reach can b
     options.memory = true;
     session.publisher().publish(options, {});
   }
-  fs::remove_all(place.account.host.paths.cache);  // fetched from the repository from now on
+  fs::remove_all(place.account.host.paths.cache);  // now all objects must be fetched from the repository
   {
     Session session(place.account, place.parcel);
     session.memory().begin(false);

@@ -125,7 +125,7 @@ TEST_CASE("memory of a machine that ran is forgotten at once, also when that can
   CHECK(place.phase() == SessionPhase::kCheckedOut);
   CHECK(place.memory.image() == nullptr);
   CHECK((place.kept() == Bytes(place.contents.size())));
-  CHECK(place.written().phase == SessionPhase::kRunning);  // a crash: whoever opens it next drops memory, too
+  CHECK(place.written().phase == SessionPhase::kRunning);  // counts as a crash, so the next open drops the memory, too
   place.memory.drop();
   CHECK(place.written().phase == SessionPhase::kCheckedOut);
 }

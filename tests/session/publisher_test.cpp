@@ -21,8 +21,8 @@ struct Place : test::CheckedOut {
   }
 };
 
-/// Notes what is asked of it, in order and once each: "objects", "locks", "heads". Answers of a head are lost while
-/// `loses_head`, objects are not taken while `is_full`.
+/// Records the kinds of names that it is asked for, in order and once each: "objects", "locks", "heads". Loses the
+/// answers to heads while `loses_head`, and refuses objects while `is_full`.
 class NotingStore : public test::FaultStore {
  public:
   using FaultStore::FaultStore;

@@ -37,7 +37,7 @@ TEST_CASE("memory that an event makes void is void in the state to come, not in 
   CHECK(next.find("device")->void_below > parts.state.now().find("device")->void_below);
   CHECK(next.find("disk")->void_below == parts.state.now().find("disk")->void_below);
   CHECK(next.pending[0].void_below == std::map<std::uint16_t, std::uint64_t>{{number("disk"), 1}});
-  CHECK(parts.images.is_dirty());  // the image forgets it once the state is that
+  CHECK(parts.images.is_dirty());  // an image drops its changes only once the state is `next`
   parts.state.change([&](SessionState& state) { state = next; });
   parts.images.begin_anew(parts.images.part("device"));
   CHECK_FALSE(parts.images.is_dirty());

@@ -15,7 +15,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr std::chrono::seconds kShortestLease{3};  // is renewed each second
+constexpr std::chrono::seconds kShortestLease{3};  // renewed each second
 
 struct Place : test::CheckedOut {
   StateFile state{account.host, parcel};
@@ -26,7 +26,7 @@ struct Place : test::CheckedOut {
     account.host.config.override_with_flag("lock.lease", std::to_string(lease.count()));
   }
   std::uint64_t newest_record() const { return in_repository().show()->record.r; }
-  /// Waits for the next renewal of our hold.
+  /// Waits for the next renewal of the session's hold.
   bool is_renewed() const {
     const std::uint64_t last = newest_record();
     return test::comes_true([&] { return newest_record() > last; }) &&
@@ -38,7 +38,7 @@ struct Place : test::CheckedOut {
     return {account.remote.store, parcel.chain(), account.identity.signing, {"laptop", std::string(32, 'f')}};
   }
   LockRequest wanting(char hold) const { return {.hold = std::string(32, hold), .mode = {}, .base = {}}; }
-  /// The refusal of secure(): its message, and its hints.
+  /// Returns the message and the hints with which secure() refuses.
   std::vector<std::string> refusal(ErrorKind kind) {
     std::vector<std::string> lines;
     try {
@@ -50,7 +50,7 @@ struct Place : test::CheckedOut {
     }
     return lines;
   }
-  /// Version 2, a copy of the first. Returns its hash.
+  /// Publishes version 2, a copy of version 1. Returns its hash.
   Sha256 publish_copy() const {
     const LoadedVersion first = load_version(account, parcel);
     const Bytes blob = make_head(account, parcel, {2, first.head.hash}, first.version);
@@ -123,13 +123,13 @@ TEST_CASE("a lease is renewed until its end", "[session]") {
   CHECK(place.is_renewed());
   place.lock.end_lease();
   const std::uint64_t last = place.newest_record();
-  std::this_thread::sleep_for(1200ms);  // the next would come after 1 s
+  std::this_thread::sleep_for(1200ms);  // without end_lease(), the next renewal would come after 1 s
   CHECK(place.newest_record() == last);
 }
 
 TEST_CASE("a lock that is taken over has a lease of its own at once", "[session]") {
   Place place(600s);
-  place.lock.keep_lease([](const Error&) {});  // it would look at the lock in 200 s
+  place.lock.keep_lease([](const Error&) {});  // this lease would be renewed only after 200 s
   place.laptop().steal(place.wanting('2'), "needed");
   place.set_lease(kShortestLease);
   CHECK(place.lock.secure("wanted", {}));

@@ -42,7 +42,7 @@ TEST_CASE("the lease of a session is not renewed in another repository that has 
   if (is_another) {
     prepare_store_location(place.entry.url);
     init_repository(*open_store(place.entry.url));
-    fs::copy(kept / "parcels", root / "parcels", fs::copy_options::recursive);  // with the lock
+    fs::copy(kept / "parcels", root / "parcels", fs::copy_options::recursive);  // including the lock
   } else {
     fs::rename(kept, root);
   }
@@ -71,7 +71,7 @@ TEST_CASE("~Session waits for the end of its lease before its images go", "[sess
   std::atomic<bool> is_told = false;
   std::atomic<bool> is_whole = true;
   session->lock().keep_lease([&](const Error&) {
-    is_told = true;  // now the session is destroyed, and has to wait for this call
+    is_told = true;  // the test now destroys the session, which must wait for this call
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(1);
     while (is_whole && std::chrono::steady_clock::now() < end) {
       if (disk.expired()) is_whole = false;

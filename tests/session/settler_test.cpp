@@ -16,7 +16,7 @@ using Place = test::CheckedOut;
 
 namespace {
 
-/// Objects do not get through before open() is called.
+/// Holds back all objects until open() is called.
 class SlowStore : public test::FaultStore {
  public:
   using FaultStore::FaultStore;
@@ -40,12 +40,12 @@ class SlowStore : public test::FaultStore {
 TEST_CASE("a publish goes on without settling beside it when no thread is to be had", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
-  const test::NoThreads none;  // nothing to seal or to send needs one
+  const test::NoThreads none;  // this publish seals and sends nothing, so it needs no thread
   CHECK(session.publisher().publish({}, {}).unchanged);
 }
 
 TEST_CASE("the journal of what is written during an upload is settled before that ends", "[session]") {
-  constexpr std::uint64_t kCalm = 64U << 20U;  // what may stay of a journal, and a segment's size
+  constexpr std::uint64_t kCalm = 64U << 20U;  // the size that a journal may keep, and the size of a segment
   Place place;
   Session session(place.account, place.parcel);
   session.images().image("disk")->write(0, test::random_bytes(4 * kChunkSize, 7));
@@ -83,7 +83,8 @@ namespace {
 
 constexpr std::uint64_t kChunks = 300;
 
-/// The space that the files of a directory take on the disk. Packs have holes where objects were deleted.
+/// Returns the disk space of a directory's files. This may be less than their sizes, because packs have holes where
+/// objects were deleted.
 std::uint64_t bytes_on_disk(const fs::path& directory) {
   std::uint64_t sum = 0;
   for (const auto& entry : fs::recursive_directory_iterator(directory)) {

@@ -51,7 +51,7 @@ TEST_CASE("a change in memory comes to the file with the next change that is wri
     state.write_if_behind();
     fs::remove(place.state_file());
     state.write_if_behind();
-    CHECK_FALSE(fs::exists(place.state_file()));  // nothing was left to write
+    CHECK_FALSE(fs::exists(place.state_file()));  // there was no change left to write
     state.save();
   }
   CHECK(place.written().upload_begun);

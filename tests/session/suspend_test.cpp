@@ -23,7 +23,7 @@ TEST_CASE("suspended memory is there until a fresh guest runs", "[session]") {
     fresh->read(0, bytes);
     CHECK((bytes == Bytes(2 * kChunkSize)));
     fresh->write(0, test::random_bytes(kChunkSize, 4));
-    session.memory().abandon();  // QEMU did not start
+    session.memory().abandon();  // as when QEMU does not start
   }
   Session session(place.account, place.parcel);
   REQUIRE(session.state().phase == SessionPhase::kSuspended);
@@ -47,7 +47,7 @@ TEST_CASE("a suspend that could not be written down leaves a running machine", "
   fs::create_directory(place.state_file());
   CHECK_THROWS(session.memory().keep({test::some_stamp(), test::random_bytes(5000, 3), {}}));
   fs::remove(place.state_file());
-  session.keep_network(NetworkMode::kUser);  // the guest goes on, and the description is written again
+  session.keep_network(NetworkMode::kUser);  // the guest goes on, and the state file is written again
   const auto written = read_session_state(place.account.host.parcel_directory(place.parcel),
                                           place.account.host.device_key, place.parcel.id);
   CHECK(written->phase == SessionPhase::kRunning);
@@ -56,7 +56,7 @@ TEST_CASE("a suspend that could not be written down leaves a running machine", "
 
 namespace {
 
-/// A disk that fails as soon as the entries of one directory are to be synced, and from then on.
+/// While it exists, fsync() fails from the first sync of `directory` on.
 struct FailingDisk {
   explicit FailingDisk(const fs::path& directory) { *directory_of().lock() = {directory, false}; }
   ~FailingDisk() { *directory_of().lock() = {}; }
@@ -82,7 +82,7 @@ struct FailingDisk {
 
 }  // namespace
 
-/// In the place of the C library's.
+/// Replaces the C library's fsync().
 extern "C" int fsync(int fd) {
   if (FailingDisk::fails(fd)) {
     errno = EIO;
@@ -103,7 +103,7 @@ TEST_CASE("a suspend that the disk may take for made is put right before the gue
     const FailingDisk failing(place.state_file().parent_path());
     CHECK_THROWS(session.memory().keep({test::some_stamp(), test::random_bytes(5000, 3), {}}));
     CHECK(session.state().phase == SessionPhase::kRunning);
-    CHECK(written().phase == SessionPhase::kSuspended);  // and neither could this be taken back
+    CHECK(written().phase == SessionPhase::kSuspended);  // nor could the change be undone on disk
     CHECK((test::kind_thrown([&] { session.make_state_certain(); }) == ErrorKind::kIo));
   }
   session.make_state_certain();
