@@ -28,36 +28,38 @@ struct Place : test::CheckedOut {
 
 }  // namespace
 
-TEST_CASE("a boot pack has the pages that are wanted, else those that the guest read first, and the chunks of both",
+TEST_CASE("a boot pack has the pages of the order, or of the guest's own first reads when the order has none",
           "[session]") {
   Place place;
   const BootOrder own{{{kMemory, 9}}, {{kMemory, 1}, {kDisk, 0}}};
-  SECTION("neither names a page") { CHECK_FALSE(place.maker.make({}, {}, kMaxBootPages, place.version).has_value()); }
-  SECTION("pages that are wanted") {
+  SECTION("no pack when neither has a page") {
+    CHECK_FALSE(place.maker.make({}, {}, kMaxBootPages, place.version).has_value());
+  }
+  SECTION("pages of the order, and the chunks of both") {
     const auto pack =
         place.maker.make({{{kMemory, 3}, {kMemory, 4}}, {{kMemory, 1}}}, own, kMaxBootPages, place.version);
     CHECK(place.order_of(pack).pages == std::vector<BootPlace>{{kMemory, 3}, {kMemory, 4}});
     CHECK(place.order_of(pack).chunks == std::vector<BootPlace>{{kMemory, 1}, {kDisk, 0}});
     CHECK(place.parts.objects.settled().contains(pack->objects.begin()->first));
   }
-  SECTION("no more than can be afforded") {
+  SECTION("no more pages than the limit") {
     const auto pack = place.maker.make({{{kMemory, 3}, {kMemory, 4}}, {}}, own, 1, place.version);
     CHECK(place.order_of(pack).pages == std::vector<BootPlace>{{kMemory, 3}});
   }
-  SECTION("pages that the guest read first") {
+  SECTION("pages of the guest's own first reads") {
     const auto pack = place.maker.make({}, own, kMaxBootPages, place.version);
     CHECK(place.order_of(pack).pages == own.pages);
   }
 }
 
-TEST_CASE("a boot pack is refused as a bug when its order has a place in an image that the version does not have",
+TEST_CASE("making a boot pack fails as a bug when its order names an image that the version does not have",
           "[session]") {
   Place place;
   const BootPlace beyond{kMemory + 1, 0};
   BootOrder order{{{kDisk, 0}}, {}};
-  SECTION("a page") { order.pages.push_back(beyond); }
-  SECTION("a chunk") { order.chunks.push_back(beyond); }
-  SECTION("memory, which the version was published without") {
+  SECTION("as a page") { order.pages.push_back(beyond); }
+  SECTION("as a chunk") { order.chunks.push_back(beyond); }
+  SECTION("as memory, when the version has none") {
     order.pages.push_back({kMemory, 3});
     std::erase_if(place.version.images, [](const VersionImage& image) { return image.role == ImageRole::kMemory; });
   }
@@ -88,7 +90,7 @@ TEST_CASE("a boot pack leaves out pages that are not on this host", "[session]")
         std::vector<BootPlace>{{kMemory, 3}});
 }
 
-TEST_CASE("a boot pack has as many pages as a slow link takes in seconds", "[session]") {
+TEST_CASE("a boot pack has at most as many pages as a slow link uploads in ten seconds", "[session]") {
   using std::chrono::seconds;
   CHECK(affordable_boot_pages(0, seconds(0)) == kMaxBootPages);
   CHECK(affordable_boot_pages(1U << 30U, seconds(100)) == kMaxBootPages);

@@ -64,7 +64,8 @@ SessionStats stats_of(const BootPrefetch& prefetch) {
 
 }  // namespace
 
-TEST_CASE("device state and boot pack are fetched before a guest runs, and answer what it reads first", "[session]") {
+TEST_CASE("device state and boot pack are fetched before a guest runs, and the pack answers its first reads",
+          "[session]") {
   Place place;
   place.forget_cache();
   const auto store = std::make_shared<HoldingStore>(place.account.remote.store, object_name(place.order_chunk));
@@ -96,7 +97,7 @@ TEST_CASE("device state and boot pack are fetched before a guest runs, and answe
   CHECK_FALSE(stats_of(parts.prefetch).fetching_ahead.has_value());
 }
 
-TEST_CASE("all of memory is fetched behind a guest that wants it, and then needs no repository", "[session]") {
+TEST_CASE("Prefetch::kAll fetches all of memory, which then needs no repository", "[session]") {
   Place place;
   place.forget_cache();
   {
@@ -115,15 +116,15 @@ TEST_CASE("all of memory is fetched behind a guest that wants it, and then needs
   CHECK((test::read_image(*parts.images.image("memory"), place.contents.size()) == place.contents));
 }
 
-TEST_CASE("nothing is fetched ahead of a guest that wants nothing, or has no memory", "[session]") {
+TEST_CASE("nothing is fetched ahead with Prefetch::kNone or without memory", "[session]") {
   Place place;
   test::SessionParts parts(place);
-  SECTION("that wants nothing") {
+  SECTION("with Prefetch::kNone") {
     parts.prefetch.prepare(Prefetch::kNone, {}, {});
     parts.memory.begin(false);
     parts.prefetch.begin_fill(Prefetch::kNone);
   }
-  SECTION("that has no memory") {
+  SECTION("without memory") {
     parts.prefetch.prepare(Prefetch::kAll, {}, {});
     parts.prefetch.begin_fill(Prefetch::kAll);
   }
@@ -132,7 +133,7 @@ TEST_CASE("nothing is fetched ahead of a guest that wants nothing, or has no mem
   CHECK_FALSE(stats_of(parts.prefetch).fetching_ahead.has_value());
 }
 
-TEST_CASE("what a guest reads first is noted until its prefetch is detached", "[session]") {
+TEST_CASE("first reads of a guest are recorded until the prefetch is detached", "[session]") {
   Place place;
   test::SessionParts parts(place);
   CHECK(parts.prefetch.own_order().pages.empty());
@@ -149,11 +150,11 @@ TEST_CASE("what a guest reads first is noted until its prefetch is detached", "[
   CHECK(parts.prefetch.own_order().pages == expected);  // for the next boot pack
 }
 
-TEST_CASE("a boot pack that cannot be had is done without, and devices that cannot are waited for", "[session]") {
+TEST_CASE("prepare() goes on without a boot pack that is missing, and waits for the device state", "[session]") {
   Place place;
   place.forget_cache();
   const BlobStorePtr store = place.account.remote.store;
-  SECTION("the guest continues without the pack") {
+  SECTION("the guest runs without the pack") {
     test::SessionParts parts(place);
     const Cid pack = parts.state.now().base_version.find(kBootPackName)->tree.root.cid;
     place.account.remote.store->remove(object_name(pack));
@@ -161,7 +162,7 @@ TEST_CASE("a boot pack that cannot be had is done without, and devices that cann
     parts.memory.begin(false);
     CHECK(parts.prefetch.pages() == 0);
   }
-  SECTION("who waits for the devices can be stopped") {
+  SECTION("the wait for the device state ends on stop") {
     const auto silent = std::make_shared<test::SilentStore>(store, "objects/");
     place.account.remote.store = silent;
     test::SessionParts parts(place);

@@ -110,7 +110,7 @@ TEST_CASE("undo_check_out() can be repeated when the first try could not note th
 TEST_CASE("undo_check_out() can be repeated when the first try was killed after it noted the lock", "[session]") {
   Place place;
   note_lock(place.account.host, place.parcel.id, place.written().hold);
-  SECTION("by itself") { place.undo(); }
+  SECTION("by undo_check_out() itself") { place.undo(); }
   SECTION("after the next command found the note, which the session makes obsolete") {
     give_back_left_locks(place.account);
     CHECK(place.is_untouched());

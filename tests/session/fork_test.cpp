@@ -41,7 +41,7 @@ void publish_theirs(const Place& place) {
 
 }  // namespace
 
-TEST_CASE("a publish that becomes a fork and gets no answer ends when it is told to", "[session]") {
+TEST_CASE("a publish that becomes a fork ends on stop when the repository does not answer", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
   session.images().image("disk")->write(0, test::random_bytes(kChunkSize, 2));
@@ -62,8 +62,9 @@ TEST_CASE("a publish that becomes a fork and gets no answer ends when it is told
   CHECK_FALSE(session.publisher().publish({}, {}).fork.empty());
 }
 
-TEST_CASE("work waits for junk under the next number to be accepted, and is kept also when it loses there",
-          "[session]") {
+TEST_CASE(
+    "a publish waits until junk under the next number is accepted, and keeps the work when it then loses the race",
+    "[session]") {
   Place place;
   const std::string chain = place.parcel.chain();
   Session session(place.account, place.parcel);
@@ -73,14 +74,14 @@ TEST_CASE("work waits for junk under the next number to be accepted, and is kept
   CHECK(test::kind_thrown([&] { session.publisher().publish({}, {}); }) == ErrorKind::kHistory);
   CHECK((test::disk_of(session) == ours));
   const StoredHead first = place.account.chain(chain).accept_older(1, "junk");
-  SECTION("it becomes the version behind the junk") {
+  SECTION("the work becomes the version behind the junk") {
     CHECK(session.publisher().publish({}, {}).version == 3);
     CHECK(session.state().base == 3);
     CHECK_FALSE(session.images().is_dirty());
     session.images().image("disk")->write(0, test::random_bytes(kChunkSize, 3));
     CHECK(session.publisher().publish({}, {}).version == 4);
   }
-  SECTION("another host is first at the number behind the junk") {
+  SECTION("the work becomes a fork when another host takes the number behind the junk") {
     ParcelVersion theirs = session.state().base_version;
     theirs.message = "theirs";
     const Bytes blob = make_head(place.account, place.parcel, {3, first.hash, first.junk}, theirs);
@@ -98,7 +99,7 @@ TEST_CASE("work waits for junk under the next number to be accepted, and is kept
   }
 }
 
-TEST_CASE("a session stays until the fork that it became opens", "[session]") {
+TEST_CASE("a session can end only once the fork that keeps its work can be read", "[session]") {
   /// Accepts every object, but returns none while `hides` is set.
   class HidingStore : public test::FaultStore {
    public:
@@ -129,15 +130,15 @@ TEST_CASE("a session stays until the fork that it became opens", "[session]") {
   const LoadedVersion fork = load_version(place.account, place.parcel, {{}, result.fork});
   CHECK(fork.label() == result.fork);
   Bytes found(kChunkSize);
-  SECTION("as a version") { reader.open(*fork.version.find("disk"))->read(0, found); }
-  SECTION("as a parcel of its own") {
+  SECTION("the fork opens as a version") { reader.open(*fork.version.find("disk"))->read(0, found); }
+  SECTION("the fork opens as a parcel of its own") {
     const ParcelEntry lab = branch_parcel(place.account, place.parcel, fork, "lab");
     const LoadedVersion branch = load_version(place.account, lab);
     CHECK(branch.version.copy_of == "work@" + result.fork);
     CHECK_FALSE(place.account.lock(lab).show()->record.held);
     reader.open(*branch.version.find("disk"))->read(0, found);
   }
-  SECTION("as the newest version") {
+  SECTION("the fork opens as the newest version") {
     CHECK(roll_back(place.account, place.parcel, fork.choice(), {}) == 3);
     reader.open(*load_version(place.account, place.parcel).version.find("disk"))->read(0, found);
   }

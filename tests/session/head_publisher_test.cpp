@@ -45,7 +45,7 @@ class HeadStore : public test::FaultStore {
 
 }  // namespace
 
-TEST_CASE("the state file names a head before the repository has it", "[session]") {
+TEST_CASE("put() names a head in the state file before it puts the head", "[session]") {
   Place place;
   const auto store = std::make_shared<HeadStore>(place.account.remote.store);
   place.account.remote.store = store;
@@ -66,14 +66,14 @@ TEST_CASE("the state file names a head before the repository has it", "[session]
   CHECK(place.state.now().base == 1);  // the caller of put() makes it the base
 }
 
-TEST_CASE("a head is not put when it cannot be written down", "[session]") {
+TEST_CASE("put() puts no head when the state file cannot be written", "[session]") {
   Place place;
   const test::UnwritableState unwritable(place);
   CHECK_THROWS(place.heads.put(place.version("two"), {}, {}));
   CHECK(load_version(place.account, place.parcel).head.head.n == 1);
 }
 
-TEST_CASE("a head whose answer was lost becomes the base, and the next comes behind it", "[session]") {
+TEST_CASE("a head becomes the base when its answer was lost, and the next head follows it", "[session]") {
   Place place;
   const auto store = std::make_shared<HeadStore>(place.account.remote.store);
   place.account.remote.store = store;
@@ -81,9 +81,9 @@ TEST_CASE("a head whose answer was lost becomes the base, and the next comes beh
   CHECK((test::kind_thrown([&] { place.heads.put(place.version("two"), {{0, 17}}, {}); }) == ErrorKind::kTransient));
   store->loses = false;
   bool is_found = true;
-  SECTION("at the open") { place.heads.resolve_at_open(); }
-  SECTION("before a publish") { CHECK_FALSE(place.heads.resolve({}).has_value()); }
-  SECTION("when the next is put") { is_found = false; }
+  SECTION("found at the open") { place.heads.resolve_at_open(); }
+  SECTION("found before a publish") { CHECK_FALSE(place.heads.resolve({}).has_value()); }
+  SECTION("found when the next head is put") { is_found = false; }
   if (is_found) {
     CHECK(place.state.now().base == 2);
     CHECK(place.state.now().base_version.message == "two");
@@ -95,7 +95,7 @@ TEST_CASE("a head whose answer was lost becomes the base, and the next comes beh
   CHECK(put.fork.empty());
 }
 
-TEST_CASE("nothing is asked for at the open of a session without a lost answer, or offline", "[session]") {
+TEST_CASE("resolve_at_open() asks the repository nothing when no answer was lost, or offline", "[session]") {
   Place place;
   const auto store = std::make_shared<test::FaultStore>(place.account.remote.store);
   place.account.remote.store = store;
@@ -109,7 +109,7 @@ TEST_CASE("nothing is asked for at the open of a session without a lost answer, 
   CHECK(place.state.now().base == 1);
 }
 
-TEST_CASE("the heads without an answer that are remembered are the last ones", "[session]") {
+TEST_CASE("put() forgets the oldest head without an answer when there are too many", "[session]") {
   Place place;
   const auto store = std::make_shared<HeadStore>(place.account.remote.store);
   place.account.remote.store = store;
@@ -123,7 +123,7 @@ TEST_CASE("the heads without an answer that are remembered are the last ones", "
   CHECK((place.state.now().pending.front().hash == second));
 }
 
-TEST_CASE("a head that another host was faster than is kept as a fork, and the base stays", "[session]") {
+TEST_CASE("put() keeps a head as a fork and leaves the base when another host was first", "[session]") {
   Place place;
   const LoadedVersion first = load_version(place.account, place.parcel);
   REQUIRE(place.account.chain(place.parcel.chain())

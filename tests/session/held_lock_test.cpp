@@ -80,7 +80,7 @@ void interrupt_on_a_silent_line(const Place& place, const std::string& silent_pa
 
 }  // namespace
 
-TEST_CASE("a checkout that is interrupted while the repository says nothing ends, and keeps no lock", "[session]") {
+TEST_CASE("an interrupted checkout ends and leaves no lock when the repository does not answer", "[session]") {
   Place place;
   interrupt_on_a_silent_line(place, GENERATE("heads/", "locks/"), [&](Account& account, const std::stop_token& stop) {
     check_out(account, place.parcel, LockMode::kCheckout, {}, {}, stop);
@@ -88,7 +88,7 @@ TEST_CASE("a checkout that is interrupted while the repository says nothing ends
   place.check_out();
 }
 
-TEST_CASE("a rollback that is interrupted while the repository says nothing ends, and keeps no lock", "[session]") {
+TEST_CASE("an interrupted rollback ends and leaves no lock when the repository does not answer", "[session]") {
   Place place;
   interrupt_on_a_silent_line(place, GENERATE("/heads/", "/locks/"), [&](Account& account, const std::stop_token& stop) {
     roll_back(account, place.parcel, {1}, {}, stop);
@@ -96,7 +96,7 @@ TEST_CASE("a rollback that is interrupted while the repository says nothing ends
   CHECK(roll_back(place.account, place.parcel, {1}, {}) == 2);
 }
 
-TEST_CASE("a branch that is interrupted while the repository says nothing ends, and keeps no lock", "[session]") {
+TEST_CASE("an interrupted branch ends and leaves no lock when the repository does not answer", "[session]") {
   Place place;
   const LoadedVersion from = load_version(place.account, place.parcel);
   interrupt_on_a_silent_line(
@@ -104,7 +104,7 @@ TEST_CASE("a branch that is interrupted while the repository says nothing ends, 
       [&](Account& account, const std::stop_token& stop) { branch_parcel(account, place.parcel, from, "lab", stop); });
 }
 
-TEST_CASE("a checkout that is interrupted once it has the lock gives it back", "[session]") {
+TEST_CASE("a checkout gives its lock back when it is interrupted after taking it", "[session]") {
   Place place;
   Account account = place.account;
   const auto store = std::make_shared<InterruptedStore>(account.remote.store);
@@ -116,7 +116,7 @@ TEST_CASE("a checkout that is interrupted once it has the lock gives it back", "
   CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
 }
 
-TEST_CASE("the next command gives back the lock that a killed one has taken", "[session]") {
+TEST_CASE("the next command gives back the lock of a killed command", "[session]") {
   const Place place;
   const std::string hold = place.take();
   CHECK(place.lock().show()->is_hold(hold));
@@ -139,7 +139,7 @@ TEST_CASE("the next command gives back the lock that a killed one has taken", "[
   CHECK_FALSE(place.has_directory());
 }
 
-TEST_CASE("a hold that was never written, or that another has by now, is only forgotten", "[session]") {
+TEST_CASE("giving back left locks only removes the note when the hold does not have the lock", "[session]") {
   const Place place;
   note_lock(place.account.host, place.parcel.id, random_hold());
   const bool taken = GENERATE(true, false);
@@ -150,7 +150,7 @@ TEST_CASE("a hold that was never written, or that another has by now, is only fo
   if (taken) CHECK(place.laptop().show()->ours);
 }
 
-TEST_CASE("a session keeps its lock though it is written down still", "[session]") {
+TEST_CASE("a session keeps its lock when the note of its hold still exists", "[session]") {
   Place place;
   place.check_out();
   const std::string hold = place.lock().show()->record.hold;
@@ -160,7 +160,7 @@ TEST_CASE("a session keeps its lock though it is written down still", "[session]
   CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
 }
 
-TEST_CASE("the lock of a session that ends without a network is given back later", "[session]") {
+TEST_CASE("the lock of a session is given back later when the session ends without a network", "[session]") {
   Place place;
   place.check_out();
   const auto line = std::make_shared<test::FaultStore>(place.account.remote.store);
@@ -178,26 +178,26 @@ TEST_CASE("the lock of a session that ends without a network is given back later
   CHECK(place.is_free());
 }
 
-TEST_CASE("a lock of this host that nothing knows of is given back on request", "[session]") {
+TEST_CASE("an orphaned lock of this host is given back on request", "[session]") {
   Place place;
   SECTION("without a session") {
     forget_lock(place.account.host, place.parcel.id, place.take());
     CHECK(give_back_orphaned_lock(place.account, place.parcel));
     CHECK(place.is_free());
   }
-  SECTION("not a session's") {
+  SECTION("but not the lock of a session") {
     place.check_out();
     CHECK_FALSE(give_back_orphaned_lock(place.account, place.parcel));
     CHECK_FALSE(place.is_free());
   }
-  SECTION("not another host's") {
+  SECTION("but not the lock of another host") {
     place.laptop().acquire(place.wanting('2'));
     CHECK_FALSE(give_back_orphaned_lock(place.account, place.parcel));
     CHECK(place.laptop().show()->ours);
   }
 }
 
-TEST_CASE("a rollback waits for nobody and takes no lock that is in use here", "[session]") {
+TEST_CASE("a rollback fails and takes no lock when the parcel is in use on this host", "[session]") {
   Place place;
   const auto refused = [&] { return test::kind_thrown([&] { roll_back(place.account, place.parcel, {1}, {}); }); };
   SECTION("by a command") {
@@ -210,7 +210,7 @@ TEST_CASE("a rollback waits for nobody and takes no lock that is in use here", "
     CHECK((refused() == ErrorKind::kVm));
     CHECK(place.lock().show()->record.s == 1);
   }
-  SECTION("unless it is free") {
+  SECTION("but succeeds when the parcel is free") {
     CHECK(roll_back(place.account, place.parcel, {1}, {}) == 2);
     CHECK(place.is_free());
     CHECK_FALSE(place.has_directory());
@@ -218,12 +218,12 @@ TEST_CASE("a rollback waits for nobody and takes no lock that is in use here", "
   }
 }
 
-TEST_CASE("a publish takes a free lock again, and makes a fork only when another host has it", "[session]") {
+TEST_CASE("a publish takes the lock again when it is free, and makes a fork when another host has it", "[session]") {
   Place place;
   place.check_out();
   Session session(place.account, place.parcel);
   session.images().image("disk")->write(0, test::random_bytes(700, 7));
-  SECTION("broken") {
+  SECTION("the lock was broken") {
     place.lock().break_lock("by mistake");
     const PublishResult result = session.publisher().publish({}, {});
     CHECK(result.fork.empty());
@@ -232,17 +232,17 @@ TEST_CASE("a publish takes a free lock again, and makes a fork only when another
     CHECK((session.end() == LockReturn::kDone));
     CHECK(place.is_free());
   }
-  SECTION("taken over and given back, without a version") {
+  SECTION("another host took the lock and gave it back without a version") {
     place.laptop().steal(place.wanting('2'), "needed");
     place.laptop().release(place.wanting('2').hold);
     CHECK(session.publisher().publish({}, {}).version == 2);
   }
-  SECTION("taken over") {
+  SECTION("another host has the lock") {
     place.laptop().steal(place.wanting('2'), "needed");
     CHECK_FALSE(session.publisher().publish({}, {}).fork.empty());
     CHECK(place.laptop().show()->ours);
   }
-  SECTION("under another hold of this host: no process has it, for this session has the parcel's flock") {
+  SECTION("another hold of this host has the lock; its process has ended, because this session has the lock file") {
     const std::string hold = place.lock().show()->record.hold;
     place.lock().steal(place.wanting('2'), "by a command that was killed");
     CHECK_FALSE(place.lock().show()->is_hold(hold));
@@ -251,26 +251,26 @@ TEST_CASE("a publish takes a free lock again, and makes a fork only when another
   }
 }
 
-TEST_CASE("a guest runs only on a lock that is ours", "[session]") {
+TEST_CASE("secure() makes sure that the session has the lock before a guest runs", "[session]") {
   Place place;
   place.check_out();
   Session session(place.account, place.parcel);
   const auto outcome = [&] { return test::kind_thrown([&] { session.lock().secure({}, {}); }); };
   session.lock().secure({}, {});
   CHECK(place.lock().show()->record.s == 1);
-  SECTION("broken: it is taken again") {
+  SECTION("takes a broken lock again") {
     place.lock().break_lock("by mistake");
     session.lock().secure({}, {});
     CHECK(place.lock().show()->ours);
   }
-  SECTION("taken over: said, and taken only on request") {
+  SECTION("refuses a lock of another host, and takes it only on request") {
     place.laptop().steal(place.wanting('2'), "needed");
     CHECK((outcome() == ErrorKind::kLocked));
     CHECK(place.laptop().show()->ours);
     session.lock().secure("--take-lock", {});
     CHECK(place.lock().show()->ours);
   }
-  SECTION("free, but another host has published") {
+  SECTION("refuses a free lock when another host has published") {
     place.laptop().steal(place.wanting('2'), "needed");
     const StoredHead before = load_version(place.account, place.parcel).head;
     const ParcelVersion version = load_version(place.account, place.parcel).version;
@@ -281,14 +281,14 @@ TEST_CASE("a guest runs only on a lock that is ours", "[session]") {
     session.lock().secure("--take-lock", {});
     CHECK(place.lock().show()->ours);
   }
-  SECTION("out of reach: it runs") {
+  SECTION("lets the guest run when the repository does not answer") {
     place.account.remote.store = std::make_shared<test::FaultStore>(place.account.remote.store,
                                                                     std::vector<test::Fault>(20, test::Fault::kBefore));
     session.lock().secure({}, {});
   }
 }
 
-TEST_CASE("a copy of the state directory is another host", "[session]") {
+TEST_CASE("a host id differs for another state directory, machine or key", "[session]") {
   const Key secret{.value = {1}};
   const std::string here = host_id_of(secret, "machine", "/home/alice/.local/state/isr");
   CHECK(here.size() == 32);
@@ -298,7 +298,7 @@ TEST_CASE("a copy of the state directory is another host", "[session]") {
   CHECK(host_id_of({.value = {2}}, "machine", "/home/alice/.local/state/isr") != here);
 }
 
-TEST_CASE("a session in a moved state directory publishes once the user has taken its lock", "[session]") {
+TEST_CASE("a session in a moved state directory publishes only once the user has taken its lock", "[session]") {
   Place place;
   place.check_out();
   const std::string hold = place.lock().show()->record.hold;
@@ -312,7 +312,7 @@ TEST_CASE("a session in a moved state directory publishes once the user has take
   CHECK(is_refused());
   CHECK((test::kind_thrown([&] { session.lock().secure({}, {}); }) == ErrorKind::kLocked));
   CHECK(place.lock().show()->is_hold(hold));
-  SECTION("it was moved") {
+  SECTION("the directory was moved") {
     session.lock().secure("--take-lock", {});
     CHECK_FALSE(place.lock().show()->is_moved_hold(hold));
     CHECK(session.publisher().publish({}, {}).version == 2);
@@ -320,7 +320,7 @@ TEST_CASE("a session in a moved state directory publishes once the user has take
     CHECK(place.is_free());
     CHECK_FALSE(has_lock_to_give_back(moved.host, place.parcel));
   }
-  SECTION("the original goes on, and publishes first") {
+  SECTION("the directory was copied, and the original publishes first") {
     const StoredHead before = load_version(place.account, place.parcel).head;
     const ParcelVersion version = load_version(place.account, place.parcel).version;
     place.account.chain(place.parcel.chain())
@@ -330,7 +330,7 @@ TEST_CASE("a session in a moved state directory publishes once the user has take
   }
 }
 
-TEST_CASE("a copy of a session that takes the lock is another holder for the original", "[session]") {
+TEST_CASE("a session publishes a fork when a copy of it has taken the lock", "[session]") {
   Place place;
   place.check_out();
   const std::string hold = place.lock().show()->record.hold;
@@ -346,7 +346,7 @@ TEST_CASE("a copy of a session that takes the lock is another holder for the ori
   CHECK_FALSE(kept.fork.empty());
 }
 
-TEST_CASE("a lock that was taken before the state directory moved stays written down", "[session]") {
+TEST_CASE("a lock keeps its note when it was taken before the state directory was moved", "[session]") {
   const Place place;
   place.take();
   Account moved = place.account;
@@ -359,7 +359,7 @@ TEST_CASE("a lock that was taken before the state directory moved stays written 
   CHECK_FALSE(has_lock_to_give_back(moved.host, place.parcel));
 }
 
-TEST_CASE("the remains of an earlier end hold up neither the next end nor the next checkout", "[session]") {
+TEST_CASE("checkout and end of a session succeed when directories of an ended session remain", "[session]") {
   Place place;
   const fs::path directory = place.account.host.parcel_directory(place.parcel);
   const fs::path left = directory.string() + ".ended.0123";
@@ -377,7 +377,7 @@ TEST_CASE("the remains of an earlier end hold up neither the next end nor the ne
   CHECK(fs::exists(directory / "session"));
 }
 
-TEST_CASE("a parcel is taken also while its directory goes again and again", "[session]") {
+TEST_CASE("take_parcel() succeeds when the parcel's directory is removed again and again", "[session]") {
   Place place;
   const fs::path directory = place.account.host.parcel_directory(place.parcel);
   std::atomic<int> went{0};

@@ -30,7 +30,7 @@ struct Setup {
 
 }  // namespace
 
-TEST_CASE("a lease is renewed by itself until it is let go", "[session]") {
+TEST_CASE("a keeper renews the lease until it is stopped", "[session]") {
   const Setup s;
   LeaseKeeper keeper(
       s.held(), [&](const std::stop_token&) { return s.lock_of(kDesk); }, [](const Error&) { FAIL("lost"); });
@@ -42,7 +42,7 @@ TEST_CASE("a lease is renewed by itself until it is let go", "[session]") {
   CHECK(s.newest() == last);
 }
 
-TEST_CASE("a repository that is away is asked for a renewal again before the lease ends", "[session]") {
+TEST_CASE("a keeper tries again before the lease ends when the repository cannot be reached", "[session]") {
   const Setup s;
   std::atomic<int> asked = 0;
   LeaseKeeper keeper(
@@ -59,7 +59,7 @@ TEST_CASE("a repository that is away is asked for a renewal again before the lea
   CHECK(std::chrono::steady_clock::now() - began < 5s);  // ten attempts take about 0.6 s
 }
 
-TEST_CASE("a keeper that is stopped gives up a renewal that gets no answer", "[session]") {
+TEST_CASE("stop() aborts a renewal when the repository does not answer", "[session]") {
   Setup s;
   const LockRecord held = s.held();
   const auto silent = std::make_shared<test::SilentStore>(s.store, "/locks/");
@@ -77,7 +77,7 @@ TEST_CASE("a keeper that is stopped gives up a renewal that gets no answer", "[s
   CHECK_FALSE(silent->has_timed_out());
 }
 
-TEST_CASE("the holder of a lease that was taken over is told, once", "[session]") {
+TEST_CASE("a keeper calls on_lost once when the lock is taken over", "[session]") {
   const Setup s;
   std::atomic<int> told = 0;
   LeaseKeeper keeper(
@@ -94,7 +94,7 @@ TEST_CASE("the holder of a lease that was taken over is told, once", "[session]"
   CHECK(s.lock_of(kLaptop).show()->ours);
 }
 
-TEST_CASE("after the machine has slept the lease is renewed at once", "[session]") {
+TEST_CASE("a keeper renews the lease at once when the host has slept", "[session]") {
   const Setup s;
   LockRecord held = s.held();
   held.lease = 600s;

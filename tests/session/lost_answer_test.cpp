@@ -71,7 +71,7 @@ void publish_as_another(Place& place) {
 
 }  // namespace
 
-TEST_CASE("any of the publishes without an answer may be the one that happened", "[session]") {
+TEST_CASE("a publish finds whichever earlier publish happened when several had no answer", "[session]") {
   Place place;
   const std::size_t arrives = GENERATE(0U, 1U, 2U);
   CAPTURE(arrives);
@@ -90,7 +90,7 @@ TEST_CASE("any of the publishes without an answer may be the one that happened",
   CHECK((test::disk_of(session) == expected));
 }
 
-TEST_CASE("a publish without an answer is found behind a version of another host", "[session]") {
+TEST_CASE("a publish without an answer is found when another host has published after it", "[session]") {
   Place place;
   auto session = std::make_unique<Session>(place.account, place.parcel);
   session->images().image("disk")->write(0, test::random_bytes(700, 11));
@@ -98,7 +98,7 @@ TEST_CASE("a publish without an answer is found behind a version of another host
   publish_as_another(place);
   bool changed = false;
   SECTION("nothing has changed since") {}
-  SECTION("nothing has changed since, as another daemon finds it") {
+  SECTION("nothing has changed since, and another daemon opens the session") {
     session.reset();
     session = std::make_unique<Session>(place.account, place.parcel);
   }
@@ -112,7 +112,8 @@ TEST_CASE("a publish without an answer is found behind a version of another host
   CHECK_FALSE(result.is_lock_lost);
 }
 
-TEST_CASE("a session with a publish without an answer opens when the history is refused", "[session]") {
+TEST_CASE("a session with an unanswered publish opens when the history is refused, and publishes once it is accepted",
+          "[session]") {
   Place place;
   const Bytes ours = test::random_bytes(kChunkSize, 11);
   {
@@ -143,8 +144,9 @@ TEST_CASE("a session with a publish without an answer opens when the history is 
   CHECK(session.state().pending.empty());
 }
 
-TEST_CASE("a publish without an answer behind lost versions is refused with the ways out, and can be given up",
-          "[session]") {
+TEST_CASE(
+    "a publish is refused with the ways out when versions behind an unanswered publish are lost, and can be given up",
+    "[session]") {
   Place place;
   Session session(place.account, place.parcel);
   session.images().image("disk")->write(0, test::random_bytes(700, 11));
@@ -167,7 +169,7 @@ TEST_CASE("a publish without an answer behind lost versions is refused with the 
   session.end();
 }
 
-TEST_CASE("a publish that had arrived is not believed before its head is known to be durable", "[session]") {
+TEST_CASE("a session accepts a publish without an answer only when it can make the head durable", "[session]") {
   Place place;
   const Bytes ours = test::random_bytes(kChunkSize, 11);
   {
@@ -185,7 +187,7 @@ TEST_CASE("a publish that had arrived is not believed before its head is known t
   CHECK(session.state().pending.empty());
 }
 
-TEST_CASE("a write behind a publish without an answer and without changes of a disk is kept", "[session]") {
+TEST_CASE("a session keeps a write that follows an unanswered publish without disk changes", "[session]") {
   Place place;
   auto session = std::make_unique<Session>(place.account, place.parcel);
   const auto reopen = [&] {
@@ -208,7 +210,7 @@ TEST_CASE("a write behind a publish without an answer and without changes of a d
   CHECK((test::read_image(*session->images().image("disk"), written.size()) == written));
 }
 
-TEST_CASE("two publishes in a row without an answer make no fork", "[session]") {
+TEST_CASE("a publish makes no fork when the two publishes before it had no answer", "[session]") {
   Place place;
   const bool second_arrives = GENERATE(true, false);
   CAPTURE(second_arrives);
@@ -232,14 +234,14 @@ TEST_CASE("two publishes in a row without an answer make no fork", "[session]") 
   const std::uint64_t happened = second_arrives ? 3 : 2;
   std::uint64_t version = happened + 1;
   SECTION("with a third change") { write(9000, 9); }
-  SECTION("with nothing new, as another daemon finds it") {
+  SECTION("with nothing new, after another daemon has opened the session") {
     session.reset();
     session = std::make_unique<Session>(place.account, place.parcel);
     CHECK(session->state().base == happened);
     CHECK(session->images().is_dirty() != second_arrives);
     if (second_arrives) version = happened;
   }
-  SECTION("with a third change that another daemon finds") {
+  SECTION("with a third change, after another daemon has opened the session") {
     write(9000, 9);
     session.reset();
     session = std::make_unique<Session>(place.account, place.parcel);
@@ -257,7 +259,7 @@ TEST_CASE("two publishes in a row without an answer make no fork", "[session]") 
   CHECK((test::disk_of(*session) == expected));
 }
 
-TEST_CASE("a head that arrives only when the next is published is no other host's", "[session]") {
+TEST_CASE("a publish makes no fork when the head of the publish before it arrives late", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
   const auto late = std::make_shared<LateStore>(place.account.remote.store);
@@ -273,7 +275,7 @@ TEST_CASE("a head that arrives only when the next is published is no other host'
   CHECK((test::disk_of(session) == expected));
 }
 
-TEST_CASE("a publish that is found to have happened leaves what was begun anew since", "[session]") {
+TEST_CASE("finding that a publish happened keeps memory and device state that were written since", "[session]") {
   Place place;
   const Bytes disk = test::random_bytes(kChunkSize, 7);
   const Bytes memory = test::random_bytes(3 * kChunkSize, 2);
@@ -286,13 +288,13 @@ TEST_CASE("a publish that is found to have happened leaves what was begun anew s
     session = std::make_unique<Session>(place.account, place.parcel);
     CHECK(session->state().base == 2);
   };
-  SECTION("nothing") {
+  SECTION("nothing was written since") {
     reopen();
     CHECK_FALSE(session->images().is_dirty());
     CHECK((test::memory_of(*session, memory.size()) == memory));
     CHECK(session->memory().device_state().size() == kChunkSize + 5000);
   }
-  SECTION("the devices of a machine that went on") {
+  SECTION("device state of a machine that was resumed") {
     const Bytes device = test::random_bytes(3000, 4);
     test::suspend(*session, test::random_bytes(kChunkSize, 5), device, false);
     reopen();
@@ -301,7 +303,7 @@ TEST_CASE("a publish that is found to have happened leaves what was begun anew s
     std::ranges::copy(test::random_bytes(kChunkSize, 5), expected.begin());
     CHECK((test::memory_of(*session, memory.size()) == expected));
   }
-  SECTION("the memory of a machine that has booted") {
+  SECTION("memory of a machine that was started afresh") {
     Bytes expected = test::random_bytes(kChunkSize, 5);
     test::suspend(*session, expected, test::random_bytes(3000, 4), true);
     reopen();
@@ -311,7 +313,7 @@ TEST_CASE("a publish that is found to have happened leaves what was begun anew s
   CHECK((test::disk_of(*session) == disk));
 }
 
-TEST_CASE("a discard after a publish that had happened is no other host's work", "[session]") {
+TEST_CASE("a publish after a discard makes no fork when the unanswered publish before it happened", "[session]") {
   Place place;
   auto session = std::make_unique<Session>(place.account, place.parcel);
   const Bytes before = test::disk_of(*session);
@@ -320,12 +322,12 @@ TEST_CASE("a discard after a publish that had happened is no other host's work",
   lose_publish(place, *session);
   session->discard();
   Bytes wanted = before;
-  SECTION("and is published as it is") {}
-  SECTION("and as it is changed") {
+  SECTION("nothing was written after the discard") {}
+  SECTION("the disk was written after the discard") {
     wanted = test::random_bytes(kChunkSize, 9);
     session->images().image("disk")->write(0, wanted);
   }
-  SECTION("nor when another daemon finds it") {
+  SECTION("another daemon opens the session") {
     session.reset();
     session = std::make_unique<Session>(place.account, place.parcel);
   }

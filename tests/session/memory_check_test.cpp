@@ -62,7 +62,7 @@ struct Resumed : Place {
 
 }  // namespace
 
-TEST_CASE("a suspend and a sync refuse memory that differs from QEMU's, name the page, and leave the guest running",
+TEST_CASE("suspend and sync fail, name the page and leave the guest running when memory differs from QEMU's",
           "[session]") {
   Resumed guest;
   const bool suspends = GENERATE(true, false);
@@ -72,21 +72,21 @@ TEST_CASE("a suspend and a sync refuse memory that differs from QEMU's, name the
   guest.moment.memory.seed = 4711;
   bool is_sampled = false;
   std::string where;
-  SECTION("a page of its own") {
+  SECTION("in one of QEMU's own pages") {
     guest.moment.memory.sample[2].bytes[17] ^= 1;
     is_sampled = true;
     where = "0x20000";
   }
-  SECTION("a page that lies below") {
+  SECTION("in a page that comes from the layer below") {
     guest.moment.memory.sample[4].bytes[4095] ^= 1;
     is_sampled = true;
     where = "0x64000";
   }
-  SECTION("a page that was made zeros though nobody gave it back") {
+  SECTION("in a page that was zeroed although the guest did not give it back") {
     guest.session.memory().live()->copy(5 * kChunkSize + kPageSize, Bytes(kPageSize));
     where = "0xa0000";
   }
-  SECTION("a chunk of which a page was copied that is not QEMU's own") {
+  SECTION("in a chunk with a copied page that is not QEMU's own") {
     guest.session.memory().live()->copy(3 * kChunkSize, test::random_bytes(kPageSize, 5));
     where = "0x60000";
   }
@@ -98,7 +98,7 @@ TEST_CASE("a suspend and a sync refuse memory that differs from QEMU's, name the
   CHECK_THAT(guest.refusal(suspends), Catch::Contains(where));  // refused again the second time
 }
 
-TEST_CASE("a suspend and a sync accept memory that the guest has changed, given back or left alone", "[session]") {
+TEST_CASE("suspend and sync accept memory that the guest has changed, given back or left alone", "[session]") {
   Resumed guest;
   const bool suspends = GENERATE(true, false);
   CAPTURE(suspends);
@@ -167,12 +167,12 @@ int objects_fetched(bool suspends, bool samples) {
 
 }  // namespace
 
-TEST_CASE("memory that is not on this host is not fetched to be compared with what QEMU has", "[session]") {
+TEST_CASE("suspend and sync fetch no objects to compare memory that is not on this host", "[session]") {
   CHECK(objects_fetched(true, true) == 0);
   CHECK(objects_fetched(false, true) == objects_fetched(false, false));
 }
 
-TEST_CASE("a machine whose memory was kept while the rest was out of reach can be synced after a resume", "[session]") {
+TEST_CASE("a resumed machine can be synced when its memory was kept without the rest of a chunk", "[session]") {
   Place place;
   Bytes memory = test::random_bytes(6 * kChunkSize, 2);
   const Bytes device = test::random_bytes(5000, 3);

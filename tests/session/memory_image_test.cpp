@@ -31,8 +31,7 @@ struct Place : test::CheckedOut {
 
 }  // namespace
 
-TEST_CASE("memory is there from its begin until it is abandoned, and is told apart from what is suspended",
-          "[session]") {
+TEST_CASE("begin() makes memory apart from the suspended memory, and abandon() drops it", "[session]") {
   Place place;
   CHECK(place.memory.image() == nullptr);
   CHECK(place.memory.live() == nullptr);
@@ -46,7 +45,7 @@ TEST_CASE("memory is there from its begin until it is abandoned, and is told apa
   CHECK_FALSE(place.memory.changed_chunks().has_value());
 }
 
-TEST_CASE("memory is let go when it is abandoned and when it is dropped", "[session]") {
+TEST_CASE("abandon() and drop() release the memory image", "[session]") {
   Place place;
   place.run(true);
   const std::weak_ptr<Image> image = place.memory.image();
@@ -59,7 +58,7 @@ TEST_CASE("memory is let go when it is abandoned and when it is dropped", "[sess
   CHECK(image.expired());
 }
 
-TEST_CASE("a version of a running machine is refused where none runs", "[session]") {
+TEST_CASE("the steps for a version of the running machine fail as a bug when no machine runs", "[session]") {
   Place place;
   CHECK((test::kind_thrown([&] { place.memory.freeze(); }) == ErrorKind::kBug));
   CHECK((test::kind_thrown([&] { place.memory.frozen(); }) == ErrorKind::kBug));
@@ -69,7 +68,7 @@ TEST_CASE("a version of a running machine is refused where none runs", "[session
   place.memory.thaw();
 }
 
-TEST_CASE("a run that failed leaves the phase that was there, and the memory that was suspended unless it was fresh",
+TEST_CASE("undo_run() brings back the suspended phase and memory, or the phase checkedout when memory was fresh",
           "[session]") {
   Place place;
   place.suspend();
@@ -85,7 +84,7 @@ TEST_CASE("a run that failed leaves the phase that was there, and the memory tha
   CHECK((place.kept() == (fresh ? Bytes(place.contents.size()) : place.contents)));
 }
 
-TEST_CASE("a run is undone in memory though it cannot be written down", "[session]") {
+TEST_CASE("undo_run() changes the phase in memory when the state file cannot be written", "[session]") {
   Place place;
   place.run(true);
   {
@@ -96,7 +95,7 @@ TEST_CASE("a run is undone in memory though it cannot be written down", "[sessio
   CHECK(place.written().phase == SessionPhase::kRunning);
 }
 
-TEST_CASE("memory that was refused is kept once the witness agrees", "[session]") {
+TEST_CASE("keep() succeeds after a refusal when the witness agrees", "[session]") {
   Place place;
   place.run(true);
   Bytes page(place.contents.begin(), place.contents.begin() + kPageSize);
@@ -114,7 +113,7 @@ TEST_CASE("memory that was refused is kept once the witness agrees", "[session]"
   CHECK((place.memory.device_state() == place.moment.device_state));
 }
 
-TEST_CASE("memory of a machine that ran is forgotten at once, also when that cannot be written down", "[session]") {
+TEST_CASE("drop() forgets the memory of a running machine when the state file cannot be written", "[session]") {
   Place place;
   place.suspend();
   place.run(false);
@@ -130,7 +129,7 @@ TEST_CASE("memory of a machine that ran is forgotten at once, also when that can
   CHECK(place.written().phase == SessionPhase::kCheckedOut);
 }
 
-TEST_CASE("memory that may need more room than the disk has is refused with what is free", "[session]") {
+TEST_CASE("require_room() fails and names the free space when the disk has too little", "[session]") {
   Place place;
   place.memory.require_room(1);
   try {
@@ -142,17 +141,17 @@ TEST_CASE("memory that may need more room than the disk has is refused with what
   }
 }
 
-TEST_CASE("what was published becomes the base below with a machine that runs and without one", "[session]") {
+TEST_CASE("adopt() calls adopt_below when a machine runs and when none runs", "[session]") {
   Place place;
   bool has_adopted = false;
   const auto adopt_below = [&] { has_adopted = true; };
   const ChunkRef published = place.parts.state.now().find("disk")->image.tree.root;
   const TreeRoot root{place.parts.state.now().vm.memory_bytes, published};
-  SECTION("with a machine that runs") {
+  SECTION("a machine runs, and its memory image gets the new base") {
     place.run(true);
     place.memory.adopt(root, adopt_below);
     CHECK((place.memory.image()->base().root == published));
   }
-  SECTION("without one") { place.memory.adopt(root, adopt_below); }
+  SECTION("no machine runs") { place.memory.adopt(root, adopt_below); }
   CHECK(has_adopted);
 }

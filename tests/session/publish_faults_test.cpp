@@ -12,7 +12,7 @@
 using namespace isr;
 using Place = test::CheckedOut;
 
-TEST_CASE("a publish adopts the head that it compared, not what the store says next", "[session]") {
+TEST_CASE("a publish adopts the head that it compared when the store answers differently afterwards", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
   const Sha256 first = load_version(place.account, place.parcel).head.hash;
@@ -27,7 +27,7 @@ TEST_CASE("a publish adopts the head that it compared, not what the store says n
   CHECK((session.state().base_hash == place.account.host.trust->seen(place.parcel.chain())->hash));
 }
 
-TEST_CASE("a publish that could not be written down has dropped nothing, and counts", "[session]") {
+TEST_CASE("a publish counts and drops nothing when the state file cannot be written after it", "[session]") {
   Place place;
   const Bytes disk = test::random_bytes(kChunkSize, 7);
   auto session = std::make_unique<Session>(place.account, place.parcel);
@@ -41,13 +41,13 @@ TEST_CASE("a publish that could not be written down has dropped nothing, and cou
   }
   CHECK(session->state().base == 1);
   CHECK((test::disk_of(*session) == disk));
-  SECTION("for whoever opens the session next") {
+  SECTION("the next open finds it") {
     session.reset();
     session = std::make_unique<Session>(place.account, place.parcel);
     CHECK(session->state().base == 2);
     CHECK_FALSE(session->images().is_dirty());
   }
-  SECTION("for the next publish") {
+  SECTION("the next publish finds it") {
     session->images().image("disk")->write(100, Bytes(16, 0x5a));
     const PublishResult result = session->publisher().publish({}, {});
     CHECK(result.fork.empty());
@@ -58,7 +58,7 @@ TEST_CASE("a publish that could not be written down has dropped nothing, and cou
   CHECK((test::disk_of(*session) == disk));
 }
 
-TEST_CASE("a publish that gets no answer ends when it is told to", "[session]") {
+TEST_CASE("a publish ends on stop when the repository does not answer", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
   session.images().image("disk")->write(0, test::random_bytes(4 * kChunkSize, 7));
@@ -67,13 +67,13 @@ TEST_CASE("a publish that gets no answer ends when it is told to", "[session]") 
   const BlobStorePtr store = place.account.remote.store;
   std::string silent_about;
   bool of_boot_pack = false;
-  SECTION("to an object") { silent_about = "objects/"; }
-  SECTION("to an object of a boot pack") {
+  SECTION("for an object") { silent_about = "objects/"; }
+  SECTION("for an object of a boot pack") {
     silent_about = "objects/";
     of_boot_pack = true;
   }
-  SECTION("to a look at the lock") { silent_about = "/locks/"; }
-  SECTION("to the head") { silent_about = "/heads/0000000000000002"; }
+  SECTION("for the lock") { silent_about = "/locks/"; }
+  SECTION("for the head") { silent_about = "/heads/0000000000000002"; }
   CAPTURE(silent_about);
   const auto silent = std::make_shared<test::SilentStore>(store, silent_about);
   std::stop_source source;

@@ -58,7 +58,7 @@ class NotingStore : public test::FaultStore {
 
 }  // namespace
 
-TEST_CASE("a publish sends the objects, looks at the lock and puts the head, in this order", "[session]") {
+TEST_CASE("a publish sends the objects, reads the lock and puts the head, in this order", "[session]") {
   Place place;
   const auto store = std::make_shared<NotingStore>(place.account.remote.store);
   place.account.remote.store = store;
@@ -73,7 +73,7 @@ TEST_CASE("a publish sends the objects, looks at the lock and puts the head, in 
   CHECK_FALSE(place.parts.images.is_dirty());
 }
 
-TEST_CASE("what is published stays in the session until its head is in the repository", "[session]") {
+TEST_CASE("a publish keeps the changes in the session until the head is in the repository", "[session]") {
   Place place;
   const auto store = std::make_shared<NotingStore>(place.account.remote.store);
   place.account.remote.store = store;
@@ -90,8 +90,7 @@ TEST_CASE("what is published stays in the session until its head is in the repos
   CHECK(place.parts.objects.settled().all().empty());
 }
 
-TEST_CASE("a publish whose answer is lost is not taken for made, and the next finds it without sending again",
-          "[session]") {
+TEST_CASE("a publish fails when its answer is lost, and the next finds it without sending again", "[session]") {
   Place place;
   const auto store = std::make_shared<NotingStore>(place.account.remote.store);
   place.account.remote.store = store;
@@ -112,7 +111,7 @@ TEST_CASE("a publish whose answer is lost is not taken for made, and the next fi
   CHECK(place.written().base == 2);
 }
 
-TEST_CASE("a publish that could not be sent leaves what was written, and is made by the next", "[session]") {
+TEST_CASE("a publish keeps the changes when an upload fails, and the next publishes them", "[session]") {
   Place place;
   const auto store = std::make_shared<NotingStore>(place.account.remote.store);
   place.account.remote.store = store;
@@ -128,7 +127,7 @@ TEST_CASE("a publish that could not be sent leaves what was written, and is made
   CHECK((test::read_image(*place.parts.images.image("disk"), kChunkSize) == place.contents));
 }
 
-TEST_CASE("a checkpoint that fails leaves the machine running, with nothing frozen", "[session]") {
+TEST_CASE("a checkpoint leaves the machine running with nothing frozen when it fails", "[session]") {
   Place place;
   const Bytes memory = test::random_bytes(kChunkSize, 2);
   place.parts.memory.begin(true)->write(0, memory);
@@ -136,11 +135,11 @@ TEST_CASE("a checkpoint that fails leaves the machine running, with nothing froz
   place.write();
   PublishOptions options;
   MachineMoment moment{test::some_stamp(), test::random_bytes(5000, 3), {}};
-  SECTION("before it froze") {
+  SECTION("before the freeze") {
     options.checkpoint = [](const std::function<void()>&) -> MachineMoment { throw Error(ErrorKind::kVm, "gone"); };
     CHECK((test::kind_thrown([&] { place.parts.publisher.publish(options, {}); }) == ErrorKind::kVm));
   }
-  SECTION("after it froze") {
+  SECTION("after the freeze") {
     options.checkpoint = [](const std::function<void()>& freeze) -> MachineMoment {
       freeze();
       throw Error(ErrorKind::kVm, "gone");
@@ -162,7 +161,7 @@ TEST_CASE("a checkpoint that fails leaves the machine running, with nothing froz
   place.parts.memory.abandon();
 }
 
-TEST_CASE("a publish that the phase refuses asks the repository nothing", "[session]") {
+TEST_CASE("a publish asks the repository nothing when the phase refuses it", "[session]") {
   Place place;
   place.parts.memory.begin(true);
   place.parts.memory.begin_run(true);

@@ -7,7 +7,7 @@
 
 using namespace isr;
 
-TEST_CASE("an event that the table refuses changes nothing and names the parcel", "[session]") {
+TEST_CASE("take() changes nothing and names the parcel when the table refuses the event", "[session]") {
   test::CheckedOut place;
   test::SessionParts parts(place);
   SessionState next = parts.state.now();
@@ -21,8 +21,7 @@ TEST_CASE("an event that the table refuses changes nothing and names the parcel"
   CHECK(next.phase == SessionPhase::kCheckedOut);
 }
 
-TEST_CASE("memory that an event makes void is void in the state to come, not in a publish that may have happened",
-          "[session]") {
+TEST_CASE("take() makes memory void in the next state, but not in publishes without an answer", "[session]") {
   test::CheckedOut place;
   test::SessionParts parts(place);
   parts.images.part("device").image->write(0, test::random_bytes(512, 3));
@@ -43,7 +42,7 @@ TEST_CASE("memory that an event makes void is void in the state to come, not in 
   CHECK_FALSE(parts.images.is_dirty());
 }
 
-TEST_CASE("each write and discard of a disk is counted, and none of memory", "[session]") {
+TEST_CASE("disk_writes() counts each write and discard of a disk, and none of memory", "[session]") {
   test::CheckedOut place;
   test::SessionParts parts(place);
   std::uint64_t last = parts.images.disk_writes();

@@ -60,11 +60,11 @@ struct Place : test::CheckedOut {
 
 }  // namespace
 
-TEST_CASE("a lock that another host has taken is refused with the command that goes on here", "[session]") {
+TEST_CASE("secure() names the command that takes the lock when another host has taken it", "[session]") {
   Place place;
   std::string command = "isr checkout work --take-lock";
-  SECTION("of disks") {}
-  SECTION("of a suspended machine") {
+  SECTION("for a session without memory") {}
+  SECTION("for a suspended machine") {
     place.state.change([](SessionState& next) { next.phase = SessionPhase::kSuspended; });
     command = "isr resume work --take-lock";
   }
@@ -78,7 +78,7 @@ TEST_CASE("a lock that another host has taken is refused with the command that g
   CHECK_FALSE(place.lock.keep({}));
 }
 
-TEST_CASE("a session that another host's version has passed by is refused with both numbers", "[session]") {
+TEST_CASE("secure() names both versions when another host has published", "[session]") {
   Place place;
   place.publish_copy();
   place.in_repository().break_lock("by mistake");
@@ -88,7 +88,7 @@ TEST_CASE("a session that another host's version has passed by is refused with b
   CHECK_FALSE(place.in_repository().show()->record.held);
 }
 
-TEST_CASE("a version that may be the session's own publish without an answer is no other host's", "[session]") {
+TEST_CASE("secure() accepts a newer version when it may be the session's own publish without an answer", "[session]") {
   Place place;
   const Sha256 hash = place.publish_copy();
   place.state.change([&](SessionState& next) { next.pending.push_back({2, hash, {}}); });
@@ -97,19 +97,19 @@ TEST_CASE("a version that may be the session's own publish without an answer is 
   CHECK(place.in_repository().show()->is_hold(place.state.now().hold));
 }
 
-TEST_CASE("a lock that is taken over is a new hold, which the state names before it is not written down any more",
+TEST_CASE("secure() takes a lock over under a new hold, and removes the note only once the state file names the hold",
           "[session]") {
   Place place;
   const std::string before = place.state.now().hold;
   place.laptop().steal(place.wanting('2'), "needed");
-  SECTION("when that can be written") {
+  SECTION("the state file can be written") {
     CHECK(place.lock.secure("wanted", {}));
     CHECK(place.state.now().hold != before);
     CHECK(place.written().hold == place.state.now().hold);
     CHECK(place.in_repository().show()->is_hold(place.state.now().hold));
     CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
   }
-  SECTION("and stays written down when it cannot") {
+  SECTION("the note stays when the state file cannot be written") {
     const test::UnwritableState unwritable(place);
     CHECK_THROWS(place.lock.secure("wanted", {}));
     CHECK(place.state.now().hold == before);
@@ -117,7 +117,7 @@ TEST_CASE("a lock that is taken over is a new hold, which the state names before
   }
 }
 
-TEST_CASE("a lease is renewed until its end", "[session]") {
+TEST_CASE("keep_lease() renews the lease until end_lease()", "[session]") {
   Place place(kShortestLease);
   place.lock.keep_lease([](const Error&) {});
   CHECK(place.is_renewed());
@@ -127,7 +127,7 @@ TEST_CASE("a lease is renewed until its end", "[session]") {
   CHECK(place.newest_record() == last);
 }
 
-TEST_CASE("a lock that is taken over has a lease of its own at once", "[session]") {
+TEST_CASE("secure() renews the new lease at once when it takes a lock over", "[session]") {
   Place place(600s);
   place.lock.keep_lease([](const Error&) {});  // this lease would be renewed only after 200 s
   place.laptop().steal(place.wanting('2'), "needed");
@@ -136,7 +136,7 @@ TEST_CASE("a lock that is taken over has a lease of its own at once", "[session]
   CHECK(place.is_renewed());
 }
 
-TEST_CASE("a lost lease is told once, and renewed again once the lock is ours", "[session]") {
+TEST_CASE("a lost lease is reported once, and renewed again when the session has the lock again", "[session]") {
   Place place(kShortestLease);
   std::atomic<int> told = 0;
   place.lock.keep_lease([&](const Error& how) {
@@ -151,7 +151,7 @@ TEST_CASE("a lost lease is told once, and renewed again once the lock is ours", 
   CHECK(told == 1);
 }
 
-TEST_CASE("a lock that is kept before a head is taken again where it is free, by the same hold", "[session]") {
+TEST_CASE("keep() takes the lock again under the same hold when it is free", "[session]") {
   Place place;
   const std::string hold = place.state.now().hold;
   place.in_repository().break_lock("by mistake");
@@ -160,7 +160,7 @@ TEST_CASE("a lock that is kept before a head is taken again where it is free, by
   CHECK(place.state.now().hold == hold);
 }
 
-TEST_CASE("a lock that is written down to be given back is free once it was, and stays written down until then",
+TEST_CASE("give_back() frees the lock and removes its note, or keeps both when the repository cannot be reached",
           "[session]") {
   Place place;
   place.lock.note();

@@ -28,7 +28,7 @@ TEST_CASE("every pair of phase and event is a transition, the end or a named ref
   }
 }
 
-TEST_CASE("a crashed run loses its memory, and a suspended session keeps it when it is opened", "[session]") {
+TEST_CASE("opening voids the memory of a crashed run, and keeps that of a suspended session", "[session]") {
   const auto opened = [](SessionPhase phase) { return session_transition(phase, SessionEvent::kOpen); };
   CHECK((opened(SessionPhase::kRunning).next == SessionPhase::kCheckedOut));
   CHECK(opened(SessionPhase::kRunning).voids_memory);
@@ -36,7 +36,7 @@ TEST_CASE("a crashed run loses its memory, and a suspended session keeps it when
   CHECK_FALSE(opened(SessionPhase::kSuspended).voids_memory);
 }
 
-TEST_CASE("memory stays where it is neither run on nor dropped", "[session]") {
+TEST_CASE("events keep memory unless they start a fresh guest or drop memory", "[session]") {
   for (const SessionEvent event : {SessionEvent::kResume, SessionEvent::kPublish, SessionEvent::kOpen}) {
     CHECK_FALSE(session_transition(SessionPhase::kSuspended, event).voids_memory);
   }
@@ -46,14 +46,14 @@ TEST_CASE("memory stays where it is neither run on nor dropped", "[session]") {
   CHECK(session_transition(SessionPhase::kSuspended, SessionEvent::kStart).voids_memory);
 }
 
-TEST_CASE("a running session refuses whatever would take its disks or directory away", "[session]") {
+TEST_CASE("a running session refuses events that would take its disks or directory away", "[session]") {
   for (const SessionEvent event : {SessionEvent::kEnd, SessionEvent::kDiscard, SessionEvent::kDiscardToSuspended,
                                    SessionEvent::kPublish, SessionEvent::kStart, SessionEvent::kResume}) {
     CHECK(session_transition(SessionPhase::kRunning, event).refusal == "is running");
   }
 }
 
-TEST_CASE("phases are read by their names, and no other text is a phase", "[session]") {
+TEST_CASE("phase_from_name() knows the names of all phases and no other text", "[session]") {
   for (const SessionPhase phase : kSessionPhases) CHECK((phase_from_name(to_name(phase)) == phase));
   CHECK_FALSE(phase_from_name("ready"));
   CHECK_FALSE(phase_from_name(""));

@@ -7,8 +7,7 @@
 
 using namespace isr;
 
-TEST_CASE("an object that is to be sent is found where it was settled, else in the cache, and is checked",
-          "[session]") {
+TEST_CASE("load() finds an object in the settled store or in the cache, and checks it", "[session]") {
   test::CheckedOut place;
   SessionObjects objects(place.account, place.state_file().parent_path());
   const SealedObject sealed = seal_chunk(test::random_bytes(kChunkSize, 5), place.account.identity.domain_secret);
@@ -21,7 +20,7 @@ TEST_CASE("an object that is to be sent is found where it was settled, else in t
   CHECK((objects.load(cid) == sealed.bytes));
 }
 
-TEST_CASE("a local reader finds what is settled or cached, and asks no repository", "[session]") {
+TEST_CASE("a local reader finds settled and cached objects, and asks no repository", "[session]") {
   test::CheckedOut place;
   const TreeRoot base = load_version(place.account, place.parcel).version.find("disk")->tree;
   fs::remove_all(place.account.host.paths.cache);

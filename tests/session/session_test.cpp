@@ -13,7 +13,7 @@
 using namespace isr;
 using Place = test::CheckedOut;
 
-TEST_CASE("another repository that has come to the address is neither published to nor read", "[session]") {
+TEST_CASE("a publish fails and stays offline when another repository is at the address", "[session]") {
   Place place;
   const BlobStorePtr store = place.account.remote.store;
   place.account.remote.store = nullptr;  // the session is opened offline
@@ -30,7 +30,7 @@ TEST_CASE("another repository that has come to the address is neither published 
   CHECK(session.publisher().publish({}, {}).version == 2);
 }
 
-TEST_CASE("the lease of a session is not renewed in another repository that has come to the address", "[session]") {
+TEST_CASE("a session does not renew its lease when another repository is at the address", "[session]") {
   Place place;
   place.account.host.config.override_with_flag("lock.lease", "3");
   place.account.remote.store = nullptr;  // the session is opened offline
@@ -63,7 +63,7 @@ TEST_CASE("the lease of a session is not renewed in another repository that has 
   CHECK((locks() == before) == is_another);
 }
 
-TEST_CASE("~Session waits for the end of its lease before its images go", "[session]") {
+TEST_CASE("~Session waits for a running on_lost before it destroys the images", "[session]") {
   Place place;
   place.account.host.config.override_with_flag("lock.lease", "3");
   auto session = std::make_unique<Session>(place.account, place.parcel);
@@ -87,7 +87,7 @@ TEST_CASE("~Session waits for the end of its lease before its images go", "[sess
   CHECK(is_whole);
 }
 
-TEST_CASE("a lock that is to be taken and cannot be asked for is an error, not a wish that is forgotten", "[session]") {
+TEST_CASE("secure() with a reason fails when the repository does not answer", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
   place.account.remote.store =
@@ -96,7 +96,7 @@ TEST_CASE("a lock that is to be taken and cannot be asked for is an error, not a
   CHECK((test::kind_thrown([&] { session.lock().secure("wanted", {}); }) == ErrorKind::kTransient));
 }
 
-TEST_CASE("a session ends when all that is here was published, and only then", "[session]") {
+TEST_CASE("a session ends only when everything in it was published", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
   const auto ends = [&] {
@@ -109,20 +109,20 @@ TEST_CASE("a session ends when all that is here was published, and only then", "
   disk->write(0, test::random_bytes(kChunkSize, 7));
   CHECK_FALSE(ends());
   session.publisher().publish({}, {});
-  SECTION("as it was published") { CHECK(ends()); }
-  SECTION("not with what was written since") {
+  SECTION("after a publish") { CHECK(ends()); }
+  SECTION("not after a later write") {
     disk->write(kChunkSize, test::random_bytes(512, 8));
     CHECK_FALSE(ends());
     session.publisher().publish({}, {});
     CHECK(ends());
   }
-  SECTION("not with what was discarded since") {
+  SECTION("not after a later discard") {
     disk->discard(kChunkSize, kChunkSize);
     CHECK_FALSE(ends());
     session.publisher().publish({}, {});
     CHECK(ends());
   }
-  SECTION("not with memory that was suspended since") {
+  SECTION("not after a later suspend, until memory is published") {
     test::suspend(session, test::random_bytes(kChunkSize, 2), test::random_bytes(5000, 3), true);
     CHECK_FALSE(ends());
     session.publisher().publish({}, {});
@@ -132,7 +132,7 @@ TEST_CASE("a session ends when all that is here was published, and only then", "
     session.publisher().publish(with_memory, {});
     CHECK(ends());
   }
-  SECTION("also when nothing differed") {
+  SECTION("after a publish that found no changes") {
     disk->write(0, test::random_bytes(kChunkSize, 7));
     CHECK(session.publisher().publish({}, {}).unchanged);
     CHECK(ends());

@@ -37,14 +37,14 @@ class SlowStore : public test::FaultStore {
 
 }  // namespace
 
-TEST_CASE("a publish goes on without settling beside it when no thread is to be had", "[session]") {
+TEST_CASE("a publish succeeds without settling when no thread can be started", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
   const test::NoThreads none;  // this publish seals and sends nothing, so it needs no thread
   CHECK(session.publisher().publish({}, {}).unchanged);
 }
 
-TEST_CASE("the journal of what is written during an upload is settled before that ends", "[session]") {
+TEST_CASE("the journal is settled during an upload when the guest writes meanwhile", "[session]") {
   constexpr std::uint64_t kCalm = 64U << 20U;  // the size that a journal may keep, and the size of a segment
   Place place;
   Session session(place.account, place.parcel);
@@ -96,7 +96,7 @@ std::uint64_t bytes_on_disk(const fs::path& directory) {
 
 }  // namespace
 
-TEST_CASE("sealed chunks that were written again soon give their room back", "[session]") {
+TEST_CASE("settling frees the disk space of sealed chunks when they are written again", "[session]") {
   test::ParcelPlace place;
   const fs::path file = place.directory.path() / "large.raw";
   replace_file(file, Bytes(kChunks * kChunkSize));

@@ -7,13 +7,13 @@
 
 using namespace isr;
 
-TEST_CASE("the state of a parcel that is not checked out is not found, and nothing is made for it", "[session]") {
+TEST_CASE("StateFile reports kNotFound and makes nothing when the parcel is not checked out", "[session]") {
   const test::ParcelPlace place;
   CHECK((test::kind_thrown([&] { StateFile(place.account.host, place.parcel); }) == ErrorKind::kNotFound));
   CHECK_FALSE(fs::exists(place.account.host.parcel_directory(place.parcel)));
 }
 
-TEST_CASE("a change of state is in memory once it is in the file, and in neither after a failure", "[session]") {
+TEST_CASE("change() changes memory and file, or neither when the file cannot be written", "[session]") {
   const test::CheckedOut place;
   StateFile state(place.account.host, place.parcel);
   state.change([](SessionState& next) { next.upload_begun = true; });
@@ -32,7 +32,7 @@ TEST_CASE("a change of state is in memory once it is in the file, and in neither
   CHECK(place.written().upload_begun);
 }
 
-TEST_CASE("a change in memory comes to the file with the next change that is written", "[session]") {
+TEST_CASE("a change in memory reaches the file with the next successful write", "[session]") {
   const test::CheckedOut place;
   StateFile state(place.account.host, place.parcel);
   state.change_in_memory([](SessionState& next) { next.upload_begun = true; });
@@ -44,10 +44,10 @@ TEST_CASE("a change in memory comes to the file with the next change that is wri
     CHECK_THROWS(state.change([](SessionState& next) { next.vm.network = NetworkMode::kUser; }));
   }
   CHECK(state.now().upload_begun);
-  SECTION("by itself") {
+  SECTION("with a later change()") {
     state.change([](SessionState& next) { next.vm.network = NetworkMode::kUser; });
   }
-  SECTION("or when the file is behind") {
+  SECTION("with write_if_behind()") {
     state.write_if_behind();
     fs::remove(place.state_file());
     state.write_if_behind();

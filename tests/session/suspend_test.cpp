@@ -11,7 +11,7 @@
 using namespace isr;
 using Place = test::CheckedOut;
 
-TEST_CASE("suspended memory is there until a fresh guest runs", "[session]") {
+TEST_CASE("suspended memory stays until a fresh guest runs", "[session]") {
   Place place;
   const Bytes memory = test::random_bytes(kChunkSize, 2);
   const Bytes device = test::random_bytes(5000, 3);
@@ -29,7 +29,7 @@ TEST_CASE("suspended memory is there until a fresh guest runs", "[session]") {
   REQUIRE(session.state().phase == SessionPhase::kSuspended);
   CHECK((test::memory_of(session, kChunkSize) == memory));
   CHECK((session.memory().device_state() == device));
-  SECTION("and void from then on") {
+  SECTION("and is void after that") {
     session.memory().begin(true);
     session.memory().begin_run(true);
     CHECK((test::memory_of(session, kChunkSize) == Bytes(kChunkSize)));
@@ -38,7 +38,7 @@ TEST_CASE("suspended memory is there until a fresh guest runs", "[session]") {
   }
 }
 
-TEST_CASE("a suspend that could not be written down leaves a running machine", "[session]") {
+TEST_CASE("a suspend leaves the machine running when the state file cannot be written", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
   session.memory().begin(true);
@@ -91,7 +91,7 @@ extern "C" int fsync(int fd) {
   return static_cast<int>(::syscall(SYS_fsync, fd));
 }
 
-TEST_CASE("a suspend that the disk may take for made is put right before the guest goes on", "[session]") {
+TEST_CASE("make_state_certain() repairs the state file when a failed suspend is on disk", "[session]") {
   Place place;
   Session session(place.account, place.parcel);
   session.memory().begin(true);
@@ -112,7 +112,7 @@ TEST_CASE("a suspend that the disk may take for made is put right before the gue
   session.memory().abandon();
 }
 
-TEST_CASE("memory that a failed sync had sealed is kept by a suspend when nothing else was written", "[session]") {
+TEST_CASE("a suspend keeps memory that a failed sync has sealed when nothing was written since", "[session]") {
   Place place;
   const Bytes memory = test::random_bytes(2 * kChunkSize, 2);
   const Bytes device = test::random_bytes(5000, 3);
@@ -137,18 +137,18 @@ TEST_CASE("memory that a failed sync had sealed is kept by a suspend when nothin
   CHECK((test::memory_of(session, memory.size()) == memory));
 }
 
-TEST_CASE("a change of state that could not be written down drops nothing", "[session]") {
+TEST_CASE("a change of phase drops nothing when the state file cannot be written", "[session]") {
   Place place;
   const Bytes disk = test::random_bytes(kChunkSize, 7);
   const Bytes memory = test::random_bytes(kChunkSize, 2);
   auto session = std::make_unique<Session>(place.account, place.parcel);
   session->images().image("disk")->write(0, disk);
   test::suspend(*session, memory, test::random_bytes(5000, 3), true);
-  SECTION("of a discard") {
+  SECTION("for a discard") {
     const test::UnwritableState unwritable(place);
     CHECK_THROWS(session->discard());
   }
-  SECTION("of the start of another guest") {
+  SECTION("for the start of a fresh guest") {
     session->memory().begin(true);
     const test::UnwritableState unwritable(place);
     CHECK_THROWS(session->memory().begin_run(true));
