@@ -239,10 +239,10 @@ ParcelVersion open_version(const ParcelEntry& parcel, const Head& head) {
   }
   ParcelVersion version = parse_version(open_payload(key->second, head));
   const bool memory = version.suspended();
-  if (memory != (version.find("device") != nullptr) || memory != version.stamp.has_value()) {
+  if (memory != (version.find(ImageRole::kDevice) != nullptr) || memory != version.stamp.has_value()) {
     fail("memory, device state and their stamp must be there together");
   }
-  if (!memory && version.find("bootpack") != nullptr) fail("a boot pack without memory");
+  if (!memory && version.find(ImageRole::kBootPack) != nullptr) fail("a boot pack without memory");
   return version;
 }
 

@@ -30,7 +30,9 @@ struct ParcelVersion {
   std::string copy_of;            ///< "version 3" for a rollback, "work@3" for a branch, else empty
 
   const VersionImage* find(std::string_view name) const;
-  bool suspended() const { return find("memory") != nullptr; }
+  /// The image of a role that is not a disk; a version has at most one.
+  const VersionImage* find(ImageRole role) const { return find(to_name(role)); }
+  bool suspended() const { return find(ImageRole::kMemory) != nullptr; }
 };
 Bytes encode_version(const ParcelVersion& version);
 /// Error{kCorrupt} for bad names, sizes, roles or counts, and for unknown VM settings.

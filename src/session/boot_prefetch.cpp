@@ -55,7 +55,7 @@ Prefetch parse_prefetch(std::string_view text) {
 }
 
 std::shared_ptr<Image> BootPrefetch::image_of(const std::string& name) const {
-  return name == "memory" ? memory_.lock() : images_.image(name);
+  return name == to_name(ImageRole::kMemory) ? memory_.lock() : images_.image(name);
 }
 
 // --- before the guest runs -----------------------------------------------------
@@ -67,7 +67,7 @@ void BootPrefetch::fetch_device_state(const ProgressFn& progress, const std::sto
     chunks.push_back(ref);
     total += ref.length;
   };
-  for_each_chunk(objects_.reader(), state_.now().find("device")->image.tree, add, Priority::kReadahead, stop);
+  for_each_chunk(objects_.reader(), state_.now().find(ImageRole::kDevice)->image.tree, add, Priority::kReadahead, stop);
   Sync<std::uint64_t> done;  // its mutex also serialises the calls of progress()
   parallel_for(chunks.size(), kFetchThreads, [&](std::size_t i) {
     check(stop);
@@ -79,7 +79,7 @@ void BootPrefetch::fetch_device_state(const ProgressFn& progress, const std::sto
 }
 
 void BootPrefetch::open_pack(const std::stop_token& stop) {
-  const VersionImage* image = state_.now().base_version.find(kBootPackName);
+  const VersionImage* image = state_.now().base_version.find(ImageRole::kBootPack);
   if (!image) return;
   std::stop_source either;
   const std::stop_callback with_caller(stop, [&] { either.request_stop(); });

@@ -7,9 +7,6 @@
 
 namespace isr {
 
-/// The name of a version's boot pack among its images.
-inline constexpr const char* kBootPackName = "bootpack";
-
 /// How much data is fetched before a resumed guest asks for it.
 enum class Prefetch {
   kNone,        ///< nothing

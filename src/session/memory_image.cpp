@@ -7,6 +7,8 @@
 namespace isr {
 namespace {
 
+std::string memory_name() { return std::string(to_name(ImageRole::kMemory)); }
+
 MemoryCheck::Replacements replacements_in(JournalOverlay& overlay) {
   MemoryCheck::Replacements found;
   for (const std::uint64_t chunk : overlay.dirty_chunks()) found[chunk] = overlay.replaced(chunk);
@@ -26,18 +28,20 @@ void MemoryImage::drop() {
   const bool ran = state_.now().phase == SessionPhase::kRunning;
   const auto power_off = [&](SessionState& next) { images_.take(SessionEvent::kPowerOff, next); };
   ran ? state_.change_in_memory(power_off) : state_.change(power_off);
-  images_.begin_anew(images_.part("memory"));
-  images_.begin_anew(images_.part("device"));
+  images_.begin_anew(images_.part(ImageRole::kMemory));
+  images_.begin_anew(images_.part(ImageRole::kDevice));
   forget();
   if (ran) state_.save();
 }
 
 std::shared_ptr<Image> MemoryImage::begin(bool fresh) {
   // Fresh memory has no overlay below it, because the suspended memory must stay unchanged if the VM does not start.
-  const TreeRoot base = fresh ? TreeRoot{state_.now().vm.memory_bytes, {}} : state_.now().find("memory")->image.tree;
-  scratch_ = make_scratch_overlay(state_.directory(), base.size, fresh ? nullptr : images_.part("memory").overlay);
+  const TreeRoot base =
+      fresh ? TreeRoot{state_.now().vm.memory_bytes, {}} : state_.now().find(ImageRole::kMemory)->image.tree;
+  scratch_ =
+      make_scratch_overlay(state_.directory(), base.size, fresh ? nullptr : images_.part(ImageRole::kMemory).overlay);
   live_ = std::make_shared<LiveMemory>(scratch_, base.size);
-  image_ = objects_.make_image("memory", base, live_);
+  image_ = objects_.make_image(memory_name(), base, live_);
   prefetch_.attach(image_);
   return image_;
 }
@@ -64,9 +68,9 @@ void MemoryImage::require_room(std::uint64_t bytes) const {
 void MemoryImage::begin_run(bool fresh) {
   state_.change([&](SessionState& next) { images_.take(fresh ? SessionEvent::kStart : SessionEvent::kResume, next); });
   if (!fresh) return;
-  images_.begin_anew(images_.part("memory"));
-  images_.begin_anew(images_.part("device"));
-  scratch_->lie_over(images_.part("memory").overlay);
+  images_.begin_anew(images_.part(ImageRole::kMemory));
+  images_.begin_anew(images_.part(ImageRole::kDevice));
+  scratch_->lie_over(images_.part(ImageRole::kMemory).overlay);
 }
 
 void MemoryImage::undo_run(bool fresh) noexcept {
@@ -87,13 +91,13 @@ void MemoryImage::keep(const MachineMoment& moment) {
   prefetch_.detach();  // later reads do not come from the guest
   const MemoryCheck check(moment.memory, live_->touched());
   for (const std::uint64_t chunk : scratch_->dirty_chunks()) check.require_change(chunk);
-  SessionPart& memory = images_.part("memory");
-  const TreeRoot base = state_.now().find("memory")->image.tree;
+  SessionPart& memory = images_.part(ImageRole::kMemory);
+  const TreeRoot base = state_.now().find(ImageRole::kMemory)->image.tree;
   const auto before = replacements_in(*memory.overlay);
-  Image here("memory", base, objects_.local_reader(), scratch_);
+  Image here(memory_name(), base, objects_.local_reader(), scratch_);
   settle_memory(objects_.seal_context(), here, *scratch_, *memory.overlay, images_.journal());
   check.compare(before, replacements_in(*memory.overlay));
-  Image kept("memory", base, objects_.local_reader(), memory.overlay);
+  Image kept(memory_name(), base, objects_.local_reader(), memory.overlay);
   check.compare(kept);
   write_device_state(moment.device_state);
   images_.journal().sync();
@@ -106,14 +110,14 @@ void MemoryImage::keep(const MachineMoment& moment) {
 }
 
 void MemoryImage::write_device_state(ByteView device_state) {
-  SessionPart& device = images_.part("device");
+  SessionPart& device = images_.part(ImageRole::kDevice);
   state_.change_in_memory([&](SessionState& next) { images_.void_image(next, device, {device_state.size(), {}}); });
   images_.begin_anew(device);
   device.image->write(0, device_state);
 }
 
 Bytes MemoryImage::device_state() {
-  const auto image = images_.part("device").image;
+  const auto image = images_.part(ImageRole::kDevice).image;
   Bytes bytes(image->size());
   image->read(0, bytes);
   return bytes;
@@ -122,13 +126,13 @@ Bytes MemoryImage::device_state() {
 void MemoryImage::check_frozen(const MemoryWitness& witness, const TreeRoot& before, const TreeRoot& after) const {
   scratch();
   const MemoryCheck check(witness, live_->touched());
-  const JournalOverlay& below = *images_.part("memory").overlay;
+  const JournalOverlay& below = *images_.part(ImageRole::kMemory).overlay;
   for_each_difference(objects_.reader(), before, after, [&](std::uint64_t chunk, const ChunkRef&, const ChunkRef& ref) {
     // An earlier run left this change in the overlay below: a sealed chunk, or bytes without the rest of their chunk
     // when that could not be fetched.
     if (below.frozen_replaced(chunk) != ref && !below.frozen_has_bytes(chunk)) check.require_change(chunk);
   });
-  Image sealed("memory", after, objects_.local_reader(), nullptr);
+  Image sealed(memory_name(), after, objects_.local_reader(), nullptr);
   check.compare(sealed);
 }
 

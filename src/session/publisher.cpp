@@ -93,7 +93,7 @@ void Publisher::freeze(const PublishOptions& options, Publication& publication) 
     publication.memory = std::move(moment.memory);
     publication.version.stamp = moment.stamp;
     memory_.write_device_state(moment.device_state);
-    publication.parts.push_back(&images_.part("device"));
+    publication.parts.push_back(&images_.part(ImageRole::kDevice));
     freeze_part(publication.parts.back());
   } else {
     freeze();
@@ -159,9 +159,10 @@ void Publisher::add_boot_pack(const PublishOptions& options, Publication& public
     const std::size_t most = affordable_boot_pages(publication.upload_bytes, publication.upload_time);
     const auto pack = pack_maker_.make(std::move(order), prefetch_.own_order(), most, publication.version);
     if (!pack) return;
-    upload(pack->objects, Presence::kUnknown, kBootPackName, progress, options.stop);
+    upload(pack->objects, Presence::kUnknown, to_name(ImageRole::kBootPack), progress, options.stop);
     publication.objects.insert(pack->objects.begin(), pack->objects.end());
-    publication.version.images.push_back({kBootPackName, ImageRole::kBootPack, pack->root});
+    publication.version.images.push_back(
+        {std::string(to_name(ImageRole::kBootPack)), ImageRole::kBootPack, pack->root});
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kCancelled) throw;
     log::warn("the version is published without a boot pack: {}", error.what());
@@ -202,7 +203,7 @@ void Publisher::drop_published(const Publication& publication) {
     const TreeRoot& tree = publication.version.find(part->name)->tree;
     const auto forget = [&] { part->overlay->forget_below(publication.void_below.at(part->number)); };
     const auto adopt_part = [&] { part->image->adopt(tree, forget); };
-    if (part->name == "memory") {
+    if (part->role == ImageRole::kMemory) {
       memory_.adopt(tree, adopt_part);
     } else {
       adopt_part();

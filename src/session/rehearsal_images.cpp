@@ -7,7 +7,7 @@ namespace isr {
 
 std::optional<RehearsalImages> rehearsal_images(const StateFile& state, const SessionImages& session_images,
                                                 const SessionObjects& objects) {
-  if (state.now().phase != SessionPhase::kSuspended || !session_images.part("memory").overlay->is_dirty())
+  if (state.now().phase != SessionPhase::kSuspended || !session_images.part(ImageRole::kMemory).overlay->is_dirty())
     return std::nullopt;
   RehearsalImages images;
   images.touches = std::make_shared<FirstTouches>();
@@ -18,7 +18,7 @@ std::optional<RehearsalImages> rehearsal_images(const StateFile& state, const Se
     auto scratch = make_scratch_overlay(state.directory(), base.size, session_images.part(names[i]).overlay);
     auto image = std::make_shared<Image>(names[i], base, reader, std::move(scratch));
     image->set_touches(images.touches, static_cast<std::uint8_t>(i));
-    (names[i] == "memory" ? images.memory : images.disks.emplace_back()) = std::move(image);
+    (names[i] == to_name(ImageRole::kMemory) ? images.memory : images.disks.emplace_back()) = std::move(image);
   }
   return images;
 }

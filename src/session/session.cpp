@@ -84,7 +84,7 @@ SessionStats Session::stats() const {
   out.phase = state.phase;
   out.since = state.since;
   for (const SessionPart& part : images_.parts()) {
-    const bool is_live = part.name == "memory" && memory_.image();
+    const bool is_live = part.role == ImageRole::kMemory && memory_.image();
     const auto image = is_live ? memory_.image() : part.image;
     const std::size_t dirty = is_live ? *memory_.changed_chunks() : part.overlay->dirty_chunks().size();
     out.changed_bytes += dirty * kChunkSize;

@@ -40,6 +40,7 @@ void SessionImages::open() {
     SessionPart& part = parts_.emplace_back();
     part.number = image.number;
     part.name = image.image.name;
+    part.role = image.image.role;
     part.overlay = std::make_shared<JournalOverlay>(journal_, image.number);
     records.give(image.number, *part.overlay);
     part.image = objects_.make_image(part.name, image.image.tree, part.overlay);
@@ -92,8 +93,8 @@ void SessionImages::void_image(SessionState& next, const SessionPart& part, cons
 }
 
 void SessionImages::void_memory(SessionState& next) {
-  void_image(next, part("memory"), {next.vm.memory_bytes, {}});
-  void_image(next, part("device"), {kNoDeviceState, {}});
+  void_image(next, part(ImageRole::kMemory), {next.vm.memory_bytes, {}});
+  void_image(next, part(ImageRole::kDevice), {kNoDeviceState, {}});
   next.stamp.reset();
 }
 

@@ -9,6 +9,7 @@ namespace isr {
 struct SessionPart {
   std::uint16_t number = 0;  ///< in the journal
   std::string name;
+  ImageRole role = ImageRole::kUser;
   std::shared_ptr<JournalOverlay> overlay;
   std::shared_ptr<Image> image;
 };
@@ -31,6 +32,9 @@ class SessionImages {
   /// Error{kBug} when there is none of this name.
   SessionPart& part(std::string_view name);
   const SessionPart& part(std::string_view name) const;
+  /// The part of a role that is not a disk. Error{kBug} when there is none.
+  SessionPart& part(ImageRole role) { return part(to_name(role)); }
+  const SessionPart& part(ImageRole role) const { return part(to_name(role)); }
   const std::vector<SessionPart>& parts() const { return parts_; }
   Journal& journal() { return *journal_; }
 

@@ -134,7 +134,7 @@ const PendingPublish* SessionState::find_pending(const StoredHead& head) const {
 
 bool SessionState::is_upload_due() const {
   if (phase != SessionPhase::kSuspended) return false;
-  const VersionImage* published = base_version.find("device");
+  const VersionImage* published = base_version.find(ImageRole::kDevice);
   // Every suspend writes the device state anew, and only a publish gives it a tree. So equal trees mean that this
   // suspend was published.
   return std::none_of(images.begin(), images.end(), [&](const SessionImage& image) {

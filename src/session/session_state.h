@@ -46,6 +46,8 @@ struct SessionState {
 
   SessionImage* find(std::string_view name);
   const SessionImage* find(std::string_view name) const;
+  /// The image of a role that is not a disk; a session has at most one.
+  const SessionImage* find(ImageRole role) const { return find(to_name(role)); }
   /// The publish without an answer that made this head; nullptr when there is none.
   const PendingPublish* find_pending(const StoredHead& head) const;
   /// True when the session is suspended and no version has its memory yet.

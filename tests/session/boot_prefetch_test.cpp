@@ -156,7 +156,7 @@ TEST_CASE("prepare() goes on without a boot pack that is missing, and waits for 
   const BlobStorePtr store = place.account.remote.store;
   SECTION("the guest runs without the pack") {
     test::SessionParts parts(place);
-    const Cid pack = parts.state.now().base_version.find(kBootPackName)->tree.root.cid;
+    const Cid pack = parts.state.now().base_version.find(ImageRole::kBootPack)->tree.root.cid;
     place.account.remote.store->remove(object_name(pack));
     parts.prefetch.prepare(Prefetch::kAll, {}, {});
     parts.memory.begin(false);
