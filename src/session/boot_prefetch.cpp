@@ -51,7 +51,7 @@ Prefetch parse_prefetch(std::string_view text) {
   for (const Prefetch prefetch : {Prefetch::kNone, Prefetch::kWorkingSet, Prefetch::kAll}) {
     if (text == to_name(prefetch)) return prefetch;
   }
-  throw Error(ErrorKind::kUsage, fmt::format("\"{}\" is none of none, ws, all", text));
+  throw Error(ErrorKind::kUsage, fmt::format("\"{}\" is not one of none, ws, all", text));
 }
 
 std::shared_ptr<Image> BootPrefetch::image_of(const std::string& name) const {

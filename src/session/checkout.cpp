@@ -55,14 +55,14 @@ void check_out(Account& account, const ParcelEntry& parcel, LockMode mode, const
   if (fs::exists(directory / "journal")) {
     // Its records belong to another base. Over this base they would give wrong bytes.
     throw Error(ErrorKind::kCorrupt,
-                fmt::format("{} holds unsynced changes of an earlier session, whose description is missing",
+                fmt::format("{} holds unsynced changes of an earlier session, but its file 'session' is missing",
                             directory.string()),
-                {"put its file 'session' back from a backup, or move the directory away to give the changes up"});
+                {"restore the file from a backup, or move the directory away to give the changes up"});
   }
   auto& store = account.remote.online("checking out " + parcel.name);
   if (!store.writable()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{} is read-only: it can be mounted, not run", store.describe()),
-                {fmt::format("isr mount {}@latest DIR    looks at it", parcel.name)});
+                {fmt::format("isr mount {}@latest DIR    to read it", parcel.name)});
   }
   const LockBase base = base_of(parcel, load_version(account, parcel, {}, stop).head);
   const LockRecord record = take_lock(account, parcel, mode, base, steal_reason, stop);

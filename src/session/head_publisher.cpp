@@ -80,7 +80,7 @@ void HeadPublisher::resolve_at_open() {
   } catch (const Error& error) {
     const ErrorKind kind = error.kind();
     if (kind != ErrorKind::kHistory && kind != ErrorKind::kCorrupt && kind != ErrorKind::kTransient) throw;
-    log::warn("it is not known whether the last publish happened; the next one asks again: {}", error.what());
+    log::warn("cannot tell yet whether the last publish happened; the next publish asks again: {}", error.what());
   }
 }
 
@@ -140,7 +140,7 @@ PutHead HeadPublisher::put(const ParcelVersion& version, const VoidBelow& void_b
     return result;
   }
   throw Error(ErrorKind::kCorrupt,
-              fmt::format("{}: the repository gives each time another head of ours", parcel_.name));
+              fmt::format("{}: the repository keeps returning other heads of this session", parcel_.name));
 }
 
 /// Returns a refused history instead of throwing it, so that a session whose changes were discarded can end.

@@ -83,8 +83,8 @@ LockReturn release_noted(const Account& account, const std::string& parcel_id, c
     parcel.id = parcel_id;
     if (!account.lock(parcel, stop).release(hold)) {
       log::warn(
-          "the lock of parcel {} stays: it was taken before this state directory was moved, or by the one that this is "
-          "a copy of; isr lock ls shows it, isr lock break frees it",
+          "the lock of parcel {} is not given back: it was taken before this state directory was moved, or by "
+          "the directory from which this one was copied; isr lock ls shows it, isr lock break frees it",
           parcel_id.substr(0, 12));
       return LockReturn::kMoved;
     }

@@ -47,7 +47,7 @@ void LeaseKeeper::keep(const std::stop_token& stop) {
         lost_ = true;
         return on_lost_(error);
       }
-      log::warn("renewing the lock: {}", error.what());
+      log::warn("cannot renew the lock: {}", error.what());
       until_next = lease / kAttempts;
     }
   }

@@ -15,8 +15,8 @@ MemoryCheck::MemoryCheck(const MemoryWitness& witness, std::vector<bool> touched
 
 void MemoryCheck::require_change(std::uint64_t chunk) const {
   if (may_differ_.at(chunk)) return;
-  throw Error(ErrorKind::kBug, fmt::format("memory is not kept: its bytes from {:#x} on would change, which the guest "
-                                           "has neither written nor given back",
+  throw Error(ErrorKind::kBug, fmt::format("memory is not kept: its chunk at {:#x} would change, but the guest has "
+                                           "neither written it nor given it back",
                                            chunk * kChunkSize));
 }
 
@@ -42,7 +42,7 @@ void MemoryCheck::compare(Image& kept) const {
     }
     if (bytes == page.bytes) continue;
     throw Error(ErrorKind::kBug,
-                fmt::format("memory is not kept: its page at {:#x} would not be what the guest has there (sample {})",
+                fmt::format("memory is not kept: its page at {:#x} would differ from the guest's page (sample {})",
                             page.offset, witness_.seed));
   }
 }

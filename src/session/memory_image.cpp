@@ -62,7 +62,7 @@ void MemoryImage::require_room(std::uint64_t bytes) const {
   throw Error(ErrorKind::kIo,
               fmt::format("{} has {} MiB free, and the memory of {} may need {} MiB there", state_.directory().string(),
                           space.available >> 20U, parcel_.name, bytes >> 20U),
-              {"where the host's swap is encrypted, or there is none:  isr config set vm.memory private"});
+              {"if the host's swap is encrypted, or it has none:  isr config set vm.memory private"});
 }
 
 void MemoryImage::begin_run(bool fresh) {

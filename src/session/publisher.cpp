@@ -288,8 +288,8 @@ void Publisher::require_published() const {
   const bool is_published =
       published_ && published_->phase == state_.now().phase && published_->disk_writes == images_.disk_writes();
   if (is_published) return;
-  throw Error(ErrorKind::kVm, fmt::format("{} has changes that no version has", parcel_.name),
-              {"the same command again publishes them; nothing is lost"});
+  throw Error(ErrorKind::kVm, fmt::format("{} has changes that are not published", parcel_.name),
+              {"run the same command again to publish them; nothing is lost"});
 }
 
 }  // namespace isr

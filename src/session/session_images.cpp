@@ -12,7 +12,7 @@ auto& find_part(Parts& parts, std::string_view name) {
   for (auto& part : parts) {
     if (part.name == name) return part;
   }
-  throw Error(ErrorKind::kBug, fmt::format("a session without an image {}", name));
+  throw Error(ErrorKind::kBug, fmt::format("the session has no image {}", name));
 }
 
 }  // namespace

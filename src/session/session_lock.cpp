@@ -63,13 +63,13 @@ bool SessionLock::secure(const std::optional<std::string>& steal_reason, const s
       lock.acquire(request());
     }
     resume_lease();
-    log::info("the lock is ours again");
+    log::info("this session has the lock again");
     return true;
   } catch (const Error& error) {
     const bool is_out_of_reach = error.kind() == ErrorKind::kTransient || error.kind() == ErrorKind::kOffline;
     // With a reason the user asked for the lock, so a failure must not be ignored.
     if (!is_out_of_reach || steal_reason) throw;
-    log::warn("the lock could not be looked at: {}", error.what());
+    log::warn("cannot read the lock: {}", error.what());
     return false;
   }
 }
@@ -92,7 +92,7 @@ void SessionLock::refuse_lost(const LockRuling& ruling) const {
   const std::string seen = ruling.age ? ", last seen " + describe_age(*ruling.age) : std::string();
   throw Error(
       ErrorKind::kLocked,
-      fmt::format("{} has taken over {} (since {}{}); what is here is kept", ruling.record.host, parcel_.name,
+      fmt::format("{} has taken over {} (since {}{}); the work here is kept", ruling.record.host, parcel_.name,
                   to_rfc3339(ruling.record.since), seen),
       {going_on(),
        fmt::format("to take the other        isr discard {0} && isr checkin {0}    and, once {1} has suspended it, "
@@ -103,20 +103,19 @@ void SessionLock::refuse_lost(const LockRuling& ruling) const {
 
 /// Refuses because the state directory was moved, or is a copy of one that is still in use. Only the user knows which.
 void SessionLock::refuse_moved(const LockRuling& ruling) const {
-  throw Error(
-      ErrorKind::kLocked,
-      fmt::format("the lock of {} was taken on {} at another place (since {}): this state directory was moved or "
-                  "copied; what is here is kept",
-                  parcel_.name, ruling.record.host, to_rfc3339(ruling.record.since)),
-      {"if it was moved             the same command with --take-lock",
-       fmt::format("if the original is in use   isr discard {0} && isr checkin {0}    gives this copy up",
-                   parcel_.name)});
+  throw Error(ErrorKind::kLocked,
+              fmt::format("the lock of {} was taken on {} by another state directory (since {}): this one was moved or "
+                          "copied; the work here is kept",
+                          parcel_.name, ruling.record.host, to_rfc3339(ruling.record.since)),
+              {"if it was moved             the same command with --take-lock",
+               fmt::format("if the original is in use   isr discard {0} && isr checkin {0}    gives this copy up",
+                           parcel_.name)});
 }
 
 void SessionLock::refuse_passed_by(std::uint64_t newest) const {
   throw Error(
       ErrorKind::kHistory,
-      fmt::format("another host has published version {} of {}; what is here comes from version {}, and is kept",
+      fmt::format("another host has published version {} of {}; the work here comes from version {}, and is kept",
                   newest, parcel_.name, state_.now().base),
       {going_on() + fmt::format("    its suspend becomes a fork, isr rollback {}@FORK puts that on top", parcel_.name),
        fmt::format("to take the other        isr discard {0} && isr checkin {0} && isr resume {0}", parcel_.name),

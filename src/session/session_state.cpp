@@ -44,7 +44,8 @@ json images_to_json(const SessionState& state) {
 void images_from_json(const json& in, SessionState& state) {
   ParcelVersion now = parse_version(as_bytes(in.at("now").dump()));
   const json& numbers = in.at("numbers");
-  if (numbers.size() != now.images.size()) throw Error(ErrorKind::kCorrupt, "the session's images do not fit");
+  if (numbers.size() != now.images.size())
+    throw Error(ErrorKind::kCorrupt, "the session's images and their numbers do not match");
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     state.images.push_back(
         {numbers[i].at(0).get<std::uint16_t>(), now.images[i], numbers[i].at(1).get<std::uint64_t>()});
@@ -75,12 +76,12 @@ json to_json(const SessionState& state) {
 }
 
 SessionState from_json(const json& in) {
-  if (in.at("format") != kFormat) throw Error(ErrorKind::kUnsupported, "a session of an unknown format");
+  if (in.at("format") != kFormat) throw Error(ErrorKind::kUnsupported, "the session has an unknown format");
   SessionState state;
   state.parcel_id = in.at("parcel").get<std::string>();
   state.parcel_name = in.at("name").get<std::string>();
   const auto phase = phase_from_name(in.at("phase").get<std::string>());
-  if (!phase) throw Error(ErrorKind::kCorrupt, "a session in an unknown phase");
+  if (!phase) throw Error(ErrorKind::kCorrupt, "the session has an unknown phase");
   state.phase = *phase;
   state.base = in.at("base").get<std::uint64_t>();
   state.base_hash = fixed_from_hex<Sha256>(in.at("base_hash").get<std::string>()).value();

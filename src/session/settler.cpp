@@ -67,7 +67,7 @@ void settle_until(Settler& settler, const std::stop_token& stop) {
     try {
       settler.settle_if_due(stop);
     } catch (const std::exception& error) {
-      if (!stop.stop_requested()) log::warn("settling: {}", error.what());
+      if (!stop.stop_requested()) log::warn("cannot settle now: {}", error.what());
     }
     sleep_unless_stopped(kSettlePeriod, stop);
   }
