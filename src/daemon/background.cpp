@@ -1,4 +1,4 @@
-// stdin, a socket, carries the secret, stdout one JSON line back.
+// The daemon reads the secret from stdin, which is a socket, and answers with one JSON line on stdout.
 
 #include "daemon/background.h"
 
@@ -58,7 +58,7 @@ std::string read_line(int fd, int timeout_ms, const std::stop_token& stop) {
   return line;
 }
 
-/// So that what a failed daemon held (its lock file, its mount) is free when its failure is told.
+/// Waits for the daemon's end, so that its lock file and its mount are free when the caller reports the failure.
 void await_end(pid_t pid) {
   const auto deadline = std::chrono::steady_clock::now() + kEndPatience;
   while (::waitpid(pid, nullptr, WNOHANG) == 0 && std::chrono::steady_clock::now() < deadline) {
@@ -66,7 +66,7 @@ void await_end(pid_t pid) {
   }
 }
 
-/// spdlog's own default is stdout, where a warning would be taken for our one line.
+/// Logs to stderr. The default of spdlog is stdout, where a warning would be taken for the answer.
 void log_to_stderr() {
   spdlog::set_default_logger(std::make_shared<spdlog::logger>("isr", make_limited_sink(STDERR_FILENO)));
 }
@@ -74,7 +74,7 @@ void log_to_stderr() {
 void say(const json& line) {
   const std::string text = line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
   (void)!::write(STDOUT_FILENO, text.data(), text.size());
-  // From now on nobody reads there.
+  // The starter now closes its ends, so both descriptors lead nowhere from here on.
   const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   ::dup2(null.get(), STDOUT_FILENO);
   ::dup2(null.get(), STDIN_FILENO);
@@ -85,7 +85,7 @@ void say(const json& line) {
 void start_background(const std::vector<std::string>& arguments, ByteView secret, const fs::path& log_file,
                       const std::stop_token& stop) {
   const UniqueFd log = open_file(log_file, O_WRONLY | O_CREAT | O_APPEND);
-  auto [to_daemon, daemon_input] = make_socket_pair();  // not a pipe: who writes to a dead one is killed
+  auto [to_daemon, daemon_input] = make_socket_pair();  // not a pipe: SIGPIPE would kill us if the daemon has died
   Pipe from;
   std::vector<std::string> words{"isr"};
   words.insert(words.end(), arguments.begin(), arguments.end());
@@ -103,7 +103,7 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
   try {
     line = read_line(from.read.get(), kReadyTimeoutMs, stop);
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kCancelled) throw;  // a slow one goes on, and the next command finds it
+    if (error.kind() != ErrorKind::kCancelled) throw;  // a slow daemon goes on, and the next command finds it
     ::kill(pid, SIGKILL);  // a daemon that goes on could take the session of the next command
     await_end(pid);
     throw;
@@ -111,7 +111,7 @@ void start_background(const std::vector<std::string>& arguments, ByteView secret
   const json answer = json::parse(line, nullptr, false);
   if (answer.is_object() && answer.value("ready", false)) return;
   await_end(pid);
-  if (!answer.is_object() || handed != SendResult::kSent) {  // what it says of half a secret is of no use
+  if (!answer.is_object() || handed != SendResult::kSent) {  // its own error would only be about half a secret
     throw Error(ErrorKind::kDaemon, "the session daemon died while it started",
                 {fmt::format("its log: {}", log_file.string())});
   }

@@ -9,19 +9,19 @@
 
 namespace isr {
 
-/// Starts this same program with `arguments` in a session of its own, hands it
-/// `secret` over a socket (never the command line or the environment) and waits
-/// until it says that it is ready. Its stderr goes to `log_file`, within the limits of base/limited_log.h.
-/// Rethrows the error that it reports; Error{kDaemon} when it dies or says
-/// nothing for two minutes; {kCancelled} on stop, which leaves it running.
+/// Starts this same program with `arguments` as a daemon in a POSIX session of its own, hands it `secret` over a socket
+/// (never the command line or the environment) and waits until it is ready. Its stderr goes to `log_file`, within the
+/// limits of base/limited_log.h.
+/// Rethrows the error that the daemon reports. Error{kDaemon} if it dies, or is not ready within two minutes (it goes
+/// on then); {kCancelled} on stop, after killing it.
 void start_background(const std::vector<std::string>& arguments, ByteView secret, const fs::path& log_file,
                       const std::stop_token& stop = {});
 
-/// The other side, first, before any thread: SIGTERM and SIGINT wait to be taken, a closed pipe or terminal ends
-/// nothing.
+/// To be called by the daemon first, before it starts a thread. Blocks SIGTERM and SIGINT, so that they stay pending
+/// until the daemon takes them. Ignores SIGPIPE and SIGHUP, so that a closed pipe or terminal does not end it.
 void block_signals();
-/// Then: reads the secret, and logs to stderr from then on, first whether keys can be swapped out; then ready() or
-/// failed(), once.
+/// To be called by the daemon next. Directs the log to stderr, warns if keys may be swapped out, and reads the secret.
+/// background_ready() or background_failed() must follow, once.
 SecretBytes read_background_secret();
 void background_ready();
 void background_failed(const std::exception& error);

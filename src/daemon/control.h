@@ -22,7 +22,7 @@ namespace isr {
 /// uid is refused; a request that is not complete in 10 s is dropped.
 inline constexpr std::size_t kMaxControlLine = 1U << 20U;
 
-/// The daemon ended, or is about to, before it began with the request, which may be sent again to the next one.
+/// The daemon ended, or is about to end, before it began with the request. The request may be sent to the next daemon.
 class NotBegun : public Error {
  public:
   explicit NotBegun(const std::string& what, std::vector<std::string> hints = {})
@@ -30,12 +30,12 @@ class NotBegun : public Error {
 };
 
 using ControlProgress = std::function<void(const nlohmann::json&)>;
-/// Sends one request. NotBegun when no daemon listens, Error{kDaemon} when nothing is heard for 3.5 s;
-/// {kCancelled} on stop; {kCorrupt} for a line of no known shape; else what the server says. Returns the result's
-/// fields, without its type.
+/// Sends one request and returns the fields of its result, without the type. NotBegun when no daemon listens;
+/// Error{kDaemon} when nothing is heard for 3.5 s; {kCancelled} on stop; {kCorrupt} for a line of no known shape; else
+/// the error that the daemon sends.
 nlohmann::json control_request(const fs::path& socket, const nlohmann::json& request,
                                const ControlProgress& progress = {}, std::stop_token stop = {});
-/// True when somebody listens there.
+/// True if a daemon listens there.
 bool control_alive(const fs::path& socket);
 
 }  // namespace isr

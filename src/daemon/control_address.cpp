@@ -56,7 +56,7 @@ std::optional<UniqueFd> connect_to_control(const fs::path& socket) {
     throw Error(ErrorKind::kDaemon, fmt::format("{} belongs to another user", socket.string()));
   }
   UniqueFd fd = new_control_socket();
-  // A daemon that is stopped accepts nobody; behind those who have asked it before, even connecting waits.
+  // A stopped daemon (SIGSTOP) accepts no connections. Once its backlog is full, connect() blocks, so it has a limit.
   const timeval limit{std::chrono::duration_cast<std::chrono::seconds>(kControlSilence).count(), 0};
   ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
   const ControlAddress address(socket);

@@ -8,13 +8,13 @@
 
 #include "base/file.h"
 
-/// Reaching a control socket: addresses, and who is at the other end.
+/// The addresses of control sockets, and the process at the other end.
 namespace isr {
 
-/// How long a client hears nothing before it gives up. With what goes before, a person waits less than 5 s.
+/// A client gives up when it hears nothing for this long. Together with the steps before, a person waits less than 5 s.
 inline constexpr std::chrono::milliseconds kControlSilence{3'500};
 
-/// The address of a socket however long its directory's path is: through an open directory.
+/// The address of a socket. A path that is too long for sockaddr_un is named through its directory in /proc/self/fd.
 struct ControlAddress {
   explicit ControlAddress(const fs::path& path);
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&address); }
@@ -27,9 +27,10 @@ UniqueFd new_control_socket();
 /// The process at the other end of a connection.
 ucred peer_of(int connection);
 bool is_same_user(int connection);
-/// nullopt: no process listens there. Error{kDaemon} when it is no socket of this user, or its daemon is stopped.
+/// Connects. nullopt: no process listens there. Error{kDaemon} if the path is not a socket of this user, or its daemon
+/// is stopped.
 std::optional<UniqueFd> connect_to_control(const fs::path& socket);
-/// Error{kDaemon}; `pid` when it is known who should have answered.
+/// Throws Error{kDaemon} for a daemon that does not answer; `pid` is its process, if known.
 [[noreturn]] void throw_silent(std::optional<pid_t> pid = {});
 
 }  // namespace isr

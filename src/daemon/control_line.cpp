@@ -51,7 +51,7 @@ std::optional<std::string> ControlLineReader::next(milliseconds timeout, const s
     const auto wait = std::clamp(left, milliseconds(0), milliseconds(100));
     pollfd poll_fd{fd_, POLLIN, 0};
     const int ready = ::poll(&poll_fd, 1, static_cast<int>(wait.count()));
-    // The deadline alone says nothing: a command that was stopped (Ctrl-Z) finds it passed, and its answer here.
+    // The passed deadline is not enough: a command that was stopped (Ctrl-Z) may find its answer here all the same.
     timed_out_ = ready == 0 && left.count() <= 0;
     if (timed_out_) return std::nullopt;
     if (ready <= 0) continue;

@@ -14,9 +14,9 @@ namespace isr {
 void send_control_line(int fd, const nlohmann::json& message);
 nlohmann::json parse_control_line(const std::string& line);  ///< Error{kCorrupt}
 
-/// The other side has closed.
+/// True if the other side has closed.
 bool has_gone(int fd);
-/// False while the other side does not read what it was sent. True when it has gone: sending tells.
+/// False while the buffer is full because the other side does not read. True if it has closed: sending then fails.
 bool has_room(int fd);
 
 /// Reads lines with a deadline for each.
@@ -37,7 +37,7 @@ class ControlLineReader {
 
 nlohmann::json error_line(const Error& error);
 std::string type_of(const nlohmann::json& message);
-/// Throws what error_line() was made of; NotBegun where the line says so.
+/// Throws the error that error_line() was made of; NotBegun if the line says so.
 [[noreturn]] void throw_error_of(const nlohmann::json& message);
 
 }  // namespace isr

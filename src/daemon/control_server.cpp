@@ -29,7 +29,7 @@ constexpr milliseconds kRequestDeadline{10'000};
 constexpr milliseconds kHeartbeat{1'000};
 constexpr milliseconds kBreath{50};
 constexpr milliseconds kRefusalPatience{500};
-constexpr milliseconds kGlance{50};  // at whether the client is still there
+constexpr milliseconds kGlance{50};  // between checks that the client is still there
 
 class Server : public ControlServer {
  public:
@@ -38,7 +38,7 @@ class Server : public ControlServer {
     make_private_directory(path.parent_path());
     if (connect_to_control(path))
       throw Error(ErrorKind::kDaemon, fmt::format("a daemon listens at {} already", path.string()));
-    remove_if_exists(path);  // what a dead daemon left
+    remove_if_exists(path);  // left by a dead daemon
     const ControlAddress address(path);
     if (::bind(listener_.get(), address.get(), sizeof(sockaddr_un)) != 0 || ::listen(listener_.get(), 64) != 0) {
       throw_errno(fmt::format("cannot listen at {}", path.string()), errno);
@@ -51,7 +51,7 @@ class Server : public ControlServer {
       std::error_code ignored;
       fs::remove(path_, ignored);
       acceptor_.request_stop();
-      ::shutdown(listener_.get(), SHUT_RDWR);  // wakes it
+      ::shutdown(listener_.get(), SHUT_RDWR);  // wakes the acceptor
       acceptor_.join();
       listener_.reset();
     });
@@ -59,7 +59,7 @@ class Server : public ControlServer {
 
   ~Server() override {
     stop_listening();
-    const auto deadline = Clock::now() + milliseconds(2'000);  // last answers get out
+    const auto deadline = Clock::now() + milliseconds(2'000);  // for the last answers to be sent
     for (auto& connection : connections_) {
       connection.thread.request_stop();
       while (!connection.done && Clock::now() < deadline) std::this_thread::sleep_for(milliseconds(5));
@@ -79,7 +79,8 @@ class Server : public ControlServer {
     UniqueFd spare = spare_descriptor();
     while (!stop.stop_requested()) {
       connections_.remove_if([](const Connection& c) { return c.done.load(); });
-      // More wait to be accepted: those that are here get their answer, or are silent and dropped in time.
+      // Further clients wait in the backlog. A place becomes free when a client has its answer, or is dropped because
+      // it is silent.
       if (connections_.size() >= kMaxConnections) {
         std::this_thread::sleep_for(milliseconds(5));
         continue;
@@ -90,7 +91,7 @@ class Server : public ControlServer {
         accept_one(spare);
       } catch (const std::exception& error) {
         log::warn("control connection: {}", error.what());
-        sleep_unless_stopped(kBreath, stop);  // whoever waits is still there: at once it would fail again
+        sleep_unless_stopped(kBreath, stop);  // the client still waits, so an immediate attempt would fail again
       }
     }
   }
@@ -98,7 +99,8 @@ class Server : public ControlServer {
   void accept_one(UniqueFd& spare) {
     UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!fd && (errno == EMFILE || errno == ENFILE) && spare) {
-      // The one that was kept lets us say so; else who asks would wait, and we would be woken for ever.
+      // Refuse the client with the help of the spare descriptor. Otherwise it would wait, and poll() would wake us for
+      // ever.
       spare.reset();
       fd = UniqueFd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
       if (fd && is_same_user(fd.get())) refuse(fd.get(), "it has no file descriptor left");
@@ -131,9 +133,9 @@ class Server : public ControlServer {
       send_control_line(fd, error_line({ErrorKind::kDaemon,
                                         "the session daemon cannot take the command: " + why,
                                         {"run the command again in a moment; what was written is kept"}}));
-      // The request must have been read, or closing would take the answer away again.
+      // Read the request: closing a connection with unread data would also discard the answer.
       ControlLineReader(fd).next(kRefusalPatience);
-    } catch (const std::exception&) {  // it has gone
+    } catch (const std::exception&) {  // the client has gone
     }
   }
 
@@ -153,7 +155,7 @@ class Server : public ControlServer {
     std::stop_source gone;
     const std::stop_callback forward(ending, [&] { gone.request_stop(); });
     Sync<int> writing;
-    // Only the last line waits for a client that is stopped: work, and the lock that it holds, must not.
+    // Only the last line waits for a client that is stopped. The work must not, because it may hold a lock.
     const auto send_if_read = [&](const json& message) {
       auto guard = writing.lock();
       if (!has_room(fd)) return false;
@@ -163,8 +165,8 @@ class Server : public ControlServer {
     send_if_read({{"type", "accepted"}});
     std::condition_variable_any finished;
     std::mutex mutex;
-    // "alive" lines tell a busy daemon from a stopped one. Without a thread for them the request is refused:
-    // its client would soon take this daemon for a stopped one.
+    // By "alive" lines a client tells a busy daemon from a stopped one. If there is no thread for them the request is
+    // refused, because the client would soon take this daemon for a stopped one.
     std::jthread heart;
     const auto beating = [&](const std::stop_token& stop) {
       std::unique_lock lock(mutex);
@@ -177,7 +179,7 @@ class Server : public ControlServer {
           beat = Clock::now();
           send_if_read({{"type", "alive"}});
         } catch (const Error&) {
-          gone.request_stop();  // work that somebody asked for goes on, if it cannot be given up
+          gone.request_stop();  // work that cannot be given up goes on
           return;
         }
       }
@@ -195,7 +197,7 @@ class Server : public ControlServer {
             try {
               return send_if_read(progress);
             } catch (const Error&) {
-              return true;  // as above: a command that was killed does not stop what it began
+              return true;  // as above: the work goes on after its command was killed
             }
           },
           gone.get_token());

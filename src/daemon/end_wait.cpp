@@ -28,7 +28,7 @@ UniqueFd open_signals() {
   return fd;
 }
 
-/// As poll() wants it.
+/// The time left for poll(): in milliseconds, -1 without a limit.
 int time_left(std::optional<std::chrono::steady_clock::time_point> until) {
   if (!until) return -1;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(*until - std::chrono::steady_clock::now());
@@ -60,7 +60,7 @@ EndWait::Cause EndWait::wait(std::optional<std::chrono::steady_clock::time_point
 }
 
 bool EndWait::await_done(Cause first, std::chrono::steady_clock::time_point until) {
-  // logind tells of a shutdown before systemd sends the first signal.
+  // The second signal ends the wait. After logind has announced a shutdown, systemd's signal is only the first.
   for (int signals = first == Cause::kSignal ? 1 : 0; signals < 2;) {
     const Cause cause = wait(until);
     if (cause == Cause::kDone) return true;

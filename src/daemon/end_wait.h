@@ -8,7 +8,7 @@
 
 namespace isr {
 
-/// Waits for the end of a daemon while its other threads work. To be made after block_signals().
+/// Waits for the end of a daemon while its other threads work. block_signals() must be called before it is constructed.
 ///
 /// Threads: wait() on one, the others from any.
 class EndWait {
@@ -17,18 +17,20 @@ class EndWait {
     kDone,      ///< done() was called; wait() returns this from then on
     kSignal,    ///< SIGTERM or SIGINT has come; once for each signal
     kShutdown,  ///< shutdown_begins() was called, once
-    kTime,      ///< none of these in time
+    kTime,      ///< none of these happened in time
   };
   EndWait();
 
   void done() noexcept;
   void shutdown_begins() noexcept;
-  /// Absent: without end.
+  /// Waits for the next cause. Without `until` it waits without a limit.
   Cause wait(std::optional<std::chrono::steady_clock::time_point> until = {});
-  /// After wait() has said `first`: true once done() was called, false at the second signal or when time is up.
+  /// To be called after wait() has returned `first`. Returns true once done() was called, false at the second signal or
+  /// when time is up.
   bool await_done(Cause first, std::chrono::steady_clock::time_point until);
-  /// Runs `save`, which calls done() in the end, on a thread of its own, and awaits that. On false the thread goes on,
-  /// and the process must end. Without a thread to spare the time is not watched.
+  /// Runs `save`, which must call done() at its end, on a thread of its own, and waits like await_done(). If it returns
+  /// false the thread still runs, and the process must end. If no thread can be started, it runs `save` itself, without
+  /// a time limit.
   bool save_in_time(Cause first, std::chrono::steady_clock::duration limit, const std::function<void()>& save);
 
  private:

@@ -12,7 +12,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::size_t kConsolePiece = 64U << 10U;  // escaped, it fits a control line
+constexpr std::size_t kConsolePiece = 64U << 10U;  // fits into a control line even when every byte is escaped
 constexpr auto kConsoleWait = 1s;
 constexpr auto kSlowListener = 50ms;
 
@@ -22,7 +22,7 @@ ConsoleAnswer follow_console(const SerialConsole& console, const ConsoleRequest&
                              const std::stop_token& stop) {
   std::uint64_t offset = request.offset;
   for (;;) {
-    // Asked before the text is taken: what is said in between is taken in the next round.
+    // Must be known before the text is read: text that arrives in between is then read in the next round.
     const bool last = !request.follow || console.ended() || stop.stop_requested();
     SerialConsole::Text text = console.since(offset, kConsolePiece);
     const std::uint64_t seen = text.end();

@@ -9,14 +9,14 @@
 
 namespace isr {
 
-/// The daemon's request "console": sends what the guest said from the request's offset on and, with
-/// follow, goes on to its last word: a console is followed beyond the end of its VM.
+/// Answers the request "console": sends the guest's output from the request's offset on. With `follow` it goes on until
+/// the console has ended and all its output is sent, even if the VM ends before.
 ConsoleAnswer follow_console(const SerialConsole& console, const ConsoleRequest& request, const ControlReply& reply,
                              const std::stop_token& stop);
 
-/// The request "type": writes its text to the console.
+/// Answers the request "type": writes its text to the console.
 TypeAnswer type_text(SerialConsole& console, const TypeRequest& request);
-/// The console of the machine that runs; Error{kVm}, naming the parcel, when none does.
+/// Returns the machine's console; Error{kVm}, naming the parcel, if the machine has not run yet.
 std::shared_ptr<SerialConsole> console_of(const Machine& machine, const std::string& parcel);
 
 }  // namespace isr

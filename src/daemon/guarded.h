@@ -8,7 +8,7 @@
 
 namespace isr {
 
-/// Runs body. A failure becomes a warning in the log that begins with `what`.
+/// Runs `body`. Logs a failure as a warning that begins with `what`.
 inline void guarded(std::string_view what, const std::function<void()>& body) {
   try {
     body();

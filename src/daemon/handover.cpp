@@ -40,7 +40,7 @@ Paths decode_paths(const json& in) {
 
 constexpr const char* kCacheKey = "cache.dir";  // a path, which JSON cannot hold
 
-/// All but the cache's directory.
+/// Returns all settings but cache.dir.
 EncodedSettings values_of(EncodedSettings settings) {
   settings.erase(kCacheKey);
   return settings;
@@ -71,8 +71,8 @@ fs::path decode_path(const std::string& text) {
   return std::string(as_text(*bytes));
 }
 
-// The keys go before the JSON, whose library would leave copies of them in its memory: u16 size | user keys |
-// u32 count | count times (u32 epoch | key) | JSON.
+// The keys come before the JSON and not in it, because the JSON library would leave copies of them in memory: u16 size
+// | user keys | u32 count | count times (u32 epoch | key) | JSON.
 SecretBytes serialise_handover(const Account& account, const ParcelEntry& parcel, const std::string& extra) {
   SecretBytes out;
   const auto put = [&](ByteView bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); };
@@ -87,7 +87,7 @@ SecretBytes serialise_handover(const Account& account, const ParcelEntry& parcel
   const json message{{"paths", encode_paths(account.host.paths)},
                      {"settings", encode_settings(account.host.paths, account.host.config)},
                      {"repo", account.remote.entry.name},
-                     {"url", encode_path(account.remote.entry.url)},  // of a directory: any bytes
+                     {"url", encode_path(account.remote.entry.url)},  // the path of a directory may hold any bytes
                      {"user", account.remote.entry.user},
                      {"parcel", parcel.id},
                      {"name", parcel.name},

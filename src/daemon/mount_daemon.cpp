@@ -52,7 +52,7 @@ void serve_mount(const Handover& handover) {
   auto mount = make_mount(
       directory, std::move(files), [&] { return reader_stats(reader.stats, images); }, options);
   mount->start();
-  // Ends with the mount, or with a signal.
+  // Unmounts on a signal. Ends once the mount has ended.
   std::jthread signals([&](const std::stop_token& stop) {
     sigset_t wanted;
     sigemptyset(&wanted);

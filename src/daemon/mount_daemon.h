@@ -4,8 +4,8 @@
 
 namespace isr {
 
-/// Mounts one version read-only at an empty directory; a background process
-/// serves it until it is unmounted. Error as Mount and load_version.
+/// Mounts one version read-only at an empty directory; a background process serves it until it is unmounted. Errors of
+/// make_mount(), load_version() and start_background().
 void mount_version(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice,
                    const fs::path& directory);
 /// main() of that process ("__mount").

@@ -4,7 +4,7 @@
 
 namespace isr {
 
-/// Counts one caller that waits for the mutex.
+/// Counts one caller that waits for the mutex, and stops idle work.
 class Operation::Wish {
  public:
   explicit Wish(Operation& operation) : operation_(operation) {
@@ -13,7 +13,7 @@ class Operation::Wish {
       ++waiting->count;
       return waiting->idle;
     }();
-    idle.request_stop();  // without the lock: it calls others
+    idle.request_stop();  // not under the lock: it runs stop callbacks
   }
   ~Wish() { --operation_.waiting_.lock()->count; }
   Wish(const Wish&) = delete;

@@ -17,11 +17,12 @@ class Operation {
  public:
   void lock();
   bool try_lock_for(std::chrono::milliseconds patience);
-  /// The same, but nothing gives way: for what is done in idle time, and for a look at how things stand.
+  /// Like try_lock_for(), but does not stop idle work: for background tasks and status requests.
   bool try_lock_politely_for(std::chrono::milliseconds patience) { return mutex_.try_lock_for(patience); }
   void unlock() { mutex_.unlock(); }
-  /// With the mutex held: calls `work`, whose token is stopped with `stop`, or when somebody waits for the mutex.
-  /// Its error is thrown unless it was stopped.
+  /// To be called with the mutex held. Calls `work` with a token that is stopped with `stop`, or as soon as lock() or
+  /// try_lock_for() waits for the mutex; does nothing if one waits already. Throws the error of `work` unless its token
+  /// was stopped.
   void work_idly(const std::stop_token& stop, const std::function<void(const std::stop_token&)>& work);
 
  private:

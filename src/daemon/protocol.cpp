@@ -19,7 +19,7 @@ using nlohmann::json;
 constexpr std::chrono::seconds kLongestTimeout{10LL * 366 * 86400};
 constexpr std::uint64_t kMaxPid = INT_MAX;
 
-/// A line that is read: what it is, and the kind of its faults.
+/// A line that is read: its name in messages, and the error kind of its faults.
 struct Subject {
   std::string_view what;
   ErrorKind fault;
@@ -83,7 +83,7 @@ json to_value(const T& value) {
 
 // --- reading -----------------------------------------------------------------
 
-/// Every field once, and at its end no other.
+/// Reads the fields of a JSON object; each must be read once. expect_end() refuses all others.
 class Reader {
  public:
   Reader(const json& in, const Subject& subject) : in_(in), subject_(subject) {

@@ -12,18 +12,18 @@
 /// The protocol of a session daemon: a struct for each request and each answer, and their JSON lines. control.h says
 /// how lines travel, docs/formats/control.md describes every field.
 ///
-/// Shape:   the encoders write every field, but no optional that is absent. The defaults are those of the structs: a
-///          line without a field that is not optional is refused.
+/// Shape:   the encoders write every field except absent optionals. The defaults of the structs are for callers only: a
+///          line that lacks a field which is not optional is refused.
 /// Errors:  a field that is missing, unknown, of another type or out of its range is Error{kUsage} in a request and
 ///          Error{kCorrupt} in an answer or progress line.
 /// Threads: any.
 namespace isr {
 
-/// What changes the session is done for a command of these settings and in this relation to the lock.
+/// The part of every request that changes the session: the settings of the command, and how it treats the lock.
 struct CommonPart {
-  std::optional<EncodedSettings> settings;  ///< absent: the daemon goes on with those that it has
-  bool online = false;                      ///< the lock is looked at. Not by poweroff and discard
-  std::optional<std::string> steal_reason;  ///< with `online`: the lock is taken from its holder, for this reason
+  std::optional<EncodedSettings> settings;  ///< absent: the daemon keeps its settings
+  bool online = false;                      ///< check the lock; poweroff and discard do not
+  std::optional<std::string> steal_reason;  ///< with `online`: take the lock from its holder, for this reason
 };
 
 // --- progress lines ----------------------------------------------------------
@@ -34,10 +34,10 @@ struct ProgressLine {
   std::uint64_t total = 0;  ///< bytes; 0: unknown
 };
 
-/// A piece of a console that is followed.
+/// A piece of the guest's output on its console.
 struct ConsoleLine {
   std::string text;
-  std::uint64_t offset = 0;  ///< of the text's first byte in all that the guest said
+  std::uint64_t offset = 0;  ///< of the text's first byte in the guest's whole output
 };
 
 using AnyProgress = std::variant<ProgressLine, ConsoleLine>;
@@ -45,34 +45,35 @@ using AnyProgress = std::variant<ProgressLine, ConsoleLine>;
 // --- answers -----------------------------------------------------------------
 
 struct Status {
-  std::string id;  ///< the parcel's
+  std::string id;  ///< of the parcel
   SessionStats session;
   fs::path mount;
   pid_t daemon_pid = 0;
   std::optional<VmStats> vm;  ///< absent: no VM runs
   bool lock_lost = false;
-  std::string last_event;        ///< in words; empty when nothing happened by itself
-  std::string busy;              ///< the command that is under way; empty when there is none
-  std::string memory_waits_for;  ///< why the guest's memory cannot be written now; empty when it can
+  std::string last_event;        ///< the last event that no command caused, in words; empty: none
+  std::string busy;              ///< the command that is under way; empty: none
+  std::string memory_waits_for;  ///< why the guest's memory cannot be written now; empty: it can
 };
 
 struct BootAnswer {
-  bool resumed = false;  ///< it continued suspended memory; else it boots from its disks
+  bool resumed = false;  ///< from suspended memory; false: it boots from its disks
   NetworkMode network = NetworkMode::kNone;
   Accelerator accelerator;
-  bool fetches_memory = false;  ///< the rest of its memory is fetched behind it
+  bool fetches_memory = false;  ///< the rest of its memory is fetched while it runs
   std::uint64_t boot_pack_pages = 0;
   fs::path mount;
-  std::vector<std::string>
-      kept_settings{};  ///< keys of settings that stay though the command's differ; so in all answers
+  /// The keys of settings that the daemon did not adopt although the command's values differ. Other answers have this
+  /// field, too.
+  std::vector<std::string> kept_settings{};
 };
 
 struct PublishAnswer {
   PublishResult result;
-  bool uploaded = true;                     ///< else only the version counts: the base of what is kept here
-  std::optional<bool> memory;               ///< of suspend: it has memory. Absent: of another command
-  std::optional<double> paused_ms;          ///< of a VM that runs on: how long it stood still
-  std::optional<LockReturn> lock_returned;  ///< the session has ended, and so did its lock. Absent: it goes on
+  bool uploaded = true;                     ///< false: only result.version is set, to the base of the work kept here
+  std::optional<bool> memory;               ///< for suspend: the version has memory. Absent: another command
+  std::optional<double> paused_ms;          ///< for a VM that runs on: how long it was paused
+  std::optional<LockReturn> lock_returned;  ///< when the session has ended. Absent: it goes on
   std::vector<std::string> kept_settings{};
 };
 
@@ -87,8 +88,8 @@ struct DoneAnswer {
 };
 
 struct ConsoleAnswer {
-  std::uint64_t offset = 0;  ///< behind the last text that was sent
-  bool ended = false;        ///< the guest's end
+  std::uint64_t offset = 0;  ///< of the end of the last text that was sent
+  bool ended = false;        ///< the guest's console has ended
 };
 
 struct TypeAnswer {};
@@ -104,8 +105,8 @@ struct StatusRequest {
 };
 
 struct BootPart {
-  std::optional<NetworkMode> network;  ///< from now on; absent: as it was
-  bool isolate_network = false;        ///< this time nothing outside can be reached
+  std::optional<NetworkMode> network;  ///< for this run and later ones; absent: unchanged
+  bool isolate_network = false;        ///< in this run the guest reaches nothing outside
   std::string accelerator = "auto";    ///< "auto", "kvm", "tcg"
   std::optional<fs::path> cdrom;       ///< the image in the drive of a machine that boots
 };
@@ -119,7 +120,7 @@ struct StartRequest {
   BootPart boot{};
 };
 
-/// Continues the suspended memory; boots where there is none.
+/// Continues the suspended memory; boots if there is none.
 struct ResumeRequest {
   static constexpr std::string_view kCommand = "resume";
   using Answer = BootAnswer;
@@ -129,7 +130,7 @@ struct ResumeRequest {
   Prefetch prefetch = Prefetch::kAll;
 };
 
-/// Makes sure that the lock is ours, as start and resume do.
+/// Makes sure that this session has the lock, as start and resume do.
 struct OwnLockRequest {
   static constexpr std::string_view kCommand = "lock";
   using Answer = DoneAnswer;
@@ -144,12 +145,12 @@ struct SuspendRequest {
   using Answer = PublishAnswer;
   using Progress = ProgressLine;
   CommonPart common{};
-  bool upload = true;  ///< else all is kept here, and the session goes on
+  bool upload = true;  ///< false: all is kept here, and the session goes on
   std::string message = "suspend";
 };
 
-/// The guest shuts down, the disks are published; the session ends. Given up when the client goes before the guest is
-/// off.
+/// Shuts the guest down and publishes the disks; the session ends. It is given up if the client goes before the guest
+/// is off.
 struct StopRequest {
   static constexpr std::string_view kCommand = "stop";
   static constexpr bool kPublishes = true;
@@ -157,11 +158,11 @@ struct StopRequest {
   using Progress = ProgressLine;
   CommonPart common{};
   std::chrono::seconds timeout{60};  ///< ten years at most
-  bool kill = false;                 ///< a guest that is still running then is switched off; else Error{kVm}
+  bool kill = false;                 ///< switch off a guest that still runs then; false: Error{kVm}
   std::string message = "stop";
 };
 
-/// Drops the memory; stays checked out.
+/// Switches the VM off and drops its memory; the parcel stays checked out.
 struct PowerOffRequest {
   static constexpr std::string_view kCommand = "poweroff";
   using Answer = VersionAnswer;
@@ -189,7 +190,7 @@ struct CheckinRequest {
   std::string message = "checkin";
 };
 
-/// Goes back to the base version; stays checked out.
+/// Goes back to the base version; the parcel stays checked out.
 struct DiscardRequest {
   static constexpr std::string_view kCommand = "discard";
   using Answer = VersionAnswer;
@@ -197,13 +198,13 @@ struct DiscardRequest {
   CommonPart common{};
 };
 
-/// Sends what the guest said, as console lines.
+/// Sends the guest's output as console lines.
 struct ConsoleRequest {
   static constexpr std::string_view kCommand = "console";
   using Answer = ConsoleAnswer;
   using Progress = ConsoleLine;
   std::uint64_t offset = 0;
-  bool follow = false;  ///< up to the guest's last word
+  bool follow = false;  ///< go on until the guest's console has ended
 };
 
 /// Types into the serial console.
@@ -218,7 +219,7 @@ using Request = std::variant<StatusRequest, StartRequest, ResumeRequest, OwnLock
                              PowerOffRequest, SyncRequest, CheckinRequest, DiscardRequest, ConsoleRequest, TypeRequest>;
 
 std::string_view command_of(const Request& request) noexcept;
-/// Null for status, console and type, which change nothing.
+/// Returns null for status, console and type, which change nothing.
 const CommonPart* common_part(const Request& request) noexcept;
 bool publishes(const Request& request) noexcept;
 
@@ -228,7 +229,7 @@ nlohmann::json encode_request(const Request& request);
 Request parse_request(const nlohmann::json& line);
 
 nlohmann::json encode_answer(const AnyAnswer& answer);
-/// An answer of the kind that `kind` holds, which must have its default values.
+/// Parses an answer of the type that `kind` holds; `kind` must have its default values.
 AnyAnswer parse_answer(const AnyAnswer& kind, const nlohmann::json& line);
 template <class Answer>
 Answer parse_answer(const nlohmann::json& line) {
@@ -236,25 +237,25 @@ Answer parse_answer(const nlohmann::json& line) {
 }
 
 nlohmann::json encode_progress(const AnyProgress& progress);
-/// As parse_answer().
+/// Like parse_answer(), but parses a progress line.
 AnyProgress parse_progress(const AnyProgress& kind, const nlohmann::json& line);
 template <class Progress>
 Progress parse_progress(const nlohmann::json& line) {
   return std::get<Progress>(parse_progress(AnyProgress(Progress{}), line));
 }
 
-/// The part of a status that the session knows.
+/// Encodes the part of a status that comes from the session.
 nlohmann::json encode_stats(const SessionStats& stats);
 nlohmann::json encode_stats(const FetchStats& stats);
 
 template <class Progress>
 using OnProgress = std::function<void(const Progress&)>;
 
-/// Sends a request to a daemon; returns its answer. Errors of control_request(), and of the daemon;
-/// {kDaemon} for an answer that is not understood: the daemon may be of another version.
+/// Sends a request to a daemon and returns its answer. Errors of control_request() and of the daemon; {kDaemon} for an
+/// answer that cannot be parsed, because the daemon may be of another version.
 AnyAnswer ask_any(const fs::path& socket, const Request& request, const OnProgress<AnyProgress>& progress,
                   std::stop_token stop);
-/// As ask_any(), with the types of the request.
+/// Like ask_any(), but with the types of the request.
 template <class OneRequest>
 typename OneRequest::Answer ask(const fs::path& socket, const OneRequest& request,
                                 const OnProgress<typename OneRequest::Progress>& progress = {},

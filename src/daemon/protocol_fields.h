@@ -3,7 +3,7 @@
 #include "daemon/protocol.h"
 
 /// The fields of the protocol's structs, by the names that they have in a line. list_fields() calls io(name, member)
-/// for each, so that what writes and what reads share one list.
+/// for each, so that the writer and the reader share one list.
 namespace isr {
 
 template <class Io>
@@ -174,7 +174,7 @@ void list_fields(Io& io, BootPart& boot) {
   io("cdrom", boot.cdrom);
 }
 
-/// The fields of every request: by what it has.
+/// Lists the fields of a request, for each member that the request has.
 template <class Io, class OneRequest>
   requires requires { OneRequest::kCommand; }
 void list_fields(Io& io, OneRequest& request) {

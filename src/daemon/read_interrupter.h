@@ -7,8 +7,8 @@
 
 namespace isr {
 
-/// Interrupts the session's reads that wait for the network, again and again for as long as it lives: QEMU stops only
-/// once its disk reads are answered. Without a thread to spare it does nothing.
+/// While it lives, interrupts once a period the session's reads that wait for the network, because QEMU pauses its
+/// guest only once its disk reads are answered. If no thread can be started it logs that and does nothing.
 class ReadInterrupter {
  public:
   ReadInterrupter(Session& session, std::chrono::milliseconds period) noexcept;

@@ -58,14 +58,14 @@ DoneAnswer SessionCommands::run(const OwnLockRequest& request, const CommandClie
   return {};
 }
 
-/// Before anything is fetched for a guest that may not run.
+/// To be called before anything is fetched for a guest, because the lock may forbid it to run.
 void SessionCommands::secure_lock(const CommonPart& common, const std::stop_token& stop) {
   if (common.online && parts_.session.lock().secure(common.steal_reason, stop)) parts_.lock_lost = false;
 }
 
 template <>
 PublishAnswer SessionCommands::run(const SuspendRequest& request, const CommandClient& client) {
-  // Without a VM (checked out only, or after a crash) there are the disks to save.
+  // Without a VM (only checked out, or after a crash) there are only the disks to publish.
   if (parts_.machine.running()) {
     if (request.upload && parts_.account.host.config.get_bool("suspend.drop_caches")) {
       client.send({"page cache"});
@@ -87,7 +87,8 @@ PublishAnswer SessionCommands::run(const SuspendRequest& request, const CommandC
   return answer;
 }
 
-/// Given up when the client goes before the guest has: what follows loses nothing and goes on.
+/// Gives the request up if the client goes before the guest is off. After that it goes on, because the publish loses
+/// nothing.
 template <>
 PublishAnswer SessionCommands::run(const StopRequest& request, const CommandClient& client) {
   if (parts_.machine.running()) {
@@ -137,7 +138,7 @@ void SessionCommands::require_off() const {
               {fmt::format("isr suspend {}    or    isr stop {}", parts_.parcel.name, parts_.parcel.name)});
 }
 
-/// A session without a VM has its disks mounted, also after a failure.
+/// Runs `body`, then mounts the disks, because they are mounted whenever no VM runs, also after a failure.
 void SessionCommands::then_mount(const std::function<void()>& body) {
   try {
     body();
@@ -183,7 +184,7 @@ PublishAnswer SessionCommands::publish_and_end(const std::string& message, const
     parts_.machine.disks().close();
     answer = publish(message, client);
     parts_.machine.disks().unmount();
-    // The next session may begin once the directory of this one is gone, and must not meet this daemon.
+    // The next session may begin once the directory of this one is gone. Its commands must not reach this daemon.
     answer.lock_returned = parts_.session.end([&] {
       is_ending = true;
       parts_.before_end();
@@ -200,7 +201,7 @@ json SessionCommands::carry_out(const Request& request, const CommandClient& cli
   std::vector<std::string> kept_settings;
   if (common.settings) kept_settings = follow_settings(parts_.account, *common.settings);
   if (!std::holds_alternative<OwnLockRequest>(request) && !std::holds_alternative<SyncRequest>(request)) {
-    parts_.machine.disks().require_unused();  // these commands take the mount away
+    parts_.machine.disks().require_unused();  // these commands remove the mount
   }
   if (std::holds_alternative<CheckinRequest>(request)) require_off();
   if (publishes(request) && common.steal_reason) {

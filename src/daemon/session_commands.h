@@ -11,7 +11,7 @@ namespace isr {
 /// The client of a request.
 struct CommandClient {
   SendProgress send;
-  std::stop_token stop;  ///< it has gone
+  std::stop_token stop;  ///< requested when it has gone
 };
 
 /// Carries out the requests that change a session: all but status, console and type.
@@ -19,18 +19,18 @@ struct CommandClient {
 /// Threads: one at a time, and nothing else uses the session or the machine meanwhile.
 class SessionCommands {
  public:
-  /// What they work on belongs to the daemon and must outlive them.
+  /// The daemon's objects on which the commands work; they must outlive this.
   struct Parts {
     Account& account;
     const ParcelEntry& parcel;
     const Paths& paths;
     Session& session;
     Machine& machine;
-    std::shared_ptr<VmHost> host;      ///< of a rehearsal
+    std::shared_ptr<VmHost> host;      ///< for a rehearsal
     std::atomic<bool>& lock_lost;      ///< cleared once the lock is ours again
-    std::stop_token told;              ///< the daemon is to end: what can be given up is
-    std::function<void()> reap;        ///< takes note of a guest that has ended by itself
-    std::function<void()> before_end;  ///< called just before the session's directory goes
+    std::stop_token told;              ///< requested when the daemon is told to end
+    std::function<void()> reap;        ///< notes that a guest has ended by itself
+    std::function<void()> before_end;  ///< called just before the session's directory is removed
   };
   explicit SessionCommands(Parts parts) : parts_(std::move(parts)) {}
 

@@ -39,9 +39,9 @@ using namespace std::chrono_literals;
 
 constexpr auto kRetryDisk = 10s;
 constexpr int kKeeperNice = 10;
-// systemd kills 90 s after it has told a session's processes to end.
+// systemd kills the processes of a login session 90 s after it has told them to end.
 constexpr auto kLongestSaving = 60s;
-constexpr auto kHoldUp = 5s;  // for a command that waits for the network
+constexpr auto kHoldUp = 5s;  // how long a command may wait for the network before that is interrupted
 constexpr auto kSaveAgain = 1s;
 
 class Daemon {
@@ -61,7 +61,7 @@ class Daemon {
     machine_.disks().mount();
     *last_status_.lock() = full_status();
     {
-      const std::lock_guard lock(operation_);  // the first request may be there before server_ is
+      const std::lock_guard lock(operation_);  // the first request may arrive before server_ is set
       session_.lock().keep_lease([this](const Error& how) { lose_lock(how); });
       server_ = start_control_server(control_socket(paths_, parcel_.id),
                                      [this](const json& request, const ControlReply& reply,
@@ -82,7 +82,7 @@ class Daemon {
   json handle(const json& line, const ControlReply& reply, const std::stop_token& stop) {
     const Request request = parse_request(line);
     if (std::holds_alternative<StatusRequest>(request)) return encode_answer(status());
-    // Not under operation_: a user wants the console also while a stop or suspend is under way.
+    // Not under operation_: a user needs the console also while a stop or suspend is under way.
     if (const auto* wanted = std::get_if<ConsoleRequest>(&request)) {
       return encode_answer(follow_console(*console_of(machine_, parcel_.name), *wanted, reply, stop));
     }
@@ -91,7 +91,8 @@ class Daemon {
     }
     if (is_lock_looked_at(request)) return encode_answer(DoneAnswer{});
     const std::string_view command = command_of(request);
-    // A command that waits for memory to be written would hold the operation for as long as there is no room.
+    // A command that waits for memory to be written holds operation_ for as long as the disk is full. A poweroff drops
+    // the memory, so it ends that wait.
     while (!operation_.try_lock_for(kProgressPeriod)) {
       if (command == PowerOffRequest::kCommand && !machine_.memory_hindrance().empty()) machine_.give_up_memory();
       reply(encode_progress(current_.lock()->progress_for(command)));
@@ -109,7 +110,7 @@ class Daemon {
         if (daemon.ended_) daemon.end_.done();
       }
     } done{*this};
-    reap();  // the keeper may not have come to it
+    reap();  // the keeper may not have noticed yet that the guest has ended
     const CommandClient client{[&](const ProgressLine& progress) {
                                  current_.lock()->progress = progress;
                                  reply(encode_progress(progress));
@@ -129,7 +130,8 @@ class Daemon {
     return result;
   }
 
-  /// True when a command is under way, which has looked at the lock. Another look may be refused yet.
+  /// True if the request only checks the lock and the command under way has checked it already. A lock request under
+  /// way does not count, because it may still be refused.
   bool is_lock_looked_at(const Request& request) const {
     const auto* lock = std::get_if<OwnLockRequest>(&request);
     const std::string current = current_.lock()->command;
@@ -164,7 +166,7 @@ class Daemon {
   }
 
   Status full_status() {
-    guarded("the guest's end", [&] { reap(); });  // else the status says that it runs, without a VM
+    guarded("the guest's end", [&] { reap(); });  // otherwise the phase would be running, but without a VM
     Status answer;
     answer.id = parcel_.id;
     answer.session = session_.stats();
@@ -223,7 +225,7 @@ class Daemon {
         parcel_.name);
   }
 
-  /// Ends the daemon after its first command was refused: no other command knows of it.
+  /// Ends the daemon after its first command was refused. No other command has used it.
   void leave() {
     guarded("ending after a refusal", [&] {
       machine_.disks().require_unused();
@@ -275,10 +277,10 @@ class Daemon {
   std::atomic<bool> lock_lost_{false};
   Sync<std::string> last_event_;
   Operation operation_;
-  std::stop_source told_;  ///< to end: commands that can be given up are
+  std::stop_source told_;  ///< requested when the daemon is told to end; commands that can be given up then end
   EndWait end_;
   Sync<SessionStats> last_stats_;
-  Session session_;  // its lease sets lock_lost_ and last_event_; the mount of the machine uses the other fields above
+  Session session_;  // uses lock_lost_ and last_event_ in its lease; the machine's mount uses the other fields above
   Machine machine_;
   SessionCommands commands_;
   std::atomic<bool> ended_{false};  // set under operation_

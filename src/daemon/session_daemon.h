@@ -12,17 +12,17 @@ namespace isr {
 /// mount, the VM and the renewal of the lock. Commands reach it through the
 /// control socket; protocol.h has their requests and its answers.
 ///
-/// A daemon whose first command is refused because another host has the lock ends with it.
+/// If the first command is refused because another host has the lock, the daemon ends, too.
 ///
-/// It carries out one request at a time, but status, console and type at any time. A request that waits is told for
-/// what, and gets the answer of the command that ends the session meanwhile if it is the same one.
+/// It carries out one request at a time, but status, console and type at any time. It tells a waiting request for which
+/// command it waits. If that command ends the session and is the same as the waiting one, both get its answer.
 
-/// Starts the daemon of a parcel that check_out() checked out, or that a
-/// crash left, unless one runs. Returns its control socket. Error{kCancelled} on stop: it is killed.
+/// Starts the daemon of a parcel that check_out() checked out, also after a crash, unless it runs already. Returns its
+/// control socket. On stop it kills the daemon and throws Error{kCancelled}.
 fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel, const std::stop_token& stop = {});
-/// Is the daemon until its session ends or the process is told to end, which block_signals() must have prepared. Calls
-/// ready() once its socket takes requests. Its mount and its lock file are free when this returns or throws. Clears
-/// `handover` before, so that no further copy of its keys is kept while the session lasts.
+/// Runs the daemon until its session ends or the process is told to end. block_signals() must have been called. Calls
+/// ready() once the socket takes requests. The mount and the lock file are free when this returns or throws. Clears
+/// `handover` before ready(), so that no further copy of its keys is kept while the session lasts.
 void run_session_daemon(Handover& handover, const std::shared_ptr<VmHost>& host, const std::function<void()>& ready);
 /// main() of the process that start_session_daemon() starts ("__session").
 int session_daemon_main();

@@ -4,12 +4,12 @@
 
 namespace isr {
 
-/// Where systemd-logind runs, a shutdown of this host waits while one of these lives, for as long as logind grants
-/// (5 s unless InhibitDelayMaxSec says more). Elsewhere, and without systemd-inhibit or gdbus, it does nothing.
+/// While it lives, delays a shutdown of this host, for as long as systemd-logind grants (5 s unless InhibitDelayMaxSec
+/// says more). Without systemd-logind, systemd-inhibit or gdbus it does nothing.
 class ShutdownDelay {
  public:
   ShutdownDelay();
-  /// logind has said that a shutdown begins.
+  /// True once logind has announced a shutdown.
   bool begun() const;
 
  private:

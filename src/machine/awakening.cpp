@@ -1,9 +1,10 @@
-// The hardware clock of a resumed guest is right by itself. The clock of its kernel goes on where it stood: only an
-// agent can set it, or a time service that wakes up with the network. The network cable is out for a moment, after
-// which a guest asks for its address again.
+// QEMU's hardware clock follows the clock of this host, so it is right in a resumed guest. The clock of the guest's
+// kernel continues from the moment of the suspend. Only an agent in the guest can set it, or a time service that
+// notices the network. So an awakening asks the agent to set the clock. It also takes the network cable out for a
+// moment, after which the guest asks for its address again.
 //
-// After a pause an awakening begins with the first of the two steps that is not done: a guest may not have noticed a
-// cable that was put in early.
+// After a pause an awakening repeats the steps that were not complete. It takes the cable out again, because the guest
+// may not have noticed a cable that pause() put in early.
 
 #include "machine/awakening.h"
 
@@ -76,7 +77,7 @@ void Awakening::run(const std::stop_token& stop) {
 }
 
 void Awakening::pull_cable_out() {
-  cable_is_out_ = true;  // also when it is refused: it may have been done all the same
+  cable_is_out_ = true;  // even if set_link() fails: QEMU may have done it all the same
   try {
     guest_.set_link(false);
   } catch (const Error& error) {

@@ -6,16 +6,17 @@
 
 namespace isr {
 
-/// The medium in a parcel's CD drive on this host: an ISO image of this host's own.
-/// Named here only (STATE/REPOSITORY-ID/USER/cdrom/ID holds its path), never by a
-/// version: no stored setting may point at a file of a host.
+/// The medium in a parcel's CD drive on this host: an ISO image, which is a file of this host. The file
+/// STATE/REPOSITORY-ID/USER/cdrom/ID holds its path. No version holds it, because no stored setting may point at a file
+/// of a host.
 
-/// The absolute path of an image that can be read. Error{kUsage} when it is none.
+/// Returns the absolute path of an image. Error{kUsage} unless it is a regular file that is readable and not empty.
 fs::path check_cdrom(const fs::path& image);
-/// It stays in the drive until it is taken out, whatever becomes of sessions.
+/// Puts an image into the drive. It stays there until eject_cdrom(), even when the session ends. Errors of
+/// check_cdrom().
 void insert_cdrom(const HostState& host, const ParcelEntry& parcel, const fs::path& image);
 void eject_cdrom(const HostState& host, const ParcelEntry& parcel);
-/// As inserted; the file may have gone since.
+/// Returns the path that was inserted, nullopt if the drive is empty. The file may have been deleted since.
 std::optional<fs::path> inserted_cdrom(const HostState& host, const ParcelEntry& parcel);
 
 }  // namespace isr

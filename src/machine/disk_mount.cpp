@@ -1,6 +1,7 @@
-// A process that has a file of the mount open would lose its writes when the mount goes. So no command that takes the
-// mount away begins while one has. A session that ends refuses to open files from before its last changes are frozen
-// until its directory is gone: a write that was answered is in the version.
+// A process that has a file of the mount open would lose its writes when the mount is removed. So a command that
+// removes the mount does not begin while any process has a file open. At the end of a session the mount refuses writers
+// before the last changes are frozen, until the session's directory is gone. So every write that was answered is in the
+// version.
 
 #include "machine/disk_mount.h"
 
@@ -17,9 +18,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A file that is being closed, and a loop device whose mount has just gone, need a moment.
+// A process that is closing its file, and a loop device that has just been unmounted, need a moment.
 constexpr std::chrono::milliseconds kLettingGo{1000};
-// The kernel tells us of a file's end after the process; on a busy host later.
+// The kernel tells the mount that a file is closed only after close() has returned; on a busy host much later.
 constexpr std::chrono::milliseconds kLongestRelease{5000};
 constexpr std::chrono::milliseconds kPoll{20};
 
@@ -42,19 +43,20 @@ DiskMount::DiskMount(DiskMountParts parts)
 
 void DiskMount::replace_mount(std::optional<MountedFile> memory) {
   unmount();
-  parts_.session.make_state_certain();  // else what is written now could turn out to lie over something else
+  // A crash must not take back a state on top of which this mount was written to.
+  parts_.session.make_state_certain();
   MountOptions options;
   options.source_name = mount_source(parts_.parcel_id);
   options.immutable = !memory && parts_.session.state().phase == SessionPhase::kSuspended;
   std::vector<MountedFile> files = mounted_disks(parts_.session.images().disks());
   if (memory) files.push_back(std::move(*memory));
   runtime_directory(parts_.paths);
-  // A dead mount of a daemon that was killed stands in the way of making the directory, too.
+  // The dead mount of a killed daemon would also keep make_private_directory() from working.
   if (is_dead_mount(directory_)) isr::unmount(directory_);
   make_private_directory(directory_);
   auto mount = parts_.host->make_mount(directory_, std::move(files), parts_.stats_json, options);
   mount->start();
-  mount_ = std::move(mount);  // only now: one that did not start is tried again
+  mount_ = std::move(mount);  // only after start(): if that fails, a later call mounts again
 }
 
 void DiskMount::mount() { replace_mount(std::nullopt); }
@@ -70,7 +72,7 @@ void DiskMount::try_to_mount() noexcept {
 }
 
 void DiskMount::unmount() {
-  if (!mount_) return;  // the directory may be another daemon's by now
+  if (!mount_) return;  // the directory may belong to another daemon by now
   mount_.reset();
   std::error_code ignored;
   fs::remove(directory_, ignored);
@@ -79,7 +81,7 @@ void DiskMount::unmount() {
 void DiskMount::require_unused() const {
   if (!mount_) return;
   const auto guest = parts_.guest_pid();
-  const bool has_guest = guest.has_value();  // it has files open, so that counting says nothing
+  const bool has_guest = guest.has_value();  // the guest has files open, so their number says nothing
   const std::vector<pid_t> ours = has_guest ? std::vector<pid_t>{*guest} : std::vector<pid_t>{};
   for (const auto began = Clock::now();; std::this_thread::sleep_for(kPoll)) {
     if (!has_guest && mount_->open_files() == 0) return;

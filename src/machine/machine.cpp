@@ -11,7 +11,7 @@ namespace isr {
 namespace {
 
 constexpr std::chrono::seconds kSetClock{10};
-constexpr std::chrono::seconds kLongestStatus{2};  // the whole answer is wanted within 5 s
+constexpr std::chrono::seconds kLongestStatus{2};  // a status must be answered within 5 s in all
 
 std::string state_of(Vm& vm) {
   try {
@@ -42,7 +42,7 @@ Machine::Machine(Session& session, const Paths& paths, std::string name, std::st
       memory_(session, disks_.directory() / kMemoryFileName) {}
 
 Machine::~Machine() {
-  session_.cancel();  // reads that wait for the network would hold the unmount
+  session_.cancel();  // reads that wait for the network would block the unmount
   release_vm();
 }
 
@@ -69,7 +69,7 @@ void Machine::choose_accelerator(const std::string& configured, bool resume) {
 
 bool Machine::start(const BootOptions& options) {
   if (running()) throw Error(ErrorKind::kVm, fmt::format("{} is running already", name_));
-  if (const auto how = reap()) log::warn("{}", *how);  // its memory is void
+  if (const auto how = reap()) log::warn("{}", *how);  // reap() has dropped its memory
   const SessionState& state = session_.state();
   const bool resume = state.phase == SessionPhase::kSuspended && !options.fresh;
   const NetworkMode network_before = state.vm.network;
@@ -86,7 +86,8 @@ bool Machine::start(const BootOptions& options) {
     disks_.mount_for_guest(std::move(memory));
     VmFiles files = vm_files(parcel_id_, session_.images().disks(), disks_.directory());
     files.isolate_network = options.isolate_network;
-    // A CD is never part of what was suspended: another image under a guest that has read from one would be damage.
+    // A resumed guest gets no CD. A version does not hold one, and a guest that has read from a CD would take another
+    // image in its place for damage.
     if (!resume) files.cdrom = options.cdrom;
     const QemuOptions qemu = qemu_options(options.memory);
     std::optional<Bytes> device_state;
@@ -95,12 +96,13 @@ bool Machine::start(const BootOptions& options) {
     memory_.attach(*vm_);
     set_network(settings.network, options.isolate_network);
     *console_.lock() = vm_->console();
-    // The kernel may bring what the guest writes to our scratch file at any time.
+    // The kernel may write all of the guest's memory to our scratch file at any time.
     if (vm_->memory().mapping() == MemoryMapping::kShared) session_.memory().require_room(state.vm.memory_bytes);
     if (resume) session_.prefetch().wait_for_pack(options.progress, options.stop);
     if (options.stop.stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest ran");
     if (options.before_run) options.before_run();
-    // From the first instruction on, the suspended memory no longer fits the disks.
+    // Write this down before cont(): from the guest's first instruction on, the suspended memory no longer fits the
+    // disks.
     session_.keep_network(settings.network);
     session_.memory().begin_run(!resume);
     cont();
@@ -109,13 +111,13 @@ bool Machine::start(const BootOptions& options) {
     session_.take_back_network(network_before);
     try {
       if (resume && session_.images().journal_bytes() != journal_before) {
-        session_.memory().drop();  // the guest ran for a moment, whatever QEMU answered, and wrote
+        session_.memory().drop();  // the guest ran for a moment although QEMU reported an error, and wrote
       } else {
         session_.memory().undo_run(!resume);
       }
       session_.write_state_if_behind();
     } catch (const std::exception& error) {
-      log::warn("{}", error.what());  // the file says running, as after a crash
+      log::warn("{}", error.what());  // the state file still says running, as after a crash
     }
     disks_.try_to_mount();
     throw;
@@ -125,8 +127,8 @@ bool Machine::start(const BootOptions& options) {
   return resume;
 }
 
-/// Saved memory says whether the cable was in, so the cable must be taken out after a resume, too. begin_awakening()
-/// puts it in.
+/// Takes the network cable out in mode kNone, also after a resume, because the saved device state says whether the
+/// cable was in. In the other modes begin_awakening() puts it in.
 void Machine::set_network(NetworkMode mode, bool isolated) {
   if (mode == NetworkMode::kNone) vm_->set_link(false);
   network_ = isolated ? std::min(mode, NetworkMode::kRestricted) : mode;
@@ -146,12 +148,12 @@ void Machine::begin_awakening() {
 
 void Machine::cont() {
   stands_still_ = true;
-  session_.make_state_certain();  // else a crash would bring back an older state of the guest
+  session_.make_state_certain();  // else a crash could bring back an older state file, and with it an older guest
   vm_->cont();
   stands_still_ = false;
 }
 
-/// After a failure while the guest stood still: nothing is lost, and the guest goes on where it was.
+/// Lets the guest run on after a failure while it was paused. Nothing is lost.
 void Machine::go_on() noexcept {
   try {
     cont();
@@ -161,7 +163,8 @@ void Machine::go_on() noexcept {
   }
 }
 
-/// SIGKILL takes effect once our mount has answered QEMU's requests, which may wait for the network, or for room.
+/// SIGKILL takes effect only once our mount has answered QEMU's requests. Those may wait for the network or for disk
+/// space, so both waits are ended.
 void Machine::kill_vm() {
   vm_->kill([this] {
     session_.interrupt_reads();
@@ -202,7 +205,7 @@ void Machine::suspend() {
   try {
     vm_->quit();
   } catch (const Error& error) {
-    log::warn("{}", error.what());  // everything is kept, so QEMU is killed
+    log::warn("{}", error.what());  // everything is kept, so release_vm() may kill QEMU
   }
   release_vm();
 }
@@ -234,13 +237,13 @@ MachineMoment Machine::checkpoint(const std::function<void()>& freeze) {
     last_pause_ = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
     if (awakening_) awakening_->go_on();
   }
-  moment.memory.own = vm_->memory().changed();  // while writes were tracked the kernel's answer would say too much
+  moment.memory.own = vm_->memory().changed();  // while writes are tracked, this lists too many pages
   return moment;
 }
 
 void Machine::drop_page_cache() {
   if (!running()) return;
-  if (awakening_) awakening_->pause();  // the agent hears one at a time
+  if (awakening_) awakening_->pause();  // the agent serves one caller at a time
   isr::drop_page_cache(*vm_, [this] { return memory_.given_back_bytes(); });
 }
 
@@ -283,7 +286,7 @@ std::optional<std::string> Machine::reap() {
   try {
     session_.memory().drop();
   } catch (const std::exception& error) {
-    log::warn("{}", error.what());  // the file says running: a crash, which drops memory, too
+    log::warn("{}", error.what());  // the state file still says running; the next session then drops the memory
   }
   disks_.try_to_mount();
   return ended->reason == VmExit::Reason::kGuestShutdown ? "the guest switched itself off"

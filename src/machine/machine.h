@@ -9,74 +9,75 @@
 namespace isr {
 
 struct BootOptions {
-  std::optional<NetworkMode> network;  ///< of the machine from now on; nullopt: unchanged
+  std::optional<NetworkMode> network;  ///< for this run and later ones; nullopt: unchanged
   bool isolate_network = false;        ///< in this run the guest reaches nothing outside
-  std::string memory = "auto";         ///< how QEMU maps it: the setting vm.memory
+  std::string memory = "auto";         ///< the setting vm.memory: how QEMU maps guest memory
   std::string accelerator = "auto";
-  bool fresh = false;             ///< boot from the disks even where suspended memory is there
-  std::optional<fs::path> cdrom;  ///< in the drive of a machine that boots; the drive of one that continues is empty
-  Prefetch prefetch = Prefetch::kAll;  ///< of a machine that continues
+  bool fresh = false;                  ///< boot from the disks even if there is suspended memory
+  std::optional<fs::path> cdrom;       ///< for a machine that boots; a resumed machine has an empty drive
+  Prefetch prefetch = Prefetch::kAll;  ///< for a machine that is resumed
   ProgressFn progress;
-  std::function<void()> before_run;  ///< may refuse the run by throwing
-  std::stop_token stop;  ///< honoured until the guest runs; start() undoes what it did and throws Error{kCancelled}
+  std::function<void()> before_run;  ///< called just before the guest runs; may refuse that by throwing
+  std::stop_token stop;              ///< before the guest runs it makes start() undo its steps and throw kCancelled
 };
 
 /// A session's VM, and the mount and the memory that it runs on.
 ///
-/// Threads: one at a time, but events of the VM come on QEMU's threads.
+/// Threads: one at a time, unless a member says otherwise. Events of the VM arrive on its own threads.
 class Machine {
  public:
-  /// `stats_json` is the contents of the mount's file of that name; it is called from any thread.
+  /// `stats_json` returns the contents of the mount's stats.json; it is called from any thread.
   Machine(Session& session, const Paths& paths, std::string name, std::string parcel_id,
           std::function<std::string()> stats_json, std::shared_ptr<VmHost> host);
   ~Machine();  ///< kills the VM, unmounts
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
 
-  /// The mount. It must not be taken away while the VM runs.
+  /// The mount. It must not be unmounted while the VM runs.
   DiskMount& disks() { return disks_; }
   const DiskMount& disks() const { return disks_; }
 
-  /// Boots, or continues suspended memory. Returns whether it continued. After a failure everything is as before.
-  /// Error{kVm}, {kCancelled}.
+  /// Boots, or resumes suspended memory. Returns true if it resumed. After a failure everything is as before, except
+  /// that suspended memory is dropped if its guest has written to a disk. Error{kVm}, {kCancelled}.
   bool start(const BootOptions& options);
-  /// To be called before suspend(): the guest's memory becomes smaller by what is on its disks anyway, as
-  /// page_cache.h says.
+  /// To be called before suspend(): makes the guest's memory smaller by its page cache, which only repeats its disks.
+  /// See page_cache.h.
   void drop_page_cache();
-  /// Keeps memory, device state and disks in the journal; the VM is gone. When they cannot be kept the VM goes on.
-  /// Error{kVm} when none runs.
+  /// Keeps memory, device state and disks on this host and ends the VM. If they cannot be kept, it throws and the VM
+  /// runs on. Error{kVm} if no VM runs.
   void suspend();
-  /// For Publisher::publish(): pauses the guest, brings its memory to the image, calls freeze(), lets it go on.
+  /// For Publisher::publish(): pauses the guest, copies its memory to the image, calls freeze(), lets the guest run on.
   MachineMoment checkpoint(const std::function<void()>& freeze);
-  /// How long the guest stood still in the last checkpoint.
+  /// How long the last checkpoint paused the guest.
   std::chrono::microseconds last_pause() const { return last_pause_; }
-  /// Returns false when the guest did not switch off in time. Error{kCancelled}.
+  /// Asks the guest to shut down. Returns false if it did not switch off in time. Error{kCancelled}.
   bool power_down(const Patience& patience);
-  /// The VM and its memory are gone.
+  /// Kills the VM and drops its memory.
   void power_off();
 
-  /// Lets a guest go on that is held because a disk failed, or that stands still because it could not be let go on
-  /// after a suspend or checkpoint. Returns false when there is none.
+  /// Lets a guest run on that is held because a disk failed, or that is still paused because it could not run on after
+  /// a failed suspend or a checkpoint. Returns false if there is no such guest.
   bool go_on_if_held();
-  /// After the guest or QEMU ended by itself: puts the session in order, once. Returns how it ended, in words.
+  /// Once the guest or QEMU has ended by itself: drops its memory, mounts the disks and returns, in words, how it
+  /// ended. Otherwise, and when called again, returns nullopt.
   std::optional<std::string> reap();
-  /// As MachineMemory says; does nothing while no VM runs.
+  /// Calls MachineMemory::read_around_if_due(); does nothing while no VM runs.
   void read_around_if_due();
 
   bool running() const { return vm_ != nullptr && !vm_->exit(); }
   /// The statistics of a running VM. Waits 2 s at most for a QEMU that does not answer.
   VmStats stats() const;
-  /// See MachineMemory; only while a VM runs.
+  /// Like MachineMemory::changed_bytes(); only while a VM runs.
   std::uint64_t changed_bytes_in_qemu() const { return memory_.changed_bytes(); }
-  /// As MachineMemory says; from any thread.
+  /// Like MachineMemory::hindrance(); from any thread.
   std::string memory_hindrance() const { return memory_.hindrance(); }
-  /// Before power_off(), as MachineMemory says; from any thread.
+  /// Like MachineMemory::give_up(), to be called before power_off(); from any thread.
   void give_up_memory() { memory_.give_up(); }
-  /// The console of the guest, also after the guest has ended: kept until the next start. nullptr
-  /// before the first. From any thread, also while another call of this runs.
+  /// The console of the guest. It is kept after the guest has ended, until the next start; nullptr before the first
+  /// start. From any thread, also while another member function runs.
   std::shared_ptr<SerialConsole> console() const { return *console_.lock(); }
   const Accelerator& accelerator() const { return accelerator_; }
-  /// Network of the last start or resume.
+  /// The network mode of the last start or resume.
   NetworkMode network() const { return network_; }
 
  private:
@@ -87,7 +88,7 @@ class Machine {
   void set_network(NetworkMode mode, bool isolated);
   void begin_awakening();
   QemuOptions qemu_options(const std::string& memory) const;
-  /// As `configured`; a machine that was suspended goes on with the accelerator that it had. Error{kVm} when its memory
+  /// Chooses as `configured` says; a resume takes the accelerator that saved the memory. Error{kVm} if the memory
   /// cannot be loaded.
   void choose_accelerator(const std::string& configured, bool resume);
 
@@ -103,10 +104,10 @@ class Machine {
   Sync<std::shared_ptr<SerialConsole>> console_;
   NetworkMode network_ = NetworkMode::kNone;
   Accelerator accelerator_;
-  bool stands_still_ = false;            ///< the guest is to run and does not
-  Prefetch prefetch_ = Prefetch::kNone;  ///< of the start
+  bool stands_still_ = false;            ///< the guest should run but is paused
+  Prefetch prefetch_ = Prefetch::kNone;  ///< of the last start
   std::chrono::microseconds last_pause_{0};
-  std::unique_ptr<Awakening> awakening_;  ///< of a guest that was resumed; uses vm_
+  std::unique_ptr<Awakening> awakening_;  ///< of a resumed guest; uses vm_
 };
 
 }  // namespace isr

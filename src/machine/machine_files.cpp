@@ -10,7 +10,7 @@ namespace isr {
 namespace {
 
 constexpr std::size_t kShownId = 12;
-constexpr std::size_t kLongestSerial = 20;  // virtio-blk has room for no more
+constexpr std::size_t kLongestSerial = 20;  // the limit of virtio-blk
 
 std::string file_name(const Image& disk) { return disk.name() + ".raw"; }
 

@@ -1,9 +1,10 @@
-// Guest memory comes to its image by the kernel's writes to a shared mapping, or by our copies of the pages that QEMU
-// has to itself in a private one.
+// Guest memory reaches its image in one of two ways. With a shared mapping the kernel writes it to the mount. With a
+// private mapping this class copies the pages that QEMU has to itself.
 //
-// A checkpoint copies while the guest runs; when the guest stands still it copies only what has changed since. The
-// mount hears of the pages that the guest gives back meanwhile, and the copies keep clear of them (LiveMemory): a page
-// that is not QEMU's own says nothing.
+// A checkpoint copies while the guest runs; once the guest is paused it copies only the pages that have changed since.
+// The mount is told of pages that the guest gives back meanwhile, and a copy never overwrites them (LiveMemory). The
+// mapping alone does not show which pages were given back: a page that QEMU does not have to itself may also be one of
+// the version's.
 
 #include "machine/machine_memory.h"
 
@@ -15,12 +16,12 @@
 namespace isr {
 namespace {
 
-/// A resumed guest touches what it needs to go on within seconds; the rest comes in bulk later.
+/// A resumed guest touches the pages that it needs to continue within seconds; the others are read in bulk later.
 constexpr std::chrono::seconds kFirstTouches{10};
 constexpr std::chrono::minutes kLongestFirstTouches{2};
-constexpr std::size_t kMostRounds = 5;  // while the guest changes memory again
+constexpr std::size_t kMostRounds = 5;  // of copying, while the guest keeps changing memory
 constexpr std::chrono::milliseconds kShortPause{10};
-constexpr std::uint64_t kShortCopy = 4U << 20U;  // takes about as long
+constexpr std::uint64_t kShortCopy = 4U << 20U;  // takes about kShortPause
 constexpr std::size_t kSampledPages = 64;
 
 std::uint64_t size_of(std::span<const MemoryRange> runs) {
@@ -65,7 +66,7 @@ void MachineMemory::copy_changed() {
     write_back_file();
     return;
   }
-  live_->end_copy();  // nothing is given back now, and QEMU has dropped what was
+  live_->end_copy();  // a paused guest gives nothing back, and QEMU has dropped the pages given back before
   copy(tracking_ ? guest.take_written() : guest.changed());
   const std::vector<MemoryRange> left_out = std::exchange(*left_out_.lock(), {});
   copy(left_out);
@@ -88,7 +89,7 @@ void MachineMemory::copy_ahead() {
     return;
   }
   live_->begin_copy();
-  vm_->status({});  // answered by the thread that gives memory back, after what it was doing
+  vm_->status({});  // the thread that answers also gives memory back, and has finished doing so
   auto written = guest.begin_tracking();
   if (!written) return;
   tracking_ = true;
@@ -113,7 +114,7 @@ void MachineMemory::sample(MemoryWitness& witness) const {
 void MachineMemory::read_around_if_due() {
   const auto now = std::chrono::steady_clock::now();
   if (!read_around_at_ || now < *read_around_at_) return;
-  // While those pages still come one by one over a thin link, what lies around them would only hold them up.
+  // While the pages of the working set still arrive one by one over a slow link, reading around would only delay them.
   if (session_.prefetch().is_fetching_working_set() && now < *read_around_at_ + kLongestFirstTouches) return;
   read_around_at_.reset();
   vm_->memory().read_around();

@@ -6,46 +6,46 @@
 
 namespace isr {
 
-/// The memory of a guest while it runs. The VM has the changed pages to itself, or the kernel holds them for a shared
-/// mapping; copy_ahead() and copy_changed() bring them to the session's memory image.
+/// The memory of a running guest. The changed pages are QEMU's own (private mapping) or the kernel holds them (shared
+/// mapping); copy_ahead() and copy_changed() bring them to the session's memory image.
 ///
 ///   begin() → attach() → (copy_ahead() → copy_changed() → end_copy()), any number of times → end()
 ///
-/// Errors:  kVm, kIo. After a failed copy the guest can go on, and another copy can begin.
+/// Errors:  kVm, kIo. After a failed copy the guest can run on, and another copy can begin.
 /// Threads: one at a time; hindrance() and give_up() from any.
 class MachineMemory {
  public:
-  /// `file` is its path in the mount.
+  /// `file` is the path of the memory file in the mount.
   MachineMemory(Session& session, fs::path file);
 
-  /// Begins fresh memory, or the suspended one. Returns the file to mount.
+  /// Begins with fresh memory, or with the suspended memory. Returns the file to mount.
   MountedFile begin(bool fresh);
-  /// The VM that has mapped the file. It must live as long as anything but end() is called.
+  /// Sets the VM that has mapped the file. Until end() it must outlive every call.
   void attach(Vm& vm);
-  /// The VM and the mount are gone.
+  /// To be called once the VM and the mount are gone.
   void end();
 
-  /// While the guest runs: copies what it has changed and what it changes meanwhile, so that copy_changed() has little
-  /// left to do. end_copy() must follow.
+  /// While the guest runs: copies the pages that it has changed and those that it changes meanwhile, so that
+  /// copy_changed() has little left to do. end_copy() must follow.
   void copy_ahead();
-  /// The guest must be paused: brings the image up to what the guest has. Fetches nothing.
+  /// Makes the image equal to the memory of the guest, which must be paused. Fetches nothing.
   void copy_changed();
   void end_copy() noexcept;
-  /// Some pages of a paused guest, to compare with the image.
+  /// Takes a sample of a paused guest's pages, to compare with the image.
   void sample(MemoryWitness& witness) const;
 
-  /// Once a resumed guest has had time to touch what it needs first, page faults begin to read around. To be called a
-  /// few times a second from guest_runs() on.
+  /// Makes page faults read around the page, once a resumed guest has had time to touch the pages that it needs first.
+  /// To be called a few times a second after guest_runs().
   void read_around_if_due();
   void guest_runs();
-  /// Bytes that the guest has changed and the image lacks.
+  /// Bytes that the guest has changed and that are not in the image yet.
   std::uint64_t changed_bytes() const;
   /// Bytes that the guest has given back to this host since begin().
   std::uint64_t given_back_bytes() const;
 
-  /// Why memory cannot be written now, so that the guest waits; empty when it can.
+  /// Says why memory cannot be written now, so that the guest waits; empty if it can be written.
   std::string hindrance() const;
-  /// Requests that wait for memory to be written fail. From then on memory cannot be kept.
+  /// Makes requests fail that wait for memory to be written. From then on memory cannot be kept.
   void give_up();
 
  private:
@@ -59,7 +59,7 @@ class MachineMemory {
   Vm* vm_ = nullptr;
   Sync<std::shared_ptr<Endurance>> endurance_{std::make_shared<Endurance>()};  ///< of file_
   bool tracking_ = false;                    ///< the guest's writes are noted while memory is copied
-  Sync<std::vector<MemoryRange>> left_out_;  ///< by the copy: the guest gave these back meanwhile
+  Sync<std::vector<MemoryRange>> left_out_;  ///< ranges that copy() skipped: the guest was giving them back
   std::optional<std::chrono::steady_clock::time_point> read_around_at_;
 };
 

@@ -1,8 +1,8 @@
-// The page cache of a guest repeats what is on its disks, and is often most of its memory. The guest's agent drops it;
-// the guest's kernel then reports free pages to QEMU, which gives them back, in passes of some hundred MiB that are two
-// seconds apart. So we wait for two passes, unless nothing comes.
+// The page cache of a guest only repeats its disks, and is often most of its memory. The agent in the guest drops it.
+// The guest's kernel then reports the free pages to QEMU, which gives them back to this host in passes of some hundred
+// MiB, two seconds apart. So we wait until no memory comes back for a little longer than that, and 5 s at most.
 //
-// Pages that are not on the disk yet stay: writing them could take long, and must not go on after the resume.
+// Dirty pages stay in the cache: writing them could take long, and must not go on after the resume.
 
 #include "machine/page_cache.h"
 
@@ -25,7 +25,7 @@ constexpr auto kLongest = 5s;       // from the beginning
 constexpr auto kNextPass = 2300ms;  // Linux waits 2 s between two passes
 constexpr auto kPoll = 50ms;
 
-// 0: at least 16 MiB are free that were not; less is not worth a wait.
+// Exits with 0 if at least 16 MiB became free; less is not worth a wait.
 constexpr const char* kDropCaches = R"(
 free() { while read name size unit; do [ $name = MemFree: ] && echo $size && return; done </proc/meminfo; }
 before=$(free)

@@ -7,9 +7,9 @@
 
 namespace isr {
 
-/// Lets the agent in the guest, if there is one, drop the guest's page cache, and waits for the memory that the guest
-/// gives back then; `given_back` says how many bytes it has given back so far. Takes 5 s at most, 2.5 s when the agent
-/// does not answer. Never fails.
+/// Asks the agent in the guest, if there is one, to drop the guest's page cache, and waits for the memory that the
+/// guest then gives back. `given_back` returns the bytes given back so far. Takes 5 s at most, 2.5 s if the agent does
+/// not answer. Never fails.
 void drop_page_cache(Vm& vm, const std::function<std::uint64_t()>& given_back);
 
 }  // namespace isr

@@ -1,4 +1,4 @@
-// A rehearsal has a mount and a run directory of its own, beside those of the machine; both are gone afterwards.
+// A rehearsal has a mount and a run directory of its own, beside those of the machine, and removes both at its end.
 
 #include "machine/rehearsal.h"
 

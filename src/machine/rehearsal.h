@@ -10,28 +10,28 @@ namespace isr {
 struct RehearsalOptions {
   std::chrono::milliseconds under_kvm{1000};  ///< how long the guest runs
   std::chrono::milliseconds under_tcg{2000};
-  std::chrono::milliseconds deadline{5000};  ///< for all of it
-  std::string memory = "auto";               ///< how QEMU maps it: the setting vm.memory
+  std::chrono::milliseconds deadline{5000};  ///< of the whole rehearsal
+  std::string memory = "auto";               ///< the setting vm.memory: how QEMU maps guest memory
 };
 
-/// Runs the suspended state of a session once more, for a second, to see which pages a resume will read first. Nothing
-/// that this guest does is kept, its network is isolated and its console goes nowhere; it reads only objects that are
-/// on this host.
+/// Runs the suspended state of a session once more, for a second, to find the pages that a resume will read first.
+/// Nothing that this guest writes is kept, its network is isolated and its console goes nowhere. It reads only objects
+/// that are on this host.
 ///
-/// Errors:  of the constructor: as VmHost and Session. A failure after it is logged.
-/// Threads: begins one of its own; the session may be published meanwhile, but not adopt the result.
+/// Errors:  the constructor throws those of VmHost and Session. A later failure is logged.
+/// Threads: it has a thread of its own. Meanwhile the session may be published, but must not adopt the result.
 class Rehearsal {
  public:
-  /// Begins. Does nothing when the session has no suspended memory that is new.
+  /// Begins. Does nothing if the session has no suspended memory that is new.
   Rehearsal(Session& session, const Paths& paths, const std::string& parcel_id, std::shared_ptr<VmHost> host,
             const RehearsalOptions& options = {});
-  ~Rehearsal();  ///< ends it
+  ~Rehearsal();  ///< stops it and waits for its thread
   Rehearsal(const Rehearsal&) = delete;
   Rehearsal& operator=(const Rehearsal&) = delete;
 
-  /// Waits for the end, at most until the deadline. Returns the pages that were read until then, also after a failure.
+  /// Waits for the end, until the deadline at most. Returns the pages that were read by then, also after a failure.
   BootOrder take();
-  /// Takes away the directories of a rehearsal that was killed.
+  /// Removes the directories of a rehearsal whose process was killed.
   static void clean_up(const Paths& paths, const std::string& parcel_id);
 
  private:

@@ -5,8 +5,8 @@
 
 namespace isr {
 
-/// Why suspended memory of this version cannot be loaded on this host; nullopt when it can. Asks QEMU, downloads
-/// nothing.
+/// Says why the suspended memory of a version with these settings and this stamp cannot be loaded on this host; nullopt
+/// if it can. Asks QEMU; downloads nothing.
 std::optional<std::string> why_not_resumable(const VmSettings& vm, const VmStamp& stamp, const Paths& paths);
 
 }  // namespace isr

@@ -9,7 +9,8 @@
 namespace isr {
 namespace {
 
-/// A private mapping is QEMU's own memory, which the kernel may swap out as it is.
+/// A private mapping is QEMU's own memory, which the kernel may swap out unencrypted. So "auto" allows one only if no
+/// swap is in plaintext.
 bool private_memory_allowed(const std::string& setting) {
   if (setting != "auto") return setting == "private";
   const auto swap = plaintext_swap();

@@ -5,17 +5,17 @@
 
 namespace isr {
 
-/// The services of the host that a machine uses: accelerators, VMs, mounts. Tests put a fake in place of QEMU's.
+/// The services of the host that a machine uses: accelerators, VMs, mounts. Tests use a fake.
 ///
 /// Errors:  as Qemu, make_mount(), choose_accelerator() and stamp_here().
 /// Threads: any.
 class VmHost {
  public:
   virtual ~VmHost() = default;
-  /// `wanted` is the setting. The result of the probe is kept in the directory.
+  /// `wanted` is as in the setting vm.accelerator. The result of probing the host is kept in the directory.
   virtual Accelerator choose_accelerator(const std::string& wanted, const std::filesystem::path& cache_directory) = 0;
   virtual VmStamp stamp(const VmSettings& settings, const Accelerator& accelerator) = 0;
-  /// Paused: before it boots, or, with a device state, as it was when that was saved.
+  /// Starts a paused VM: before its boot, or, with a device state, as the VM was when that was saved.
   virtual std::unique_ptr<Vm> start_paused(const VmSettings& settings, const VmFiles& files,
                                            const Accelerator& accelerator, const QemuOptions& options,
                                            const std::optional<Bytes>& device_state) = 0;

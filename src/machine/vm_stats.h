@@ -13,11 +13,11 @@ namespace isr {
 struct VmStats {
   pid_t pid = 0;
   std::string state;      ///< as QMP names it ("running", "paused", …), or "not answering"
-  bool io_error = false;  ///< the guest is held because a disk failed
+  bool io_error = false;  ///< QEMU holds the guest because a disk failed
   bool guest_panicked = false;
   Accelerator accelerator;
   std::string memory;     ///< how QEMU maps it: to_name(MemoryMapping)
-  std::string awakening;  ///< what was done about the clock of a resumed guest; empty before
+  std::string awakening;  ///< how the clock of a resumed guest was set, in words; empty until then
   std::filesystem::path vnc_socket;
 };
 

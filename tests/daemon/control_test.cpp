@@ -38,7 +38,7 @@ sockaddr_un address_of(const fs::path& socket) {
   return address;
 }
 
-/// A socket as a daemon has that is stopped, or was killed.
+/// A bound socket without a listener, like that of a killed daemon. After listen() it is like that of a stopped one.
 UniqueFd bind_raw(const fs::path& socket) {
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   make_private_directory(socket.parent_path());
@@ -47,7 +47,7 @@ UniqueFd bind_raw(const fs::path& socket) {
   return fd;
 }
 
-/// A client that keeps to nothing.
+/// Connects as a client that need not keep to the protocol. Null if it cannot connect.
 UniqueFd connect_raw(const fs::path& socket, int flags = 0) {
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0));
   const sockaddr_un address = address_of(socket);
@@ -91,7 +91,7 @@ TEST_CASE("a control socket answers the next request after any junk", "[daemon]"
     REQUIRE(client);
     test::send_all(client.get(), line);
     ::shutdown(client.get(), SHUT_WR);
-    test::receive_all(client.get());  // until it is closed
+    test::receive_all(client.get());  // until the server closes
   }
   CHECK(control_request(place.socket, {{"a", 1}}).at("said") == json{{"a", 1}});
 }
@@ -125,7 +125,7 @@ TEST_CASE("a client that does not read holds nobody's work up", "[daemon]") {
   auto all_sent = done.get_future();
   REQUIRE(all_sent.wait_for(std::chrono::seconds(60)) == std::future_status::ready);
   CHECK_FALSE(all_sent.get());
-  // When it reads again, the answer is there, at the end of whole lines.
+  // When the client reads again, it gets whole lines, and the last one is the answer.
   const std::string said = test::receive_all(client.get());
   REQUIRE(said.ends_with("\n"));
   const auto last = said.rfind('\n', said.size() - 2);
@@ -177,7 +177,7 @@ TEST_CASE("the socket is free for the next server once a client was told of the 
 }
 
 TEST_CASE("a daemon of another user is not talked to", "[daemon]") {
-  if (::geteuid() != 0) return;  // nobody else can make one
+  if (::geteuid() != 0) return;  // only root can give the socket to another user
   const Place place;
   const auto server = start_control_server(place.socket, echo);
   REQUIRE(::lchown(place.socket.c_str(), 65534, 65534) == 0);
@@ -250,7 +250,7 @@ TEST_CASE("a request that did not begin is told from one that failed", "[session
     }
     return false;
   };
-  CHECK(is_not_begun({{"command", "any"}}));  // nobody listens
+  CHECK(is_not_begun({{"command", "any"}}));  // no daemon listens
   {
     const auto server = start_control_server(place.socket, [](const json& request, auto&&...) -> json {
       if (request.value("command", "") == "early") throw NotBegun("ending", {"again"});

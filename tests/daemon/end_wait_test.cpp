@@ -11,7 +11,8 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// SIGTERM waits for a signalfd, as after block_signals(); at the end of the scope none is left.
+/// Blocks SIGTERM like block_signals(), so that it waits for a signalfd. The destructor takes pending ones and unblocks
+/// it.
 class BlockedSignals {
  public:
   BlockedSignals() {

@@ -73,7 +73,7 @@ PublishAnswer some_publish_answer() {
   return {{5, true, "desk-42-3f2a/5", true, 6, 7}, true, true, 1.5, LockReturn::kLater, {}};
 }
 
-/// Writes as the golden file says, reads it, and writes the same again.
+/// Checks that the answer is written as its golden line, and that reading and writing the line keeps it.
 template <class Answer>
 void check_answer(const std::string& name, const Answer& answer) {
   CAPTURE(name);
@@ -93,10 +93,10 @@ bool is_refused(const json& request) {
   return kind_thrown([&] { parse_request(request); }) == ErrorKind::kUsage;
 }
 
-/// What a fault in one field may be. No field takes all of them.
+/// Wrong values for a field. Each field refuses most of them.
 const std::vector<json> kWrongValues{nullptr, true, -1, 0.5, 1e300, "?", json::array({1}), json{{"a", 1}}};
 
-/// Every field of the line taken away, each as often as it is refused.
+/// Checks that a line without one of its fields is refused, unless the field is optional.
 template <class Parse>
 void check_each_field_is_wanted(const json& line, const std::vector<std::string>& optional, const Parse& parse) {
   for (const auto& [name, value] : line.items()) {
@@ -108,7 +108,8 @@ void check_each_field_is_wanted(const json& line, const std::vector<std::string>
   }
 }
 
-/// Each field with each wrong value: an Error, or a value that this field may have.
+/// Checks each field with each wrong value: parse() throws only Error, and refuses all but those that the field may
+/// have.
 template <class Parse>
 void check_wrong_values(const json& line, const Parse& parse) {
   for (const auto& [name, value] : line.items()) {
@@ -237,7 +238,7 @@ TEST_CASE("ask() returns what the daemon answers and hands on its progress", "[d
   const auto server =
       start_control_server(socket, [](const json& line, const ControlReply& reply, const std::stop_token&) -> json {
         const Request request = parse_request(line);
-        if (std::holds_alternative<StatusRequest>(request)) return {{"version", 1}};  // no status
+        if (std::holds_alternative<StatusRequest>(request)) return {{"version", 1}};  // not a status
         reply(encode_progress(ConsoleLine{"hello", std::get<ConsoleRequest>(request).offset}));
         return encode_answer(ConsoleAnswer{8, true});
       });

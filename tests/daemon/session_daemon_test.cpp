@@ -31,7 +31,7 @@ struct Place : test::CheckedOut {
     guest.stamp.cpu_vendor = "GenuineIntel";
     guest.device_state = test::random_bytes(5000, 5);
     account.host.config.override_with_flag("vm.memory", "private");
-    account.host.config.override_with_flag("suspend.rehearsal", "false");  // it would share the fake guest
+    account.host.config.override_with_flag("suspend.rehearsal", "false");  // a rehearsal would use the same fake guest
     std::promise<void> ready;
     daemon = std::async(std::launch::async, [this, &ready] {
       Handover handover = parse_handover(serialise_handover(account, parcel, ""));
@@ -72,7 +72,7 @@ struct Place : test::CheckedOut {
     throw Error(ErrorKind::kBug, "unreachable");
   }
   Status status() { return ask(StatusRequest{}); }
-  /// The guest runs and has written a page.
+  /// Starts the guest, which then has written a page.
   void start() {
     CHECK_FALSE(ask(StartRequest{}).resumed);
     guest.pages[kOffset] = page;

@@ -13,7 +13,7 @@ namespace {
 constexpr AwakeningTimes kQuick{20ms, 5ms, 60s};
 
 struct Guest {
-  std::atomic<int> refusals{0};  // of its cable, which is to be put in
+  std::atomic<int> refusals{0};  // the next calls that fail to put the cable in
   std::atomic<bool> answers{true};
   std::atomic<bool> cable_is_in{true};
   std::atomic<int> times_out{0}, times_asked{0};

@@ -11,27 +11,27 @@
 
 namespace isr::test {
 
-/// The computer and the guest of a machine, without a QEMU, a mount or a console. What happens to the guest is in
-/// `calls`, in order: "cont", "stop", "save", "boot", "load", "quit", "kill", "power down", "wait", "mount", "unmount".
+/// A fake host and guest for a machine, without QEMU, mount or console. `calls` lists, in order, the calls that it got:
+/// "cont", "stop", "save", "boot", "load", "quit", "kill", "power down", "wait", "mount", "unmount".
 struct FakeGuest {
   std::vector<std::string> calls;
   std::set<std::string> fails;  ///< calls that throw Error{kVm}
   std::map<std::string, std::function<void()>> before;
-  std::map<std::uint64_t, Bytes> pages;  ///< of its own, by offset
-  Bytes device_state;                    ///< what it saves, and what it was resumed with
+  std::map<std::uint64_t, Bytes> pages;  ///< that are QEMU's own, by offset
+  Bytes device_state;                    ///< returned by a save; set by a resume
   VmStamp stamp;
   bool is_held = false;
-  std::atomic<bool> is_cable_in{true};                   ///< of its network; changed on another thread, too
-  Sync<std::optional<VmExit>> exit;                      ///< of the guest's end; set on another thread, too
-  std::vector<std::string> mounted;                      ///< the files of the mount that stands
-  std::map<std::string, std::shared_ptr<Image>> images;  ///< of these, by the same names
+  std::atomic<bool> is_cable_in{true};                   ///< of the network; also changed on another thread
+  Sync<std::optional<VmExit>> exit;                      ///< how the guest ended; also set on another thread
+  std::vector<std::string> mounted;                      ///< the names of the files in the present mount
+  std::map<std::string, std::shared_ptr<Image>> images;  ///< the images of `mounted`, by name
   bool is_immutable = false;
   bool is_isolated = false;          ///< from the network
-  Patience patience;                 ///< of each answer
-  bool is_tracked = false;           ///< its writes are
-  std::vector<MemoryRange> written;  ///< while they were, since they were last taken
+  Patience patience;                 ///< of QemuOptions
+  bool is_tracked = false;           ///< writes are noted in `written`
+  std::vector<MemoryRange> written;  ///< since begin_tracking() or take_written()
 
-  /// It writes a page.
+  /// Writes a page as the guest.
   void write(std::uint64_t offset, const Bytes& page) {
     pages[offset] = page;
     if (is_tracked) written.push_back({offset, offset + page.size()});
@@ -44,7 +44,7 @@ struct FakeGuest {
   }
   bool was_called(const std::string& what) const { return std::find(calls.begin(), calls.end(), what) != calls.end(); }
   Image& image(const std::string& file) const { return *images.at(file); }
-  /// What was called since the last time.
+  /// Returns and clears `calls`.
   std::vector<std::string> take_calls() { return std::exchange(calls, {}); }
 };
 
@@ -133,7 +133,7 @@ class FakeVm : public Vm {
   FakeMemory memory_;
 };
 
-/// Ordinary files of no bytes, which nobody has open.
+/// A mount of empty ordinary files, which no process has open.
 class FakeMount : public Mount {
  public:
   FakeMount(FakeGuest& guest, fs::path directory, const std::vector<MountedFile>& files, bool immutable)

@@ -32,12 +32,12 @@ struct Place : test::CheckedOut {
     machine->disks().mount();
     guest.take_calls();
   }
-  /// Says whether it continued.
+  /// Returns true if it resumed.
   bool run(BootOptions options = {}) {
     options.memory = "private";
     return machine->start(options);
   }
-  /// It runs, and has written a page.
+  /// Starts the guest, which then has written a page.
   void start() {
     run();
     guest.pages[kOffset] = page;
@@ -293,7 +293,7 @@ TEST_CASE("a second checkpoint and a suspend behind it have what the guest wrote
     const std::uint64_t offset = kOffset + seed * kPageSize;
     place.guest.pages[offset] = test::random_bytes(kPageSize, seed);
     const Bytes late = test::random_bytes(kPageSize, seed + 10);
-    place.guest.before["stop"] = [&] { place.guest.write(offset, late); };  // behind the copies of the running guest
+    place.guest.before["stop"] = [&] { place.guest.write(offset, late); };  // after the copies of the running guest
     place.machine->checkpoint([&] { CHECK((kept(offset) == late)); });
     CHECK_FALSE(place.guest.is_tracked);
   }

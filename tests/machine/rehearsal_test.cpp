@@ -37,7 +37,7 @@ struct Place : test::CheckedOut {
     return std::make_unique<Rehearsal>(*session, account.host.paths, parcel.id, std::make_shared<test::FakeHost>(guest),
                                        options);
   }
-  /// The guest reads a page of its memory.
+  /// Reads a page of memory as the guest.
   void touch(std::uint64_t page) {
     Bytes bytes(kPageSize);
     guest.image("memory.raw").read(page * kPageSize, bytes);
