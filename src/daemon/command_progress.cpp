@@ -45,7 +45,7 @@ Error explain_publish_failure(const Error& error, const std::string& parcel, con
   std::vector<std::string> hints = error.hints();
   const bool is_out_of_reach = error.kind() == ErrorKind::kOffline || error.kind() == ErrorKind::kTransient;
   if (is_out_of_reach || error.kind() == ErrorKind::kCancelled) {
-    hints.push_back(fmt::format("nothing is lost: the same command goes on when {} can be reached", repository));
+    hints.push_back(fmt::format("nothing is lost: run the same command again when {} can be reached", repository));
   }
   return Error(error.kind(),
                fmt::format("{} is {}, but not uploaded: {}", parcel,
@@ -56,7 +56,7 @@ Error explain_publish_failure(const Error& error, const std::string& parcel, con
 Error still_running(const std::string& parcel, std::chrono::seconds timeout) {
   return {ErrorKind::kVm,
           fmt::format("{} did not shut down within {} s; it is still running", parcel, timeout.count()),
-          {fmt::format("isr stop {} --kill      switches it off when it does not", parcel),
+          {fmt::format("isr stop {} --kill      switches it off if it does not shut down", parcel),
            fmt::format("isr suspend {}          keeps it as it is", parcel)}};
 }
 

@@ -26,7 +26,7 @@ json control_request(const fs::path& socket, const json& request, const ControlP
     if (!line) {
       if (reader.timed_out()) throw_silent(peer_of(fd->get()).pid);
       const std::string what = "the session daemon ended before it answered";
-      const std::vector<std::string> hints{"run the command again; what was written is kept"};
+      const std::vector<std::string> hints{"run the command again; written data is kept"};
       if (!is_accepted) throw NotBegun(what, hints);
       throw Error(ErrorKind::kDaemon, what, hints);
     }

@@ -28,7 +28,8 @@ UniqueFd new_control_socket() {
 ucred peer_of(int connection) {
   ucred peer{};
   socklen_t size = sizeof peer;
-  if (::getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) throw_errno("a control connection", errno);
+  if (::getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+    throw_errno("cannot identify the other end of a control connection", errno);
   return peer;
 }
 
@@ -38,12 +39,12 @@ bool is_same_user(int connection) { return peer_of(connection).uid == ::geteuid(
   const double seconds = static_cast<double>(kControlSilence.count()) / 1000;
   if (!pid) {
     throw Error(ErrorKind::kDaemon, fmt::format("the session daemon does not answer (waited {} s)", seconds),
-                {"run the command again; what was written is kept"});
+                {"run the command again; written data is kept"});
   }
   throw Error(ErrorKind::kDaemon,
               fmt::format("the session daemon, process {}, does not answer (waited {} s)", *pid, seconds),
-              {fmt::format("kill -CONT {}    when somebody has stopped it", *pid),
-               fmt::format("kill -9 {}    else, and run the command again; what was written is kept", *pid)});
+              {fmt::format("kill -CONT {}    if it was stopped", *pid),
+               fmt::format("kill -9 {}    otherwise; then run the command again; written data is kept", *pid)});
 }
 
 std::optional<UniqueFd> connect_to_control(const fs::path& socket) {

@@ -84,7 +84,7 @@ std::string type_of(const json& message) {
     hints = message.at("hints").get<std::vector<std::string>>();
     is_begun = message.value("begun", true);
   } catch (const json::exception&) {
-    throw Error(ErrorKind::kCorrupt, "the session daemon reported a failure that cannot be read");
+    throw Error(ErrorKind::kCorrupt, "the session daemon sent an error line that cannot be parsed");
   }
   if (!is_begun) throw NotBegun(what, hints);
   throw Error(kind, what, hints);

@@ -37,7 +37,7 @@ class Server : public ControlServer {
       : path_(path), handler_(std::move(handler)), listener_(new_control_socket()) {
     make_private_directory(path.parent_path());
     if (connect_to_control(path))
-      throw Error(ErrorKind::kDaemon, fmt::format("a daemon listens at {} already", path.string()));
+      throw Error(ErrorKind::kDaemon, fmt::format("a daemon already listens at {}", path.string()));
     remove_if_exists(path);  // left by a dead daemon
     const ControlAddress address(path);
     if (::bind(listener_.get(), address.get(), sizeof(sockaddr_un)) != 0 || ::listen(listener_.get(), 64) != 0) {
@@ -108,7 +108,7 @@ class Server : public ControlServer {
       spare = spare_descriptor();
       throw Error(ErrorKind::kDaemon, "no file descriptor is left: a command was refused");
     }
-    if (!fd) throw_errno("accepting", errno);
+    if (!fd) throw_errno("cannot accept a control connection", errno);
     if (!is_same_user(fd.get())) return;
     Connection& connection = connections_.emplace_back();
     connection.fd = std::move(fd);
@@ -132,7 +132,7 @@ class Server : public ControlServer {
     try {
       send_control_line(fd, error_line({ErrorKind::kDaemon,
                                         "the session daemon cannot take the command: " + why,
-                                        {"run the command again in a moment; what was written is kept"}}));
+                                        {"run the command again in a moment; written data is kept"}}));
       // Read the request: closing a connection with unread data would also discard the answer.
       ControlLineReader(fd).next(kRefusalPatience);
     } catch (const std::exception&) {  // the client has gone

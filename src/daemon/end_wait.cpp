@@ -24,7 +24,7 @@ UniqueFd open_signals() {
   sigaddset(&wanted, SIGTERM);
   sigaddset(&wanted, SIGINT);
   UniqueFd fd(::signalfd(-1, &wanted, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!fd) throw_errno("signals", errno);
+  if (!fd) throw_errno("cannot watch for signals", errno);
   return fd;
 }
 

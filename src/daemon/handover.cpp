@@ -67,7 +67,7 @@ std::string encode_path(const fs::path& path) { return to_base64(as_bytes(path.n
 
 fs::path decode_path(const std::string& text) {
   const auto bytes = from_base64(text);
-  if (!bytes) throw Error(ErrorKind::kCorrupt, "a path is no base64");
+  if (!bytes) throw Error(ErrorKind::kCorrupt, "a path is not valid base64");
   return std::string(as_text(*bytes));
 }
 
@@ -138,7 +138,7 @@ fs::path start_session_daemon(const Account& account, const ParcelEntry& parcel,
     if (FileLock::is_held(account.host.parcel_directory(parcel) / "lock")) return socket;
     throw Error(ErrorKind::kVm,
                 fmt::format("{} is in use from another state directory, of which this one may be a copy", parcel.name),
-                {"isr suspend or isr checkin with the other one first; nothing was changed"});
+                {"run isr suspend or isr checkin with the other directory first; nothing was changed"});
   }
   runtime_directory(account.host.paths);
   const SecretBytes secret = serialise_handover(account, parcel, "");

@@ -87,7 +87,7 @@ json to_value(const T& value) {
 class Reader {
  public:
   Reader(const json& in, const Subject& subject) : in_(in), subject_(subject) {
-    if (!in.is_object()) throw Error(subject.fault, fmt::format("{}: no JSON object", subject.what));
+    if (!in.is_object()) throw Error(subject.fault, fmt::format("{}: not a JSON object", subject.what));
   }
 
   template <class T>
@@ -104,7 +104,7 @@ class Reader {
 
   void expect_end(std::size_t others = 0) const {
     if (in_.size() != read_ + others) {
-      throw Error(subject_.fault, fmt::format("{}: it has a field that is not known", subject_.what));
+      throw Error(subject_.fault, fmt::format("{}: it has an unknown field", subject_.what));
     }
   }
 
@@ -114,12 +114,12 @@ class Reader {
   }
 
   std::uint64_t number(const char* name, const json& in, std::uint64_t max) const {
-    require(in.is_number_unsigned(), name, "is no whole number");
+    require(in.is_number_unsigned(), name, "is not a whole number");
     require(in.get<std::uint64_t>() <= max, name, "is out of range");
     return in.get<std::uint64_t>();
   }
   const std::string& text(const char* name, const json& in) const {
-    require(in.is_string(), name, "is no text");
+    require(in.is_string(), name, "is not a text");
     return in.get_ref<const std::string&>();
   }
 
@@ -135,32 +135,32 @@ class Reader {
     value = std::chrono::seconds(number(name, in, kLongestTimeout.count()));
   }
   void take(const char* name, const json& in, double& value) const {
-    require(in.is_number(), name, "is no number");
+    require(in.is_number(), name, "is not a number");
     value = in.get<double>();
     require(value >= 0, name, "is out of range");
   }
   void take(const char* name, const json& in, std::string& value) const { value = text(name, in); }
   void take(const char* name, const json& in, fs::path& value) const {
     const auto bytes = from_base64(text(name, in));
-    require(bytes.has_value(), name, "is no base64");
+    require(bytes.has_value(), name, "is not valid base64");
     value = std::string(as_text(*bytes));
   }
   void take(const char* name, const json& in, WallTime& value) const {
     const auto time = from_rfc3339(text(name, in));
-    require(time.has_value(), name, "is no time");
+    require(time.has_value(), name, "is not a time");
     value = *time;
   }
   void take(const char* name, const json& in, std::vector<std::string>& value) const {
-    require(in.is_array(), name, "is no list");
+    require(in.is_array(), name, "is not a list");
     for (const json& one : in) value.push_back(text(name, one));
   }
   void take(const char* name, const json& in, EncodedSettings& value) const {
-    require(in.is_object(), name, "is no object");
+    require(in.is_object(), name, "is not an object");
     for (const auto& [key, one] : in.items()) value[key] = text(name, one);
   }
   template <class T>
   void take(const char* name, const json& in, std::vector<T>& value) const {
-    require(in.is_array(), name, "is no list");
+    require(in.is_array(), name, "is not a list");
     for (const json& one : in) take(name, one, value.emplace_back());
   }
   void take(const char* name, const json& in, SessionPhase& value) const {
@@ -179,7 +179,7 @@ class Reader {
   void take_name(const char* name, const json& in, T& value, std::initializer_list<T> all) const {
     const std::string& wanted = text(name, in);
     const auto found = std::find_if(all.begin(), all.end(), [&](T one) { return to_name(one) == wanted; });
-    require(found != all.end(), name, "has a value that is not known");
+    require(found != all.end(), name, "has an unknown value");
     value = *found;
   }
   template <class T>
@@ -298,9 +298,9 @@ AnyAnswer ask_any(const fs::path& socket, const Request& request, const OnProgre
   } catch (const Error& error) {
     throw Error(
         ErrorKind::kDaemon,
-        fmt::format("the session daemon may be of another version of isr: {}; what was asked may have been done",
+        fmt::format("the session daemon may be of another version of isr: {}; the command may have been carried out",
                     error.what()),
-        {"isr ls, isr log NAME    show how things stand"});
+        {"isr ls, isr log NAME    show the present state"});
   }
 }
 

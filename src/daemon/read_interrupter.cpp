@@ -17,7 +17,7 @@ ReadInterrupter::ReadInterrupter(Session& session, std::chrono::milliseconds per
       }
     });
   } catch (const std::system_error& error) {
-    log::warn("reads that wait are not interrupted: {}", error.what());
+    log::warn("cannot interrupt waiting reads: {}", error.what());
   }
 }
 

@@ -93,7 +93,8 @@ template <>
 PublishAnswer SessionCommands::run(const StopRequest& request, const CommandClient& client) {
   if (parts_.machine.running()) {
     const EitherStop either(client.stop, parts_.told);
-    if (either.token().stop_requested()) throw Error(ErrorKind::kCancelled, "interrupted before the guest was asked");
+    if (either.token().stop_requested())
+      throw Error(ErrorKind::kCancelled, "interrupted before the guest was asked to shut down");
     client.send({"guest shuts down"});
     if (!parts_.machine.power_down({request.timeout, either.token()}) && !request.kill) {
       throw still_running(parts_.parcel.name, request.timeout);
@@ -215,7 +216,7 @@ json SessionCommands::carry_out(const Request& request, const CommandClient& cli
           answer.kept_settings = kept_settings;
           return encode_answer(answer);
         } else {
-          throw Error(ErrorKind::kBug, "a command that changes nothing was to be carried out");
+          throw Error(ErrorKind::kBug, "carry_out() was given a request that changes nothing");
         }
       },
       request);

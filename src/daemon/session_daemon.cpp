@@ -166,7 +166,7 @@ class Daemon {
   }
 
   Status full_status() {
-    guarded("the guest's end", [&] { reap(); });  // otherwise the phase would be running, but without a VM
+    guarded("noting the guest's end", [&] { reap(); });  // otherwise the phase would be running, but without a VM
     Status answer;
     answer.id = parcel_.id;
     answer.session = session_.stats();
@@ -195,7 +195,7 @@ class Daemon {
       if (!operation_.try_lock_politely_for(100ms)) continue;
       const std::lock_guard lock(operation_, std::adopt_lock);
       if (ended_) return;
-      guarded("the guest's end", [&] { reap(); });
+      guarded("noting the guest's end", [&] { reap(); });
       if (machine_.running() != delay.has_value()) {
         machine_.running() ? void(delay.emplace()) : delay.reset();
       }
@@ -205,7 +205,7 @@ class Daemon {
         guarded("letting the guest go on", [&] { machine_.go_on_if_held(); });
         if (!machine_.running() && !machine_.disks().mounted()) machine_.disks().try_to_mount();
       }
-      guarded("page faults", [&] { machine_.read_around_if_due(); });
+      guarded("reading around page faults", [&] { machine_.read_around_if_due(); });
       guarded("settling", [&] { operation_.work_idly(stop, [&](auto ended) { session_.settle_if_due(ended); }); });
     }
   }
@@ -221,7 +221,7 @@ class Daemon {
     lock_lost_ = true;
     log::error("the lock was lost: {}", how.what());
     *last_event_.lock() = fmt::format(
-        "the lock was lost; if another host has it (isr lock show {}), what is suspended here becomes a fork",
+        "the lock was lost; if another host has it (isr lock show {}), the work on this host becomes a fork",
         parcel_.name);
   }
 
@@ -249,12 +249,12 @@ class Daemon {
     log::warn("the daemon was told to end");
     told_.request_stop();
     if (end_.save_in_time(cause, kLongestSaving, [this] { save(); })) return;
-    log::error("the daemon ends before it was done; what was written is kept");
+    log::error("the daemon ends before everything was saved; written data is kept");
     ::_exit(EXIT_FAILURE);
   }
 
   void save() {
-    while (!operation_.try_lock_for(kHoldUp)) guarded("what waits", [&] { session_.interrupt_reads(); });
+    while (!operation_.try_lock_for(kHoldUp)) guarded("interrupting reads", [&] { session_.interrupt_reads(); });
     const std::lock_guard lock(operation_, std::adopt_lock);
     *current_.lock() = {"suspend", {}};
     while (!ended_ && machine_.running()) {

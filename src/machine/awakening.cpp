@@ -19,8 +19,8 @@ constexpr int kTriesOfPause = 3;
 
 std::string describe_clock(bool listens, bool set) {
   if (set) return "the agent in the guest has set its clock";
-  return listens ? "the agent in the guest does not answer: its clock was not set"
-                 : "no agent in the guest: its clock goes on where it stood, its hardware clock is right";
+  return listens ? "the agent in the guest does not answer, so the guest's clock was not set"
+                 : "no agent runs in the guest, so only its hardware clock is right; its system clock was not set";
 }
 
 }  // namespace
@@ -42,7 +42,7 @@ void Awakening::go_on() {
   try {
     thread_ = std::jthread(work);
   } catch (const std::system_error& error) {
-    log::warn("the clock and the cable are not set: {}", error.what());
+    log::warn("cannot set the clock of the guest or renew its network: {}", error.what());
   }
 }
 

@@ -26,7 +26,7 @@ fs::path check_cdrom(const fs::path& image) {
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0) throw_errno(image.string(), errno);
   if (!S_ISREG(info.st_mode) || info.st_size == 0) {
-    throw Error(ErrorKind::kUsage, fmt::format("the CD image {} is empty or no regular file", image.string()));
+    throw Error(ErrorKind::kUsage, fmt::format("the CD image {} is empty or not a regular file", image.string()));
   }
   return fs::absolute(image).lexically_normal();
 }

@@ -32,7 +32,7 @@ constexpr std::chrono::milliseconds kPoll{20};
     hints.push_back(escaped(user.way_out));
   }
   if (who.empty()) who.emplace_back("a process that this user may not see");
-  hints.emplace_back("then the same command again; nothing was changed");
+  hints.emplace_back("then run the same command again; nothing was changed");
   throw Error(ErrorKind::kVm, fmt::format("the disks of {} are in use by {}", name, fmt::join(who, ", ")), hints);
 }
 

@@ -159,7 +159,7 @@ void Machine::go_on() noexcept {
     cont();
     if (awakening_) awakening_->go_on();
   } catch (const std::exception& error) {
-    log::error("the guest stands still: {}", error.what());
+    log::error("the guest is still paused: {}", error.what());
   }
 }
 

@@ -40,7 +40,7 @@ void drop_page_cache(Vm& vm, const std::function<std::uint64_t()>& given_back) {
     const bool dropped =
         vm.agent().greet({kGreeting, {}}) && vm.agent().run("/bin/sh", {"-c", kDropCaches}, {kDropping, {}}) == 0;
     if (!dropped) {
-      log::debug("the page cache was not dropped: the agent does not, or there is little in it");
+      log::debug("the page cache was not dropped: the agent refuses, or the cache is small");
       return;
     }
   } catch (const Error& error) {
@@ -54,7 +54,7 @@ void drop_page_cache(Vm& vm, const std::function<std::uint64_t()>& given_back) {
     std::this_thread::sleep_for(kPoll);
     if (std::exchange(last, given_back()) != last) last_pass = Clock::now();
   }
-  log::info("the page cache was dropped, {} came back", format_size(last - before));
+  log::info("the page cache was dropped; the guest gave back {}", format_size(last - before));
 }
 
 }  // namespace isr
