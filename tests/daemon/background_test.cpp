@@ -7,7 +7,8 @@
 
 using namespace isr;
 
-TEST_CASE("a daemon that ends before it has read its keys is a failure to start, not a signal", "[daemon]") {
+TEST_CASE("start_background() throws kDaemon, and no SIGPIPE kills it, when the daemon ends before it reads its keys",
+          "[daemon]") {
   const TempDirectory folder("isr-background");
   // start_background() runs this test program as the daemon. It prints something else and ends.
   const Bytes keys(1U << 20U);  // more than the socket's buffer holds

@@ -57,7 +57,7 @@ UniqueFd connect_raw(const fs::path& socket, int flags = 0) {
 
 }  // namespace
 
-TEST_CASE("a request is answered with what its handler returns or throws", "[daemon]") {
+TEST_CASE("the control server answers with the result or the error when its handler returns or throws", "[daemon]") {
   const Place place;
   const auto server = start_control_server(
       place.socket, [](const json& request, const ControlReply& reply, const std::stop_token&) -> json {
@@ -73,7 +73,7 @@ TEST_CASE("a request is answered with what its handler returns or throws", "[dae
   CHECK(kind_thrown([&] { control_request(place.socket, {{"command", "fail"}}); }) == ErrorKind::kLocked);
 }
 
-TEST_CASE("a control socket answers the next request after any junk", "[daemon]") {
+TEST_CASE("the control server answers the next request when clients have sent junk", "[daemon]") {
   const Place place;
   const auto server = start_control_server(place.socket, echo);
   const std::vector<std::string> junk = {"\n",
@@ -96,7 +96,7 @@ TEST_CASE("a control socket answers the next request after any junk", "[daemon]"
   CHECK(control_request(place.socket, {{"a", 1}}).at("said") == json{{"a", 1}});
 }
 
-TEST_CASE("ten thousand connections, some of them silent, leave a control socket usable", "[daemon]") {
+TEST_CASE("the control server answers when ten thousand clients have connected and some stay silent", "[daemon]") {
   const Place place;
   const auto server = start_control_server(place.socket, echo);
   std::vector<UniqueFd> silent;
@@ -110,7 +110,7 @@ TEST_CASE("ten thousand connections, some of them silent, leave a control socket
   CHECK(control_request(place.socket, {{"a", 1}}).at("said") == json{{"a", 1}});
 }
 
-TEST_CASE("a client that does not read holds nobody's work up", "[daemon]") {
+TEST_CASE("the control server finishes the work when the client does not read", "[daemon]") {
   const Place place;
   std::promise<bool> done;
   const auto server =
@@ -132,29 +132,29 @@ TEST_CASE("a client that does not read holds nobody's work up", "[daemon]") {
   CHECK(parse_json_object(said.substr(last + 1), "the line").value("n", 0) == 7);
 }
 
-TEST_CASE("a socket's path that is taken is respected, a dead one's is taken over", "[daemon]") {
+TEST_CASE("the control server takes its path only when it is free or a killed daemon left it", "[daemon]") {
   const Place place;
   CHECK_FALSE(control_alive(place.socket));
   CHECK(kind_thrown([&] { control_request(place.socket, {}); }) == ErrorKind::kDaemon);
-  SECTION("by a daemon that lives") {
+  SECTION("a live daemon has it") {
     const auto server = start_control_server(place.socket, echo);
     CHECK(kind_thrown([&] { start_control_server(place.socket, echo); }) == ErrorKind::kDaemon);
     CHECK(control_alive(place.socket));
   }
-  SECTION("by a file") {
+  SECTION("a file has it") {
     make_private_directory(place.socket.parent_path());
     create_file(place.socket, {});
     CHECK(kind_thrown([&] { start_control_server(place.socket, echo); }) == ErrorKind::kDaemon);
     CHECK(kind_thrown([&] { control_request(place.socket, {}); }) == ErrorKind::kDaemon);
     CHECK(fs::is_regular_file(place.socket));
   }
-  SECTION("by a symlink to another daemon's") {
+  SECTION("a symlink leads to another daemon's socket") {
     const auto server = start_control_server(place.directory.path() / "other", echo);
     make_private_directory(place.socket.parent_path());
     fs::create_symlink(place.directory.path() / "other", place.socket);
     CHECK(kind_thrown([&] { control_request(place.socket, {}); }) == ErrorKind::kDaemon);
   }
-  SECTION("by what a killed daemon left") {
+  SECTION("a killed daemon left it") {
     bind_raw(place.socket);
     CHECK_FALSE(control_alive(place.socket));
     const auto server = start_control_server(place.socket, echo);
@@ -162,7 +162,7 @@ TEST_CASE("a socket's path that is taken is respected, a dead one's is taken ove
   }
 }
 
-TEST_CASE("the socket is free for the next server once a client was told of the end", "[daemon]") {
+TEST_CASE("the control socket is free for the next server when a client was told of the end", "[daemon]") {
   const Place place;
   std::unique_ptr<ControlServer> ending;
   ending = start_control_server(place.socket, [&](const json&, const ControlReply&, const std::stop_token&) -> json {
@@ -176,7 +176,7 @@ TEST_CASE("the socket is free for the next server once a client was told of the 
   CHECK(control_alive(place.socket));
 }
 
-TEST_CASE("a daemon of another user is not talked to", "[daemon]") {
+TEST_CASE("a client refuses to use a control socket when it belongs to another user", "[daemon]") {
   if (::geteuid() != 0) return;  // only root can give the socket to another user
   const Place place;
   const auto server = start_control_server(place.socket, echo);
@@ -185,7 +185,7 @@ TEST_CASE("a daemon of another user is not talked to", "[daemon]") {
   CHECK(kind_thrown([&] { control_alive(place.socket); }) == ErrorKind::kDaemon);
 }
 
-TEST_CASE("a daemon that is stopped is found mute, however many have asked it before", "[daemon]") {
+TEST_CASE("a client reports that the daemon does not answer when it is stopped and its backlog is full", "[daemon]") {
   const Place place;
   const UniqueFd listener = bind_raw(place.socket);
   REQUIRE(::listen(listener.get(), 2) == 0);
@@ -194,7 +194,7 @@ TEST_CASE("a daemon that is stopped is found mute, however many have asked it be
   CHECK(kind_thrown([&] { control_request(place.socket, {{"a", 1}}); }) == ErrorKind::kDaemon);
 }
 
-TEST_CASE("a daemon without a free descriptor says so at once, and takes the next command when it has one",
+TEST_CASE("the control server refuses a command when it has no free descriptor, and takes the next when it has one",
           "[daemon]") {
   const Place place;
   const auto server = start_control_server(place.socket, echo);
@@ -221,7 +221,8 @@ TEST_CASE("a daemon without a free descriptor says so at once, and takes the nex
   CHECK(control_request(place.socket, {{"command", "two"}}).contains("said"));
 }
 
-TEST_CASE("a daemon that cannot start a thread refuses the command, and takes the next one", "[daemon]") {
+TEST_CASE("the control server refuses a command when it cannot start a thread, and takes the next when it can",
+          "[daemon]") {
   const Place place;
   const auto server = start_control_server(place.socket, echo);
   CHECK(control_request(place.socket, {{"command", "one"}}).contains("said"));
@@ -238,7 +239,7 @@ TEST_CASE("a daemon that cannot start a thread refuses the command, and takes th
   CHECK(control_request(place.socket, {{"command", "three"}}).contains("said"));
 }
 
-TEST_CASE("a request that did not begin is told from one that failed", "[session]") {
+TEST_CASE("a client throws NotBegun when a request did not begin, and another Error when it failed", "[session]") {
   const Place place;
   const auto is_not_begun = [&](const json& request) {
     try {

@@ -42,19 +42,19 @@ std::chrono::steady_clock::time_point in(std::chrono::milliseconds time) {
 
 }  // namespace
 
-TEST_CASE("a daemon that was told to end waits until it is done, and no longer than it may", "[daemon]") {
+TEST_CASE("await_done() returns when the work is done, the time is up or a second signal comes", "[daemon]") {
   const BlockedSignals signals;
   EndWait end;
-  SECTION("done") {
+  SECTION("the work is done") {
     end.done();
     CHECK(end.await_done(EndWait::Cause::kSignal, in(1h)));
   }
-  SECTION("time is up") {
+  SECTION("the time is up") {
     const auto until = in(50ms);
     CHECK_FALSE(end.await_done(EndWait::Cause::kSignal, until));
     CHECK(std::chrono::steady_clock::now() >= until);
   }
-  SECTION("a second signal") {
+  SECTION("a second signal comes") {
     BlockedSignals::send();
     CHECK(end.wait(in(1h)) == EndWait::Cause::kSignal);
     BlockedSignals::send();
@@ -62,7 +62,7 @@ TEST_CASE("a daemon that was told to end waits until it is done, and no longer t
     CHECK_FALSE(end.await_done(EndWait::Cause::kSignal, until));
     CHECK(std::chrono::steady_clock::now() < until);
   }
-  SECTION("a shutdown that was announced, and its one signal") {
+  SECTION("the signal of an announced shutdown counts as the first") {
     end.shutdown_begins();
     CHECK(end.wait(in(1h)) == EndWait::Cause::kShutdown);
     BlockedSignals::send();
@@ -72,7 +72,7 @@ TEST_CASE("a daemon that was told to end waits until it is done, and no longer t
   }
 }
 
-TEST_CASE("a daemon that is still saving when its time is up ends all the same", "[session]") {
+TEST_CASE("save_in_time() returns false when the time is up before the save is done", "[session]") {
   const BlockedSignals signals;
   EndWait end;
   std::promise<void> disk_answers;

@@ -8,7 +8,7 @@
 
 using namespace isr;
 
-TEST_CASE("a handover keeps an address and paths that are no UTF-8", "[daemon]") {
+TEST_CASE("a handover keeps an address and paths when they are not valid UTF-8", "[daemon]") {
   test::AccountPlace place;
   place.account.remote.entry.url = "/tmp/\xff/repository";
   place.account.host.paths.runtime = "/run/\xff";

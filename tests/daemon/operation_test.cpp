@@ -19,7 +19,7 @@ void wait_for_stop(const std::stop_token& stop) {
 
 }  // namespace
 
-TEST_CASE("idle work ends when something else wants to begin", "[daemon]") {
+TEST_CASE("an operation stops idle work when a command waits", "[daemon]") {
   Operation operation;
   std::future<void> command;
   {
@@ -34,7 +34,7 @@ TEST_CASE("idle work ends when something else wants to begin", "[daemon]") {
   }
   command.get();
 
-  SECTION("and not when nothing does") {
+  SECTION("but not when no command waits") {
     const std::lock_guard lock(operation);
     bool is_stopped = true;
     operation.work_idly({}, [&](const std::stop_token& stop) { is_stopped = stop.stop_requested(); });
@@ -42,7 +42,7 @@ TEST_CASE("idle work ends when something else wants to begin", "[daemon]") {
   }
 }
 
-TEST_CASE("nothing is begun in idle time while something else waits", "[daemon]") {
+TEST_CASE("an operation begins no idle work when a command waits", "[daemon]") {
   Operation operation;
   bool worked = false;
   std::future<void> command;
@@ -57,7 +57,7 @@ TEST_CASE("nothing is begun in idle time while something else waits", "[daemon]"
   CHECK_FALSE(worked);
 }
 
-TEST_CASE("idle work ends on a stop, and its own error is told", "[daemon]") {
+TEST_CASE("an operation stops idle work when its stop is requested, and throws its error when it fails", "[daemon]") {
   Operation operation;
   std::stop_source source;
   const std::lock_guard lock(operation);

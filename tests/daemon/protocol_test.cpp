@@ -129,7 +129,7 @@ void check_wrong_values(const json& line, const Parse& parse) {
 
 }  // namespace
 
-TEST_CASE("each request is written and read as its golden line", "[daemon]") {
+TEST_CASE("a request equals its golden line when it is written, and is the same when it was read", "[daemon]") {
   for (const Request& request : some_requests()) {
     const std::string line = golden("request-" + std::string(command_of(request)));
     CHECK(encode_request(request).dump() == line);
@@ -140,7 +140,8 @@ TEST_CASE("each request is written and read as its golden line", "[daemon]") {
   CHECK(some_requests().size() == std::variant_size_v<Request>);
 }
 
-TEST_CASE("each answer and progress line is written and read as its golden line", "[daemon]") {
+TEST_CASE("an answer or progress line equals its golden line when it is written, and is the same when it was read",
+          "[daemon]") {
   check_answer("status", some_status());
   check_answer("status-idle", Status{});
   check_answer("boot", some_boot_answer());
@@ -154,7 +155,7 @@ TEST_CASE("each answer and progress line is written and read as its golden line"
   check_progress("console", ConsoleLine{"login: ", 7});
 }
 
-TEST_CASE("a path of any bytes comes back from a line", "[daemon]") {
+TEST_CASE("a line keeps a path when it is not valid UTF-8", "[daemon]") {
   const auto request = std::get<StartRequest>(parse_request(encode_request(StartRequest{{}, kSomeBoot})));
   CHECK(request.boot.cdrom == kSomeBoot.cdrom);
   const Status status = parse_answer<Status>(encode_answer(some_status()));
@@ -162,7 +163,7 @@ TEST_CASE("a path of any bytes comes back from a line", "[daemon]") {
   CHECK(status.vm.value().vnc_socket == some_status().vm.value().vnc_socket);
 }
 
-TEST_CASE("a request with a field too many or too few is refused", "[daemon]") {
+TEST_CASE("parse_request() throws kUsage when a field is missing or unknown", "[daemon]") {
   for (const Request& request : some_requests()) {
     json line = encode_request(request);
     check_each_field_is_wanted(line, {"settings", "steal_reason", "network", "cdrom"}, parse_request);
@@ -175,7 +176,7 @@ TEST_CASE("a request with a field too many or too few is refused", "[daemon]") {
   }
 }
 
-TEST_CASE("a request with a value that its field cannot have is refused", "[daemon]") {
+TEST_CASE("parse_request() throws kUsage when a field has a wrong value", "[daemon]") {
   for (const Request& request : some_requests()) check_wrong_values(encode_request(request), parse_request);
   const auto changed = [](const Request& request, const char* name, const json& value) {
     json line = encode_request(request);
@@ -191,7 +192,7 @@ TEST_CASE("a request with a value that its field cannot have is refused", "[daem
   CHECK_FALSE(is_refused(changed(StopRequest{}, "timeout_s", 10ULL * 366 * 86400)));
 }
 
-TEST_CASE("an answer that is not as it is described is damage", "[daemon]") {
+TEST_CASE("parse_answer() throws kCorrupt when a field is missing, unknown or wrong", "[daemon]") {
   const json status = encode_answer(some_status());
   const auto parse = [](const json& line) { return parse_answer<Status>(line); };
   check_each_field_is_wanted(status, {"vm", "fetching_ahead", "memory"}, parse);
@@ -221,7 +222,8 @@ TEST_CASE("an answer that is not as it is described is damage", "[daemon]") {
   CHECK(kind_thrown([] { parse_progress<ProgressLine>(json::array()); }) == ErrorKind::kCorrupt);
 }
 
-TEST_CASE("a request that publishes says so, and one that changes nothing has no common part", "[daemon]") {
+TEST_CASE("publishes() is true when a request publishes, and common_part() is null when it changes nothing",
+          "[daemon]") {
   for (const Request& request : some_requests()) {
     const std::string_view command = command_of(request);
     CAPTURE(std::string(command));
@@ -232,7 +234,7 @@ TEST_CASE("a request that publishes says so, and one that changes nothing has no
   }
 }
 
-TEST_CASE("ask() returns what the daemon answers and hands on its progress", "[daemon]") {
+TEST_CASE("ask() passes on progress and returns the answer when the daemon answers", "[daemon]") {
   TempDirectory directory;
   const fs::path socket = directory.path() / "ctl" / "parcel";
   const auto server =

@@ -46,7 +46,7 @@ void wait_until(const std::function<bool()>& condition) {
 
 }  // namespace
 
-TEST_CASE("a guest that wakes up has its cable out once and its clock set", "[machine]") {
+TEST_CASE("an awakening takes the cable out once and sets the clock when a guest was resumed", "[machine]") {
   Guest guest;
   Awakening awakening(guest.waking(), kQuick);
   awakening.go_on();
@@ -59,7 +59,8 @@ TEST_CASE("a guest that wakes up has its cable out once and its clock set", "[ma
   CHECK(guest.times_asked == 1);
 }
 
-TEST_CASE("a pause puts the cable in, and what it cut short is done after it", "[machine]") {
+TEST_CASE("an awakening puts the cable in when it is paused, and repeats its unfinished steps when it goes on",
+          "[machine]") {
   Guest guest;
   guest.answers = false;
   Awakening awakening(guest.waking(), {60s, 5ms, 60s});
@@ -77,7 +78,7 @@ TEST_CASE("a pause puts the cable in, and what it cut short is done after it", "
   CHECK(awakening.words() == "the agent in the guest has set its clock");
 }
 
-TEST_CASE("a cable that is refused is put in again and again until it is in", "[machine]") {
+TEST_CASE("an awakening tries to put the cable in again when QEMU refuses", "[machine]") {
   Guest guest;
   guest.refusals = 7;
   Awakening awakening(guest.waking(), kQuick);
@@ -86,17 +87,17 @@ TEST_CASE("a cable that is refused is put in again and again until it is in", "[
   CHECK(guest.refusals < 0);
 }
 
-TEST_CASE("a pause tries several times to put the cable in, but not for ever", "[machine]") {
+TEST_CASE("an awakening tries only a few times to put the cable in when it is paused and QEMU refuses", "[machine]") {
   Guest guest;
   Awakening awakening(guest.waking(), {60s, 5ms, 60s});
   awakening.go_on();
   wait_until([&] { return !guest.cable_is_in; });
-  SECTION("it is taken the third time") {
+  SECTION("QEMU accepts the third time") {
     guest.refusals = 2;
     awakening.pause();
     CHECK(guest.cable_is_in);
   }
-  SECTION("it is never taken") {
+  SECTION("QEMU always refuses") {
     guest.refusals = 1000;
     awakening.pause();
     CHECK_FALSE(guest.cable_is_in);
@@ -106,7 +107,7 @@ TEST_CASE("a pause tries several times to put the cable in, but not for ever", "
   }
 }
 
-TEST_CASE("a guest without a card has its clock set", "[machine]") {
+TEST_CASE("an awakening sets only the clock when the guest has no network", "[machine]") {
   Guest guest;
   WakingGuest waking = guest.waking();
   waking.set_link = nullptr;

@@ -64,7 +64,7 @@ struct Place : test::CheckedOut {
 
 }  // namespace
 
-TEST_CASE("a guest runs once the session says so on the disk, on a mount with its memory", "[machine]") {
+TEST_CASE("the machine writes the phase to disk and mounts memory before its guest runs", "[machine]") {
   Place place;
   bool was_written = false;
   place.guest.before["cont"] = [&] {
@@ -82,7 +82,7 @@ TEST_CASE("a guest runs once the session says so on the disk, on a mount with it
   CHECK(place.machine->running());
 }
 
-TEST_CASE("a start that fails leaves the session as it was, with its disks mounted", "[machine]") {
+TEST_CASE("the machine leaves the session as it was, with its disks mounted, when a start fails", "[machine]") {
   Place place;
   const bool resumes = GENERATE(false, true);
   CAPTURE(resumes);
@@ -95,11 +95,11 @@ TEST_CASE("a start that fails leaves the session as it was, with its disks mount
   ErrorKind expected = ErrorKind::kVm;
   bool comes_to_cont = false;
   SECTION("QEMU does not start") { place.guest.fails = {resumes ? "load" : "boot"}; }
-  SECTION("it is refused") {
+  SECTION("before_run refuses it") {
     options.before_run = [] { throw Error(ErrorKind::kLocked, "refused"); };
     expected = ErrorKind::kLocked;
   }
-  SECTION("it is cancelled") {
+  SECTION("the caller cancels it") {
     options.stop = stop.get_token();
     place.guest.before[resumes ? "load" : "boot"] = [&] { stop.request_stop(); };
     expected = ErrorKind::kCancelled;
@@ -119,7 +119,7 @@ TEST_CASE("a start that fails leaves the session as it was, with its disks mount
   if (resumes) CHECK((place.kept_page() == place.page));
 }
 
-TEST_CASE("suspended memory is void when its guest wrote to a disk before the resume failed", "[machine]") {
+TEST_CASE("the machine drops suspended memory when its guest wrote to a disk before the resume failed", "[machine]") {
   Place place;
   place.suspend();
   place.guest.before["cont"] = [&] { place.session->images().image("disk")->write(0, Bytes(512)); };
@@ -129,7 +129,8 @@ TEST_CASE("suspended memory is void when its guest wrote to a disk before the re
   CHECK((place.kept_page() == Bytes(kPageSize)));
 }
 
-TEST_CASE("a suspend keeps the guest's own pages and its devices, and a resume has them again", "[machine]") {
+TEST_CASE("the machine keeps the guest's changed pages and devices when it suspends, and restores them when it resumes",
+          "[machine]") {
   Place place;
   place.start();
   place.machine->suspend();
@@ -145,12 +146,12 @@ TEST_CASE("a suspend keeps the guest's own pages and its devices, and a resume h
   CHECK(place.phase() == SessionPhase::kRunning);
 }
 
-TEST_CASE("a suspend that fails lets the guest go on", "[machine]") {
+TEST_CASE("the machine lets the guest run on when a suspend fails", "[machine]") {
   Place place;
   place.start();
   std::optional<test::UnwritableState> unwritable;
-  SECTION("its devices cannot be saved") { place.guest.fails = {"save"}; }
-  SECTION("it cannot be written down") { unwritable.emplace(place); }
+  SECTION("the device state cannot be saved") { place.guest.fails = {"save"}; }
+  SECTION("the state file cannot be written") { unwritable.emplace(place); }
   CHECK_THROWS(place.machine->suspend());
   CHECK(place.guest.take_calls() == Calls{"stop", "save", "cont"});
   CHECK(place.machine->running());
@@ -161,7 +162,7 @@ TEST_CASE("a suspend that fails lets the guest go on", "[machine]") {
   CHECK((place.kept_page() == place.page));
 }
 
-TEST_CASE("a guest that could not be let go on after a failed suspend is let go on later", "[machine]") {
+TEST_CASE("the machine lets the guest run on later when it could not do so after a failed suspend", "[machine]") {
   Place place;
   place.start();
   CHECK_FALSE(place.machine->go_on_if_held());
@@ -174,7 +175,8 @@ TEST_CASE("a guest that could not be let go on after a failed suspend is let go 
   CHECK(place.machine->go_on_if_held());
 }
 
-TEST_CASE("a checkpoint freezes while the guest stands still, and lets it go on also after a failure", "[machine]") {
+TEST_CASE("a checkpoint calls freeze() while the guest is paused, and lets the guest run on also when freeze() fails",
+          "[machine]") {
   Place place;
   place.start();
   bool fails = false;
@@ -183,7 +185,7 @@ TEST_CASE("a checkpoint freezes while the guest stands still, and lets it go on 
     at_freeze = place.guest.calls;
     if (fails) throw Error(ErrorKind::kIo, "full");
   };
-  SECTION("it is made") {
+  SECTION("freeze() succeeds") {
     const MachineMoment moment = place.machine->checkpoint(freeze);
     CHECK((moment.device_state == place.devices));
     REQUIRE(moment.memory.sample.size() == 1);
@@ -192,7 +194,7 @@ TEST_CASE("a checkpoint freezes while the guest stands still, and lets it go on 
     place.session->memory().image()->read(kOffset, copied);
     CHECK((copied == place.page));
   }
-  SECTION("it fails") {
+  SECTION("freeze() fails") {
     fails = true;
     CHECK((test::kind_thrown([&] { place.machine->checkpoint(freeze); }) == ErrorKind::kIo));
   }
@@ -200,13 +202,13 @@ TEST_CASE("a checkpoint freezes while the guest stands still, and lets it go on 
   CHECK(place.guest.take_calls() == Calls{"stop", "save", "cont"});
 }
 
-TEST_CASE("a guest that has ended by itself is told once, and its memory is void", "[machine]") {
+TEST_CASE("the machine reports the end once and drops memory when the guest or QEMU ends by itself", "[machine]") {
   Place place;
   place.start();
   CHECK_FALSE(place.machine->reap().has_value());
   std::string expected = "the guest switched itself off";
   VmExit::Reason reason = VmExit::Reason::kGuestShutdown;
-  SECTION("it switched itself off") {}
+  SECTION("the guest switched itself off") {}
   SECTION("QEMU died") {
     reason = VmExit::Reason::kDied;
     expected = "QEMU has died: signal 11";
@@ -219,7 +221,7 @@ TEST_CASE("a guest that has ended by itself is told once, and its memory is void
   CHECK_FALSE(place.guest.was_called("kill"));
 }
 
-TEST_CASE("a guest that is switched off is killed, and its memory is void", "[machine]") {
+TEST_CASE("the machine kills the guest and drops its memory when it is powered off", "[machine]") {
   Place place;
   place.start();
   CHECK_FALSE(place.machine->power_down({std::chrono::milliseconds(1), {}}));
@@ -230,7 +232,8 @@ TEST_CASE("a guest that is switched off is killed, and its memory is void", "[ma
   CHECK(place.written().phase == SessionPhase::kCheckedOut);
 }
 
-TEST_CASE("a guest is off when its end cannot be written down, and the file says so as soon as it can", "[machine]") {
+TEST_CASE("the machine powers the guest off when the state file cannot be written, and writes that as soon as it can",
+          "[machine]") {
   Place place;
   place.start();
   {
@@ -244,7 +247,7 @@ TEST_CASE("a guest is off when its end cannot be written down, and the file says
   CHECK(place.written().phase == SessionPhase::kCheckedOut);
 }
 
-TEST_CASE("suspended memory stays when its end cannot be written down", "[machine]") {
+TEST_CASE("the machine keeps suspended memory when the state file cannot be written at a power-off", "[machine]") {
   Place place;
   place.suspend();
   {
@@ -260,7 +263,7 @@ TEST_CASE("suspended memory stays when its end cannot be written down", "[machin
   CHECK(place.written().phase == SessionPhase::kCheckedOut);
 }
 
-TEST_CASE("a resume that fails on a full disk leaves memory and network, also when the session ends next",
+TEST_CASE("the machine keeps memory and network when a resume fails on a full disk, also if the session is closed next",
           "[machine]") {
   Place place;
   place.suspend();
@@ -279,7 +282,8 @@ TEST_CASE("a resume that fails on a full disk leaves memory and network, also wh
   CHECK(place.written().vm.network == network);
 }
 
-TEST_CASE("a second checkpoint and a suspend behind it have what the guest wrote between", "[machine]") {
+TEST_CASE("a checkpoint and a suspend keep the pages that the guest wrote when an earlier checkpoint was made before",
+          "[machine]") {
   Place place;
   place.start();
   const auto kept = [&](std::uint64_t offset) {
@@ -302,7 +306,7 @@ TEST_CASE("a second checkpoint and a suspend behind it have what the guest wrote
   CHECK((place.kept_page() == place.page));
 }
 
-TEST_CASE("memory that this host cannot load is refused with the way out, and kept", "[machine]") {
+TEST_CASE("the machine refuses to resume and keeps the memory when this host cannot load it", "[machine]") {
   Place place;
   place.suspend();
   place.guest.stamp.cpu_model = "another";

@@ -53,7 +53,7 @@ const std::vector<BootPlace> kTouched{{kMemory, 9}, {kMemory, 3}};
 
 }  // namespace
 
-TEST_CASE("a rehearsal returns the pages that the guest reads first, in their order", "[machine]") {
+TEST_CASE("a rehearsal returns the pages that the guest reads first, in their order, when it is taken", "[machine]") {
   Place place;
   place.guest.before["cont"] = [&] {
     CHECK(place.has_directories());
@@ -69,7 +69,7 @@ TEST_CASE("a rehearsal returns the pages that the guest reads first, in their or
   CHECK_FALSE(place.has_directories());
 }
 
-TEST_CASE("a rehearsal keeps nothing that its guest writes", "[machine]") {
+TEST_CASE("a rehearsal leaves the session's memory unchanged when its guest writes", "[machine]") {
   Place place;
   Bytes before(kPageSize);
   place.session->images().image("memory")->read(0, before);
@@ -80,7 +80,7 @@ TEST_CASE("a rehearsal keeps nothing that its guest writes", "[machine]") {
   CHECK((before == after));
 }
 
-TEST_CASE("a rehearsal that fails returns the pages that were read until then", "[machine]") {
+TEST_CASE("a rehearsal returns the pages read until then when it fails", "[machine]") {
   Place place;
   place.guest.before["load"] = place.guest.before["cont"] = [&] { place.touch(9); };
   std::string failing;
@@ -97,8 +97,7 @@ TEST_CASE("a rehearsal that fails returns the pages that were read until then", 
   CHECK_FALSE(place.has_directories());
 }
 
-TEST_CASE("a rehearsal that takes too long ends at its deadline, with the pages that were read until then",
-          "[machine]") {
+TEST_CASE("a rehearsal ends and returns the pages read until then when it reaches its deadline", "[machine]") {
   Place place;
   std::promise<void> touched;
   const auto touch = [&] {
@@ -124,7 +123,7 @@ TEST_CASE("a rehearsal that takes too long ends at its deadline, with the pages 
   CHECK_FALSE(place.has_directories());
 }
 
-TEST_CASE("a rehearsal ends when its owner gives it up", "[machine]") {
+TEST_CASE("a rehearsal ends and removes its directories when it is destroyed", "[machine]") {
   Place place;
   place.options.under_tcg = 1h;
   auto rehearsal = place.rehearse();
