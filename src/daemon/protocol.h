@@ -70,8 +70,8 @@ struct BootAnswer {
 
 struct PublishAnswer {
   PublishResult result;
-  bool uploaded = true;                     ///< false: only result.version is set, to the base of the work kept here
-  std::optional<bool> memory;               ///< for suspend: the version has memory. Absent: another command
+  bool uploaded = true;                     ///< false: of `result` only `version` is set, the base of the work here
+  std::optional<bool> memory;               ///< for suspend: memory was kept. Absent: another command
   std::optional<double> paused_ms;          ///< for a VM that runs on: how long it was paused
   std::optional<LockReturn> lock_returned;  ///< when the session has ended. Absent: it goes on
   std::vector<std::string> kept_settings{};

@@ -38,7 +38,8 @@ class Machine {
   const DiskMount& disks() const { return disks_; }
 
   /// Boots, or resumes suspended memory. Returns true if it resumed. After a failure everything is as before, except
-  /// that suspended memory is dropped if its guest has written to a disk. Error{kVm}, {kCancelled}.
+  /// for suspended memory: it is dropped if its guest has written to a disk, or if `fresh` is set and the failure came
+  /// after MemoryImage::begin_run(). Error{kVm}, {kCancelled}.
   bool start(const BootOptions& options);
   /// To be called before suspend(): makes the guest's memory smaller by its page cache, which only repeats its disks.
   /// See page_cache.h.

@@ -38,7 +38,7 @@ class MachineMemory {
   /// To be called a few times a second after guest_runs().
   void read_around_if_due();
   void guest_runs();
-  /// Bytes that the guest has changed and that are not in the image yet.
+  /// Bytes of guest memory that QEMU has to itself. After a sync they still count, although the image has them.
   std::uint64_t changed_bytes() const;
   /// Bytes that the guest has given back to this host since begin().
   std::uint64_t given_back_bytes() const;

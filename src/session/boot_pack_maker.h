@@ -8,8 +8,9 @@
 
 namespace isr {
 
-/// Returns how many pages a boot pack may have so that its upload takes about ten seconds. The speed of the link
-/// follows from an upload of `uploaded_bytes` that took `took`; pages are assumed to compress to half their size.
+/// Returns how many pages a boot pack may have so that its upload takes ten seconds at most, but never fewer than 1024.
+/// The speed of the link follows from an upload of `uploaded_bytes` that took `took`; pages are assumed to compress to
+/// half their size. Returns kMaxBootPages when `took` is below 1 s, which does not show the link's speed.
 std::size_t affordable_boot_pages(std::uint64_t uploaded_bytes, std::chrono::duration<double> took);
 
 /// A boot pack whose objects are in the settled store, ready to be sent.

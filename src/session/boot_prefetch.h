@@ -10,7 +10,7 @@ namespace isr {
 /// How much data is fetched before a resumed guest asks for it.
 enum class Prefetch {
   kNone,        ///< nothing
-  kWorkingSet,  ///< the boot pack before the guest runs, then the chunks that the pack lists
+  kWorkingSet,  ///< the boot pack, then the chunks that the pack lists
   kAll,         ///< as kWorkingSet, then the rest of the memory
 };
 /// Returns "none", "ws" or "all".
@@ -19,8 +19,9 @@ std::string_view to_name(Prefetch prefetch) noexcept;
 Prefetch parse_prefetch(std::string_view text);
 
 /// Fetches the data of a resumed guest before the guest asks for it. Before the guest runs, it fetches the device state
-/// and the boot pack (docs/formats/boot-pack.md); while the guest runs, the chunks that the pack lists, then the rest
-/// of memory. Also records the order in which each guest reads first, for the next boot pack.
+/// and, for 5 s at most, the boot pack (docs/formats/boot-pack.md); while the guest runs, the rest of the pack, the
+/// chunks that the pack lists, then the rest of memory. Also records the order in which each guest reads first, for the
+/// next boot pack.
 ///
 ///   prepare() → attach() → begin_fill() → wait_for_pack() → the guest runs → end_fill(), detach()
 ///
@@ -33,9 +34,9 @@ class BootPrefetch {
   BootPrefetch(const BootPrefetch&) = delete;
   BootPrefetch& operator=(const BootPrefetch&) = delete;
 
-  /// Fetches the data that a resume needs before it begins. The device state is required: if SessionObjects::waits(),
-  /// this waits for a repository that cannot be reached. The boot pack is optional: a failure to fetch it is only
-  /// logged.
+  /// Fetches the device state, without which no resume begins. If SessionObjects::waits(), waits for a repository that
+  /// cannot be reached. Unless `prefetch` is kNone, then opens the boot pack, that is, reads its list of pages; a
+  /// failure of this is only logged. begin_fill() fetches the pages.
   /// Errors:  {kCancelled} on stop; as ChunkReader for the device state.
   void prepare(Prefetch prefetch, const ProgressFn& progress, const std::stop_token& stop);
   /// Connects the images of a machine that is about to run: they answer reads from the pack of prepare() where the pack

@@ -84,8 +84,8 @@ void HeadPublisher::resolve_at_open() {
   }
 }
 
-/// Keeps a head that lost the race as a fork, then opens the fork: it is the only copy of the work once the session has
-/// ended.
+/// Keeps a head as a fork when another host has published first or has the lock. Then opens the fork: it is the only
+/// copy of the work once the session has ended.
 std::string HeadPublisher::keep_fork(std::uint64_t n, ByteView blob, const std::stop_token& stop) {
   const std::string fork = account_.chain(parcel_.chain(), stop).keep_fork(n, blob);
   SourceStats stats;

@@ -12,9 +12,9 @@ struct PutHead {
   bool is_lock_lost = false;       ///< a fork because another host has the lock, although it has not published
 };
 
-/// Puts the heads of a session into the repository: behind its base, or as a fork when another host published first.
-/// Remembers the heads whose put had no answer: any of them may be in the repository, and is recognised as this
-/// session's own when it is found there.
+/// Puts the heads of a session into the repository: behind its base, or as a fork when another host has published first
+/// or has the lock. Remembers the heads whose put had no answer: any of them may be in the repository, and is
+/// recognised as this session's own when it is found there.
 ///
 /// Errors:  as Chain; {kHistory} the repository's history is refused, with the ways out as hints; {kLocked} the
 ///          session's hold belongs to another host id; {kCorrupt} the fork that was kept does not open; {kIo} of the
@@ -39,8 +39,8 @@ class HeadPublisher {
   /// session whose changes were discarded can end.
   std::optional<Error> resolve(const std::stop_token& stop);
   /// Publishes a version whose objects are in the repository already. Writes the head's number and hash to the state
-  /// file, puts the head and reads it back. When another host was first, keeps the head as a fork instead, and opens
-  /// that fork as a check.
+  /// file, puts the head and reads it back. When another host has published first or has the lock, keeps the head as a
+  /// fork instead, and opens that fork as a check.
   PutHead put(const ParcelVersion& version, const VoidBelow& void_below, const std::stop_token& stop);
 
  private:

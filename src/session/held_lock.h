@@ -54,8 +54,9 @@ std::string_view to_name(LockReturn how) noexcept;
 LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold,
                           const std::stop_token& stop = {});
 
-/// Gives back each lock that has a note, except those of a session and those that another process is just taking. Call
-/// when an account was opened. Never fails; does nothing offline.
+/// Gives back each lock that has a note. Skips parcels whose lock file another process has; a later call gives those
+/// back. The note of a session's hold is only removed. Call when an account was opened. Never fails; does nothing
+/// offline.
 void give_back_left_locks(const Account& account);
 /// Whether a hold of this parcel has a note.
 bool has_lock_to_give_back(const HostState& host, const ParcelEntry& parcel);

@@ -9,7 +9,7 @@
 namespace isr {
 
 /// Renews an attended lock after each third of its lease. Does so on a thread of its own, because an upload of the
-/// session may take longer than a lease. Renews at once after this host has slept.
+/// session may take longer than a lease. After this host has slept past the due time, renews within a second.
 ///
 /// Threads: one at a time.
 class LeaseKeeper {

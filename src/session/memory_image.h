@@ -14,8 +14,9 @@ struct MachineMoment {
   MemoryWitness memory;
 };
 
-/// The memory of a running machine, and the memory that a suspend keeps. Changes of the guest go to a scratch layer
-/// over the session's memory image. A suspend writes them to the journal, together with the device state.
+/// The memory of a running machine, and the memory that a suspend keeps. Changes of the guest reach a scratch layer
+/// over the session's memory image: with a shared mapping when the kernel writes them back, with a private one at a
+/// suspend or sync. A suspend writes them to the journal, together with the device state.
 ///
 ///   begin() → begin_run() → the guest runs → keep() or drop() → abandon()
 ///
@@ -38,7 +39,8 @@ class MemoryImage {
   /// and drop().
   std::shared_ptr<Image> image() const { return image_; }
   std::shared_ptr<LiveMemory> live() const { return live_; }
-  /// The number of chunks that the guest has changed since begin(); nullopt when image() is nullptr.
+  /// The number of chunks in the scratch layer: changes that have reached it and that no publish has sealed since.
+  /// nullopt when image() is nullptr.
   std::optional<std::size_t> changed_chunks() const;
   /// Error{kIo} when the session's disk has less than `bytes` free for the changes of the guest.
   void require_room(std::uint64_t bytes) const;

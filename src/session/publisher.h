@@ -51,7 +51,7 @@ struct PublisherParts {
 ///
 /// Errors:  as HeadPublisher, Uploader, MemoryImage::check_frozen(); {kVm} the phase refuses it; {kOffline};
 ///          {kUnsupported} the repository is read-only; {kIo} of journal, settled store and state file. After any of
-///          them, no work is lost and nothing was dropped.
+///          them, no work is lost, and nothing was dropped that no version has.
 /// Threads: one at a time.
 class Publisher {
  public:

@@ -35,7 +35,7 @@ class SessionObjects {
   bool is_here(const Cid& cid) const { return settled_->contains(cid) || cache_->contains(cid); }
   /// The bytes of an object that is to be sent. Error{kCorrupt} when it is damaged or missing.
   Bytes load(const Cid& cid) const;
-  /// Removes unneeded objects from settled().
+  /// The sweep that removes unneeded objects from settled().
   SettledSweep& sweep() { return sweep_; }
   SealContext seal_context();
 

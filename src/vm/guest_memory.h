@@ -38,8 +38,9 @@ class GuestMemory : public VmMemory {
   void end_tracking() override;
   /// Returns the pages that were written or appeared since begin_tracking() or the last call of this function.
   std::vector<MemoryRange> take_written() const override;
-  /// The runs of pages that the guest has changed and the file lacks, as offsets in the file. Empty for kShared,
-  /// because the kernel writes changes back itself. Not allowed while writes are tracked.
+  /// The runs of pages that QEMU has to itself, as offsets in the file. After a sync they are still included, although
+  /// the file has them. Empty for kShared, because the kernel writes changes back itself. Not allowed while writes are
+  /// tracked.
   std::vector<MemoryRange> changed() const override;
   /// Reads these runs on two threads and calls visit with pieces of up to kCopiedAtOnce bytes. Unless QEMU is paused,
   /// old and new bytes may mix. An exception from visit ends it.

@@ -68,7 +68,7 @@ class MemoryOverlay : public Overlay {
   void drop_replaced(std::uint64_t chunk) { replaced_.lock()->erase(chunk); }
   void flush() override { ++flushes; }
 
-  /// The numbers of the next reads and writes that fail with kOffline.
+  /// How many of the next reads and writes fail with kOffline.
   std::atomic<int> failing_reads{0};
   std::atomic<int> failing_writes{0};
   std::atomic<int> failing_allocations{0};  ///< this many reads throw std::bad_alloc
