@@ -134,7 +134,7 @@ Profile read_profile(Account& account) {
   throw Error(ErrorKind::kOffline,
               fmt::format("the list of parcels of {0} is not on this host, and {0} cannot be reached",
                           account.remote.entry.name),
-              {"run isr ls once while the repository can be reached"});
+              {"run isr ls once without --offline while the repository can be reached"});
 }
 
 void change_profile(Account& account, const std::function<void(Profile&)>& change, const std::stop_token& stop) {

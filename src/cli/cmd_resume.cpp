@@ -11,7 +11,7 @@ void register_resume(App& app) {
   add_run_flags(resume_command, *resume);
   resume_command
       .choice("--prefetch", resume->prefetch, {"none", "ws", "all"},
-              "fetch ahead: nothing (none), what it read first the last time (ws), all of its memory (all)")
+              "fetch ahead: nothing (none), what it reads first (ws), all of its memory (all)")
       .example("isr resume work", "continue the newest version of work")
       .example("isr resume work -r 3", "continue version 3")
       .note(

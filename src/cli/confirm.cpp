@@ -14,7 +14,9 @@ void confirm(const GlobalFlags& flags, const std::string& question) {
   std::optional<SecretText> answer;
   if (!flags.no_input) answer = ask_terminal(printable(question) + " [y/N] ", Echo::kShown);
   if (!answer) {
-    throw Error(ErrorKind::kUsage, fmt::format("this needs an answer, and nothing may be asked here: {}", question),
+    throw Error(ErrorKind::kUsage,
+                fmt::format("this needs an answer, but no question can be asked here (no terminal, or --no-input): {}",
+                            question),
                 {"answer yes with --yes"});
   }
   if (const std::string_view said = *answer; said != "y" && said != "Y" && said != "yes")
@@ -32,7 +34,9 @@ void confirm_name(const GlobalFlags& flags, const std::string& question, const s
     answer = ask_terminal(printable(question) + "\nType " + printable(name) + " to go on: ", Echo::kShown);
   }
   if (!answer) {
-    throw Error(ErrorKind::kUsage, fmt::format("this needs an answer, and nothing may be asked here: {}", question),
+    throw Error(ErrorKind::kUsage,
+                fmt::format("this needs an answer, but no question can be asked here (no terminal, or --no-input): {}",
+                            question),
                 {fmt::format("--confirm {}   (--yes is not enough for this)", name)});
   }
   if (answer->view() != name) throw Error(ErrorKind::kCancelled, "nothing was changed");

@@ -104,7 +104,8 @@ SecretText ask_for(CommandContext& context, const std::string& what, const std::
   std::optional<SecretText> answer;
   if (!context.flags.no_input) answer = ask_terminal(printable(prompt), Echo::kHidden);
   if (!answer) {
-    throw Error(ErrorKind::kDenied, fmt::format("the {} is needed, and there is no terminal to ask for it", what),
+    throw Error(ErrorKind::kDenied,
+                fmt::format("the {} is needed, but no question can be asked here (no terminal, or --no-input)", what),
                 {hint});
   }
   if (answer->empty()) throw Error(ErrorKind::kUsage, fmt::format("the {} is empty", what));

@@ -10,7 +10,7 @@ namespace isr {
 inline constexpr std::size_t kMaxPassword = 1U << 20U;
 
 /// Takes the password from --password-file or --password-command, their variables or settings, else asks on /dev/tty.
-/// Removes one trailing line end. Error{kDenied}, naming the flags, when there is no terminal to ask on; {kUsage} for
+/// Removes one trailing line end. Error{kDenied}, naming the flags, without a terminal or with --no-input; {kUsage} for
 /// an empty password and for one longer than kMaxPassword.
 PasswordSource password_source(CommandContext& context, const std::string& prompt);
 /// True when a flag or variable names a source of the password. It then takes precedence over the keys in the keyring.

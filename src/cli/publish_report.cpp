@@ -66,8 +66,8 @@ int report_publish(CommandContext& context, const std::string& name, const std::
   }
   if (answer.lock_returned == LockReturn::kMoved) {
     context.out.note(fmt::format(
-        "the lock of {0} stays: it was taken at another place of this session. isr lock break {0} frees it, unless the "
-        "original is in use",
+        "the lock of {0} stays: it was taken before this state directory was moved, or by the directory from which "
+        "this one was copied; if the original is not in use, isr lock break {0} frees it",
         name));
   }
   if (context.out.json()) {

@@ -43,7 +43,7 @@ bool is_same_user(int connection) { return peer_of(connection).uid == ::geteuid(
   }
   throw Error(ErrorKind::kDaemon,
               fmt::format("the session daemon, process {}, does not answer (waited {} s)", *pid, seconds),
-              {fmt::format("kill -CONT {}    if it was stopped", *pid),
+              {fmt::format("kill -CONT {}    if it was stopped with SIGSTOP", *pid),
                fmt::format("kill -9 {}    otherwise; then run the command again; written data is kept", *pid)});
 }
 

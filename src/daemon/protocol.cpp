@@ -119,7 +119,7 @@ class Reader {
     return in.get<std::uint64_t>();
   }
   const std::string& text(const char* name, const json& in) const {
-    require(in.is_string(), name, "is not a text");
+    require(in.is_string(), name, "is not text");
     return in.get_ref<const std::string&>();
   }
 

@@ -33,7 +33,8 @@ void append_new(std::vector<BootPlace>& first, const std::vector<BootPlace>& sec
 void check_places(const std::vector<BootPlace>& places, const std::vector<std::string>& names) {
   for (const BootPlace& place : places) {
     if (place.image < names.size()) continue;
-    throw Error(ErrorKind::kBug, fmt::format("the boot order names image {}, but the version has only {} such images",
+    throw Error(ErrorKind::kBug, fmt::format("the boot order names image number {} (from 0), but only {} images of the "
+                                             "version can be in a boot pack",
                                              place.image, names.size()));
   }
 }

@@ -69,7 +69,7 @@ bool SessionLock::secure(const std::optional<std::string>& steal_reason, const s
     const bool is_out_of_reach = error.kind() == ErrorKind::kTransient || error.kind() == ErrorKind::kOffline;
     // With a reason the user asked for the lock, so a failure must not be ignored.
     if (!is_out_of_reach || steal_reason) throw;
-    log::warn("cannot read the lock: {}", error.what());
+    log::warn("cannot tell who has the lock: {}", error.what());
     return false;
   }
 }
@@ -104,8 +104,8 @@ void SessionLock::refuse_lost(const LockRuling& ruling) const {
 /// Refuses because the state directory was moved, or is a copy of one that is still in use. Only the user knows which.
 void SessionLock::refuse_moved(const LockRuling& ruling) const {
   throw Error(ErrorKind::kLocked,
-              fmt::format("the lock of {} was taken on {} by another state directory (since {}): this one was moved or "
-                          "copied; the work here is kept",
+              fmt::format("the lock of {} was taken on {} before this state directory was moved, or by the directory "
+                          "from which this one was copied (since {}); the work here is kept",
                           parcel_.name, ruling.record.host, to_rfc3339(ruling.record.since)),
               {"if it was moved             the same command with --take-lock",
                fmt::format("if the original is in use   isr discard {0} && isr checkin {0}    gives this copy up",

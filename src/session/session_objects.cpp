@@ -89,7 +89,7 @@ SealContext SessionObjects::seal_context() {
 std::uint64_t SessionObjects::make_room(std::uint64_t bytes) {
   std::uint64_t freed = cache_->make_room(std::max(bytes, kRoomAtOnce));
   if (freed == 0) freed = reader_->give_up_spill();
-  if (freed > 0) log::info("the disk is full; removed {} KiB from the cache", freed >> 10U);
+  if (freed > 0) log::info("the disk is full; freed {} KiB of data that can be fetched again", freed >> 10U);
   return freed;
 }
 

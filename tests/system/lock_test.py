@@ -231,7 +231,7 @@ def test_a_copy_of_the_home_directory_is_another_host(world):
     copy = copy_of(world, a)
     for command in ("checkout", "checkin", "resume"):
         refused = copy.run(command, "work", expect=11)
-        expect("moved or copied" in refused.err and "--take-lock" in refused.err, f"what it may be is said\n{refused}")
+        expect("this one was copied" in refused.err and "--take-lock" in refused.err, f"what it may be is said\n{refused}")
     expect_equal(lock_of(a)["state"], "ours", "the lock of the original")
     copy.run("discard", "work", "--yes")  # discards the copy's own changes; it has a daemon of its own
     a.run("checkin", "work")
