@@ -25,7 +25,6 @@ struct HeadPlace {
 
 /// A chain of heads in a store: ID/heads/%016d, ID/latest, ID/forks/NAME/%016d, where ID is the chain id
 /// ("parcels/4f…", "users/alice/profile"). Everything that changes in a repository is written and checked this way.
-/// write and one to check, for all that changes.
 class Chain {
  public:
   /// `kept` is the file in which this host keeps the newest head that it has accepted; empty: no head is kept.
