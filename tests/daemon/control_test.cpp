@@ -239,7 +239,7 @@ TEST_CASE("the control server refuses a command when it cannot start a thread, a
   CHECK(control_request(place.socket, {{"command", "three"}}).contains("said"));
 }
 
-TEST_CASE("a client throws NotBegun when a request did not begin, and another Error when it failed", "[session]") {
+TEST_CASE("a client throws NotBegun when a request did not begin, and another Error when it failed", "[daemon]") {
   const Place place;
   const auto is_not_begun = [&](const json& request) {
     try {

@@ -72,7 +72,7 @@ TEST_CASE("await_done() returns when the work is done, the time is up or a secon
   }
 }
 
-TEST_CASE("save_in_time() returns false when the time is up before the save is done", "[session]") {
+TEST_CASE("save_in_time() returns false when the time is up before the save is done", "[daemon]") {
   const BlockedSignals signals;
   EndWait end;
   std::promise<void> disk_answers;
