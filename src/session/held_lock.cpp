@@ -7,6 +7,7 @@
 #include "base/file_lock.h"
 #include "base/log.h"
 #include "base/sleep.h"
+#include "base/stop.h"
 #include "base/whole_file.h"
 #include "session/session_state.h"
 
@@ -166,11 +167,13 @@ std::string_view to_name(LockReturn how) noexcept {
 
 LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold,
                           const std::stop_token& stop) {
-  if (!stop.stop_requested()) return release_noted(account, parcel_id, hold, stop);
+  if (!stop.stop_possible()) return release_noted(account, parcel_id, hold, stop);
   std::stop_source given_up;
   std::jthread timer;
   try {
     timer = std::jthread([&](const std::stop_token& done) {
+      const EitherStop either(stop, done);
+      sleep_until_stopped(either.token());
       sleep_unless_stopped(kPatience, done);
       given_up.request_stop();
     });

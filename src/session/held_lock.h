@@ -49,8 +49,8 @@ enum class LockReturn {
 };
 /// Returns "done", "later" or "moved".
 std::string_view to_name(LockReturn how) noexcept;
-/// Releases the lock and removes its note. kLater also when stop is requested meanwhile. When stop was requested
-/// before, because the command was interrupted, tries for 3 s.
+/// Releases the lock and removes its note. When stop is requested, before or meanwhile, because the command is
+/// interrupted, tries for 3 s from then on; kLater when that does not suffice.
 LockReturn give_back_lock(const Account& account, const std::string& parcel_id, const std::string& hold,
                           const std::stop_token& stop = {});
 

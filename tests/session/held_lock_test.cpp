@@ -34,25 +34,27 @@ struct Place : test::ParcelPlace {
   bool has_directory() const { return fs::exists(account.host.parcel_directory(parcel)); }
 };
 
-/// Requests a stop at the first read of a head after the lock was written, as an interrupt by the user does. Later
-/// calls see the stop as calls of a real store do.
+/// While the lock is held, requests a stop at the first read of an object whose name contains `part`, as an interrupt
+/// by the user does. Later calls see the stop as calls of a real store do.
 class InterruptedStore : public test::FaultStore {
  public:
-  using FaultStore::FaultStore;
+  InterruptedStore(BlobStorePtr inner, std::string part, bool is_locked)
+      : FaultStore(std::move(inner)), part_(std::move(part)), is_locked_(is_locked) {}
   std::stop_source interrupt;
 
   std::optional<Blob> get(std::string_view name, std::optional<ByteRange> range, std::stop_token stop) override {
-    if (has_lock_ && name.find("heads/") != std::string_view::npos) interrupt.request_stop();
+    if (is_locked_ && name.find(part_) != std::string_view::npos) interrupt.request_stop();
     if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "cancelled");
     return FaultStore::get(name, range, stop);
   }
   PutResult put_new(std::string_view name, ByteView bytes, std::stop_token stop) override {
-    has_lock_ = true;
+    is_locked_ = true;
     return FaultStore::put_new(name, bytes, stop);
   }
 
  private:
-  bool has_lock_ = false;
+  std::string part_;
+  bool is_locked_;
 };
 
 }  // namespace
@@ -107,13 +109,42 @@ TEST_CASE("an interrupted branch ends and leaves no lock when the repository doe
 TEST_CASE("a checkout gives its lock back when it is interrupted after taking it", "[session]") {
   Place place;
   Account account = place.account;
-  const auto store = std::make_shared<InterruptedStore>(account.remote.store);
+  const auto store = std::make_shared<InterruptedStore>(account.remote.store, "heads/", false);
   account.remote.store = store;
   CHECK((test::kind_thrown([&] {
            check_out(account, place.parcel, LockMode::kCheckout, {}, {}, store->interrupt.get_token());
          }) == ErrorKind::kCancelled));
   CHECK(place.is_free());
   CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
+}
+
+TEST_CASE("a lock is given back when the command is interrupted while it gives the lock back", "[session]") {
+  const Place place;
+  const std::string hold = place.take();
+  Account account = place.account;
+  const auto store = std::make_shared<InterruptedStore>(account.remote.store, "locks/", true);
+  account.remote.store = store;
+  CHECK(give_back_lock(account, place.parcel.id, hold, store->interrupt.get_token()) == LockReturn::kDone);
+  CHECK(store->interrupt.stop_requested());
+  CHECK(place.is_free());
+  CHECK_FALSE(has_lock_to_give_back(place.account.host, place.parcel));
+}
+
+TEST_CASE("giving back a lock ends and keeps its note when it is interrupted and the repository does not answer",
+          "[session]") {
+  const Place place;
+  const std::string hold = place.take();
+  Account account = place.account;
+  const auto silent = std::make_shared<test::SilentStore>(account.remote.store, "/locks/");
+  account.remote.store = silent;
+  std::stop_source interrupt;
+  const std::jthread user([&] {
+    while (!silent->is_asked()) std::this_thread::yield();
+    interrupt.request_stop();
+  });
+  CHECK(give_back_lock(account, place.parcel.id, hold, interrupt.get_token()) == LockReturn::kLater);
+  CHECK_FALSE(silent->has_timed_out());
+  CHECK(has_lock_to_give_back(place.account.host, place.parcel));
 }
 
 TEST_CASE("the next command gives back the lock of a killed command", "[session]") {
