@@ -233,7 +233,7 @@ def test_control_sockets(world):
     path = next((a.runtime / "isr" / "ctl").iterdir())
     pid = a.stat("work")["daemon_pid"]
     # While the daemon is stopped, every command says so within five seconds.
-    os.kill(pid, signal.SIGSTOP)
+    support.stop_process(pid)
     try:
         for command in (("stat", "work"), ("checkin", "work"), ("suspend", "work"), ("sync", "work"), ("console", "work"),
                         ("checkout", "work"), ("resume", "work")):

@@ -99,7 +99,7 @@ def asleep(a, b):
         host.variables["ISR_LOCK_LEASE"] = str(LEASE)
     a.run("start", "work")
     daemon = a.stat("work")["daemon_pid"]
-    os.kill(daemon, signal.SIGSTOP)
+    support.stop_process(daemon)
     try:
         support.wait_until(lambda: lock_of(b)["state"] == "expired", "the lease runs out")
         yield

@@ -338,6 +338,19 @@ def kill(pid):
         os.kill(pid, signal.SIGKILL)
 
 
+def stop_process(pid):
+    """Stops a process with SIGSTOP. Returns once none of its threads runs any more: the kernel stops a thread that is in a
+    call only when it returns from there, and until then others may go on."""
+    def are_stopped():
+        states = []
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+        return set(states) <= set("TtZX")
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(are_stopped, f"process {pid} is stopped")
+
+
 def guest_image(*options):
     """Returns the path of a test guest's raw disk, which is built once for each set of make-guest
     options and kept beside the isr binary. Callers may read and copy it, but never write to it."""

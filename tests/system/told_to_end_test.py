@@ -111,7 +111,7 @@ def test_a_daemon_that_is_told_to_end_while_nothing_answers_leaves_a_suspended_m
     for command in ("sync", "suspend"):
         daemon = a.stat("work")["daemon_pid"]
         process, said = start_slow_upload(a, command)
-        server.process.send_signal(signal.SIGSTOP)  # the kernel accepts connections, but the server does not answer
+        support.stop_process(server.process.pid)  # the kernel accepts connections, but the server does not answer
         try:
             time.sleep(3)  # long enough that an upload waits for its answer
             tell(daemon)
@@ -166,7 +166,7 @@ def test_a_second_signal_ends_a_daemon_that_cannot_suspend_and_keeps_the_disks(w
     console.wait(r"DISK \d+")
     flushed = console.flushed()
     status = a.stat("work")
-    os.kill(status["vm"]["pid"], signal.SIGSTOP)
+    support.stop_process(status["vm"]["pid"])
     tell(status["daemon_pid"])
     support.wait_until(lambda: "was told to end" in a.daemon_logs()[0].read_text(), "it has heard")
     expect(os.path.exists(f"/proc/{status['daemon_pid']}"), "it did not try")

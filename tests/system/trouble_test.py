@@ -60,7 +60,7 @@ def test_a_session_daemon_that_is_stopped_is_named(world):
     _, a, _ = set_up(world)
     a.run("start", "work")
     pid = a.stat("work")["daemon_pid"]
-    os.kill(pid, signal.SIGSTOP)
+    support.stop_process(pid)
     for words in (["stat"], ["suspend"], ["stop"], ["sync"], ["checkin"], ["checkout"], ["poweroff", "--yes"],
                   ["discard", "--yes"], ["console", "--log"], ["view", "--print-url"]):
         silent = a.run(words[0], "work", *words[1:], expect=20, timeout=20)
@@ -76,7 +76,7 @@ def test_what_is_said_of_a_qemu_that_is_stopped_and_of_one_that_died(world):
     a.run("start", "work")
     a.console("work").wait(r"DISK \d+")
     qemu = a.stat("work")["vm"]["pid"]
-    os.kill(qemu, signal.SIGSTOP)
+    support.stop_process(qemu)
     expect_equal(a.run("stat", "work", json=True, timeout=20)["vm"]["state"], "not answering", "a stopped QEMU")
     os.kill(qemu, signal.SIGCONT)
     support.wait_until(lambda: a.stat("work")["vm"]["state"] == "running", "QEMU answers again")

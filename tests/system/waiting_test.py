@@ -79,7 +79,7 @@ def test_an_interrupted_checkout_of_a_repository_without_an_answer_ends_and_keep
 
 @contextlib.contextmanager
 def paused(server):
-    os.kill(server.process.pid, signal.SIGSTOP)
+    support.stop_process(server.process.pid)
     try:
         yield
     finally:
@@ -143,7 +143,7 @@ def test_a_command_does_not_wait_for_what_settling_fetches(world):
     a.run("import", "work", image)
     b.add_repository(server.url)
     path = writing.check_out(b, "work")
-    server.process.send_signal(signal.SIGSTOP)  # from now on requests get neither an answer nor a refusal
+    support.stop_process(server.process.pid)  # from now on requests get neither an answer nor a refusal
     try:
         file = os.open(path, os.O_RDWR)
         for at in range(0, len(content), CHUNK):  # the seal of each chunk needs its other half, which must be fetched
