@@ -232,7 +232,9 @@ def test_a_cache_that_becomes_read_only_is_only_a_cache(world):
         expect_content(disk, content, "read-only cache")
         a.run("checkin", "work")
     finally:
-        subprocess.run(["umount", a.cache], check=True)
+        # The session's daemon, which has answered its last command, may still be closing its files there.
+        support.wait_until(lambda: subprocess.run(["umount", a.cache], check=False, stderr=subprocess.DEVNULL).returncode == 0,
+                           "the cache is unmounted")
     expect_content(writing.check_out(a, "work"), content, "writable again")
     a.run("checkin", "work")
 
