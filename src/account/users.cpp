@@ -7,9 +7,9 @@
 namespace isr {
 
 void create_user(const Paths& paths, const RepositoryEntry& entry, BlobStore& store, std::string_view passphrase,
-                 const Key& recovery) {
+                 const Key& recovery, const ScryptParams& params) {
   const UserKeys keys = generate_user_keys(entry.user);
-  const Bytes keybox = make_keybox(keys, passphrase, recovery);
+  const Bytes keybox = make_keybox(keys, passphrase, recovery, params);
   const RepositoryInfo info = read_repository_info(store);
   put_first_keybox(store, entry.user, keybox);
   pin_repository(paths, entry, info);

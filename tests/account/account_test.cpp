@@ -13,6 +13,7 @@
 #include "base/whole_file.h"
 #include "host/keyring.h"
 #include "session/checkout.h"
+#include "support/account_place.h"
 #include "support/bytes.h"
 #include "support/error_kind.h"
 #include "support/lying_store.h"
@@ -42,7 +43,7 @@ struct Place {
     prepare_store_location(entry.url);
     const auto store = open_store(entry.url);
     init_repository(*store);
-    create_user(host("here"), entry, *store, "correct horse", recovery);
+    create_user(host("here"), entry, *store, "correct horse", recovery, test::kFastScrypt);
   }
   Paths host(const std::string& name) const {
     Paths paths;
@@ -151,8 +152,9 @@ TEST_CASE("an unknown user is denied without being asked for a password", "[acco
 TEST_CASE("a second init of the same user changes nothing", "[account]") {
   const Place place;
   const auto store = open_store(place.entry.url);
-  CHECK(kind_thrown([&] { create_user(place.host("there"), place.entry, *store, "other", random_key()); }) ==
-        ErrorKind::kUsage);
+  CHECK(kind_thrown([&] {
+          create_user(place.host("there"), place.entry, *store, "other", random_key(), test::kFastScrypt);
+        }) == ErrorKind::kUsage);
   CHECK(kind_thrown([&] { init_repository(*store); }) == ErrorKind::kUsage);
   CHECK_FALSE(kind_thrown([&] { place.open("here"); }));
 }
@@ -182,7 +184,7 @@ TEST_CASE("another repository under the same address is refused until it is adde
   const auto store = open_store(place.entry.url);
   const RepositoryInfo info = init_repository(*store);
   CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kHistory);
-  create_user(place.host("there"), place.entry, *store, "correct horse", random_key());
+  create_user(place.host("there"), place.entry, *store, "correct horse", random_key(), test::kFastScrypt);
   CHECK(kind_thrown([&] { place.open("here"); }) == ErrorKind::kHistory);
   pin_repository(place.host("here"), place.entry, info);
   CHECK_FALSE(kind_thrown([&] { place.open("here"); }));
@@ -269,7 +271,7 @@ TEST_CASE("a version is published, read again, and known offline", "[account]") 
   const ParcelEntry parcel = parcel_called("work");
   CHECK(kind_thrown([&] { load_version(account, parcel); }) == ErrorKind::kNotFound);
   ParcelVersion version;
-  version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
+  version.images.push_back({"disk", ImageRole::kUser, TreeRoot{1U << 20U, {}}});
   version.message = "first";
   const Bytes first = make_head(account, parcel, {}, version);
   REQUIRE(account.chain(parcel.chain()).publish(1, first));
@@ -296,7 +298,7 @@ TEST_CASE("offline, no version older than the newest one that this host has seen
   const Place place;
   Account account = place.open("here");
   ParcelVersion version;
-  version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
+  version.images.push_back({"disk", ImageRole::kUser, TreeRoot{1U << 20U, {}}});
   const ParcelEntry parcel = create_parcel(account, "work", version);
   const fs::path heads = account.host.state_directory / "heads";
   const fs::path yesterday = place.directory.path() / "yesterday";
@@ -322,7 +324,7 @@ TEST_CASE("a head that is not in the history is never taken for an older version
   const Place place;
   Account account = place.open("here");
   ParcelVersion version;
-  version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
+  version.images.push_back({"disk", ImageRole::kUser, TreeRoot{1U << 20U, {}}});
   version.message = "first";
   const ParcelEntry parcel = create_parcel(account, "work", version);
   const Bytes first = account.remote.store->get(head_name(parcel.chain(), 1))->bytes;
@@ -367,7 +369,7 @@ TEST_CASE("a failure to give back a lock does not hide the result of the operati
   const Place place;
   Account account = place.open("here");
   ParcelVersion version;
-  version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
+  version.images.push_back({"disk", ImageRole::kUser, TreeRoot{1U << 20U, {}}});
   const ParcelEntry parcel = create_parcel(account, "work", version);
   account.remote.store = std::make_shared<NoRelease>(account.remote.store);
   SECTION("a rollback that was published") { CHECK(roll_back(account, parcel, {1}, {}) == 2); }
@@ -390,7 +392,7 @@ TEST_CASE("a rollback that cannot be published gives the lock back", "[account]"
   const Place place;
   Account account = place.open("here");
   ParcelVersion version;
-  version.images.push_back({"disk", ImageRole::kUser, {1U << 20U, {}}});
+  version.images.push_back({"disk", ImageRole::kUser, TreeRoot{1U << 20U, {}}});
   const ParcelEntry parcel = create_parcel(account, "work", version);
   const BlobStorePtr store = std::exchange(account.remote.store, std::make_shared<NoVersions>(account.remote.store));
   CHECK(kind_thrown([&] { roll_back(account, parcel, {1}, {}); }) == ErrorKind::kTransient);

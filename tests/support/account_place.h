@@ -7,6 +7,9 @@
 
 namespace isr::test {
 
+/// The cheapest that a keybox may have: most tests only want an account.
+inline constexpr ScryptParams kFastScrypt{.n = 1U << 15U};
+
 /// A repository in a directory, and alice's account in it.
 struct AccountPlace {
   TempDirectory directory;
@@ -20,7 +23,7 @@ struct AccountPlace {
     prepare_store_location(entry.url);
     const auto store = open_store(entry.url);
     init_repository(*store);
-    create_user(paths, entry, *store, "correct horse", random_key());
+    create_user(paths, entry, *store, "correct horse", random_key(), kFastScrypt);
     OpenOptions options;
     options.use_keyring = false;
     account = open_account(
