@@ -178,7 +178,8 @@ LockReturn give_back_lock(const Account& account, const std::string& parcel_id, 
       given_up.request_stop();
     });
   } catch (const std::system_error&) {
-    return LockReturn::kLater;
+    if (stop.stop_requested()) return LockReturn::kLater;
+    return release_noted(account, parcel_id, hold, stop);
   }
   return release_noted(account, parcel_id, hold, given_up.get_token());
 }
