@@ -53,7 +53,9 @@ ScratchOverlay& MemoryImage::scratch() const {
 
 std::optional<std::size_t> MemoryImage::changed_chunks() const {
   if (!scratch_) return std::nullopt;
-  return scratch_->dirty_chunks().size();
+  auto chunks = scratch_->dirty_chunks();
+  chunks.merge(images_.part(ImageRole::kMemory).overlay->dirty_chunks());
+  return chunks.size();
 }
 
 void MemoryImage::require_room(std::uint64_t bytes) const {

@@ -39,8 +39,8 @@ class MemoryImage {
   /// and drop().
   std::shared_ptr<Image> image() const { return image_; }
   std::shared_ptr<LiveMemory> live() const { return live_; }
-  /// The number of chunks in the scratch layer: changes that have reached it and that no publish has sealed since.
-  /// nullopt when image() is nullptr.
+  /// The number of chunks that differ from those of the base: in the scratch layer and in the overlay below it. nullopt
+  /// when image() is nullptr.
   std::optional<std::size_t> changed_chunks() const;
   /// Error{kIo} when the session's disk has less than `bytes` free for the changes of the guest.
   void require_room(std::uint64_t bytes) const;

@@ -45,6 +45,19 @@ TEST_CASE("begin() makes memory apart from the suspended memory, and abandon() d
   CHECK_FALSE(place.memory.changed_chunks().has_value());
 }
 
+TEST_CASE("chunks that an earlier run changed count as changed when no version has them", "[session]") {
+  Place place;
+  place.suspend();
+  const auto image = place.memory.begin(false);
+  place.memory.begin_run(false);
+  CHECK(place.memory.changed_chunks() == 2);
+  image->write(0, test::random_bytes(4096, 9));
+  CHECK(place.memory.changed_chunks() == 2);
+  image->write(5 * kChunkSize, test::random_bytes(4096, 9));
+  CHECK(place.memory.changed_chunks() == 3);
+  place.memory.abandon();
+}
+
 TEST_CASE("abandon() and drop() release the memory image", "[session]") {
   Place place;
   place.run(true);
