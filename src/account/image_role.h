@@ -23,8 +23,9 @@ struct RoleRules {
   bool is_disk = false;         ///< the guest has it as a disk, in every version; only disks have names of their own
   bool is_checked_out = false;  ///< a session has changes of it in its journal
   SealedBy sealed_by = SealedBy::kNoPublish;
-  bool is_in_boot_pack = false;  ///< its pages may be in a boot pack
-  bool is_content = false;       ///< two versions differ when their images of this role differ
+  bool is_in_boot_pack = false;   ///< its pages may be in a boot pack
+  bool may_have_patches = false;  ///< its content may be a tree with patches; of others it is a tree alone
+  bool is_content = false;        ///< two versions differ when their images of this role differ
 };
 /// All roles, in the order of the images in a session's journal, where disks come first.
 std::span<const RoleRules> image_roles() noexcept;

@@ -63,14 +63,43 @@ bool is_image_name(std::string_view name) {
                      [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; });
 }
 
+std::string root_to_text(const ChunkRef& root) {
+  ByteWriter bytes;
+  write_ref(root, bytes);
+  return to_base64(bytes.bytes());
+}
+
+ChunkRef root_from_text(const json& in) {
+  const auto bytes = from_base64(text_of(in, "root", 2 * kRefSize));
+  if (!bytes) fail("a root is not valid base64");
+  ByteReader reader(*bytes, "the root of an image");
+  const ChunkRef root = read_ref(reader);
+  reader.expect_end();
+  return root;
+}
+
+/// The newest first. A patch has a footer, so it is never empty or all zero.
+std::vector<TreeRoot> patches_from_json(const json& in) {
+  if (!in.is_array() || in.empty() || in.size() > kMaxPatches) fail("the number of patches of an image is wrong");
+  std::vector<TreeRoot> patches;
+  for (const json& value : in) {
+    expect_fields(value, {"size", "root"}, {});
+    const TreeRoot patch{number_of(value, "size", kPatchFooterSize, kMaxPatchSize), root_from_text(value)};
+    if (patch.root.is_zero()) fail("a patch of an image is empty");
+    patches.push_back(patch);
+  }
+  return patches;
+}
+
 json image_to_json(const VersionImage& image) {
-  ByteWriter root;
-  write_ref(image.tree.root, root);
   json out{{"name", image.name},
            {"role", to_name(image.role)},
-           {"size", image.tree.size},
-           {"root", to_base64(root.bytes())}};
+           {"size", image.content.size()},
+           {"root", root_to_text(image.content.tree.root)}};
   if (image.original_size != 0) out["original_size"] = image.original_size;
+  for (const TreeRoot& patch : image.content.patches) {
+    out["patches"].push_back({{"size", patch.size}, {"root", root_to_text(patch.root)}});
+  }
   return out;
 }
 
@@ -78,13 +107,14 @@ std::uint64_t padded(std::uint64_t size) { return (size + kDiskSizeUnit - 1) / k
 
 /// Only a disk may have one, and the difference to the size is only padding.
 std::uint64_t original_size_of(const json& in, const VersionImage& image) {
-  const std::uint64_t original = number_of(in, "original_size", 1, image.tree.size - 1);
-  if (!is_disk(image.role) || padded(original) != image.tree.size) fail("an image has an impossible original size");
+  const std::uint64_t original = number_of(in, "original_size", 1, image.content.size() - 1);
+  if (!is_disk(image.role) || padded(original) != image.content.size())
+    fail("an image has an impossible original size");
   return original;
 }
 
 VersionImage image_from_json(const json& in) {
-  expect_fields(in, {"name", "role", "size", "root"}, {"original_size"});
+  expect_fields(in, {"name", "role", "size", "root"}, {"original_size", "patches"});
   VersionImage image;
   image.name = text_of(in, "name", 32);
   if (!is_image_name(image.name)) fail("an image has a name that is not allowed");
@@ -93,13 +123,14 @@ VersionImage image_from_json(const json& in) {
   image.role = *role;
   if (!may_be_called(image.role, image.name))
     fail(fmt::format("the name of image \"{}\" belongs to another role", image.name));
-  image.tree.size = number_of(in, "size", 1, kMaxImageSize);
+  image.content.tree.size = number_of(in, "size", 1, kMaxImageSize);
   if (in.contains("original_size")) image.original_size = original_size_of(in, image);
-  const auto root = from_base64(text_of(in, "root", 2 * kRefSize));
-  if (!root) fail("a root is not valid base64");
-  ByteReader reader(*root, "the root of an image");
-  image.tree.root = read_ref(reader);
-  reader.expect_end();
+  image.content.tree.root = root_from_text(in);
+  if (in.contains("patches")) {
+    if (!rules_of(image.role).may_have_patches)
+      fail(fmt::format("an image of role {} has patches", to_name(image.role)));
+    image.content.patches = patches_from_json(in.at("patches"));
+  }
   return image;
 }
 
@@ -173,8 +204,8 @@ StoredHead load_head(const Account& account, const ParcelEntry& parcel, const Ve
 }  // namespace
 
 VersionImage make_disk(std::string name, std::uint64_t size) {
-  VersionImage disk{std::move(name), ImageRole::kUser, {padded(size), {}}};
-  if (disk.tree.size != size) disk.original_size = size;
+  VersionImage disk{std::move(name), ImageRole::kUser, TreeRoot{padded(size), {}}};
+  if (disk.content.size() != size) disk.original_size = size;
   return disk;
 }
 
@@ -222,6 +253,27 @@ ParcelVersion parse_version(ByteView payload) {
   return version;
 }
 
+namespace {
+
+void check_memory(const ParcelVersion& version) {
+  const bool memory = version.suspended();
+  if (memory != (version.find(ImageRole::kDevice) != nullptr) || memory != version.stamp.has_value()) {
+    fail("memory, device state and their stamp must be there together");
+  }
+  if (!memory && version.find(ImageRole::kBootPack) != nullptr) fail("a boot pack without memory");
+}
+
+/// What a reader refuses must never be published: nobody could open the parcel any more.
+void check_readable(ByteView payload) {
+  try {
+    check_memory(parse_version(payload));
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kBug, fmt::format("the new version could not be read again: {}", error.what()));
+  }
+}
+
+}  // namespace
+
 LoadedVersion load_version(const Account& account, const ParcelEntry& parcel, const VersionChoice& choice,
                            const std::stop_token& stop) {
   LoadedVersion loaded;
@@ -238,11 +290,7 @@ ParcelVersion open_version(const ParcelEntry& parcel, const Head& head) {
                                                 head.n, head.epoch));
   }
   ParcelVersion version = parse_version(open_payload(key->second, head));
-  const bool memory = version.suspended();
-  if (memory != (version.find(ImageRole::kDevice) != nullptr) || memory != version.stamp.has_value()) {
-    fail("memory, device state and their stamp must be there together");
-  }
-  if (!memory && version.find(ImageRole::kBootPack) != nullptr) fail("a boot pack without memory");
+  check_memory(version);
   return version;
 }
 
@@ -257,9 +305,12 @@ Bytes make_head(const Account& account, const ParcelEntry& parcel, const HeadPla
   head.host = account.host.holder.host;
   head.epoch = parcel.epoch();
   for (const VersionImage& image : version.images) {
-    if (!image.tree.root.is_zero()) head.roots.push_back(image.tree.root.cid);
+    if (!image.content.tree.root.is_zero()) head.roots.push_back(image.content.tree.root.cid);
+    for (const TreeRoot& patch : image.content.patches) head.roots.push_back(patch.root.cid);
   }
-  head.sealed = seal_payload(parcel.epoch_keys.at(head.epoch), head.chain, head.n, head.epoch, encode_version(version));
+  const Bytes payload = encode_version(version);
+  check_readable(payload);
+  head.sealed = seal_payload(parcel.epoch_keys.at(head.epoch), head.chain, head.n, head.epoch, payload);
   return encode_head(std::move(head), account.identity.signing);
 }
 

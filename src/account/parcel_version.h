@@ -2,7 +2,7 @@
 
 #include "account/account.h"
 #include "account/image_role.h"
-#include "image/tree.h"
+#include "image/patch.h"
 #include "vm/settings.h"
 
 namespace isr {
@@ -13,7 +13,7 @@ inline constexpr std::uint64_t kDiskSizeUnit = 4096;
 struct VersionImage {
   std::string name;  ///< "disk", "memory", "device", "bootpack": the file is NAME.raw
   ImageRole role = ImageRole::kUser;
-  TreeRoot tree;
+  PatchedTree content;
   std::uint64_t original_size = 0;  ///< the size of a padded disk without its padding; 0: the disk is not padded
 };
 /// Describes an empty disk. If size is not a multiple of kDiskSizeUnit, the disk is padded with zeros to the next

@@ -50,7 +50,7 @@ VersionReader::VersionReader(Account& account, Unreachable unreachable) {
 }
 
 std::shared_ptr<Image> VersionReader::open(const VersionImage& image) {
-  return std::make_shared<Image>(image.name, image.tree, reader, nullptr);
+  return std::make_shared<Image>(image.name, image.content, reader, nullptr);
 }
 
 }  // namespace isr

@@ -41,8 +41,8 @@ int run_create(CommandContext& context, const CreateOptions& options) {
   if (options.cdrom) insert_cdrom(account.host, parcel, *options.cdrom);
   const VersionImage& disk = version.images.front();
   report_padding(context, disk);
-  context.out.done(fmt::format("{}@1: an empty disk of {}", name, format_size(disk.tree.size)),
-                   {{"parcel", name}, {"version", 1}, {"size", disk.tree.size}, {"original_size", size}});
+  context.out.done(fmt::format("{}@1: an empty disk of {}", name, format_size(disk.content.size())),
+                   {{"parcel", name}, {"version", 1}, {"size", disk.content.size()}, {"original_size", size}});
   if (options.cdrom) context.out.note(fmt::format("isr start {}    boots from the CD on this host", name));
   return 0;
 }

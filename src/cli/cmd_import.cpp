@@ -68,19 +68,20 @@ int run_import(CommandContext& context, const ImportOptions& options) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   const std::string known =
       result.known_bytes > 0 ? fmt::format(" ({} of it known already)", format_size(result.known_bytes)) : "";
-  context.out.done(fmt::format("{}@1: {} disk, {} of data{}, {} stored, in {:.1f} s", name, format_size(disk.tree.size),
-                               format_size(result.data_bytes), known, format_size(result.uploaded_bytes), seconds),
-                   {{"parcel", name},
-                    {"version", 1},
-                    {"size", disk.tree.size},
-                    {"original_size", disk.original_size != 0 ? disk.original_size : disk.tree.size},
-                    {"data_bytes", result.data_bytes},
-                    {"known_bytes", result.known_bytes},
-                    {"uploaded_bytes", result.uploaded_bytes},
-                    {"missing_bytes", result.missing_bytes},
-                    {"unreadable_bytes", result.unreadable_bytes},
-                    {"objects", result.objects},
-                    {"seconds", seconds}});
+  context.out.done(
+      fmt::format("{}@1: {} disk, {} of data{}, {} stored, in {:.1f} s", name, format_size(disk.content.size()),
+                  format_size(result.data_bytes), known, format_size(result.uploaded_bytes), seconds),
+      {{"parcel", name},
+       {"version", 1},
+       {"size", disk.content.size()},
+       {"original_size", disk.original_size != 0 ? disk.original_size : disk.content.size()},
+       {"data_bytes", result.data_bytes},
+       {"known_bytes", result.known_bytes},
+       {"uploaded_bytes", result.uploaded_bytes},
+       {"missing_bytes", result.missing_bytes},
+       {"unreadable_bytes", result.unreadable_bytes},
+       {"objects", result.objects},
+       {"seconds", seconds}});
   return code;
 }
 

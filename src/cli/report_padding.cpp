@@ -9,7 +9,7 @@ void report_padding(CommandContext& context, const VersionImage& disk) {
   if (disk.original_size == 0) return;
   const std::string padding = fmt::format(
       "{} has {} bytes; {} zeros make it {}, a multiple of {}, as QEMU needs; isr export gives {} bytes back",
-      disk.name, disk.original_size, disk.tree.size - disk.original_size, disk.tree.size, kDiskSizeUnit,
+      disk.name, disk.original_size, disk.content.size() - disk.original_size, disk.content.size(), kDiskSizeUnit,
       disk.original_size);
   if (disk.original_size % kSector == 0) {
     context.out.note(padding);

@@ -9,19 +9,18 @@ namespace isr {
 namespace {
 
 constexpr std::string_view kMagic = "ISRB";
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 constexpr std::size_t kFixedSize = 20;
 constexpr std::size_t kImageSize = kMaxBootImageName + Sha256::kSize;
 constexpr std::size_t kPlaceSize = 8;
 
 static_assert(kFixedSize + kMaxBootImages * kImageSize + (kMaxBootPages + kMaxBootChunks) * kPlaceSize <=
-              kMaxBootHeadSize - kBootPageSize);
+              kMaxBootHeadSize - kChunkSize);
+static_assert(kBootPagesInChunk * kBootPageSize == kChunkSize);
 
 [[noreturn]] void fail(std::string_view what) { throw Error(ErrorKind::kCorrupt, "a boot pack: " + std::string(what)); }
 
-constexpr std::size_t rounded_up(std::size_t size) {
-  return (size + kBootPageSize - 1) / kBootPageSize * kBootPageSize;
-}
+constexpr std::size_t rounded_up(std::size_t size) { return (size + kChunkSize - 1) / kChunkSize * kChunkSize; }
 
 struct Counts {
   std::uint32_t images = 0, pages = 0, chunks = 0;
@@ -50,12 +49,17 @@ void write_places(const std::vector<BootPlace>& places, ByteWriter& out) {
   for (const BootPlace& place : places) out.u64(place.number << 8U | place.image);
 }
 
-std::vector<BootPlace> read_places(ByteReader& in, std::size_t count, std::size_t images, std::uint64_t unit) {
+std::vector<BootPlace> read_places(ByteReader& in, std::size_t count, std::size_t images, std::uint64_t unit,
+                                   bool may_be_unused) {
   std::vector<BootPlace> out;
   out.reserve(count);
   for (std::size_t i = 0; i < count; ++i) {
     const std::uint64_t value = in.u64();
     const BootPlace place{static_cast<std::uint8_t>(value & 0xffU), value >> 8U};
+    if (may_be_unused && place == kUnusedPlace) {
+      out.push_back(place);
+      continue;
+    }
     if (place.image >= images) fail("it refers to an image that it does not name");
     if (place.number >= kMaxImageSize / unit) fail("it has a place beyond the largest image");
     out.push_back(place);
@@ -110,8 +114,8 @@ BootHead parse_boot_head(ByteView head, std::uint64_t pack_size) {
     fail("its length does not match its pages");
   BootHead out;
   for (std::uint32_t i = 0; i < counts.images; ++i) out.images.push_back(read_image(in));
-  out.order.pages = read_places(in, counts.pages, counts.images, kBootPageSize);
-  out.order.chunks = read_places(in, counts.chunks, counts.images, kChunkSize);
+  out.order.pages = read_places(in, counts.pages, counts.images, kBootPageSize, /*may_be_unused=*/true);
+  out.order.chunks = read_places(in, counts.chunks, counts.images, kChunkSize, /*may_be_unused=*/false);
   if (!is_zero(in.rest())) fail("its padding is not zero");
   return out;
 }

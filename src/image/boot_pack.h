@@ -13,6 +13,7 @@ inline constexpr std::size_t kMaxBootImageName = 32;
 inline constexpr std::size_t kMaxBootPages = 8192;  ///< 32 MiB of contents
 inline constexpr std::size_t kMaxBootChunks = 65536;
 inline constexpr std::size_t kMaxBootHeadSize = 1U << 20U;
+inline constexpr std::size_t kBootPagesInChunk = 32;
 
 /// A page or a chunk in one of several images.
 struct BootPlace {
@@ -20,10 +21,13 @@ struct BootPlace {
   std::uint64_t number = 0;  ///< of the page or chunk in the image
   friend bool operator==(const BootPlace&, const BootPlace&) = default;
 };
+/// Stands for a page of a pack that is in no image now. It is there because a chunk of an older pack was kept as it
+/// was.
+inline constexpr BootPlace kUnusedPlace{0xff, ~std::uint64_t{0} >> 8U};
 
 /// The pages and chunks that a machine read first, in order.
 struct BootOrder {
-  std::vector<BootPlace> pages;   ///< pages of kBootPageSize
+  std::vector<BootPlace> pages;   ///< pages of kBootPageSize; kUnusedPlace only in a pack
   std::vector<BootPlace> chunks;  ///< chunks of kChunkSize
 };
 
@@ -42,7 +46,7 @@ struct BootHead {
   BootOrder order;
 };
 
-/// The size is a multiple of kBootPageSize.
+/// The size is a multiple of a chunk, so that each chunk behind it has kBootPagesInChunk pages.
 Bytes encode_boot_head(const BootHead& head);
 /// The length of the head that begins with these bytes (kBootPageSize of them are enough). Error{kCorrupt} when they
 /// are not the begin of a head, or when a count is out of bounds.

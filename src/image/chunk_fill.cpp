@@ -128,7 +128,7 @@ void ChunkFill::bring_order(const std::stop_token& stop) {
       [&](std::size_t i) {
         const FillPlan::Place& place = plan_.order[i];
         if (place.chunk < chunk_count(place.image->size())) {
-          bring(place.image->reference(place.chunk, Priority::kReadahead, stop), stop);
+          for (const ChunkRef& ref : place.image->references(place.chunk, Priority::kReadahead, stop)) bring(ref, stop);
         }
       },
       [&](std::size_t) { note([](FillProgress& progress) { ++progress.order_here; }); });
@@ -140,7 +140,7 @@ void ChunkFill::bring_order(const std::stop_token& stop) {
 
 /// Returns false when stopped.
 bool ChunkFill::list_whole(const std::stop_token& stop) {
-  const TreeRoot tree = plan_.whole->base();
+  const PatchedTree content = plan_.whole->base();
   std::vector<ChunkRef> pages;
   const std::function<void(const ChunkRef&, unsigned)> list = [&](const ChunkRef& page, unsigned level) {
     if (stop.stop_requested()) throw Error(ErrorKind::kCancelled, "stopped");
@@ -157,7 +157,8 @@ bool ChunkFill::list_whole(const std::stop_token& stop) {
   const bool listed = persist(stop, [&] {
     whole_.clear();
     pages.clear();
-    if (!tree.root.is_zero()) list(tree.root, tree_levels(tree.size) - 1);
+    for (const TreeRoot& patch : content.patches) list(patch.root, tree_levels(patch.size) - 1);
+    if (!content.tree.root.is_zero()) list(content.tree.root, tree_levels(content.tree.size) - 1);
   });
   if (!listed) return false;
   const std::size_t chunks = whole_.size();

@@ -28,7 +28,7 @@ HotPages::HotPages(ChunkReader& reader, const TreeRoot& pack, const std::stop_to
   head_ = parse_boot_head(read_beginning(size, stop), pack.size);
   for (std::size_t i = 0; i < head_.order.pages.size(); ++i) {
     const BootPlace& page = head_.order.pages[i];
-    places_.emplace(key_of(page.image, page.number), size + i * kBootPageSize);
+    if (page != kUnusedPlace) places_.emplace(key_of(page.image, page.number), size + i * kBootPageSize);
   }
   auto state = state_.lock();
   state->here.resize(refs_.size());

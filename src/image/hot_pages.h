@@ -23,6 +23,7 @@ class HotPages {
   /// The number of chunks of the pack, and their length as objects.
   std::size_t chunks() const noexcept { return refs_.size(); }
   std::uint32_t length(std::size_t chunk) const { return refs_[chunk].length; }
+  const ChunkRef& reference(std::size_t chunk) const { return refs_[chunk]; }
   /// Fetches a chunk as ChunkReader::bring() does, and keeps it.
   void bring(std::size_t chunk, const std::stop_token& stop);
 

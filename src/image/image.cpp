@@ -1,6 +1,7 @@
-// A read asks the overlay first. The rest comes from the chunk that replaces the tree's chunk, or from the tree's own.
-// Prefetch threads decode the chunks for which read_ahead.h asks. They hold only the image's lower half, never the
-// reader that owns the threads, so that no thread ever has to join itself.
+// A read asks the overlay first. The rest comes from the chunk that replaces the tree's chunk, or from the base: from
+// its patches, and where these have no bytes from the tree's own chunk. Prefetch threads decode the chunks for which
+// read_ahead.h asks. They hold only the image's lower half, never the reader that owns the threads, so that no thread
+// ever has to join itself.
 
 #include "image/image.h"
 
@@ -11,33 +12,42 @@
 namespace isr {
 namespace {
 
-/// For a larger part of a chunk, decoding the whole chunk costs no more.
-constexpr std::size_t kPiece = 32768;
 constexpr std::uint64_t kRoomOfARecord = 4096;
 
 }  // namespace
 
-ChunkRef Image::Below::reference(std::uint64_t chunk, Priority priority, const std::stop_token& stop) const {
+std::vector<ChunkRef> Image::Below::references(std::uint64_t chunk, Priority priority,
+                                               const std::stop_token& stop) const {
   // Overlay before base, because a publish sets the new base before the overlay drops the published changes.
   if (overlay) {
-    if (const auto replaced = overlay->replaced(chunk)) return *replaced;
+    if (const auto replaced = overlay->replaced(chunk)) return {*replaced};
   }
-  const TreeRoot tree = *base.lock();  // not held while pages are fetched
-  return find_chunk(reader, tree, chunk, priority, stop);
+  const BasePtr now = *base.lock();  // not locked while pages are fetched
+  return now->references(reader, chunk, priority, stop);
 }
 
-Image::Image(std::string name, TreeRoot base, std::shared_ptr<ChunkReader> reader, std::shared_ptr<Overlay> overlay)
+Image::Image(std::string name, std::shared_ptr<const BaseContent> base, std::shared_ptr<ChunkReader> reader,
+             std::shared_ptr<Overlay> overlay)
     : name_(std::move(name)),
-      size_(base.size),
+      size_(base->tree().size()),
       reader_(std::move(reader)),
       overlay_(std::move(overlay)),
-      below_(std::make_shared<Below>(*reader_, overlay_, base)) {}
+      below_(std::make_shared<Below>(*reader_, overlay_, std::move(base))) {}
 
-TreeRoot Image::base() const { return *below_->base.lock(); }
+Image::Image(std::string name, const PatchedTree& base, std::shared_ptr<ChunkReader> reader,
+             std::shared_ptr<Overlay> overlay)
+    : Image(std::move(name), std::make_shared<const BaseContent>(base), std::move(reader), std::move(overlay)) {}
 
-void Image::adopt(const TreeRoot& published, const std::function<void()>& forget) {
+void Image::adopt(const PatchedTree& published, const std::function<void()>& forget) {
   set_hot_pages({});  // call before the data that lies over them is forgotten
-  *below_->base.lock() = published;
+  auto base = std::make_shared<const BaseContent>(published, *base_content());
+  try {
+    // Now, because the new patch is on this host now, and the cache may drop its table before a guest reads.
+    base->index(*reader_, Priority::kImpatient);
+  } catch (const Error&) {
+    // A read asks again.
+  }
+  below_->base.lock()->swap(base);
   forget();
 }
 
@@ -76,22 +86,21 @@ std::size_t Image::read(std::uint64_t offset, MutableBytes out) {
 
 void Image::read_chunk_below(std::uint64_t chunk, std::size_t within, MutableBytes out, bool sequential) {
   for (;;) {
-    const ChunkRef ref = below_->reference(chunk, Priority::kGuest);
-    if (ref.is_zero()) {
-      std::fill(out.begin(), out.end(), std::uint8_t{0});
-      return;
-    }
+    // Overlay before base, as in Below::references().
+    const auto replaced = overlay_ ? overlay_->replaced(chunk) : std::nullopt;
+    const BasePtr base = *below_->base.lock();
     try {
-      if (sequential || out.size() > kPiece) {
-        const ChunkData data = reader_->read_chunk(ref);
-        std::copy_n(data->begin() + static_cast<std::ptrdiff_t>(within), out.size(), out.begin());
+      if (replaced) {
+        read_reference(*reader_, *replaced, within, out, {.whole_chunks = sequential});
       } else {
-        reader_->read_piece(ref, within, out);
+        base->read(*reader_, chunk * kChunkSize + within, out, {.whole_chunks = sequential});
       }
       return;
     } catch (const Error& error) {
       // A chunk that was replaced or published meanwhile may be gone from its old place.
-      if (error.kind() != ErrorKind::kCorrupt || below_->reference(chunk, Priority::kGuest) == ref) throw;
+      if (error.kind() != ErrorKind::kCorrupt) throw;
+      const bool is_as_before = (overlay_ ? overlay_->replaced(chunk) : std::nullopt) == replaced;
+      if (is_as_before && *below_->base.lock() == base) throw;
     }
   }
 }
@@ -140,8 +149,9 @@ bool Image::read_ahead(std::uint64_t offset, std::size_t length) {
       const auto below = weak.lock();
       if (!below) return;
       try {
-        const ChunkRef ref = below->reference(chunk, Priority::kReadahead);
-        if (!ref.is_zero()) below->reader.read_chunk(ref, Priority::kReadahead);
+        for (const ChunkRef& ref : below->references(chunk, Priority::kReadahead)) {
+          if (!ref.is_zero()) below->reader.read_chunk(ref, Priority::kReadahead);
+        }
       } catch (const std::exception&) {
         // The guest's own read meets the same failure and reports it.
       }

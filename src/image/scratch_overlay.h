@@ -28,7 +28,7 @@ class ScratchOverlay : public Overlay, public FrozenChanges {
   /// ask for the frozen layer any more. After Error{kIo} nothing is lost, and the next freeze() or thaw() continues it.
   /// Does nothing when nothing is frozen.
   virtual void thaw() = 0;
-  /// Forgets the frozen layer, once the overlay below has absorbed its changes.
+  /// Forgets the frozen layer, once the base of the image has its changes.
   virtual void drop_frozen() = 0;
 };
 /// `below` (may be null) has the changes from before the VM started. It answers replaced(), and reads of bytes that

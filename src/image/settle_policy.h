@@ -31,6 +31,8 @@ class SettlePolicy {
     }
     return now >= not_before_ && journal_bytes > (calm_ ? options_.calm_limit : options_.busy_limit);
   }
+  /// True when the journal is so large that also chunks of which little changed should leave it.
+  bool is_large(std::uint64_t journal_bytes) const { return journal_bytes > options_.busy_limit; }
   /// Call when the last step failed or could settle nothing, because an immediate next step would not gain more.
   void gained_nothing(Time now) { not_before_ = now + options_.pause; }
 

@@ -14,16 +14,21 @@ namespace isr {
 class SettledSweep {
  public:
   /// Call before the object is put, or while something else still needs it. No sweep removes it until release().
-  void keep(const Cid& cid) { kept_.lock()->insert(cid); }
-  void release() { kept_.lock()->clear(); }
+  void keep(const Cid& cid) { kept_.lock()->cids.insert(cid); }
+  /// From now on has_more() is true until the objects that were kept in vain are removed.
+  void release();
   /// Removes the objects that are not in `needed` and were not needed at the last sweep either, so that a caller that
   /// has just found an object can still use it. The records that make objects unneeded must be durable.
   void sweep(PackStore& store, const std::set<Cid>& needed);
-  /// True when the next sweep has something to remove.
-  bool has_more() const { return !unneeded_.empty(); }
+  /// True when the next two sweeps may have something to remove.
+  bool has_more() const { return !unneeded_.empty() || kept_.lock()->was_released; }
 
  private:
-  Sync<std::set<Cid>> kept_;
+  struct Kept {
+    std::set<Cid> cids;
+    bool was_released = false;  ///< since the last sweep
+  };
+  Sync<Kept> kept_;
   std::set<Cid> unneeded_;  ///< since the last sweep
 };
 

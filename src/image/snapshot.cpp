@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
+#include "image/seal_objects.h"
 
 namespace isr {
 namespace {
@@ -14,26 +16,19 @@ namespace {
 constexpr std::size_t kSealedAtOnce = 1024;  // chunks: bounds memory
 constexpr std::uint64_t kMostMoved = 2;      // a segment of which more than 1/2 is needed stays
 
-/// Fills gaps of a chunk buffer from the reference below.
-void fill_gaps(ChunkReader& reader, const ChunkRef& below, std::uint64_t chunk, const std::vector<Extent>& gaps,
-               MutableBytes out, Priority priority, const std::stop_token& stop) {
-  if (gaps.empty() || below.is_zero()) {
-    for (const Extent& gap : gaps) {
-      std::fill_n(out.begin() + static_cast<std::ptrdiff_t>(gap.offset - chunk * kChunkSize), gap.length,
-                  std::uint8_t{0});
-    }
-    return;
-  }
-  const ChunkData data = reader.read_chunk(below, priority, stop);
+/// Fills the gaps of a chunk from what lies below its bytes.
+void fill_gaps(const SealContext& context, const std::optional<ChunkRef>& replaced, const BaseContent& base,
+               std::uint64_t chunk, const std::vector<Extent>& gaps, MutableBytes out) {
+  const Access access{.whole_chunks = true, .priority = Priority::kSettling, .stop = context.stop};
   for (const Extent& gap : gaps) {
-    const auto within = static_cast<std::ptrdiff_t>(gap.offset - chunk * kChunkSize);
-    std::copy_n(data->begin() + within, gap.length, out.begin() + within);
+    const std::size_t within = gap.offset - chunk * kChunkSize;
+    const MutableBytes bytes = out.subspan(within, gap.length);
+    if (replaced) {
+      read_reference(*context.reader, *replaced, within, bytes, access);
+    } else {
+      base.read(*context.reader, gap.offset, bytes, access);
+    }
   }
-}
-
-/// True for the errors of a source that does not have an object, or not now.
-constexpr bool is_of_a_source(ErrorKind kind) {
-  return kind == ErrorKind::kCorrupt || kind == ErrorKind::kOffline || kind == ErrorKind::kTransient;
 }
 
 /// Writes the bytes that `from` has of a chunk, without its gaps.
@@ -42,7 +37,13 @@ void copy_bytes(Overlay& from, std::uint64_t chunk, std::uint64_t length, Overla
   Bytes bytes(length);
   std::uint64_t at = 0;
   const auto write_until = [&](std::uint64_t end) {
-    if (at < end) to.write(begin + at, ByteView(bytes).subspan(at, end - at));
+    if (at == end) return;
+    const ByteView part = ByteView(bytes).subspan(at, end - at);
+    if (is_zero(part)) {
+      to.zero(begin + at, part.size());
+    } else {
+      to.write(begin + at, part);
+    }
   };
   for (const Extent& gap : from.read(begin, bytes)) {
     write_until(gap.offset - begin);
@@ -51,73 +52,28 @@ void copy_bytes(Overlay& from, std::uint64_t chunk, std::uint64_t length, Overla
   write_until(length);
 }
 
-/// Construct it before the first of some objects is put. Then sync() guarantees that all of them are durable, or
-/// throws, even if another thread's sync of the store failed meanwhile.
-class ObjectsToSync {
- public:
-  explicit ObjectsToSync(PackStore& store) : store_(store), failed_before_(store.failed_syncs()) {}
-  void sync() const {
-    store_.sync();
-    if (store_.failed_syncs() == failed_before_) return;
-    throw Error(ErrorKind::kIo,
-                fmt::format("{}: a sync failed, and sealed objects were lost with it", store_.describe()));
-  }
-
- private:
-  PackStore& store_;
-  std::uint64_t failed_before_;
-};
-
-void put_object(const SealContext& context, const SealedObject& sealed) {
-  if (context.sweep != nullptr) context.sweep->keep(sealed.ref.cid);
-  context.settled.put(sealed.ref.cid, sealed.bytes);
-}
-
-ChunkRef put_sealed(const SealContext& context, ByteView plaintext) {
-  const SealedObject sealed = seal_chunk(plaintext, context.domain_secret);
-  if (!sealed.ref.is_zero()) put_object(context, sealed);
-  return sealed.ref;
-}
-
-/// Seals some of the chunks that the frozen layer has changed.
-void seal_some(const SealContext& context, FrozenChanges& frozen, const TreeRoot& base, std::span<SealedChunk> chunks,
-               std::map<std::uint64_t, ChunkRef>& changes) {
-  std::vector<ChunkRef> before(chunks.size());
-  parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
-    auto& [chunk, sealed] = chunks[i];
-    before[i] = find_chunk(context.reader, base, chunk, Priority::kUpload, context.stop);
-    sealed = frozen.frozen_replaced(chunk).value_or(before[i]);
-    if (!frozen.frozen_has_bytes(chunk)) return;
-    thread_local Bytes plaintext(kChunkSize);
-    const auto gaps = frozen.read_frozen(chunk * kChunkSize, plaintext);
-    fill_gaps(context.reader, sealed, chunk, gaps, plaintext, Priority::kUpload, context.stop);
-    sealed = put_sealed(context, plaintext);
-  });
-  for (std::size_t i = 0; i < chunks.size(); ++i) {
-    if (chunks[i].ref != before[i]) changes.emplace(chunks[i].chunk, chunks[i].ref);
-  }
-}
-
 struct Sealed {
   std::vector<PieceAt> seen;
   std::optional<ChunkRef> ref;
 };
 
-/// `ref` is nullopt when the rest of the chunk is not available now.
+std::uint64_t bytes_of(const std::vector<PieceAt>& pieces) {
+  return std::accumulate(pieces.begin(), pieces.end(), std::uint64_t{0},
+                         [](std::uint64_t sum, const PieceAt& at) { return sum + at.piece.length; });
+}
+
+/// `ref` is nullopt when the rest of the chunk is not available now, or little of it changed.
 Sealed seal_active(const SealContext& context, const SettleImage& of, std::uint64_t chunk) {
   Sealed sealed;
   sealed.seen = of.overlay.pieces_of(chunk);
   if (sealed.seen.empty()) return sealed;  // replaced or forgotten meanwhile
+  if (!context.settle_little && bytes_of(sealed.seen) < kMuchOfAChunk) return sealed;
   thread_local Bytes plaintext(kChunkSize);
   const auto gaps = of.overlay.read(chunk * kChunkSize, plaintext);
-  ChunkRef below;
-  if (!gaps.empty()) {
-    // In this order, as everywhere: a publish sets the new base before the overlay drops the published changes.
-    const auto replaced = of.overlay.replaced(chunk);
-    below =
-        replaced ? *replaced : find_chunk(context.reader, of.image->base(), chunk, Priority::kSettling, context.stop);
-  }
-  fill_gaps(context.reader, below, chunk, gaps, plaintext, Priority::kSettling, context.stop);
+  // In this order, as everywhere: a publish sets the new base before the overlay drops the published changes.
+  const auto replaced = of.overlay.replaced(chunk);
+  const auto base = of.image->base_content();
+  fill_gaps(context, replaced, *base, chunk, gaps, plaintext);
   sealed.ref = put_sealed(context, plaintext);
   return sealed;
 }
@@ -173,32 +129,6 @@ std::vector<SegmentPtr> most_garbage_first(const Journal& journal, std::span<con
 
 }  // namespace
 
-SealedImage seal_frozen(const SealContext& context, FrozenChanges& frozen, const TreeRoot& base) {
-  const DirtyChunks dirty = frozen.frozen_chunks();
-  const ObjectsToSync objects(context.settled);
-  std::map<std::uint64_t, ChunkRef> changes;
-  SealedImage result;
-  result.chunks.reserve(dirty.chunks.size());
-  for (const std::uint64_t chunk : dirty.chunks) result.chunks.push_back({chunk, {}});
-  for (std::span<SealedChunk> rest = result.chunks; !rest.empty();) {
-    const auto some = rest.first(std::min(rest.size(), kSealedAtOnce));
-    seal_some(context, frozen, base, some, changes);
-    rest = rest.subspan(some.size());
-  }
-  for (const auto& [chunk, ref] : changes) {
-    if (ref.is_zero()) continue;
-    if (context.sweep != nullptr) context.sweep->keep(ref.cid);  // it may have been settled before
-    result.new_objects.push_back({ref.cid, ref.length});
-  }
-  const auto emit = [&](const SealedObject& page) {
-    put_object(context, page);
-    result.new_objects.push_back({page.ref.cid, page.ref.length});
-  };
-  result.root = update_tree(context.reader, base, changes, context.domain_secret, emit, dirty.zeros);
-  objects.sync();
-  return result;
-}
-
 std::uint64_t settle_some(const SealContext& context, Journal& journal, std::span<const SettleImage> images) {
   if (const std::uint64_t freed = journal.collect(); freed > 0) return freed;
   for (SegmentPtr& segment : most_garbage_first(journal, images)) {
@@ -223,6 +153,8 @@ void settle_memory(const SealContext& context, Image& memory, ScratchOverlay& sc
   const ObjectsToSync objects(context.settled);
   parallel_for(chunks.size(), context.threads, [&](std::size_t i) {
     thread_local Bytes plaintext(kChunkSize);
+    const std::size_t changed = bytes_without(scratch.read(chunks[i] * kChunkSize, plaintext));
+    if (changed < kMuchOfAChunk) return;
     try {
       const std::size_t got = memory.read(chunks[i] * kChunkSize, plaintext);
       std::fill(plaintext.begin() + static_cast<std::ptrdiff_t>(got), plaintext.end(), std::uint8_t{0});

@@ -19,6 +19,7 @@ unsigned tree_levels(std::uint64_t size_bytes);
 struct TreeRoot {
   std::uint64_t size = 0;
   ChunkRef root;
+  friend bool operator==(const TreeRoot&, const TreeRoot&) = default;
 };
 
 /// The reference of chunk `index`; fetches the pages on the way. Error{kCorrupt} when the tree does not match its size.

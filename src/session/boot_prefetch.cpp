@@ -1,5 +1,5 @@
 // Prefetching only saves time: data that it could not fetch is read when the guest asks for it. Only the device state
-// must be here before the guest runs.
+// and the tables of memory's patches must be here before the guest runs.
 
 #include "session/boot_prefetch.h"
 
@@ -67,7 +67,8 @@ void BootPrefetch::fetch_device_state(const ProgressFn& progress, const std::sto
     chunks.push_back(ref);
     total += ref.length;
   };
-  for_each_chunk(objects_.reader(), state_.now().find(ImageRole::kDevice)->image.tree, add, Priority::kReadahead, stop);
+  for_each_chunk(objects_.reader(), state_.now().find(ImageRole::kDevice)->image.content.tree, add,
+                 Priority::kReadahead, stop);
   Sync<std::uint64_t> done;  // its mutex also serialises the calls of progress()
   parallel_for(chunks.size(), kFetchThreads, [&](std::size_t i) {
     check(stop);
@@ -76,6 +77,13 @@ void BootPrefetch::fetch_device_state(const ProgressFn& progress, const std::sto
     *guard += chunks[i].length;
     if (progress) progress("devices", *guard, total);
   });
+}
+
+/// Without these no byte of memory can be read, but for those of the boot pack. A disk that the guest does not read yet
+/// may have a table that is out of reach, so that of a disk is fetched by the first read.
+void BootPrefetch::fetch_memory_tables(const std::stop_token& stop) {
+  const auto base = images_.part(ImageRole::kMemory).image->base_content();
+  if (!base->tree().patches.empty()) base->index(objects_.reader(), Priority::kReadahead, stop);
 }
 
 void BootPrefetch::open_pack(const std::stop_token& stop) {
@@ -88,7 +96,7 @@ void BootPrefetch::open_pack(const std::stop_token& stop) {
     either.request_stop();
   });
   try {
-    pack_ = std::make_shared<HotPages>(objects_.reader(), image->tree, either.get_token());
+    pack_ = std::make_shared<HotPages>(objects_.reader(), image->content.tree, either.get_token());
   } catch (const Error& error) {
     check(stop);
     log::warn("the machine continues without its boot pack: {}", error.what());
@@ -101,6 +109,7 @@ void BootPrefetch::prepare(Prefetch prefetch, const ProgressFn& progress, const 
     check(stop);
     try {
       fetch_device_state(progress, stop);
+      fetch_memory_tables(stop);
       break;
     } catch (const Error& error) {
       if (!objects_.waits() || (error.kind() != ErrorKind::kOffline && error.kind() != ErrorKind::kTransient)) throw;
@@ -124,8 +133,8 @@ void BootPrefetch::attach(const std::shared_ptr<Image>& memory) {
     image->set_hot_pages({});
     if (!pack_) continue;
     const auto& named = pack_->head().images;
-    const auto it = std::find(named.begin(), named.end(), BootImage{names[i], image->base().root.digest});
-    if (it == named.end()) continue;  // the pack was made of another tree of this image
+    const auto it = std::find(named.begin(), named.end(), BootImage{names[i], digest_of(image->base())});
+    if (it == named.end()) continue;  // the pack was made of another content of this image
     const auto number = static_cast<std::uint8_t>(it - named.begin());
     const auto& pages = pack_->head().order.pages;
     pages_ += static_cast<std::uint64_t>(

@@ -18,10 +18,10 @@ std::string_view to_name(Prefetch prefetch) noexcept;
 /// Parses a name that to_name() returns. Error{kUsage} for any other text.
 Prefetch parse_prefetch(std::string_view text);
 
-/// Fetches the data of a resumed guest before the guest asks for it. Before the guest runs, it fetches the device state
-/// and, for 5 s at most, the boot pack (docs/formats/boot-pack.md); while the guest runs, the rest of the pack, the
-/// chunks that the pack lists, then the rest of memory. Also records the order in which each guest reads first, for the
-/// next boot pack.
+/// Fetches the data of a resumed guest before the guest asks for it. Before the guest runs, it fetches the device
+/// state, the tables of memory's patches and, for 5 s at most, the boot pack (docs/formats/boot-pack.md); while the
+/// guest runs, the rest of the pack, the chunks that the pack lists, then the rest of memory. Also records the order in
+/// which each guest reads first, for the next boot pack.
 ///
 ///   prepare() → attach() → begin_fill() → wait_for_pack() → the guest runs → end_fill(), detach()
 ///
@@ -34,10 +34,10 @@ class BootPrefetch {
   BootPrefetch(const BootPrefetch&) = delete;
   BootPrefetch& operator=(const BootPrefetch&) = delete;
 
-  /// Fetches the device state, without which no resume begins. If SessionObjects::waits(), waits for a repository that
-  /// cannot be reached. Unless `prefetch` is kNone, then opens the boot pack, that is, reads its list of pages; a
-  /// failure of this is only logged. begin_fill() fetches the pages.
-  /// Errors:  {kCancelled} on stop; as ChunkReader for the device state.
+  /// Fetches the device state and the tables of memory's patches, without which no resume begins. If
+  /// SessionObjects::waits(), waits for a repository that cannot be reached. Unless `prefetch` is kNone, then opens the
+  /// boot pack, that is, reads its list of pages; a failure of this is only logged. begin_fill() fetches the pages.
+  /// Errors:  {kCancelled} on stop; as ChunkReader for the device state and the tables.
   void prepare(Prefetch prefetch, const ProgressFn& progress, const std::stop_token& stop);
   /// Connects the images of a machine that is about to run: they answer reads from the pack of prepare() where the pack
   /// was made of the same tree, and a new record of first reads begins. `memory` is the machine's memory image;
@@ -65,6 +65,7 @@ class BootPrefetch {
  private:
   std::shared_ptr<Image> image_of(const std::string& name) const;
   void fetch_device_state(const ProgressFn& progress, const std::stop_token& stop);
+  void fetch_memory_tables(const std::stop_token& stop);
   void open_pack(const std::stop_token& stop);
 
   const HostState& host_;

@@ -28,7 +28,7 @@ void rebase_on(const PendingPublish& pending, SessionState& state, const ParcelV
   for (SessionImage& image : state.images) {
     const auto it = pending.void_below.find(image.number);
     if (it == pending.void_below.end()) continue;  // the publish does not cover it, or the image was begun anew since
-    image.image.tree = version.find(image.image.name)->tree;
+    image.image.content = version.find(image.image.name)->content;
     image.void_below = std::max(image.void_below, it->second);
   }
   state.base = pending.n;
@@ -92,7 +92,9 @@ std::string HeadPublisher::keep_fork(std::uint64_t n, ByteView blob, const std::
   ChunkReader repository(open_stack({repository_tier(make_stoppable(account_.remote.store, stop), stats.link)}, stats),
                          ReaderOptions{0, 16, 1});
   for (const VersionImage& image : load_version(account_, parcel_, {{}, fork}, stop).version.images) {
-    if (!image.tree.root.is_zero()) repository.read_page(image.tree.root, Priority::kUpload);
+    const ChunkRef& root = image.content.tree.root;
+    if (!root.is_zero()) repository.read_page(root, Priority::kUpload);
+    for (const TreeRoot& patch : image.content.patches) repository.read_page(patch.root, Priority::kUpload);
   }
   return fork;
 }

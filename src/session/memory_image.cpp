@@ -36,11 +36,12 @@ void MemoryImage::drop() {
 
 std::shared_ptr<Image> MemoryImage::begin(bool fresh) {
   // Fresh memory has no overlay below it, because the suspended memory must stay unchanged if the VM does not start.
-  const TreeRoot base =
-      fresh ? TreeRoot{state_.now().vm.memory_bytes, {}} : state_.now().find(ImageRole::kMemory)->image.tree;
-  scratch_ =
-      make_scratch_overlay(state_.directory(), base.size, fresh ? nullptr : images_.part(ImageRole::kMemory).overlay);
-  live_ = std::make_shared<LiveMemory>(scratch_, base.size);
+  const SessionPart& suspended = images_.part(ImageRole::kMemory);
+  const auto base = fresh ? std::make_shared<const BaseContent>(TreeRoot{state_.now().vm.memory_bytes, {}})
+                          : suspended.image->base_content();
+  const std::uint64_t size = base->tree().size();
+  scratch_ = make_scratch_overlay(state_.directory(), size, fresh ? nullptr : suspended.overlay);
+  live_ = std::make_shared<LiveMemory>(scratch_, size);
   image_ = objects_.make_image(memory_name(), base, live_);
   prefetch_.attach(image_);
   return image_;
@@ -94,12 +95,13 @@ void MemoryImage::keep(const MachineMoment& moment) {
   const MemoryCheck check(moment.memory, live_->touched());
   for (const std::uint64_t chunk : scratch_->dirty_chunks()) check.require_change(chunk);
   SessionPart& memory = images_.part(ImageRole::kMemory);
-  const TreeRoot base = state_.now().find(ImageRole::kMemory)->image.tree;
+  const PatchedTree base = state_.now().find(ImageRole::kMemory)->image.content;
   const auto before = replacements_in(*memory.overlay);
-  Image here(memory_name(), base, objects_.local_reader(), scratch_);
+  const auto shared = std::make_shared<const BaseContent>(base, *image_->base_content());
+  Image here(memory_name(), shared, objects_.local_reader(), scratch_);
   settle_memory(objects_.seal_context(), here, *scratch_, *memory.overlay, images_.journal());
   check.compare(before, replacements_in(*memory.overlay));
-  Image kept(memory_name(), base, objects_.local_reader(), memory.overlay);
+  Image kept(memory_name(), shared, objects_.local_reader(), memory.overlay);
   check.compare(kept);
   write_device_state(moment.device_state);
   images_.journal().sync();
@@ -113,7 +115,9 @@ void MemoryImage::keep(const MachineMoment& moment) {
 
 void MemoryImage::write_device_state(ByteView device_state) {
   SessionPart& device = images_.part(ImageRole::kDevice);
-  state_.change_in_memory([&](SessionState& next) { images_.void_image(next, device, {device_state.size(), {}}); });
+  state_.change_in_memory([&](SessionState& next) {
+    images_.void_image(next, device, TreeRoot{device_state.size(), {}});
+  });
   images_.begin_anew(device);
   device.image->write(0, device_state);
 }
@@ -125,16 +129,21 @@ Bytes MemoryImage::device_state() {
   return bytes;
 }
 
-void MemoryImage::check_frozen(const MemoryWitness& witness, const TreeRoot& before, const TreeRoot& after) const {
+void MemoryImage::check_frozen(const MemoryWitness& witness, const PatchedTree& before,
+                               const SealedImage& after) const {
   scratch();
   const MemoryCheck check(witness, live_->touched());
   const JournalOverlay& below = *images_.part(ImageRole::kMemory).overlay;
-  for_each_difference(objects_.reader(), before, after, [&](std::uint64_t chunk, const ChunkRef&, const ChunkRef& ref) {
-    // An earlier run left this change in the overlay below: a sealed chunk, or bytes without the rest of their chunk
-    // when that could not be fetched.
+  // An earlier run may have left changes in the overlay below, as a sealed chunk or as bytes.
+  const auto require_change = [&](std::uint64_t chunk, const ChunkRef&, const ChunkRef& ref) {
     if (below.frozen_replaced(chunk) != ref && !below.frozen_has_bytes(chunk)) check.require_change(chunk);
-  });
-  Image sealed(memory_name(), after, objects_.local_reader(), nullptr);
+  };
+  for_each_difference(objects_.reader(), before.tree, after.unfolded, require_change);
+  for (const std::uint64_t chunk : after.patched) {
+    if (!below.frozen_replaced(chunk) && !below.frozen_has_bytes(chunk)) check.require_change(chunk);
+  }
+  const auto content = std::make_shared<const BaseContent>(after.content, *image_->base_content());
+  Image sealed(memory_name(), content, objects_.local_reader(), nullptr);
   check.compare(sealed);
 }
 
@@ -147,9 +156,13 @@ void MemoryImage::thaw() {
   }
 }
 
-void MemoryImage::adopt(const TreeRoot& published, const std::function<void()>& adopt_below) {
+void MemoryImage::adopt(const PatchedTree& published, const std::function<void()>& adopt_below) {
   if (image_) {
-    image_->adopt(published, adopt_below);
+    // The overlay below forgets first, while the scratch layer covers it: what lies there is older.
+    image_->adopt(published, [&] {
+      adopt_below();
+      scratch_->drop_frozen();
+    });
   } else {
     adopt_below();
   }

@@ -71,16 +71,15 @@ class MemoryImage {
   /// Freezes the changes in the scratch layer. The caller freezes the overlay below it.
   void freeze() { scratch().freeze(); }
   FrozenChanges& frozen() { return scratch(); }
-  /// Checks the tree `after`, which the frozen changes gave when they were sealed over the tree `before`. Error{kBug}
-  /// when it differs from the witness; the guest, which goes on, still has the right bytes.
-  void check_frozen(const MemoryWitness& witness, const TreeRoot& before, const TreeRoot& after) const;
-  /// Drops the frozen changes. Call once the overlay below has absorbed them.
-  void drop_frozen() { scratch().drop_frozen(); }
+  /// Checks the content `after`, which the frozen changes gave when they were sealed over `before`. Error{kBug} when it
+  /// differs from the witness; the guest, which goes on, still has the right bytes.
+  void check_frozen(const MemoryWitness& witness, const PatchedTree& before, const SealedImage& after) const;
   /// Undoes freeze() after a failure. Does nothing when nothing is frozen. Only logs its own failures.
   void thaw();
-  /// Makes the running machine's memory image adopt the published tree, and calls `adopt_below` within, which does the
-  /// same for the image below (Image::adopt()). Without a running machine, only calls `adopt_below`.
-  void adopt(const TreeRoot& published, const std::function<void()>& adopt_below);
+  /// Makes the running machine's memory image adopt the published content, drops the frozen changes, which the base has
+  /// then, and calls `adopt_below`, which adopts it in the image below (Image::adopt()). Without a running machine,
+  /// only calls `adopt_below`.
+  void adopt(const PatchedTree& published, const std::function<void()>& adopt_below);
 
  private:
   ScratchOverlay& scratch() const;

@@ -1,13 +1,13 @@
 // freeze → seal → absorb → upload → check the lock → publish → read back → adopt.
 //
-// Sealed changes are absorbed at once: the upload reads the sealed objects and needs no overlay, so the journal can
-// drop the changes however long the upload takes. Settling goes on meanwhile. Only the last step drops data on this
-// host.
+// Chunks that were sealed whole are absorbed at once: the upload reads the sealed objects and needs no overlay, so the
+// journal can drop these changes however long the upload takes. The bytes that went into a patch stay in the journal.
+// Settling goes on meanwhile. Only the last step drops data on this host.
 //
 // A checkpoint freezes the memory of a running machine in two layers. The scratch layer has the changes of this run;
-// the journal overlay below it has the changes from before the run, and absorbs both. Each layer drops its changes only
-// after the layer below has them, so that a reader in between never sees an old chunk: the scratch layer after the
-// overlay has them, the overlay after the new base has them.
+// the journal overlay below it has the changes from before the run. The scratch layer stays frozen until the publish
+// has succeeded, because the overlay absorbs only whole chunks, not the bytes that went into a patch. Both layers drop
+// their changes after the new base has them, so that a reader in between never sees old bytes.
 
 #include "session/publisher.h"
 
@@ -18,9 +18,9 @@
 namespace isr {
 namespace {
 
-bool same_tree(const VersionImage* a, const VersionImage* b) {
+bool same_content(const VersionImage* a, const VersionImage* b) {
   if (!a || !b) return a == b;
-  return a->tree.size == b->tree.size && a->tree.root == b->tree.root;
+  return a->content == b->content;
 }
 
 bool is_sealed_by(const PublishOptions& publish, ImageRole role) {
@@ -41,7 +41,7 @@ bool is_sealed_by(const PublishOptions& publish, ImageRole role) {
 bool same_content(const ParcelVersion& a, const ParcelVersion& b) {
   const auto is_in = [](const ParcelVersion& in) {
     return [&in](const VersionImage& image) {
-      return !rules_of(image.role).is_content || same_tree(&image, in.find(image.name));
+      return !rules_of(image.role).is_content || same_content(&image, in.find(image.name));
     };
   };
   return a.vm == b.vm && std::all_of(a.images.begin(), a.images.end(), is_in(b)) &&
@@ -105,27 +105,33 @@ void Publisher::freeze(const PublishOptions& options, Publication& publication) 
   publication.version.copy_of = options.copy_of;
 }
 
-void Publisher::seal(Publication& publication) {
+void Publisher::seal(const PublishOptions& options, Publication& publication) {
   for (SessionPart* part : publication.parts) {
     VersionImage image = state_.now().find(part->name)->image;
     const bool in_scratch = image.role == ImageRole::kMemory && publication.scratch_is_frozen;
     FrozenChanges& frozen = in_scratch ? memory_.frozen() : static_cast<FrozenChanges&>(*part->overlay);
     SealContext context = objects_.seal_context();
     context.sweep = &objects_.sweep();
-    const SealedImage sealed = seal_frozen(context, frozen, image.tree);
-    if (in_scratch) memory_.check_frozen(publication.memory, image.tree, sealed.root);
-    part->overlay->absorb_frozen(sealed.chunks, publication.void_below.at(part->number));
-    if (in_scratch) memory_.drop_frozen();
-    image.tree = sealed.root;
+    context.fetching = objects_.shared_reader();
+    context.stop = options.stop;
+    context.may_patch = rules_of(image.role).may_have_patches;
+    const auto base = in_scratch ? memory_.image()->base_content() : part->image->base_content();
+    // They differ when an earlier publish turned out to have happened. Sharing saves reading the tables of patches.
+    const SealedImage sealed = base->tree() == image.content ? seal_frozen(context, frozen, *base)
+                                                             : seal_frozen(context, frozen, {image.content, *base});
+    if (in_scratch) memory_.check_frozen(publication.memory, image.content, sealed);
+    // Of a checkpoint both layers stay frozen: settling must not seal what lies below the scratch layer's bytes.
+    if (!in_scratch) part->overlay->absorb_frozen(sealed.chunks, publication.void_below.at(part->number));
+    image.content = sealed.content;
     publication.version.images.push_back(std::move(image));
     for (const ClearRef& object : sealed.new_objects) publication.objects.emplace(object.cid, object.length);
   }
 }
 
 /// Undoes the freeze after a failure. Changes that were absorbed stay absorbed.
-void Publisher::thaw(const Publication& publication) {
+void Publisher::thaw(const Publication& publication, bool with_memory) {
   for (SessionPart* part : publication.parts) part->overlay->thaw();
-  memory_.thaw();
+  if (with_memory) memory_.thaw();
 }
 
 /// Returns whether the repository is likely to have the objects: after an interrupted publish most of them were sent.
@@ -157,7 +163,9 @@ void Publisher::add_boot_pack(const PublishOptions& options, Publication& public
   try {
     BootOrder order = options.boot_order();
     const std::size_t most = affordable_boot_pages(publication.upload_bytes, publication.upload_time);
-    const auto pack = pack_maker_.make(std::move(order), prefetch_.own_order(), most, publication.version);
+    const VersionImage* last = state_.now().base_version.find(ImageRole::kBootPack);
+    const auto pack = pack_maker_.make(std::move(order), prefetch_.own_order(), most, publication.version,
+                                       last != nullptr ? &last->content.tree : nullptr);
     if (!pack) return;
     upload(pack->objects, Presence::kUnknown, to_name(ImageRole::kBootPack), progress, options.stop);
     publication.objects.insert(pack->objects.begin(), pack->objects.end());
@@ -193,18 +201,18 @@ void Publisher::adopt_unchanged(const Publication& publication) {
 void Publisher::set_bases(const Publication& publication, SessionState& state) {
   for (const SessionPart* part : publication.parts) {
     SessionImage& image = *state.find(part->name);
-    image.image.tree = publication.version.find(part->name)->tree;
+    image.image.content = publication.version.find(part->name)->content;
     image.void_below = publication.void_below.at(part->number);
   }
 }
 
 void Publisher::drop_published(const Publication& publication) {
   for (SessionPart* part : publication.parts) {
-    const TreeRoot& tree = publication.version.find(part->name)->tree;
+    const PatchedTree& content = publication.version.find(part->name)->content;
     const auto forget = [&] { part->overlay->forget_below(publication.void_below.at(part->number)); };
-    const auto adopt_part = [&] { part->image->adopt(tree, forget); };
+    const auto adopt_part = [&] { part->image->adopt(content, forget); };
     if (part->role == ImageRole::kMemory) {
-      memory_.adopt(tree, adopt_part);
+      memory_.adopt(content, adopt_part);
     } else {
       adopt_part();
     }
@@ -245,14 +253,18 @@ PublishResult Publisher::publish(const PublishOptions& options, const ProgressFn
   Publication publication;
   const struct Kept {
     SettledSweep& objects;
-    ~Kept() { objects.release(); }
-  } kept{objects_.sweep()};
+    const StateFile& state;
+    // While an earlier publish has no answer, its version may become the base, which needs its objects.
+    ~Kept() {
+      if (state.now().pending.empty()) objects.release();
+    }
+  } kept{objects_.sweep(), state_};
   try {
     if (progress) progress("seal", 0, 0);
     freeze(options, publication);
     SettlingThread settling(settler_);
     settling.start();
-    seal(publication);
+    seal(options, publication);
     if (options.copy_of.empty() && same_content(publication.version, state_.now().base_version)) {
       result.unchanged = true;
       result.version = state_.now().base;
@@ -273,8 +285,11 @@ PublishResult Publisher::publish(const PublishOptions& options, const ProgressFn
       settling.end();
       if (put.head) adopt(publication, *put.head);
     }
+    thaw(publication, /*with_memory=*/true);  // of a checkpoint, unless it was adopted
   } catch (...) {
-    thaw(publication);
+    // Not when the session is about to end: merging the two layers of memory takes long, and suspending does not need
+    // it.
+    thaw(publication, /*with_memory=*/!options.stop.stop_requested());
     throw;
   }
   published_ =

@@ -68,8 +68,8 @@ class Publisher {
  private:
   struct Publication;
   void freeze(const PublishOptions& options, Publication& publication);
-  void seal(Publication& publication);
-  void thaw(const Publication& publication);
+  void seal(const PublishOptions& options, Publication& publication);
+  void thaw(const Publication& publication, bool with_memory);
   Presence begin_upload();
   void upload(const std::map<Cid, std::uint32_t>& objects, Presence presence, std::string_view step,
               const ProgressFn& progress, const std::stop_token& stop);

@@ -14,8 +14,8 @@ std::optional<RehearsalImages> rehearsal_images(const StateFile& state, const Se
   const auto reader = objects.local_reader();
   const std::vector<std::string> names = packed_image_names(state.now());
   for (std::size_t i = 0; i < names.size(); ++i) {
-    const TreeRoot base = session_images.part(names[i]).image->base();
-    auto scratch = make_scratch_overlay(state.directory(), base.size, session_images.part(names[i]).overlay);
+    const auto base = session_images.part(names[i]).image->base_content();
+    auto scratch = make_scratch_overlay(state.directory(), base->tree().size(), session_images.part(names[i]).overlay);
     auto image = std::make_shared<Image>(names[i], base, reader, std::move(scratch));
     image->set_touches(images.touches, static_cast<std::uint8_t>(i));
     (names[i] == to_name(ImageRole::kMemory) ? images.memory : images.disks.emplace_back()) = std::move(image);

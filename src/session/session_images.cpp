@@ -43,7 +43,7 @@ void SessionImages::open() {
     part.role = image.image.role;
     part.overlay = std::make_shared<JournalOverlay>(journal_, image.number);
     records.give(image.number, *part.overlay);
-    part.image = objects_.make_image(part.name, image.image.tree, part.overlay);
+    part.image = objects_.make_image(part.name, std::make_shared<const BaseContent>(image.image.content), part.overlay);
   }
   journal_->collect();
 }
@@ -84,24 +84,25 @@ void SessionImages::take(SessionEvent event, SessionState& next) {
   next.phase = transition.next.value();
 }
 
-void SessionImages::void_image(SessionState& next, const SessionPart& part, const TreeRoot& base) {
+void SessionImages::void_image(SessionState& next, const SessionPart& part, const PatchedTree& base) {
   SessionImage& image = *next.find(part.name);
   image.void_below = journal_->next_sequence();
   journal_->raise_sequence(image.void_below);  // so that the next freeze gets a moment that is not void
-  image.image.tree = base;
+  image.image.content = base;
   for (PendingPublish& pending : next.pending) pending.void_below.erase(image.number);
 }
 
 void SessionImages::void_memory(SessionState& next) {
-  void_image(next, part(ImageRole::kMemory), {next.vm.memory_bytes, {}});
-  void_image(next, part(ImageRole::kDevice), {kNoDeviceState, {}});
+  void_image(next, part(ImageRole::kMemory), TreeRoot{next.vm.memory_bytes, {}});
+  void_image(next, part(ImageRole::kDevice), TreeRoot{kNoDeviceState, {}});
   next.stamp.reset();
 }
 
 void SessionImages::begin_anew(SessionPart& part) {
   const SessionImage& image = *state_.now().find(part.name);
   part.overlay->forget_below(image.void_below);
-  part.image = objects_.make_image(part.name, image.image.tree, part.overlay);
+  auto base = std::make_shared<const BaseContent>(image.image.content, *part.image->base_content());
+  part.image = objects_.make_image(part.name, std::move(base), part.overlay);
 }
 
 void SessionImages::discard() {
@@ -110,7 +111,7 @@ void SessionImages::discard() {
     take(to_suspended ? SessionEvent::kDiscardToSuspended : SessionEvent::kDiscard, next);
     next.images = number_images(next.base_version);
     for (const SessionImage& image : number_images(next.base_version)) {
-      void_image(next, part(image.image.name), image.image.tree);
+      void_image(next, part(image.image.name), image.image.content);
     }
     next.vm = next.base_version.vm;
     next.stamp = next.base_version.stamp;

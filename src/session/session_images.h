@@ -49,10 +49,10 @@ class SessionImages {
   /// void where the table does. Once the state is `next`, begin_anew() drops them. Error{kVm} when the table refuses
   /// the event.
   void take(SessionEvent event, SessionState& next);
-  /// Makes all records of the image so far void in `next`, and `base` its tree. Once the state is `next`, begin_anew()
-  /// drops the records.
-  void void_image(SessionState& next, const SessionPart& part, const TreeRoot& base);
-  /// Drops the records of an image that the state says are void, and opens the image over its tree in the state.
+  /// Makes all records of the image so far void in `next`, and `base` its content. Once the state is `next`,
+  /// begin_anew() drops the records.
+  void void_image(SessionState& next, const SessionPart& part, const PatchedTree& base);
+  /// Drops the records of an image that the state says are void, and opens the image over its content in the state.
   void begin_anew(SessionPart& part);
   /// Drops all changes since the base version; the parcel stays checked out. After a failure nothing has changed.
   void discard();

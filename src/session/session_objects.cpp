@@ -61,9 +61,9 @@ std::shared_ptr<ChunkReader> SessionObjects::local_reader() const {
                                        ReaderOptions{.decoded_bytes = 16U << 20U});
 }
 
-std::shared_ptr<Image> SessionObjects::make_image(const std::string& name, const TreeRoot& base,
+std::shared_ptr<Image> SessionObjects::make_image(const std::string& name, std::shared_ptr<const BaseContent> base,
                                                   std::shared_ptr<Overlay> overlay) const {
-  auto image = std::make_shared<Image>(name, base, reader_, std::move(overlay));
+  auto image = std::make_shared<Image>(name, std::move(base), reader_, std::move(overlay));
   image->set_make_room(make_room_);
   return image;
 }
@@ -82,7 +82,7 @@ Bytes SessionObjects::load(const Cid& cid) const {
 }
 
 SealContext SessionObjects::seal_context() {
-  return {*reader_, *settled_, account_.identity.domain_secret, kSealThreads};
+  return {local_reader(), *settled_, account_.identity.domain_secret, kSealThreads};
 }
 
 /// Makes room on a full disk by dropping data that can be fetched again.

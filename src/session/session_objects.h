@@ -23,10 +23,12 @@ class SessionObjects {
   ChunkReader& reader() const { return *reader_; }
   /// Makes a reader that finds only objects on this host and uses no network.
   std::shared_ptr<ChunkReader> local_reader() const;
+  /// The same as reader(), to be shared.
+  const std::shared_ptr<ChunkReader>& shared_reader() const { return reader_; }
   /// True when reads wait for a repository that cannot be reached; false when they fail.
   bool waits() const { return waits_; }
   /// Makes an image over these objects. When the disk is full, its writes try to make room before they fail.
-  std::shared_ptr<Image> make_image(const std::string& name, const TreeRoot& base,
+  std::shared_ptr<Image> make_image(const std::string& name, std::shared_ptr<const BaseContent> base,
                                     std::shared_ptr<Overlay> overlay) const;
 
   /// Objects that were sealed here and are in no version yet; durable.

@@ -106,7 +106,7 @@ SessionState from_json(const json& in) {
 }
 
 VersionImage placeholder(std::string_view name, ImageRole role, std::uint64_t size) {
-  return {std::string(name), role, {size, {}}};
+  return {std::string(name), role, TreeRoot{size, {}}};
 }
 
 std::string short_id(const std::string& parcel_id) { return parcel_id.substr(0, 12); }
@@ -139,7 +139,7 @@ bool SessionState::is_upload_due() const {
   // Every suspend writes the device state anew, and only a publish gives it a tree. So equal trees mean that this
   // suspend was published.
   return std::none_of(images.begin(), images.end(), [&](const SessionImage& image) {
-    return published && image.image.name == published->name && image.image.tree.root == published->tree.root;
+    return published && image.image.name == published->name && image.image.content == published->content;
   });
 }
 

@@ -37,6 +37,11 @@ void Settler::settle_if_due(const std::stop_token& stop) {
   SealContext context = objects_.seal_context();
   context.threads = 1;  // leaves the other processors to the guest
   context.stop = stop;
+  if (policy_.is_large(journal.size_bytes())) {
+    context.reader = objects_.shared_reader();  // the journal must not grow without limit, so the rest is fetched
+  } else {
+    context.settle_little = false;
+  }
   try {
     if (settle_some(context, journal, images) > 0) return;
   } catch (const Error&) {

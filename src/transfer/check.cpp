@@ -8,6 +8,7 @@
 #include "base/thread_pool.h"
 #include "chunkstore/stack.h"
 #include "image/chunk_reader.h"
+#include "image/patches.h"
 
 namespace isr {
 namespace {
@@ -54,9 +55,23 @@ class Checker {
 
   void check_version(const LoadedVersion& version) {
     for (const VersionImage& image : version.version.images) {
-      if (image.tree.root.is_zero()) continue;
       const std::string where = fmt::format("version {}, {}", version.head.head.n, image.name);
-      check_page(where, image.tree.root, tree_levels(image.tree.size) - 1);
+      check_tree(where, image.content.tree);
+      for (const TreeRoot& patch : image.content.patches) check_tree(where + ", a patch", patch);
+      if (options_.deep) check_tables(where, image.content);
+    }
+  }
+
+  void check_tree(const std::string& where, const TreeRoot& tree) {
+    if (!tree.root.is_zero()) check_page(where, tree.root, tree_levels(tree.size) - 1);
+  }
+
+  void check_tables(const std::string& where, const PatchedTree& content) {
+    try {
+      BaseContent(content).index(*reader_, Priority::kPrefetch, stop_);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kCorrupt) throw;
+      found(where, error.what());
     }
   }
 

@@ -42,7 +42,7 @@ class Importer {
         result_(result),
         cache_(open_cache(account.host.paths, account.host.config)),
         uploader_(account.remote.store, {.bytes_per_second = account.host.upload_limit(), .stop = stop}, counters_),
-        builder_(disk.tree.size, account.identity.domain_secret, [this](const SealedObject& page) { put(page); }),
+        builder_(disk.content.size(), account.identity.domain_secret, [this](const SealedObject& page) { put(page); }),
         known_(pages_) {
     learn_known_chunks();
   }
@@ -137,7 +137,7 @@ class Importer {
   void learn_known_chunks() {
     for (const ParcelEntry& parcel : read_profile(account_).parcels) {
       try {
-        for (const VersionImage& image : load_version(account_, parcel).version.images) known_.add(image.tree);
+        for (const VersionImage& image : load_version(account_, parcel).version.images) known_.add(image.content.tree);
       } catch (const Error& error) {
         log::debug("import: chunks of {} cannot be reused: {}", parcel.name, error.what());
       }
@@ -171,7 +171,7 @@ VersionImage import_disk(Account& account, const std::string& name, DiskSource& 
                          const ProgressFn& progress, ImportResult& result) {
   VersionImage disk = make_disk(name, source.size());
   Importer importer(account, disk, source, stop, result);
-  disk.tree = importer.run(progress);
+  disk.content.tree = importer.run(progress);
   return disk;
 }
 

@@ -17,7 +17,7 @@ BootHead sample() {
   head.images = {{"disk", {}}, {"memory", {}}};
   head.images[0].root.value.fill(0x11);
   head.images[1].root.value.fill(0x22);
-  head.order.pages = {{1, 70'000}, {0, 3}, {1, 5}};
+  head.order.pages = {{1, 70'000}, {0, 3}, kUnusedPlace, {1, 5}};
   head.order.chunks = {{1, 2187}, {0, 0}};
   return head;
 }
@@ -38,7 +38,7 @@ Bytes with_number(Bytes head, std::size_t at, std::uint8_t value) {
 }  // namespace
 
 TEST_CASE("the head of a boot pack has exactly the bytes of its golden file", "[image]") {
-  const Bytes golden = read_file(fs::path(ISR_GOLDEN_DIR) / "boot-pack" / "v1", 65536);
+  const Bytes golden = read_file(fs::path(ISR_GOLDEN_DIR) / "boot-pack" / "v2", 1U << 20U);
   CHECK((encode_boot_head(sample()) == golden));
   CHECK(boot_head_size(ByteView(golden).first(kBootPageSize)) == golden.size());
   const BootHead head = parse_boot_head(golden, pack_size(sample()));
@@ -66,7 +66,7 @@ TEST_CASE("a boot pack's head with anything unexpected is refused", "[image]") {
   CHECK(parsing(good, size - 1) == ErrorKind::kCorrupt);
   CHECK(parsing(good, size + kBootPageSize) == ErrorKind::kCorrupt);
   CHECK(parsing(with_number(good, 0, 'X'), size) == ErrorKind::kCorrupt);
-  CHECK(parsing(with_number(good, 4, 2), size) == ErrorKind::kCorrupt);
+  CHECK(parsing(with_number(good, 4, 1), size) == ErrorKind::kCorrupt);
   CHECK(parsing(with_number(good, 8, 17), size) == ErrorKind::kCorrupt);
   CHECK(parsing(with_number(good, 15, 0xff), size) == ErrorKind::kCorrupt);   // 4 billion pages
   CHECK(parsing(with_number(good, 19, 0xff), size) == ErrorKind::kCorrupt);   // 4 billion chunks
@@ -74,7 +74,11 @@ TEST_CASE("a boot pack's head with anything unexpected is refused", "[image]") {
   CHECK(parsing(with_number(good, 30, 'x'), size) == ErrorKind::kCorrupt);    // behind the name's end
   CHECK(parsing(with_number(good, 148, 2), size) == ErrorKind::kCorrupt);     // of an image that it has not
   CHECK(parsing(with_number(good, 155, 0xff), size) == ErrorKind::kCorrupt);  // beyond any image
-  CHECK(parsing(with_number(good, 4000, 1), size) == ErrorKind::kCorrupt);    // in the padding
+  CHECK(parsing(with_number(good, 172, 2), size) == ErrorKind::kCorrupt);     // no page of an image, but not unused
+  Bytes unused_chunk = good;
+  std::fill_n(unused_chunk.begin() + 180, 8, std::uint8_t{0xff});
+  CHECK(parsing(unused_chunk, size) == ErrorKind::kCorrupt);
+  CHECK(parsing(with_number(good, 4000, 1), size) == ErrorKind::kCorrupt);  // in the padding
   CHECK(parsing(Bytes(good.begin(), good.begin() + 100), size) == ErrorKind::kCorrupt);
   CHECK(kind_thrown([&] { boot_head_size(ByteView(good).first(10)); }) == ErrorKind::kCorrupt);
 }

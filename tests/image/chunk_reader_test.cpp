@@ -196,7 +196,7 @@ TEST_CASE("an image returns its base while a read of it waits for the network", 
     CHECK(image.read(0, out) == out.size());
   });
   source->wait_for_fetches(1);
-  CHECK(image.base().size == 4 * kChunkSize);
+  CHECK(image.base().tree.size == 4 * kChunkSize);
   source->release();
 }
 

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <csignal>
@@ -30,11 +31,31 @@ struct Known {
   std::atomic<std::uint64_t> done[kBlocks];
 };
 
-/// Where the base of a killed process stands: two slots, the greater number rules.
+/// Where the base of a killed process stands: two slots, the greater number rules. It lies in memory that processes
+/// share, so it has no pointers.
 struct SavedState {
+  struct Slot {
+    TreeRoot tree{kSize, {}};
+    std::array<TreeRoot, kMaxPatches> patches;
+    std::size_t patch_count = 0;
+    std::uint64_t void_below = 0;
+  };
   std::atomic<std::uint64_t> number;
-  TreeRoot base[2];
-  std::uint64_t void_below[2];
+  Slot slots[2];
+
+  void save(const ImageBench& bench) {
+    Slot& slot = slots[(number + 1) % 2];
+    slot.tree = bench.base.tree;
+    slot.patch_count = bench.base.patches.size();
+    std::copy(bench.base.patches.begin(), bench.base.patches.end(), slot.patches.begin());
+    slot.void_below = bench.void_below;
+    ++number;
+  }
+  ImageBench open(const fs::path& directory) const {
+    const Slot& slot = slots[number % 2];
+    const auto end = slot.patches.begin() + static_cast<std::ptrdiff_t>(slot.patch_count);
+    return ImageBench(directory, PatchedTree(slot.tree, {slot.patches.begin(), end}), slot.void_below);
+  }
 };
 
 /// Writes blocks of its own share until stopped.
@@ -92,11 +113,7 @@ void maintain(ImageBench& bench, std::uint64_t choice, SavedState* saved) {
   switch (choice % 5) {
     case 0:
       bench.publish([&] {
-        if (saved == nullptr) return;
-        const std::uint64_t next = saved->number + 1;
-        saved->base[next % 2] = bench.base;
-        saved->void_below[next % 2] = bench.void_below;
-        saved->number = next;
+        if (saved != nullptr) saved->save(bench);
       });
       break;
     case 1:
@@ -127,8 +144,7 @@ struct SharedMemory {
 /// Runs in a process of its own until it is killed.
 [[noreturn]] void live(const fs::path& directory, Known& known, SavedState& saved, std::uint64_t seed) {
   try {
-    const std::uint64_t slot = saved.number % 2;
-    ImageBench bench(directory, saved.base[slot], saved.void_below[slot]);
+    ImageBench bench = saved.open(directory);
     std::vector<std::jthread> writers;
     for (std::uint64_t w = 0; w < 2; ++w) {
       writers.emplace_back([&, w] {
@@ -147,7 +163,7 @@ struct SharedMemory {
 
 TEST_CASE("reads during writes, snapshots and settling see no write too early, too late or in part", "[image]") {
   const TempDirectory temp;
-  ImageBench bench(temp.path(), {kSize, {}});
+  ImageBench bench(temp.path(), TreeRoot{kSize, {}});
   auto known = std::make_unique<Known>();
   std::atomic<bool> stop{false};
   Sync<std::string> wrong;
@@ -190,7 +206,6 @@ TEST_CASE("flushed writes of a killed process are there, wherever it was killed"
   const TempDirectory temp;
   const SharedMemory<Known> known;
   const SharedMemory<SavedState> saved;
-  saved.value->base[0].size = saved.value->base[1].size = kSize;
   std::mt19937_64 random(3);
   for (std::uint64_t round = 0; round < 12; ++round) {
     const pid_t child = ::fork();
@@ -205,8 +220,7 @@ TEST_CASE("flushed writes of a killed process are there, wherever it was killed"
     }
     ::kill(child, SIGKILL);
     REQUIRE(::waitpid(child, &status, 0) == child);
-    const std::uint64_t slot = saved.value->number % 2;
-    ImageBench bench(temp.path(), saved.value->base[slot], saved.value->void_below[slot]);
+    ImageBench bench = saved.value->open(temp.path());
     CHECK(check_blocks(*bench.image, *known.value, 0, kBlocks) == "");
     // A write that had begun may be there or not; from here on it is what it is now.
     Bytes all(kSize);

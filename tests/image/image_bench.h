@@ -14,7 +14,7 @@ inline Key domain_secret() { return hkdf_sha256(as_bytes("domain"), {}, "test");
 
 /// A journal, the overlay that was replayed from it, the image over both.
 struct OpenedImage {
-  OpenedImage(const fs::path& journal_directory, const TreeRoot& base, std::uint64_t void_below,
+  OpenedImage(const fs::path& journal_directory, const PatchedTree& base, std::uint64_t void_below,
               const std::shared_ptr<ChunkReader>& reader) {
     ReplayedRecords replayed({{std::uint16_t{0}, void_below}});
     journal = std::make_shared<Journal>(journal_directory, hkdf_sha256(as_bytes("device"), {}, "test"),
@@ -33,7 +33,7 @@ struct OpenedImage {
 
 /// A session's parts without a session: a settled store, a journal, one image.
 struct ImageBench : OpenedImage {
-  explicit ImageBench(const fs::path& where, const TreeRoot& at, std::uint64_t void_records_below = 0)
+  explicit ImageBench(const fs::path& where, const PatchedTree& at, std::uint64_t void_records_below = 0)
       : directory(where), base(at), void_below(void_records_below) {
     PackStoreOptions options;
     options.durable = true;
@@ -47,7 +47,7 @@ struct ImageBench : OpenedImage {
     static_cast<OpenedImage&>(*this) = OpenedImage(directory / "journal", base, void_below, reader);
   }
 
-  SealContext context() { return {*reader, *settled, domain_secret(), 2}; }
+  SealContext context() { return {reader, *settled, domain_secret(), 2}; }
 
   /// What a session does; `save` is told the base and boundary before anything is dropped.
   template <class Save>
@@ -56,7 +56,7 @@ struct ImageBench : OpenedImage {
     journal->sync();
     const SealedImage sealed = seal_frozen(context(), *overlay, base);
     overlay->absorb_frozen(sealed.chunks, boundary);
-    base = sealed.root;
+    base = sealed.content;
     void_below = boundary;
     save();
     image->adopt(base, [&] { overlay->forget_below(boundary); });
@@ -80,7 +80,7 @@ struct ImageBench : OpenedImage {
   void settle_into(PackStore& store, std::uint64_t target_bytes) {
     SettleImage one{*overlay, image};
     while (journal->size_bytes() > target_bytes) {
-      if (settle_some({*reader, store, domain_secret(), 2}, *journal, {&one, 1}) == 0) return;
+      if (settle_some({reader, store, domain_secret(), 2}, *journal, {&one, 1}) == 0) return;
     }
   }
 
@@ -88,7 +88,7 @@ struct ImageBench : OpenedImage {
   SourceStats stats;
   std::shared_ptr<PackStore> settled;
   std::shared_ptr<ChunkReader> reader;
-  TreeRoot base;
+  PatchedTree base;
   std::uint64_t void_below = 0;
 };
 

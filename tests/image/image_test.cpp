@@ -109,10 +109,10 @@ TEST_CASE("writing the same bytes again changes no reference", "[image]") {
   const Bytes data = test::random_bytes(3 * kChunkSize, 11);
   bench.image->write(0, data);
   bench.publish();
-  const TreeRoot before = bench.base;
+  const PatchedTree before = bench.base;
   bench.image->write(1000, ByteView(data).subspan(1000, 200'000));
   bench.publish();
-  CHECK(bench.base.root == before.root);
+  CHECK(bench.base == before);
 }
 
 TEST_CASE("a scratch layer over a changed disk shows the changes and leaves them as they are", "[image]") {
@@ -186,8 +186,8 @@ TEST_CASE("an image shows the published tree when the overlay is told to forget 
   const SealedImage sealed = seal_frozen(bench.context(), *bench.overlay, bench.base);
   bench.overlay->absorb_frozen(sealed.chunks, boundary);
   int forgotten = 0;
-  bench.image->adopt(sealed.root, [&] {
-    CHECK((bench.image->base().root == sealed.root.root));
+  bench.image->adopt(sealed.content, [&] {
+    CHECK((bench.image->base() == sealed.content));
     bench.overlay->forget_below(boundary);
     ++forgotten;
   });
@@ -214,7 +214,7 @@ TEST_CASE("a missing object is an error that names it, never zeros", "[image]") 
     FAIL("read something");
   } catch (const Error& error) {
     CHECK((error.kind() == ErrorKind::kCorrupt || error.kind() == ErrorKind::kOffline));
-    CHECK(std::string(error.what()).find(to_hex(bench.base.root.cid.view()).substr(0, 12)) != std::string::npos);
+    CHECK(std::string(error.what()).find(to_hex(bench.base.tree.root.cid.view()).substr(0, 12)) != std::string::npos);
   }
 }
 
@@ -228,9 +228,9 @@ TEST_CASE("a write on a full disk succeeds once room was made, and fails when th
     int full = 0;
   };
   const TempDirectory temp;
-  const test::ImageBench bench(temp.path(), {kSize, {}});
+  const test::ImageBench bench(temp.path(), TreeRoot{kSize, {}});
   const auto overlay = std::make_shared<FullOverlay>();
-  Image image("disk", {kSize, {}}, bench.reader, overlay);
+  Image image("disk", TreeRoot{kSize, {}}, bench.reader, overlay);
   std::uint64_t room = 1;
   int asked = 0;
   image.set_make_room([&](std::uint64_t) {

@@ -10,7 +10,7 @@ namespace isr::test {
 
 /// An image with a plain vector of the same bytes.
 struct ModelBench : TempDirectory, ImageBench {
-  explicit ModelBench(std::uint64_t size) : ImageBench(path(), {size, {}}), model(size) {}
+  explicit ModelBench(std::uint64_t size) : ImageBench(path(), TreeRoot{size, {}}), model(size) {}
 
   void check() {
     Bytes all(model.size());

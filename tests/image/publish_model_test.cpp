@@ -55,11 +55,32 @@ class BothStores : public ObjectSource {
   MemoryStore settled, uploaded;
 };
 
+/// What is on this host: all that is settled, and of what was uploaded sometimes all, sometimes a part, sometimes
+/// nothing.
+class HereSource : public ObjectSource {
+ public:
+  HereSource(std::shared_ptr<BothStores> stores, std::uint64_t seed)
+      : stores_(std::move(stores)), random_(std::mt19937_64(seed)) {}
+  std::optional<Bytes> fetch(const Cid& cid, Priority priority, std::stop_token stop) override {
+    if (auto object = stores_->settled.fetch(cid, priority, stop)) return object;
+    if ((*random_.lock())() % 8 < missing) return std::nullopt;
+    return stores_->uploaded.fetch(cid, priority, stop);
+  }
+  std::string describe() const override { return "here"; }
+
+  std::atomic<std::uint64_t> missing{0};  ///< of 8 objects
+
+ private:
+  std::shared_ptr<BothStores> stores_;
+  Sync<std::mt19937_64> random_;
+};
+
 class Walk {
  public:
   explicit Walk(std::uint64_t seed) : random_(seed), model_(kSize) {
     reader_ = std::make_shared<ChunkReader>(stores_, ReaderOptions{1U << 20U, 16, 1});
-    saved_.base.size = kSize;
+    here_ = std::make_shared<HereSource>(stores_, seed);
+    saved_.base.tree.size = kSize;
     open();
   }
 
@@ -94,7 +115,7 @@ class Walk {
 
  private:
   struct Saved {
-    TreeRoot base;
+    PatchedTree base;
     std::uint64_t void_below = 0;
   };
   struct Publication : Saved {
@@ -124,7 +145,10 @@ class Walk {
   }
 
   SealContext context(SettledSweep* keeper = nullptr) {
-    return {*reader_, stores_->settled, test::domain_secret(), 1, keeper};
+    constexpr std::uint64_t kMissing[] = {0, 0, 1, 4, 8};
+    here_->missing = kMissing[below(std::size(kMissing))];
+    const auto reader = std::make_shared<ChunkReader>(here_, ReaderOptions{0, 1, 1});
+    return {reader, stores_->settled, test::domain_secret(), 1, keeper, {}, below(2) == 0};
   }
 
   void settle() {
@@ -158,7 +182,7 @@ class Walk {
       return;
     }
     publication_->sealed = seal_frozen(context(sweep_.get()), *opened_.overlay, saved_.base);
-    publication_->base = publication_->sealed->root;
+    publication_->base = publication_->sealed->content;
     opened_.overlay->absorb_frozen(publication_->sealed->chunks, publication_->void_below);
   }
 
@@ -214,6 +238,7 @@ class Walk {
   TempDirectory temp_;
   std::mt19937_64 random_;
   std::shared_ptr<BothStores> stores_ = std::make_shared<BothStores>();
+  std::shared_ptr<HereSource> here_;
   std::shared_ptr<ChunkReader> reader_;
   OpenedImage opened_;
   std::unique_ptr<SettledSweep> sweep_ = std::make_unique<SettledSweep>();

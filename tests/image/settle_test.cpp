@@ -66,7 +66,7 @@ class PowerCutBench {
  public:
   explicit PowerCutBench(std::uint64_t seed)
       : random_(seed),
-        bench_(temp_.path() / "here", {kBlocks * kStampBlock, {}}),
+        bench_(temp_.path() / "here", TreeRoot{kBlocks * kStampBlock, {}}),
         latest_(kBlocks),
         flushed_(kBlocks) {}
 
@@ -163,7 +163,7 @@ class PowerCutBench {
       const auto known = synced_.find(segment.filename());
       cut(segment, known == synced_.end() ? 0 : known->second);
     }
-    const OpenedImage opened(copy, base_.size == 0 ? bench_.base : base_, void_below_, bench_.reader);
+    const OpenedImage opened(copy, base_.size() == 0 ? bench_.base : base_, void_below_, bench_.reader);
     Bytes all(kBlocks * kStampBlock);
     opened.image->read(0, all);
     for (std::uint64_t block = 0; block < kBlocks; ++block) {
@@ -178,7 +178,7 @@ class PowerCutBench {
   TempDirectory temp_;
   std::mt19937_64 random_;
   ImageBench bench_;
-  TreeRoot base_;
+  PatchedTree base_;
   std::uint64_t void_below_ = 0;
   std::vector<std::uint64_t> latest_, flushed_;
   std::map<fs::path, std::uint64_t> synced_;
@@ -202,7 +202,7 @@ TEST_CASE("after a power cut at any moment of settling all flushed data is there
 
 TEST_CASE("a moved replacement does not hide later writes over it", "[image]") {
   const TempDirectory temp;
-  ImageBench bench(temp.path(), {2 * kChunkSize, {}});
+  ImageBench bench(temp.path(), TreeRoot{2 * kChunkSize, {}});
   Bytes model = test::random_bytes(2 * kChunkSize, 1);
   bench.image->write(0, model);
   bench.journal->roll();
@@ -222,7 +222,7 @@ TEST_CASE("a moved replacement does not hide later writes over it", "[image]") {
 
 TEST_CASE("a chunk that is written all the time does not keep old segments alive", "[image]") {
   const TempDirectory temp;
-  ImageBench bench(temp.path(), {20 * kChunkSize, {}});
+  ImageBench bench(temp.path(), TreeRoot{20 * kChunkSize, {}});
   Bytes model = test::random_bytes(20 * kChunkSize, 1);
   bench.image->write(0, model);
   bench.image->flush();
@@ -243,7 +243,7 @@ TEST_CASE("a chunk that is written all the time does not keep old segments alive
 
 TEST_CASE("writes that cannot be settled while offline stay in the journal", "[image]") {
   const TempDirectory temp;
-  ImageBench bench(temp.path(), {40 * kChunkSize, {}});
+  ImageBench bench(temp.path(), TreeRoot{40 * kChunkSize, {}});
   const Bytes model = test::random_bytes(40 * kChunkSize, 1);
   bench.image->write(0, model);
   bench.publish();
@@ -263,7 +263,7 @@ TEST_CASE("writes that cannot be settled while offline stay in the journal", "[i
 
 TEST_CASE("a segment that cannot be settled does not block the others", "[image]") {
   const TempDirectory temp;
-  ImageBench bench(temp.path(), {40 * kChunkSize, {}});
+  ImageBench bench(temp.path(), TreeRoot{40 * kChunkSize, {}});
   bench.image->write(0, test::random_bytes(40 * kChunkSize, 1));
   bench.publish();
   bench.reader = std::make_shared<ChunkReader>(std::make_shared<OfflineSource>(), ReaderOptions{1U << 20U, 16, 1});
@@ -295,7 +295,7 @@ TEST_CASE("local data is bounded while an upload hangs and the guest rewrites it
   constexpr std::uint64_t kLimit = 2 * kDisk;
   constexpr std::uint64_t kSlack = kDisk / 4;  // a segment that is not full, headers, records of sealed chunks
   const TempDirectory temp;
-  ImageBench bench(temp.path(), {kDisk, {}});
+  ImageBench bench(temp.path(), TreeRoot{kDisk, {}});
   SettledSweep sweep;
   bench.image->write(0, test::random_bytes(kDisk, 1));
   const std::uint64_t frozen = bench.overlay->freeze();
@@ -327,18 +327,27 @@ TEST_CASE("local data is bounded while an upload hangs and the guest rewrites it
   bench.image->read(0, out);
   CHECK((out == model));
   for (const ClearRef& object : sealed.new_objects) CHECK(bench.settled->contains(object.cid));
-  sweep.release();
   bench.overlay->forget_below(frozen);
+  // The publish fails: nothing needs its objects any more.
+  CHECK_FALSE(sweep.has_more());
+  sweep.release();
+  std::set<Cid> needed;
+  bench.overlay->add_objects(needed);
+  for (int most = 0; most < 3 && sweep.has_more(); ++most) sweep.sweep(*bench.settled, needed);
+  CHECK_FALSE(sweep.has_more());
+  for (const ClearRef& object : sealed.new_objects) {
+    CHECK(bench.settled->contains(object.cid) == needed.contains(object.cid));
+  }
 }
 
 TEST_CASE("a failed sync of one thread fails every thread that sealed into the same store meanwhile", "[image]") {
   const TempDirectory temp;
-  ImageBench bench(temp.path(), {8 * kChunkSize, {}});
+  ImageBench bench(temp.path(), TreeRoot{8 * kChunkSize, {}});
   const Bytes data = test::random_bytes(2 * kChunkSize, 3);
   bench.image->write(kChunkSize, data);
   bench.image->flush();
   StoreOfTwoThreads shared(bench.settled);
-  const SealContext context{*bench.reader, shared, test::domain_secret(), 2};
+  const SealContext context{bench.reader, shared, test::domain_secret(), 2};
   SECTION("a publish") {
     bench.overlay->freeze();
     CHECK(test::kind_thrown([&] { seal_frozen(context, *bench.overlay, bench.base); }) == ErrorKind::kIo);
@@ -358,7 +367,7 @@ TEST_CASE("a failed sync of one thread fails every thread that sealed into the s
 
 TEST_CASE("settling stops when most of the journal is needed", "[image]") {
   const TempDirectory temp;
-  ImageBench bench(temp.path(), {1ULL << 40U, {}});
+  ImageBench bench(temp.path(), TreeRoot{1ULL << 40U, {}});
   bench.image->discard(0, 1ULL << 40U);
   const std::uint64_t size = bench.journal->size_bytes();
   for (int i = 0; i < 3; ++i) {
@@ -371,10 +380,10 @@ TEST_CASE("settling stops when most of the journal is needed", "[image]") {
 TEST_CASE("a discarded disk of 1 TiB is sealed without naming its chunks", "[image]") {
   const TempDirectory temp;
   const std::uint64_t size = (1ULL << 40U) + 5000;
-  ImageBench bench(temp.path(), {size, {}});
+  ImageBench bench(temp.path(), TreeRoot{size, {}});
   for (const std::uint64_t at : {std::uint64_t{0}, size / 3, size - 5000}) bench.image->write(at, Bytes(5000, 0x11));
   bench.publish();
-  REQUIRE_FALSE(bench.base.root.is_zero());
+  REQUIRE_FALSE(bench.base.tree.root.is_zero());
   bench.image->discard(4096, size - 4096);
   bench.image->write(size / 2, Bytes(100, 0x22));
   bench.overlay->freeze();
@@ -384,7 +393,7 @@ TEST_CASE("a discarded disk of 1 TiB is sealed without naming its chunks", "[ima
   bench.overlay->thaw();
   bench.publish();
   std::map<std::uint64_t, ChunkRef> found;
-  for_each_chunk(*bench.reader, bench.base, [&](std::uint64_t chunk, const ChunkRef& ref) { found[chunk] = ref; });
+  for_each_chunk(*bench.reader, bench.base.tree, [&](std::uint64_t chunk, const ChunkRef& ref) { found[chunk] = ref; });
   CHECK(found.size() == 2);
   Bytes out(5000);
   bench.image->read(0, out);

@@ -90,6 +90,49 @@ TEST_CASE("a boot pack leaves out pages that are not on this host", "[session]")
         std::vector<BootPlace>{{kMemory, 3}});
 }
 
+TEST_CASE("a boot pack shares the chunks of the published one when most of their pages are wanted and unchanged",
+          "[session]") {
+  test::CheckedOut place;
+  test::SessionParts parts(place);
+  PublishOptions options;
+  options.memory = true;
+  const auto suspend = [&](bool fresh, std::uint64_t offset, const Bytes& data) {
+    parts.memory.begin(fresh)->write(offset, data);
+    parts.memory.begin_run(fresh);
+    parts.memory.keep({test::some_stamp(), test::random_bytes(5000, 3), {}});
+    parts.memory.abandon();
+    parts.publisher.publish(options, {});
+  };
+  constexpr std::uint64_t kPages = 4 * kBootPagesInChunk;
+  Bytes memory = test::random_bytes(kPages * kBootPageSize, 2);
+  suspend(true, 0, memory);
+  BootOrder order;
+  for (std::uint64_t page = 0; page < kPages; ++page) order.pages.push_back({kMemory, (page * 37 + 5) % kPages});
+  BootPackMaker maker(place.account.identity, parts.objects);
+  const auto first = maker.make(order, {}, kMaxBootPages, parts.state.now().base_version);
+  const Bytes changed = test::random_bytes(kBootPageSize, 4);
+  suspend(false, 7 * kBootPageSize, changed);
+  std::copy(changed.begin(), changed.end(), memory.begin() + 7 * kBootPageSize);
+  std::reverse(order.pages.begin(), order.pages.end());
+
+  const auto again = maker.make(order, {}, 1, parts.state.now().base_version, &first.value().root);
+  HotPages pack(parts.objects.reader(), again.value().root, {});
+  CHECK(pack.chunks() == 1 + 1 + 4);          // the head, the page that changed, and what is shared
+  CHECK(again->objects.size() == 1 + 1 + 1);  // with the page of references
+  for (std::size_t chunk = 2; chunk < pack.chunks(); ++chunk) {
+    CHECK(first->objects.contains(pack.reference(chunk).cid));
+    CHECK_FALSE(again->objects.contains(pack.reference(chunk).cid));
+  }
+  Bytes page(kBootPageSize);
+  for (std::uint64_t i = 0; i < kPages; ++i) {
+    REQUIRE(pack.read(kMemory, i * kBootPageSize, page));
+    REQUIRE(std::equal(page.begin(), page.end(), memory.begin() + static_cast<std::ptrdiff_t>(i * kBootPageSize)));
+  }
+  order.pages.resize(kBootPagesInChunk / 2 - 1);
+  const auto few = maker.make(order, {}, kMaxBootPages, parts.state.now().base_version, &first.value().root);
+  CHECK(HotPages(parts.objects.reader(), few.value().root, {}).chunks() == 1 + 1);  // nothing is worth sharing
+}
+
 TEST_CASE("a boot pack may have as many pages as the link uploads in ten seconds, but never fewer than 1024",
           "[session]") {
   using std::chrono::seconds;

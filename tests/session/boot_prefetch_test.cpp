@@ -50,7 +50,7 @@ struct Place : test::CheckedOut {
     options.memory = true;
     options.boot_order = [] { return BootOrder{{{kMemory, 1}, {kDisk, 0}}, {{kMemory, 2}}}; };
     CHECK(parts.publisher.publish(options, {}).version == 2);
-    order_chunk = parts.images.image("memory")->reference(2, Priority::kGuest, {}).cid;
+    order_chunk = parts.images.image("memory")->references(2, Priority::kGuest, {}).at(0).cid;
   }
   /// Removes the cache, so that all objects must be fetched.
   void forget_cache() const { fs::remove_all(account.host.paths.cache); }
@@ -156,7 +156,7 @@ TEST_CASE("prepare() goes on without a boot pack that is missing, and waits for 
   const BlobStorePtr store = place.account.remote.store;
   SECTION("the guest runs without the pack") {
     test::SessionParts parts(place);
-    const Cid pack = parts.state.now().base_version.find(ImageRole::kBootPack)->tree.root.cid;
+    const Cid pack = parts.state.now().base_version.find(ImageRole::kBootPack)->content.tree.root.cid;
     place.account.remote.store->remove(object_name(pack));
     parts.prefetch.prepare(Prefetch::kAll, {}, {});
     parts.memory.begin(false);

@@ -75,9 +75,8 @@ TEST_CASE("the steps for a version of the running machine fail as a bug when no 
   Place place;
   CHECK((test::kind_thrown([&] { place.memory.freeze(); }) == ErrorKind::kBug));
   CHECK((test::kind_thrown([&] { place.memory.frozen(); }) == ErrorKind::kBug));
-  CHECK((test::kind_thrown([&] { place.memory.drop_frozen(); }) == ErrorKind::kBug));
   const TreeRoot root{place.parts.state.now().vm.memory_bytes, {}};
-  CHECK((test::kind_thrown([&] { place.memory.check_frozen({}, root, root); }) == ErrorKind::kBug));
+  CHECK((test::kind_thrown([&] { place.memory.check_frozen({}, root, {}); }) == ErrorKind::kBug));
   place.memory.thaw();
 }
 
@@ -158,12 +157,12 @@ TEST_CASE("adopt() calls adopt_below when a machine runs and when none runs", "[
   Place place;
   bool has_adopted = false;
   const auto adopt_below = [&] { has_adopted = true; };
-  const ChunkRef published = place.parts.state.now().find("disk")->image.tree.root;
+  const ChunkRef published = place.parts.state.now().find("disk")->image.content.tree.root;
   const TreeRoot root{place.parts.state.now().vm.memory_bytes, published};
   SECTION("a machine runs, and its memory image gets the new base") {
     place.run(true);
     place.memory.adopt(root, adopt_below);
-    CHECK((place.memory.image()->base().root == published));
+    CHECK((place.memory.image()->base().tree.root == published));
   }
   SECTION("no machine runs") { place.memory.adopt(root, adopt_below); }
   CHECK(has_adopted);

@@ -95,6 +95,7 @@ TEST_CASE("a publish fails when its answer is lost, and the next finds it withou
   const auto store = std::make_shared<NotingStore>(place.account.remote.store);
   place.account.remote.store = store;
   place.write();
+  place.parts.images.image("disk")->write(3 * kChunkSize + 5, as_bytes("a little, which goes into a patch"));
   store->loses_head = true;
   CHECK((test::kind_thrown([&] { place.parts.publisher.publish({}, {}); }) == ErrorKind::kTransient));
   CHECK_FALSE(place.is_published());
@@ -102,6 +103,9 @@ TEST_CASE("a publish fails when its answer is lost, and the next finds it withou
   CHECK(place.parts.state.now().base == 1);
   CHECK((test::read_image(*place.parts.images.image("disk"), kChunkSize) == place.contents));
   store->loses_head = false;
+  for (int twice = 0; twice < 2; ++twice) {
+    place.parts.objects.sweep().sweep(place.parts.objects.settled(), place.parts.images.needed_objects());
+  }
   const PublishResult result = place.parts.publisher.publish({}, {});
   CHECK(result.unchanged);
   CHECK(result.version == 2);

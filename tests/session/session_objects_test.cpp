@@ -22,14 +22,14 @@ TEST_CASE("load() finds an object in the settled store or in the cache, and chec
 
 TEST_CASE("a local reader finds settled and cached objects, and asks no repository", "[session]") {
   test::CheckedOut place;
-  const TreeRoot base = load_version(place.account, place.parcel).version.find("disk")->tree;
+  const PatchedTree base = load_version(place.account, place.parcel).version.find("disk")->content;
   fs::remove_all(place.account.host.paths.cache);
   SessionObjects objects(place.account, place.state_file().parent_path());
   Bytes bytes(kChunkSize);
   Image local("disk", base, objects.local_reader(), nullptr);
   CHECK((test::kind_thrown([&] { local.read(0, bytes); }) == ErrorKind::kOffline));
   CHECK(objects.stats().repository_fetches == 0);
-  objects.make_image("disk", base, nullptr)->read(0, bytes);
+  objects.make_image("disk", std::make_shared<const BaseContent>(base), nullptr)->read(0, bytes);
   CHECK(objects.stats().repository_fetches > 0);
   Bytes again(kChunkSize);
   Image("disk", base, objects.local_reader(), nullptr).read(0, again);

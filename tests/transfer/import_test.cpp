@@ -81,8 +81,8 @@ TEST_CASE("a disk of an odd size is padded with zeros, and exported with its ori
   const Bytes content = test::random_bytes(size, 1);
   place.import_bytes("odd", content);
   const VersionImage disk = load_version(place.account, place.parcel).version.images.at(0);
-  CHECK(disk.tree.size % kDiskSizeUnit == 0);
-  CHECK(disk.tree.size - size < kDiskSizeUnit);
+  CHECK(disk.content.size() % kDiskSizeUnit == 0);
+  CHECK(disk.content.size() - size < kDiskSizeUnit);
   CHECK(disk.original_size == size);
   VersionReader reader(place.account, Unreachable::kFail);
   const auto image = reader.open(disk);
@@ -90,7 +90,7 @@ TEST_CASE("a disk of an odd size is padded with zeros, and exported with its ori
   REQUIRE(export_size(*image, disk) == size);
   export_raw(*image, size, out, {}, {});
   CHECK((read_file(out, 1U << 20U) == content));
-  Bytes behind(disk.tree.size - size, 0xff);
+  Bytes behind(disk.content.size() - size, 0xff);
   CHECK(image->read(size, behind) == behind.size());
   CHECK(is_zero(behind));
 }
