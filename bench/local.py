@@ -1,6 +1,9 @@
 """Measures reads and writes on this machine, and so the cost of the data path without a network."""
+import os
+import random
 import shutil
 
+from content import Content
 from host import checked_out, empty_cache, mounted
 from measure import drop_page_cache, durable_write, fio, in_turn, sequential
 
@@ -66,6 +69,35 @@ def reads(bench, host, disk, size):
     both("  of chunks that were read before", "reads/s", once_touched(at_once(1)))
     both("warm random 4 KiB read, 16 threads", "reads/s", at_once(16))
     both("  of chunks that were read before", "reads/s", once_touched(at_once(16)))
+
+
+def patched_reads(bench, host, size):
+    """Compares reads of a disk of which an eighth of the 4 KiB blocks are in a patch with reads of the same disk without one."""
+    host.run("branch", "bench", "patched")
+    daemon = checked_out(host, "patched")
+    content, chance = Content(400), random.Random(400)
+    with open(daemon.disk, "r+b", buffering=0) as disk:
+        for block in chance.sample(range(size // 4096), size // 4096 // 8):
+            os.pwrite(disk.fileno(), content.take(4096), block * 4096)
+        os.fsync(disk.fileno())
+    host.run("checkin", "patched", timeout=600)
+    fill_cache(host, "patched", size)
+
+    def read(name, job):
+        with mounted(host, name) as daemon:
+            job(daemon.disk)
+            drop_page_cache()
+            return job(daemon.disk), daemon.peak
+
+    def compare(name, unit, job):
+        ours, theirs = in_turn(bench.rounds, lambda: read("patched", job), lambda: read("bench", job)[0])
+        speeds, peaks = zip(*ours)
+        bench.figures.add(name, unit, speeds, theirs, "without patches", peak=peaks)
+
+    count = bench.sizes.random_reads
+    compare("random 4 KiB read of a disk with patches", "reads/s",
+            lambda path: fio(path, "randread", bs="4k", size=size, io_size=count * 4096)["op/s"])
+    compare("  sequential read", "MB/s", lambda path: sequential(path, size))
 
 
 def writes(bench, host, size):
