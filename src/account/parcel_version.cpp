@@ -263,7 +263,7 @@ void check_memory(const ParcelVersion& version) {
   if (!memory && version.find(ImageRole::kBootPack) != nullptr) fail("a boot pack without memory");
 }
 
-/// What a reader refuses must never be published: nobody could open the parcel any more.
+/// Throws when a reader would refuse this version. Nobody could open the parcel if it were published.
 void check_readable(ByteView payload) {
   try {
     check_memory(parse_version(payload));

@@ -161,7 +161,7 @@ class FrozenSealer {
     }
   }
 
-  /// What the base has of a chunk, if that is on this host.
+  /// Returns the bytes of a chunk in the base, or nullopt when they are not on this host.
   std::optional<Bytes> read_base(std::uint64_t chunk) const {
     if (!knows_patches_) return std::nullopt;
     Bytes bytes(kChunkSize);

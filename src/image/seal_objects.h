@@ -5,7 +5,7 @@
 /// The steps that sealing, settling and patches share.
 namespace isr {
 
-/// Of a chunk of which so much changed, all of it is sealed; else only the changed bytes.
+/// When this many bytes of a chunk have changed, the whole chunk is sealed; when fewer have, only the changed bytes.
 inline constexpr std::size_t kMuchOfAChunk = kChunkSize / 2;
 
 /// True for the errors of a source that does not have an object, or not now.

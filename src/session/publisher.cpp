@@ -120,7 +120,8 @@ void Publisher::seal(const PublishOptions& options, Publication& publication) {
     const SealedImage sealed = base->tree() == image.content ? seal_frozen(context, frozen, *base)
                                                              : seal_frozen(context, frozen, {image.content, *base});
     if (in_scratch) memory_.check_frozen(publication.memory, image.content, sealed);
-    // Of a checkpoint both layers stay frozen: settling must not seal what lies below the scratch layer's bytes.
+    // The memory of a checkpoint stays frozen in both layers. Settling must not seal a chunk of the lower one, because
+    // the scratch layer has newer bytes of it.
     if (!in_scratch) part->overlay->absorb_frozen(sealed.chunks, publication.void_below.at(part->number));
     image.content = sealed.content;
     publication.version.images.push_back(std::move(image));

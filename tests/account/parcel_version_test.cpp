@@ -46,6 +46,14 @@ std::optional<ErrorKind> parsing(const std::string& text) {
   return kind_thrown([&] { parse_version(as_bytes(text)); });
 }
 
+ParcelEntry some_parcel() {
+  ParcelEntry parcel;
+  parcel.id = std::string(32, 'a');
+  parcel.name = "work";
+  parcel.epoch_keys.emplace(1, random_key());
+  return parcel;
+}
+
 }  // namespace
 
 TEST_CASE("a version has exactly the bytes of its golden file", "[account]") {
@@ -209,11 +217,8 @@ TEST_CASE("a version is refused when its device state or boot pack has patches",
 }
 
 TEST_CASE("a head lists the roots of trees and patches when a version is published", "[account]") {
-  test::AccountPlace place;
-  ParcelEntry parcel;
-  parcel.id = std::string(32, 'a');
-  parcel.name = "work";
-  parcel.epoch_keys.emplace(1, random_key());
+  const test::AccountPlace place;
+  const ParcelEntry parcel = some_parcel();
   const HeadPlace first{1, {}, {}};
   const Bytes blob = make_head(place.account, parcel, first, patched_version());
   const Head head = decode_head(blob, place.account.identity.signing.public_key, parcel.chain(), 1);
@@ -223,11 +228,8 @@ TEST_CASE("a head lists the roots of trees and patches when a version is publish
 }
 
 TEST_CASE("no head is made of a version that a reader would refuse", "[account]") {
-  test::AccountPlace place;
-  ParcelEntry parcel;
-  parcel.id = std::string(32, 'a');
-  parcel.name = "work";
-  parcel.epoch_keys.emplace(1, random_key());
+  const test::AccountPlace place;
+  const ParcelEntry parcel = some_parcel();
   ParcelVersion version = patched_version();
   SECTION("patches of a role that may have none") {
     version.images.push_back({"device", ImageRole::kDevice, {TreeRoot{4096, reference(1)}, {{4096, reference(2)}}}});

@@ -117,7 +117,8 @@ struct Patched {
   PatchedTree content;
 };
 
-/// What a fresh host reads of an image. Bytes of a read that failed are not looked at: it gives none.
+/// Reads an image as a host does that has none of its objects. A read that fails returns no bytes, so none are
+/// compared.
 struct Opened {
   explicit Opened(const Patched& of)
       : source(std::make_shared<Lacking>(of.source)), reader(source, {}), base(of.content), expected(of.expected) {}
@@ -155,6 +156,18 @@ Patched with_large_patch() {
   Patched image;
   image.add(table_of({{5000, 2 * kChunkSize, false, 0}, {300'000, 1000, true, 0}}), 7);
   return image;
+}
+
+/// Damages an object, or takes it away in one of two ways. Returns the error of a read that needs it.
+ErrorKind lose(const Patched& image, const Opened& opened, const ChunkRef& ref) {
+  const auto failure = GENERATE(Failure::kNone, Failure::kMissing, Failure::kOffline);
+  CAPTURE(failure);
+  if (failure == Failure::kNone) {
+    image.damage(ref);
+  } else {
+    opened.lack(ref, failure);
+  }
+  return failure == Failure::kOffline ? ErrorKind::kOffline : ErrorKind::kCorrupt;
 }
 
 }  // namespace
@@ -270,15 +283,8 @@ TEST_CASE("an image does not need a chunk of its tree when patches have all byte
 
 TEST_CASE("a read of patched bytes fails when their patch is damaged, missing or out of reach", "[image]") {
   const Patched image = with_large_patch();
-  const ChunkRef second = image.refs(image.content.patches[0]).at(1);
   Opened opened(image);
-  ErrorKind kind = ErrorKind::kCorrupt;
-  SECTION("damaged") { image.damage(second); }
-  SECTION("missing") { opened.lack(second, Failure::kMissing); }
-  SECTION("out of reach") {
-    opened.lack(second, Failure::kOffline);
-    kind = ErrorKind::kOffline;
-  }
+  const ErrorKind kind = lose(image, opened, image.refs(image.content.patches[0]).at(1));
   const std::uint64_t lost = 5000 + kChunkSize;  // where the data of that chunk begin
   CHECK(opened.reading(lost, 1) == kind);
   CHECK(opened.reading(lost, 100'000) == kind);
@@ -304,23 +310,11 @@ TEST_CASE("a table needs no chunk with data when a patch has several chunks", "[
 
 TEST_CASE("every read of an image fails when the table of a patch is damaged, missing or out of reach", "[image]") {
   Patched image = with_large_patch();
-  const ChunkRef last = image.refs(image.content.patches[0]).at(2);
-  const ChunkRef top = image.content.patches[0].root;
+  const TreeRoot patch = image.content.patches[0];
   image.add(table_of({{0, 10, false, 0}}), 9);  // a newer one is as it should be
   Opened opened(image);
-  ErrorKind kind = ErrorKind::kCorrupt;
-  SECTION("damaged") { image.damage(last); }
-  SECTION("missing") { opened.lack(last, Failure::kMissing); }
-  SECTION("out of reach") {
-    opened.lack(last, Failure::kOffline);
-    kind = ErrorKind::kOffline;
-  }
-  SECTION("its page is damaged") { image.damage(top); }
-  SECTION("its page is missing") { opened.lack(top, Failure::kMissing); }
-  SECTION("its page is out of reach") {
-    opened.lack(top, Failure::kOffline);
-    kind = ErrorKind::kOffline;
-  }
+  const bool is_page = GENERATE(false, true);
+  const ErrorKind kind = lose(image, opened, is_page ? patch.root : image.refs(patch).at(2));
   CHECK(opened.indexing() == kind);
   CHECK(opened.reading(3 * kChunkSize, 10) == kind);  // no patch lies there, but that is not known
   CHECK(opened.reading(0, 10) == kind);

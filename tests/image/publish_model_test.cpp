@@ -55,8 +55,8 @@ class BothStores : public ObjectSource {
   MemoryStore settled, uploaded;
 };
 
-/// What is on this host: all that is settled, and of what was uploaded sometimes all, sometimes a part, sometimes
-/// nothing.
+/// The objects on this host: all that are settled, and uploaded ones as far as a cache has them. Of eight requests for
+/// these, `missing` fail.
 class HereSource : public ObjectSource {
  public:
   HereSource(std::shared_ptr<BothStores> stores, std::uint64_t seed)

@@ -43,10 +43,14 @@ struct PatchBench : ImageBench {
     const std::uint64_t boundary = overlay->freeze();
     SealedImage sealed = seal_frozen(lacking, *overlay, base);
     overlay->absorb_frozen(sealed.chunks, boundary);
+    adopt(sealed, boundary);
+    return sealed;
+  }
+
+  void adopt(const SealedImage& sealed, std::uint64_t boundary) {
     base = sealed.content;
     void_below = boundary;
     image->adopt(base, [&] { overlay->forget_below(boundary); });
-    return sealed;
   }
 
   bool is_right() {
@@ -84,8 +88,7 @@ TEST_CASE("a publish sends little more than what changed when small changes are 
   REQUIRE(sealed.content.patches.size() == 1);
   CHECK(sealed.chunks.empty());
   CHECK(length_of(sealed.new_objects) < changed * 13 / 10);
-  bench.base = sealed.content;
-  bench.image->adopt(bench.base, [&] { bench.overlay->forget_below(boundary); });
+  bench.adopt(sealed, boundary);
   CHECK(bench.is_right());
 }
 
@@ -182,8 +185,7 @@ TEST_CASE("an image has few patches when many versions changed a little", "[imag
     const std::uint64_t boundary = bench.overlay->freeze();
     const SealedImage sealed = seal_frozen(bench.context(), *bench.overlay, bench.base);
     bench.overlay->absorb_frozen(sealed.chunks, boundary);
-    bench.base = sealed.content;
-    bench.image->adopt(bench.base, [&] { bench.overlay->forget_below(boundary); });
+    bench.adopt(sealed, boundary);
     sent += length_of(sealed.new_objects);
     CHECK(bench.base.patches.size() <= 8);
   }
@@ -291,8 +293,7 @@ TEST_CASE("an image that may have no patches gets none when its base must be fet
   context.fetching = bench.reader;
   const SealedImage sealed = seal_frozen(context, *bench.overlay, bench.base);
   CHECK(sealed.content.patches.empty());
-  bench.base = sealed.content;
-  bench.image->adopt(bench.base, [&] { bench.overlay->forget_below(boundary); });
+  bench.adopt(sealed, boundary);
   CHECK(bench.is_right());
 }
 
